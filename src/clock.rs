@@ -1,0 +1,69 @@
+//! Time, handed in and never global.
+//!
+//! A device without a real-time clock starts in 1970. Wall time is therefore never taken to be
+//! earlier than a floor: the day this binary was built, or the last time the blob log recorded.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A source of time. Engines hold it as [`SharedClock`], so that a simulation can hand in a
+/// virtual one.
+pub trait Clock {
+    /// Time since an arbitrary start; never goes back.
+    fn monotonic(&self) -> Duration;
+    /// Seconds since 1970-01-01 UTC, never earlier than the floor.
+    fn unix_seconds(&self) -> u64;
+    /// Raises the floor of [`Clock::unix_seconds`]; a lower value changes nothing.
+    fn raise_floor(&self, unix_seconds: u64);
+}
+
+/// The form in which a clock is handed around.
+pub type SharedClock = Rc<dyn Clock>;
+
+/// The kernel's clocks.
+pub struct SystemClock {
+    start: Instant,
+    floor: Cell<u64>,
+}
+
+impl SystemClock {
+    /// A clock whose floor is the day this binary was built.
+    pub fn new() -> Self {
+        Self { start: Instant::now(), floor: Cell::new(BUILD_UNIX_SECONDS) }
+    }
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for SystemClock {
+    fn monotonic(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn unix_seconds(&self) -> u64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        now.max(self.floor.get())
+    }
+
+    fn raise_floor(&self, unix_seconds: u64) {
+        self.floor.set(self.floor.get().max(unix_seconds));
+    }
+}
+
+/// Set by `build.rs` from SOURCE_DATE_EPOCH, else from the time of the build.
+const BUILD_UNIX_SECONDS: u64 = parse_decimal(env!("MOONLET_BUILD_UNIX_SECONDS"));
+
+const fn parse_decimal(text: &str) -> u64 {
+    let bytes = text.as_bytes();
+    let (mut value, mut rest) = (0_u64, bytes);
+    while let [digit, tail @ ..] = rest {
+        value = value * 10 + (*digit - b'0') as u64;
+        rest = tail;
+    }
+    value
+}

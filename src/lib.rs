@@ -1,0 +1,20 @@
+//! Moonlet: a Harbor Satellite for constrained ARM hardware.
+//!
+//! A module imports only from lower rows of this table, never from a sibling in its own row
+//! (`tests/layers.rs` holds this and names the two files when it breaks):
+//!
+//! | row | modules | may know |
+//! |---|---|---|
+//! | 0 words | `kind` `units` `clock` `metrics` `oci` `config` | nothing outside; inner order as listed |
+//! | 1 devices | `flash` `net` | the outside world; nobody else opens sockets or storage |
+//! | 3 engines | `blob` (flash) · `registry` (net) | one device each |
+//! | 4 transfer | `catalog` (blob) · `fetch` (an opened body and a `blob::Writer`) | |
+//! | 5 verb | `pull` | "make this digest present" |
+//! | 6 services | `serve` `reconcile` `status` | |
+//! | 7 wiring | `satellite` | the only place that spawns tasks and reads arguments |
+
+pub mod clock;
+pub mod kind;
+pub mod metrics;
+pub mod oci;
+pub mod units;

@@ -1,0 +1,214 @@
+//! Content digests: `sha256:<64 hex>` and `sha512:<128 hex>` (OCI image-spec, descriptor.md).
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::Digest as _;
+
+/// The two algorithms that the image-spec registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Algorithm {
+    /// `sha256`, 32 bytes: what every registry speaks.
+    Sha256,
+    /// `sha512`, 64 bytes: accepted for content.
+    Sha512,
+}
+
+impl Algorithm {
+    /// The name before the colon.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sha256 => "sha256",
+            Self::Sha512 => "sha512",
+        }
+    }
+
+    /// Length of the digest in bytes.
+    pub const fn digest_bytes(self) -> usize {
+        match self {
+            Self::Sha256 => 32,
+            Self::Sha512 => 64,
+        }
+    }
+}
+
+/// The name of content: an algorithm and its result over the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Digest {
+    /// 32 bytes of SHA-256.
+    Sha256([u8; 32]),
+    /// 64 bytes of SHA-512.
+    Sha512([u8; 64]),
+}
+
+impl Digest {
+    /// The sha256 digest of `bytes`.
+    pub fn sha256(bytes: &[u8]) -> Self {
+        Self::Sha256(sha2::Sha256::digest(bytes).into())
+    }
+
+    /// Which algorithm made it.
+    pub fn algorithm(&self) -> Algorithm {
+        match self {
+            Self::Sha256(_) => Algorithm::Sha256,
+            Self::Sha512(_) => Algorithm::Sha512,
+        }
+    }
+
+    /// The raw result, 32 or 64 bytes.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Sha256(bytes) => bytes,
+            Self::Sha512(bytes) => bytes,
+        }
+    }
+
+    /// The opposite of [`Digest::bytes`]; `None` when the length does not fit the algorithm.
+    pub fn from_bytes(algorithm: Algorithm, bytes: &[u8]) -> Option<Self> {
+        match algorithm {
+            Algorithm::Sha256 => bytes.try_into().ok().map(Self::Sha256),
+            Algorithm::Sha512 => bytes.try_into().ok().map(Self::Sha512),
+        }
+    }
+
+    /// Twelve hexadecimal digits for logs and tables.
+    pub fn short(&self) -> String {
+        self.to_string().split(':').nth(1).and_then(|hex| hex.get(..12)).unwrap_or("").to_owned()
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.algorithm().name())?;
+        f.write_str(":")?;
+        self.bytes().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for Digest {
+    type Err = DigestError;
+
+    fn from_str(text: &str) -> Result<Self, DigestError> {
+        let error = || DigestError(text.chars().take(ERROR_TEXT_MAX).collect());
+        let (name, hex) = text.split_once(':').ok_or_else(error)?;
+        let algorithm = match name {
+            "sha256" => Algorithm::Sha256,
+            "sha512" => Algorithm::Sha512,
+            _ => return Err(error()),
+        };
+        if hex.len() != 2 * algorithm.digest_bytes() {
+            return Err(error());
+        }
+        let bytes = hex
+            .as_bytes()
+            .chunks_exact(2)
+            .map(|pair| match pair {
+                [high, low] => Some(nibble(*high)? << 4 | nibble(*low)?),
+                _ => None,
+            })
+            .collect::<Option<Vec<u8>>>()
+            .ok_or_else(error)?;
+        Self::from_bytes(algorithm, &bytes).ok_or_else(error)
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A running hash of one of the two algorithms.
+#[derive(Clone)]
+pub enum Hasher {
+    /// SHA-256 in progress.
+    Sha256(sha2::Sha256),
+    /// SHA-512 in progress.
+    Sha512(Box<sha2::Sha512>),
+}
+
+impl Hasher {
+    /// An empty hash.
+    pub fn new(algorithm: Algorithm) -> Self {
+        match algorithm {
+            Algorithm::Sha256 => Self::Sha256(sha2::Sha256::new()),
+            Algorithm::Sha512 => Self::Sha512(Box::default()),
+        }
+    }
+
+    /// Takes in the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(hash) => hash.update(bytes),
+            Self::Sha512(hash) => hash.update(bytes),
+        }
+    }
+
+    /// The digest of all bytes taken in.
+    pub fn finish(self) -> Digest {
+        match self {
+            Self::Sha256(hash) => Digest::Sha256(hash.finalize().into()),
+            Self::Sha512(hash) => Digest::Sha512(hash.finalize().into()),
+        }
+    }
+}
+
+/// Text that is not a digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DigestError(String);
+
+impl fmt::Display for DigestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "digest {:?}: expected sha256: and 64 or sha512: and 128 lower-case hexadecimal digits",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for DigestError {}
+
+/// Lower case only, as the image-spec asks.
+fn nibble(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
+}
+
+/// How much of a wrong digest an error repeats, in characters.
+const ERROR_TEXT_MAX: usize = 140;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_round_trips() {
+        let digest = Digest::sha256(b"");
+        let text = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(digest.to_string(), text);
+        assert_eq!(text.parse(), Ok(digest));
+        assert_eq!(digest.short(), "e3b0c44298fc");
+        let long = Hasher::new(Algorithm::Sha512).finish();
+        assert_eq!(long.to_string().parse(), Ok(long));
+    }
+
+    #[test]
+    fn wrong_text_is_refused() {
+        for text in ["", "sha256:", "md5:00", "sha256:E3B0", "sha256:zz", &"sha256:0".repeat(20)] {
+            assert!(text.parse::<Digest>().is_err(), "{text}");
+        }
+        let upper = Digest::sha256(b"").to_string().to_uppercase();
+        assert!(upper.parse::<Digest>().is_err());
+    }
+}

@@ -1,0 +1,158 @@
+//! Quantities as people write them: `4GiB`, `1MiB/s`, `30s`.
+//!
+//! Parsing refuses what it does not know and says what it expected; printing rounds to three
+//! digits, which is what a table has room for.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// A number of bytes. Written as `512`, `64KiB`, `4GiB` (binary) or `10MB` (decimal).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ByteCount(pub u64);
+
+impl FromStr for ByteCount {
+    type Err = Expected;
+
+    fn from_str(text: &str) -> Result<Self, Expected> {
+        let expected = Expected("a number of bytes such as 512, 64KiB, 4GiB or 10MB");
+        let text = text.trim();
+        let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(split);
+        let scale: u64 = match unit.trim() {
+            "" | "B" => 1,
+            "kB" | "KB" => 1_000,
+            "MB" => 1_000_000,
+            "GB" => 1_000_000_000,
+            "TB" => 1_000_000_000_000,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            "GiB" => 1 << 30,
+            "TiB" => 1 << 40,
+            _ => return Err(expected),
+        };
+        number
+            .parse::<u64>()
+            .ok()
+            .and_then(|number| number.checked_mul(scale))
+            .map(ByteCount)
+            .ok_or(expected)
+    }
+}
+
+impl fmt::Display for ByteCount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [(u64, &str); 4] =
+            [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+        let Some((scale, unit)) = UNITS.iter().find(|(scale, _)| self.0 >= *scale) else {
+            return write!(f, "{} B", self.0);
+        };
+        let whole = self.0 / scale;
+        let tenths = (self.0 % scale) * 10 / scale;
+        if whole >= 100 || (tenths == 0 && self.0.is_multiple_of(*scale)) {
+            write!(f, "{whole} {unit}")
+        } else {
+            write!(f, "{whole}.{tenths} {unit}")
+        }
+    }
+}
+
+/// Bytes in one second. Written as `1MiB/s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteRate(pub u64);
+
+impl FromStr for ByteRate {
+    type Err = Expected;
+
+    fn from_str(text: &str) -> Result<Self, Expected> {
+        let expected = Expected("bytes per second such as 64KiB/s or 1MiB/s");
+        let count = text.trim().strip_suffix("/s").ok_or(expected)?;
+        match count.parse::<ByteCount>() {
+            Ok(ByteCount(rate)) if rate > 0 => Ok(ByteRate(rate)),
+            _ => Err(expected),
+        }
+    }
+}
+
+impl fmt::Display for ByteRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/s", ByteCount(self.0))
+    }
+}
+
+/// Reads a span of time such as `500ms`, `30s`, `5m`, `12h`.
+pub fn parse_duration(text: &str) -> Result<Duration, Expected> {
+    let expected = Expected("a span of time such as 500ms, 30s, 5m or 12h");
+    let text = text.trim();
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let milliseconds: u64 = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(expected),
+    };
+    number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(milliseconds))
+        .map(Duration::from_millis)
+        .ok_or(expected)
+}
+
+/// Writes a span of time for a table: `850ms`, `12s`, `3m05s`, `2h10m`.
+pub fn format_duration(span: Duration) -> String {
+    let seconds = span.as_secs();
+    match seconds {
+        0 => format!("{}ms", span.as_millis()),
+        1..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        _ => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+/// What a value should have looked like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expected(pub &'static str);
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "expected {}", self.0)
+    }
+}
+
+impl std::error::Error for Expected {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn byte_counts_round_trip_for_people() {
+        for (text, value, shown) in [
+            ("512", 512, "512 B"),
+            ("64KiB", 65_536, "64 KiB"),
+            ("4GiB", 4 << 30, "4 GiB"),
+            ("10MB", 10_000_000, "9.5 MiB"),
+            ("1536KiB", 1_572_864, "1.5 MiB"),
+        ] {
+            assert_eq!(text.parse(), Ok(ByteCount(value)), "{text}");
+            assert_eq!(ByteCount(value).to_string(), shown);
+        }
+        for wrong in ["", "-1", "1.5GiB", "4gib", "99999999999999TiB", "GiB"] {
+            assert!(wrong.parse::<ByteCount>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn rates_and_spans() {
+        assert_eq!("1MiB/s".parse(), Ok(ByteRate(1 << 20)));
+        assert!("1MiB".parse::<ByteRate>().is_err());
+        assert!("0KiB/s".parse::<ByteRate>().is_err());
+        assert_eq!(parse_duration("5m"), Ok(Duration::from_secs(300)));
+        assert!(parse_duration("5").is_err());
+        assert_eq!(format_duration(Duration::from_secs(7805)), "2h10m");
+    }
+}
