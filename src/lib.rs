@@ -7,14 +7,16 @@
 //! |---|---|---|
 //! | 0 words | `kind` `units` `clock` `metrics` `oci` `config` | nothing outside; inner order as listed |
 //! | 1 devices | `flash` `net` | the outside world; nobody else opens sockets or storage |
-//! | 3 engines | `blob` (flash) · `registry` (net) | one device each |
-//! | 4 transfer | `catalog` (blob) · `fetch` (an opened body and a `blob::Writer`) | |
+//! | 2 policy | `link` | pure functions of time and counters, no I/O |
+//! | 3 engines | `blob` (flash) and `registry` (net) | one device each |
+//! | 4 transfer | `catalog` (blob) and `fetch` (an opened body and a `blob::Writer`) | |
 //! | 5 verb | `pull` | "make this digest present" |
 //! | 6 services | `serve` `reconcile` `status` | |
 //! | 7 wiring | `satellite` | the only place that spawns tasks and reads arguments |
 
 pub mod clock;
 pub mod kind;
+pub mod link;
 pub mod metrics;
 pub mod oci;
 pub mod units;
