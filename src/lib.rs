@@ -14,9 +14,12 @@
 //! | 6 services | `serve` `reconcile` `status` | |
 //! | 7 wiring | `satellite` | the only place that spawns tasks and reads arguments |
 
+pub mod blob;
 pub mod clock;
+pub mod flash;
 pub mod kind;
 pub mod link;
 pub mod metrics;
+pub mod net;
 pub mod oci;
 pub mod units;

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::Digest as _;
+use sha2::digest::common::hazmat::SerializableState as _;
 
 /// The two algorithms that the image-spec registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -114,14 +115,25 @@ impl FromStr for Digest {
 }
 
 impl Serialize for Digest {
+    /// Text for people (JSON), algorithm and raw bytes for machines (the blob log).
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        if serializer.is_human_readable() {
+            return serializer.collect_str(self);
+        }
+        (self.algorithm() == Algorithm::Sha512, self.bytes()).serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        use serde::de::Error as _;
+        if deserializer.is_human_readable() {
+            return String::deserialize(deserializer)?.parse().map_err(D::Error::custom);
+        }
+        let (long, bytes) = <(bool, &[u8])>::deserialize(deserializer)?;
+        let algorithm = if long { Algorithm::Sha512 } else { Algorithm::Sha256 };
+        Self::from_bytes(algorithm, bytes)
+            .ok_or_else(|| D::Error::invalid_length(bytes.len(), &"32 or 64 bytes"))
     }
 }
 
@@ -148,6 +160,28 @@ impl Hasher {
         match self {
             Self::Sha256(hash) => hash.update(bytes),
             Self::Sha512(hash) => hash.update(bytes),
+        }
+    }
+
+    /// The state after the bytes taken in so far, from which [`Hasher::resume`] goes on.
+    pub fn state(&self) -> Vec<u8> {
+        match self {
+            Self::Sha256(hash) => hash.serialize().to_vec(),
+            Self::Sha512(hash) => hash.serialize().to_vec(),
+        }
+    }
+
+    /// A hash that goes on from a [`Hasher::state`]; `None` when that is not one.
+    pub fn resume(algorithm: Algorithm, state: &[u8]) -> Option<Self> {
+        match algorithm {
+            Algorithm::Sha256 => {
+                let state = state.try_into().ok()?;
+                sha2::Sha256::deserialize(state).ok().map(Self::Sha256)
+            }
+            Algorithm::Sha512 => {
+                let state = state.try_into().ok()?;
+                sha2::Sha512::deserialize(state).ok().map(|hash| Self::Sha512(Box::new(hash)))
+            }
         }
     }
 
@@ -201,6 +235,19 @@ mod tests {
         assert_eq!(digest.short(), "e3b0c44298fc");
         let long = Hasher::new(Algorithm::Sha512).finish();
         assert_eq!(long.to_string().parse(), Ok(long));
+    }
+
+    #[test]
+    fn a_hash_goes_on_from_its_state() {
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            let mut whole = Hasher::new(algorithm);
+            whole.update(b"moon");
+            let mut resumed = Hasher::resume(algorithm, &whole.state()).unwrap();
+            assert!(Hasher::resume(algorithm, b"short").is_none());
+            whole.update(b"let");
+            resumed.update(b"let");
+            assert_eq!(whole.finish(), resumed.finish());
+        }
     }
 
     #[test]

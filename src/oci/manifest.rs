@@ -69,7 +69,7 @@ pub enum ManifestKind {
     /// An image or an artifact.
     Image {
         /// Its configuration.
-        config: Descriptor,
+        config: Box<Descriptor>,
         /// Its layers.
         layers: Vec<Descriptor>,
     },
@@ -103,9 +103,10 @@ impl Manifest {
         });
         let kind = match (media_type::is_index(&media_type), raw.manifests, raw.config) {
             (true, Some(manifests), None) => ManifestKind::Index { manifests },
-            (false, None, Some(config)) => {
-                ManifestKind::Image { config, layers: raw.layers.unwrap_or_default() }
-            }
+            (false, None, Some(config)) => ManifestKind::Image {
+                config: Box::new(config),
+                layers: raw.layers.unwrap_or_default(),
+            },
             _ => {
                 return Err(ManifestError(format!(
                     "{media_type} is ambiguous: expected manifests in an index, config and layers \
@@ -130,7 +131,7 @@ impl Manifest {
     pub fn children(&self) -> impl Iterator<Item = &Descriptor> {
         let (first, rest) = match &self.kind {
             ManifestKind::Index { manifests } => (None, manifests),
-            ManifestKind::Image { config, layers } => (Some(config), layers),
+            ManifestKind::Image { config, layers } => (Some(config.as_ref()), layers),
         };
         first.into_iter().chain(rest)
     }

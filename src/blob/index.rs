@@ -1,0 +1,174 @@
+//! What the log holds, in memory: the sum of all records, and what records do to it.
+//!
+//! Replaying a record twice, or after one that it depends on was lost, never makes anything appear
+//! that is not wholly described by records that were read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use super::format::{BlobRecord, CHUNK_BYTES, CHUNK_HASH_BYTES, Extent, Record, TagKey};
+use super::layout::{difference, prefix};
+use crate::flash::Geometry;
+use crate::oci::{Digest, Hasher};
+
+/// All blobs, whole and partial, and all tags.
+#[derive(Default)]
+pub struct Index {
+    /// Whole blobs. A reader holds a clone of the `Rc` as its lease.
+    pub blobs: BTreeMap<Digest, Rc<BlobRecord>>,
+    /// Downloads begun and not finished.
+    pub partials: BTreeMap<Digest, PartialBlob>,
+    /// What each tag means.
+    pub tags: BTreeMap<TagKey, Digest>,
+    /// Whole blobs that the desired state needs.
+    pub pins: BTreeSet<Digest>,
+}
+
+/// A blob of which the first bytes are there.
+#[derive(Clone, Debug)]
+pub struct PartialBlob {
+    /// Its reservation.
+    pub record: BlobRecord,
+    /// Bytes that are known to be there.
+    pub frontier: u64,
+    /// The digest's running state over them; empty at frontier 0.
+    pub midstate: Vec<u8>,
+    /// Hashes of the complete chunks among them.
+    pub chunks: Vec<[u8; 32]>,
+}
+
+impl Index {
+    /// Takes in one record; gives back what lost its place on the device.
+    pub fn apply(&mut self, record: Record) -> Option<Vec<Extent>> {
+        match record {
+            Record::CheckpointBegin | Record::CheckpointEnd { .. } => None,
+            Record::Reserve(record) => {
+                let old = self.partials.remove(&record.digest);
+                let (partial, freed) = PartialBlob::reserved(record, old);
+                self.partials.insert(partial.record.digest, partial);
+                freed
+            }
+            Record::Progress { digest, frontier, midstate, chunks_from, chunks } => {
+                let partial = self.partials.get_mut(&digest)?;
+                let known = usize::try_from(chunks_from).ok()? == partial.chunks.len();
+                if known && frontier > partial.frontier && frontier <= partial.record.size {
+                    partial.frontier = frontier;
+                    partial.midstate = midstate;
+                    partial.chunks.extend(chunks);
+                }
+                None
+            }
+            Record::Commit(record) => {
+                let digest = record.digest;
+                if record.pinned {
+                    self.pins.insert(digest);
+                }
+                // The reservation's extents are the blob's own from here on.
+                self.partials.remove(&digest);
+                self.blobs.insert(digest, Rc::new(record));
+                None
+            }
+            Record::Tag { key, digest } => {
+                // A tag whose blob was not yet durable when the power went must not take the
+                // place of the one before it.
+                if self.blobs.contains_key(&digest) {
+                    self.tags.insert(key, digest);
+                }
+                None
+            }
+            Record::Untag { key } => {
+                self.tags.remove(&key);
+                None
+            }
+            Record::Pin { digest, pinned } => {
+                if !pinned {
+                    self.pins.remove(&digest);
+                } else if self.blobs.contains_key(&digest) {
+                    self.pins.insert(digest);
+                }
+                None
+            }
+            Record::Delete { digest } => {
+                self.pins.remove(&digest);
+                self.blobs.remove(&digest);
+                self.partials.remove(&digest).map(|partial| partial.record.extents)
+            }
+        }
+    }
+
+    /// The fewest records that say all of this: a checkpoint.
+    pub fn snapshot(&self) -> impl Iterator<Item = Record> {
+        let blobs = self.blobs.values().map(|record| {
+            let pinned = self.pins.contains(&record.digest);
+            Record::Commit(BlobRecord { pinned, ..BlobRecord::clone(record) })
+        });
+        let partials = self.partials.values().flat_map(|partial| {
+            let progress = (partial.frontier > 0).then(|| Record::Progress {
+                digest: partial.record.digest,
+                frontier: partial.frontier,
+                midstate: partial.midstate.clone(),
+                chunks_from: 0,
+                chunks: partial.chunks.clone(),
+            });
+            [Some(Record::Reserve(partial.record.clone())), progress].into_iter().flatten()
+        });
+        let tags = self.tags.iter();
+        let tags = tags.map(|(key, digest)| Record::Tag { key: key.clone(), digest: *digest });
+        blobs.chain(partials).chain(tags)
+    }
+
+    /// An upper bound of a checkpoint's bytes, with all downloads at their ends.
+    pub fn snapshot_bytes(&self) -> u64 {
+        let blobs: u64 = self.blobs.values().map(|blob| record_bytes(blob)).sum();
+        let partials = self.partials.values().map(|partial| partial_bytes(&partial.record));
+        let tags = self.tags.keys().map(tag_bytes);
+        blobs + partials.sum::<u64>() + tags.sum::<u64>()
+    }
+}
+
+fn record_bytes(record: &BlobRecord) -> u64 {
+    let media_type = record.media_type.as_ref().map_or(0, String::len);
+    RECORD_BYTES + media_type as u64 + EXTENT_BYTES * record.extents.len() as u64
+}
+
+/// An upper bound of what a download needs in a checkpoint at its end.
+pub fn partial_bytes(record: &BlobRecord) -> u64 {
+    2 * RECORD_BYTES + record_bytes(record) + CHUNK_HASH_BYTES * record.size.div_ceil(CHUNK_BYTES)
+}
+
+/// An upper bound of what a tag needs in a checkpoint.
+pub fn tag_bytes(key: &TagKey) -> u64 {
+    RECORD_BYTES + (key.registry.len() + key.repository.len() + key.tag.len()) as u64
+}
+
+impl PartialBlob {
+    /// Whether a download of `size` bytes can go on from here.
+    pub fn continues(&self, size: u64, geometry: Geometry) -> bool {
+        let algorithm = self.record.digest.algorithm();
+        let has_state = || Hasher::resume(algorithm, &self.midstate).is_some();
+        self.record.size == size
+            && self.frontier.is_multiple_of(u64::from(geometry.program_bytes))
+            && self.chunks.len() as u64 == self.frontier / CHUNK_BYTES
+            && (self.frontier == 0 || has_state())
+    }
+
+    /// A new reservation, which keeps of an older one of the same blob what lies in the same
+    /// place, and gives back where the rest was.
+    fn reserved(record: BlobRecord, old: Option<Self>) -> (Self, Option<Vec<Extent>>) {
+        let fresh = Self { record, frontier: 0, midstate: Vec::new(), chunks: Vec::new() };
+        let Some(old) = old else { return (fresh, None) };
+        let kept = prefix(&old.record.extents, old.frontier);
+        if old.record.size == fresh.record.size
+            && kept == prefix(&fresh.record.extents, old.frontier)
+        {
+            let freed = difference(&old.record.extents, &fresh.record.extents);
+            return (Self { record: fresh.record, ..old }, Some(freed));
+        }
+        let freed = difference(&old.record.extents, &fresh.record.extents);
+        (fresh, Some(freed))
+    }
+}
+
+/// Room for a record's fixed parts and its frame: a sha512 digest and its midstate are the longest.
+const RECORD_BYTES: u64 = 200;
+const EXTENT_BYTES: u64 = 20;

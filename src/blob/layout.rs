@@ -1,0 +1,194 @@
+//! Where the bytes of a blob lie: FORMAT.md section 5.
+//!
+//! A blob's extents, laid end to end, hold its bytes, padding to a program unit, and, when it has
+//! more than one chunk, the hashes of its chunks.
+
+use super::Error;
+use super::format::{BlobRecord, CHUNK_BYTES, CHUNK_HASH_BYTES, Extent};
+use crate::flash::{Device, Geometry};
+
+/// A run of bytes within one segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// The segment.
+    pub segment: u32,
+    /// Where in it, in bytes.
+    pub offset: u32,
+    /// How many bytes.
+    pub bytes: usize,
+}
+
+/// The pieces of `bytes` bytes from byte `start` of what lies in `extents`.
+pub fn pieces(extents: &[Extent], segment_bytes: u32, start: u64, bytes: u64) -> Vec<Piece> {
+    let segment_bytes = u64::from(segment_bytes);
+    let mut pieces = Vec::new();
+    for extent in prefix(&suffix(extents, start), bytes) {
+        let mut at = extent.start;
+        while at < extent.end() {
+            let here = (segment_bytes - at % segment_bytes).min(extent.end() - at);
+            let segment = u32::try_from(at / segment_bytes);
+            let offset = u32::try_from(at % segment_bytes);
+            // Extents were checked against the geometry, which counts in u32.
+            if let (Ok(segment), Ok(offset), Ok(bytes)) = (segment, offset, usize::try_from(here)) {
+                pieces.push(Piece { segment, offset, bytes });
+            }
+            at += here;
+        }
+    }
+    pieces
+}
+
+/// The first `bytes` bytes of `extents`.
+pub fn prefix(extents: &[Extent], bytes: u64) -> Vec<Extent> {
+    let mut left = bytes;
+    let mut kept = Vec::new();
+    for extent in extents {
+        let taken = extent.bytes.min(left);
+        if taken == 0 {
+            break;
+        }
+        kept.push(Extent { bytes: taken, ..*extent });
+        left -= taken;
+    }
+    kept
+}
+
+/// `extents` without their first `bytes` bytes.
+pub fn suffix(extents: &[Extent], bytes: u64) -> Vec<Extent> {
+    let mut skip = bytes;
+    let mut rest = Vec::new();
+    for extent in extents {
+        let cut = extent.bytes.min(skip);
+        skip -= cut;
+        if cut < extent.bytes {
+            rest.push(Extent { start: extent.start + cut, bytes: extent.bytes - cut });
+        }
+    }
+    rest
+}
+
+/// What of `extents` is not in `others`.
+pub fn difference(extents: &[Extent], others: &[Extent]) -> Vec<Extent> {
+    let mut left = extents.to_vec();
+    for other in others {
+        let parts = left.iter().flat_map(|extent| {
+            let before = extent.start..extent.end().min(other.start);
+            let after = extent.start.max(other.end())..extent.end();
+            [before, after]
+        });
+        let parts = parts.filter(|part| part.start < part.end);
+        left = parts.map(|p| Extent { start: p.start, bytes: p.end - p.start }).collect();
+    }
+    left
+}
+
+/// Those parts of `extents` that are whole segments.
+pub fn whole_segments(extents: &[Extent], segment_bytes: u32) -> Vec<Extent> {
+    let bytes = u64::from(segment_bytes);
+    let whole = |extent: &Extent| Extent {
+        start: extent.start.next_multiple_of(bytes),
+        bytes: (extent.end() / bytes * bytes).saturating_sub(extent.start.next_multiple_of(bytes)),
+    };
+    extents.iter().map(whole).filter(|extent| extent.bytes > 0).collect()
+}
+
+/// Bytes of the part of a blob's extents that holds the blob itself.
+pub fn data_bytes(size: u64, geometry: Geometry) -> u64 {
+    size.next_multiple_of(u64::from(geometry.program_bytes))
+}
+
+/// Bytes of all extents of a blob of `size` bytes.
+pub fn reserved_bytes(size: u64, geometry: Geometry) -> u64 {
+    let chunks = size.div_ceil(CHUNK_BYTES);
+    let trailer = if chunks > 1 { chunks * CHUNK_HASH_BYTES } else { 0 };
+    data_bytes(size, geometry) + data_bytes(trailer, geometry)
+}
+
+/// The hash over the hashes of a blob's chunks, in order; of a blob of one chunk, that chunk's.
+pub fn chunks_root(chunks: &[[u8; 32]]) -> [u8; 32] {
+    match chunks {
+        [] => *blake3::hash(b"").as_bytes(),
+        [only] => *only,
+        chunks => *blake3::hash(chunks.as_flattened()).as_bytes(),
+    }
+}
+
+/// Whether the bytes of a finished blob are what was committed.
+pub fn is_intact(device: &dyn Device, record: &BlobRecord) -> Result<bool, Error> {
+    let mut chunks = Vec::new();
+    read_chunks(device, record, record.size, |bytes| chunks.push(*blake3::hash(bytes).as_bytes()))?;
+    Ok(record.chunks_root == Some(chunks_root(&chunks)))
+}
+
+/// Reads the first `size` bytes of a blob, chunk by chunk.
+pub fn read_chunks(
+    device: &dyn Device,
+    record: &BlobRecord,
+    size: u64,
+    mut each: impl FnMut(&[u8]),
+) -> Result<(), Error> {
+    let mut buffer = vec![0; usize::try_from(CHUNK_BYTES.min(size)).unwrap_or(0)];
+    let mut at = 0;
+    while at < size {
+        let length = usize::try_from(CHUNK_BYTES.min(size - at)).unwrap_or(0);
+        let bytes = buffer.get_mut(..length).unwrap_or_default();
+        read(device, &record.extents, at, bytes)?;
+        each(bytes);
+        at += length as u64;
+    }
+    Ok(())
+}
+
+/// Fills `buffer` from byte `start` of what lies in `extents`.
+pub fn read(
+    device: &dyn Device,
+    extents: &[Extent],
+    start: u64,
+    buffer: &mut [u8],
+) -> Result<(), Error> {
+    let mut rest = buffer;
+    for piece in pieces(extents, device.geometry().segment_bytes, start, rest.len() as u64) {
+        let (here, later) = rest.split_at_mut_checked(piece.bytes).unwrap_or_default();
+        device.read(piece.segment, piece.offset, here)?;
+        rest = later;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GEOMETRY: Geometry =
+        Geometry { segment_count: 9, segment_bytes: 1024, program_bytes: 64, reprogram: true };
+
+    #[test]
+    fn pieces_follow_extents_and_segments() {
+        let extents =
+            [Extent { start: 4096, bytes: 1024 + 64 }, Extent { start: 8192 + 128, bytes: 64 }];
+        let found = pieces(&extents, 1024, 1000, 24 + 64 + 10);
+        let expected = [(4, 1000, 24), (5, 0, 64), (8, 128, 10)];
+        let expected = expected.map(|(segment, offset, bytes)| Piece { segment, offset, bytes });
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn extents_as_sets() {
+        let extent = |start, bytes| Extent { start, bytes };
+        let all = [extent(0, 100), extent(200, 100)];
+        let others = [extent(90, 20), extent(230, 10), extent(300, 10)];
+        let left = [extent(0, 90), extent(200, 30), extent(240, 60)];
+        assert_eq!(difference(&all, &others), left);
+        assert_eq!(difference(&all, &[]), all);
+        assert_eq!(whole_segments(&[extent(10, 39)], 10), [extent(10, 30)]);
+        assert_eq!(whole_segments(&[extent(11, 18)], 10), []);
+    }
+
+    #[test]
+    fn small_blobs_have_no_trailer() {
+        assert_eq!(reserved_bytes(0, GEOMETRY), 0);
+        assert_eq!(reserved_bytes(1, GEOMETRY), 64);
+        assert_eq!(reserved_bytes(CHUNK_BYTES, GEOMETRY), CHUNK_BYTES);
+        assert_eq!(reserved_bytes(CHUNK_BYTES + 1, GEOMETRY), CHUNK_BYTES + 64 + 64);
+    }
+}

@@ -1,0 +1,29 @@
+//! The blob log: what is held, on flash, across power cuts.
+//!
+//! A flash-wear-aware append-only log of content-addressed blobs. Bytes are written once, to their
+//! final place; what they are is told by records in the META ring; a blob is visible only after
+//! its digest was verified and its Commit record is durable. The bytes on the device are given by
+//! FORMAT.md; everything read back is checked, and nothing unchecked is ever served.
+//!
+//! One [`Store`] per device, shared by clones. Programs and reads go straight to the device, which
+//! for a file is the page cache; only syncs, which take long, wait on another thread, and all who
+//! wait at the same time share one. State is plain memory behind a `RefCell` that is never held
+//! across an await.
+
+mod error;
+pub mod format;
+mod index;
+mod layout;
+mod meta;
+mod reader;
+mod recover;
+mod space;
+mod store;
+mod writer;
+
+pub use error::Error;
+pub use format::TagKey;
+pub use reader::{Reader, Span};
+pub use recover::MountReport;
+pub use store::{Entry, Partial, Stat, Store};
+pub use writer::{PROGRESS_BYTES, Writer};

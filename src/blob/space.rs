@@ -1,0 +1,270 @@
+//! Which bytes of the device are taken.
+//!
+//! A blob's whole segments are its own (BULK); its tail, or all of it when it is smaller than a
+//! segment, shares a segment with other tails (SMALL). A segment is free again when nothing live
+//! is left in it, without copying. Free segments are taken in turn, so that all wear alike.
+//!
+//! Where units are programmed once, a shared segment is written by one blob at a time, and none
+//! that was begun before the last mount is continued: its last pages may be torn.
+
+use super::format::{Extent, META_SEGMENTS};
+use super::layout::reserved_bytes;
+use crate::flash::Geometry;
+
+/// The allocator of all segments after the META ring.
+pub struct Space {
+    geometry: Geometry,
+    /// Bytes taken, by segment.
+    live: Vec<u32>,
+    open: Vec<Open>,
+    /// Where the search for a free segment goes on.
+    cursor: usize,
+    used_bytes: u64,
+}
+
+/// A shared segment that has room after `next`.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    segment: usize,
+    next: u32,
+    /// A blob is being written to it, in a place that must be programmed before later ones.
+    busy: bool,
+}
+
+/// Room for a blob.
+#[derive(Debug, PartialEq)]
+pub struct Allocation {
+    /// Where.
+    pub extents: Vec<Extent>,
+    /// Segments that must be erased before they are programmed.
+    pub fresh: Vec<u32>,
+}
+
+impl Space {
+    /// All free.
+    pub fn new(geometry: Geometry) -> Self {
+        let count = usize::try_from(geometry.segment_count).unwrap_or(0);
+        let first = usize::try_from(META_SEGMENTS).unwrap_or(0);
+        Self { geometry, live: vec![0; count], open: Vec::new(), cursor: first, used_bytes: 0 }
+    }
+
+    /// Bytes that blobs can have in all.
+    pub fn capacity_bytes(&self) -> u64 {
+        let segments = self.geometry.segment_count.saturating_sub(META_SEGMENTS);
+        u64::from(segments) * u64::from(self.geometry.segment_bytes)
+    }
+
+    /// Bytes taken, reservations included.
+    pub fn used_bytes(&self) -> u64 {
+        self.used_bytes
+    }
+
+    /// Segments with nothing in them.
+    pub fn free_segments(&self) -> usize {
+        self.data_segments().filter(|segment| self.live_of(*segment) == 0).count()
+    }
+
+    /// Whether an extent lies among the data segments, aligned.
+    pub fn is_sound(&self, extent: &Extent) -> bool {
+        let first = u64::from(META_SEGMENTS) * self.segment_bytes();
+        let unit = u64::from(self.geometry.program_bytes);
+        let end = u64::from(self.geometry.segment_count) * self.segment_bytes();
+        extent.start >= first
+            && extent.start.checked_add(extent.bytes).is_some_and(|last| last <= end)
+            && extent.start.is_multiple_of(unit)
+            && extent.bytes.is_multiple_of(unit)
+            && extent.bytes > 0
+    }
+
+    /// Whether `extents` are sound and all that a blob of `size` bytes needs.
+    pub fn is_whole(&self, size: u64, extents: &[Extent]) -> bool {
+        let bytes = extents.iter().try_fold(0_u64, |sum, extent| sum.checked_add(extent.bytes));
+        // A size beyond the device's cannot be rounded up near the end of u64.
+        size <= self.capacity_bytes()
+            && bytes == Some(reserved_bytes(size, self.geometry))
+            && extents.iter().all(|extent| self.is_sound(extent))
+    }
+
+    /// Marks sound extents as taken: the log is being mounted.
+    pub fn claim(&mut self, extents: &[Extent]) {
+        self.change(extents, |live, bytes| live.saturating_add(bytes));
+        self.used_bytes += extents.iter().map(|extent| extent.bytes).sum::<u64>();
+    }
+
+    /// After all claims: shared segments that may be continued, given where what is live in each
+    /// ends.
+    pub fn reopen(&mut self, ends: impl Iterator<Item = u64>) {
+        if !self.geometry.reprogram {
+            return;
+        }
+        let segment_bytes = self.segment_bytes();
+        for end in ends {
+            let (segment, next) = (end / segment_bytes, end % segment_bytes);
+            let (Ok(segment), Ok(next)) = (usize::try_from(segment), u32::try_from(next)) else {
+                continue;
+            };
+            if next == 0 {
+                continue;
+            }
+            match self.open.iter_mut().find(|open| open.segment == segment) {
+                Some(open) => open.next = open.next.max(next),
+                None => self.open.push(Open { segment, next, busy: false }),
+            }
+        }
+    }
+
+    /// Takes room for `bytes` (a multiple of the program unit), or nothing.
+    pub fn allocate(&mut self, bytes: u64) -> Option<Allocation> {
+        let segment_bytes = self.segment_bytes();
+        let whole = usize::try_from(bytes / segment_bytes).ok()?;
+        let tail = u32::try_from(bytes % segment_bytes).ok()?;
+        let shared = self.find_open(tail);
+        let wanted = whole + usize::from(tail > 0 && shared.is_none());
+        let segments = self.find_free(wanted)?;
+        let mut extents: Vec<Extent> = Vec::new();
+        for segment in segments.iter().take(whole) {
+            let start = *segment as u64 * segment_bytes;
+            match extents.last_mut() {
+                Some(last) if last.end() == start => last.bytes += segment_bytes,
+                _ => extents.push(Extent { start, bytes: segment_bytes }),
+            }
+        }
+        if tail > 0 {
+            let busy = !self.geometry.reprogram;
+            let index = match (shared, segments.get(whole)) {
+                (Some(index), _) => index,
+                (None, Some(segment)) => {
+                    self.open.push(Open { segment: *segment, next: 0, busy });
+                    self.open.len() - 1
+                }
+                (None, None) => return None,
+            };
+            let open = self.open.get_mut(index)?;
+            let start = open.segment as u64 * segment_bytes + u64::from(open.next);
+            open.next += tail;
+            open.busy = busy;
+            match extents.last_mut() {
+                Some(last) if last.end() == start => last.bytes += u64::from(tail),
+                _ => extents.push(Extent { start, bytes: u64::from(tail) }),
+            }
+        }
+        self.claim(&extents);
+        if let Some(last) = segments.last() {
+            self.cursor = last + 1;
+        }
+        let fresh = segments.iter().filter_map(|segment| u32::try_from(*segment).ok()).collect();
+        Some(Allocation { extents, fresh })
+    }
+
+    /// The blob in `extents` will not program them any more.
+    pub fn settle(&mut self, extents: &[Extent]) {
+        let Some(last) = extents.last() else { return };
+        let segment = (last.end() - 1) / self.segment_bytes();
+        for open in &mut self.open {
+            open.busy &= open.segment as u64 != segment;
+        }
+    }
+
+    /// Gives room back. Only what no durable record names any more may be given back.
+    pub fn release(&mut self, extents: &[Extent]) {
+        self.change(extents, |live, bytes| live.saturating_sub(bytes));
+        let bytes: u64 = extents.iter().map(|extent| extent.bytes).sum();
+        self.used_bytes = self.used_bytes.saturating_sub(bytes);
+        let live = &self.live;
+        self.open.retain(|open| live.get(open.segment).is_some_and(|live| *live > 0));
+    }
+
+    fn find_open(&self, tail: u32) -> Option<usize> {
+        let room = |open: &Open| self.geometry.segment_bytes - open.next;
+        // The tightest fit leaves the roomy ones to those that need them.
+        (0..self.open.len())
+            .filter_map(|index| self.open.get(index).map(|open| (index, open)))
+            .filter(|(_, open)| tail > 0 && !open.busy && room(open) >= tail)
+            .min_by_key(|(_, open)| room(open))
+            .map(|(index, _)| index)
+    }
+
+    /// `count` free segments, in turn from the cursor.
+    fn find_free(&self, count: usize) -> Option<Vec<usize>> {
+        let (before, after): (Vec<usize>, Vec<usize>) =
+            self.data_segments().partition(|segment| *segment < self.cursor);
+        let free = after.into_iter().chain(before).filter(|segment| self.live_of(*segment) == 0);
+        let found: Vec<usize> = free.take(count).collect();
+        (found.len() == count).then_some(found)
+    }
+
+    fn change(&mut self, extents: &[Extent], change: impl Fn(u32, u32) -> u32) {
+        let segment_bytes = self.segment_bytes();
+        for extent in extents {
+            let mut at = extent.start;
+            while at < extent.end() {
+                let here = (segment_bytes - at % segment_bytes).min(extent.end() - at);
+                let index = usize::try_from(at / segment_bytes).ok();
+                let live = index.and_then(|index| self.live.get_mut(index));
+                if let (Some(live), Ok(bytes)) = (live, u32::try_from(here)) {
+                    *live = change(*live, bytes);
+                }
+                at += here;
+            }
+        }
+    }
+
+    fn data_segments(&self) -> std::ops::Range<usize> {
+        usize::try_from(META_SEGMENTS).unwrap_or(0)..self.live.len()
+    }
+
+    fn live_of(&self, segment: usize) -> u32 {
+        self.live.get(segment).copied().unwrap_or(u32::MAX)
+    }
+
+    fn segment_bytes(&self) -> u64 {
+        u64::from(self.geometry.segment_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GEOMETRY: Geometry =
+        Geometry { segment_count: 8, segment_bytes: 1024, program_bytes: 64, reprogram: true };
+
+    #[test]
+    fn whole_segments_and_tails() {
+        let mut space = Space::new(GEOMETRY);
+        assert_eq!(space.capacity_bytes(), 4096);
+        let first = space.allocate(1024 + 128).unwrap();
+        assert_eq!(first.extents, [Extent { start: 4096, bytes: 1152 }]);
+        assert_eq!(first.fresh, [4, 5]);
+        let second = space.allocate(256).unwrap();
+        assert_eq!(second.extents, [Extent { start: 5120 + 128, bytes: 256 }]);
+        assert!(second.fresh.is_empty(), "shares the tail's segment");
+        assert!(space.allocate(3072).is_none());
+        assert_eq!(space.free_segments(), 2);
+        space.release(&first.extents);
+        assert_eq!(space.free_segments(), 3, "the tail's segment still holds the second");
+        space.release(&second.extents);
+        assert_eq!((space.free_segments(), space.used_bytes()), (4, 0));
+        assert_eq!(space.allocate(4096).unwrap().extents.len(), 2, "taken in turn, wrapping");
+    }
+
+    #[test]
+    fn program_once_segments_have_one_writer_at_a_time() {
+        let mut space = Space::new(Geometry { reprogram: false, ..GEOMETRY });
+        let first = space.allocate(64).unwrap();
+        let second = space.allocate(64).unwrap();
+        assert_ne!(first.fresh, second.fresh);
+        space.settle(&first.extents);
+        let third = space.allocate(64).unwrap();
+        assert_eq!(third.extents[0].start, first.extents[0].end());
+    }
+
+    #[test]
+    fn unsound_extents_are_known() {
+        let space = Space::new(GEOMETRY);
+        for (start, bytes) in [(0, 64), (4096, 0), (4097, 64), (8128, 128), (u64::MAX, 64)] {
+            assert!(!space.is_sound(&Extent { start, bytes }), "{start} {bytes}");
+        }
+        assert!(space.is_sound(&Extent { start: 8128, bytes: 64 }));
+    }
+}

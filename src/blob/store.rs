@@ -1,0 +1,605 @@
+//! The face of the log: what is held, and every change to it.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use log::warn;
+use smol::Task;
+use smol::lock::Mutex;
+
+use super::format::{BlobRecord, Extent, Record, TagKey};
+use super::index::{Index, PartialBlob, partial_bytes, tag_bytes};
+use super::layout::{pieces, prefix, reserved_bytes, suffix, whole_segments};
+use super::meta::Meta;
+use super::recover::{MountReport, mount};
+use super::space::{Allocation, Space};
+use super::{Error, Reader, Writer};
+use crate::flash::{self, Device};
+use crate::kind::Kind;
+use crate::metrics::Metrics;
+use crate::oci::Digest;
+use crate::units::ByteCount;
+
+/// A mounted log. Clones share it.
+#[derive(Clone)]
+pub struct Store(Rc<Inner>);
+
+struct Inner {
+    device: Arc<dyn Device>,
+    state: RefCell<State>,
+    /// Held by whoever waits for a sync on behalf of all that was changed before.
+    sync: Mutex<()>,
+    metrics: Rc<Metrics>,
+}
+
+struct State {
+    index: Index,
+    space: Space,
+    meta: Meta,
+    /// Counts changes of data and records.
+    generation: u64,
+    /// Changes up to this one are durable.
+    synced: u64,
+    /// Room that is free as soon as nothing durable and nobody here names it.
+    limbo: Vec<Limbo>,
+    /// Blobs that have a live writer.
+    writing: BTreeSet<Digest>,
+    /// Why nothing more can be written.
+    failure: Option<String>,
+}
+
+struct Limbo {
+    extents: Vec<Extent>,
+    /// The change that gave the room up.
+    generation: u64,
+    /// Of a deleted blob; readers hold others.
+    lease: Option<Rc<BlobRecord>>,
+}
+
+/// A blob that is held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Of a manifest, as it was pushed.
+    pub media_type: Option<String>,
+    /// Whether the desired state needs it.
+    pub pinned: bool,
+}
+
+/// A download that was begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Partial {
+    /// The blob's name.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+    /// The first byte that is missing.
+    pub frontier: u64,
+}
+
+/// The log in figures; bytes counted since the process began where not said otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Bytes that blobs can have in all.
+    pub size_max_bytes: u64,
+    /// Bytes in use or reserved.
+    pub used_bytes: u64,
+    /// Blobs held.
+    pub blobs: usize,
+    /// Downloads under way or suspended.
+    pub partials: usize,
+    /// Segments with nothing in them.
+    pub free_segments: usize,
+    /// Bytes programmed on the device.
+    pub programmed_bytes: u64,
+    /// Blob bytes acknowledged.
+    pub image_bytes: u64,
+}
+
+impl Store {
+    /// Mounts the log on `device`, or begins one.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] for a log of a newer version or a device too small; the device's own.
+    pub fn open(
+        device: Arc<dyn Device>,
+        metrics: Rc<Metrics>,
+    ) -> Result<(Self, MountReport), Error> {
+        let mounted = mount(&device)?;
+        metrics.flash_programmed_bytes.add(mounted.programmed_bytes);
+        let state = State {
+            index: mounted.index,
+            space: mounted.space,
+            meta: mounted.meta,
+            generation: 0,
+            synced: 0,
+            limbo: Vec::new(),
+            writing: BTreeSet::new(),
+            failure: None,
+        };
+        let inner = Inner { device, state: RefCell::new(state), sync: Mutex::new(()), metrics };
+        let store = Self(Rc::new(inner));
+        store.count();
+        Ok((store, mounted.report))
+    }
+
+    /// What is held under a digest.
+    pub fn entry(&self, digest: &Digest) -> Option<Entry> {
+        let state = self.0.state.borrow();
+        state.index.blobs.get(digest).map(|record| state.entry(record))
+    }
+
+    /// All that is held, in order of digest.
+    pub fn entries(&self) -> Vec<Entry> {
+        let state = self.0.state.borrow();
+        state.index.blobs.values().map(|record| state.entry(record)).collect()
+    }
+
+    /// Opens a blob that is held.
+    ///
+    /// # Errors
+    /// [`Kind::Missing`] when it is not.
+    pub fn reader(&self, digest: &Digest) -> Result<Reader, Error> {
+        let state = self.0.state.borrow();
+        let record = state.index.blobs.get(digest).ok_or_else(|| missing(digest))?;
+        Ok(Reader::new(Arc::clone(&self.0.device), Rc::clone(record)))
+    }
+
+    /// All bytes of a blob that is held.
+    ///
+    /// # Errors
+    /// [`Kind::Missing`] when it is not, [`Kind::Invalid`] when it has more than `max` bytes.
+    pub fn read_all(&self, digest: &Digest, max: u64) -> Result<Vec<u8>, Error> {
+        let reader = self.reader(digest)?;
+        let size = usize::try_from(reader.size()).ok().filter(|_| reader.size() <= max);
+        let Some(size) = size else {
+            let has = reader.size();
+            let what = format!("{digest}: has {has} bytes, expected {max} or fewer");
+            return Err(Error::new(Kind::Invalid, what));
+        };
+        let mut bytes = vec![0; size];
+        reader.read_at(0, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// What a tag means.
+    pub fn tag(&self, key: &TagKey) -> Option<Digest> {
+        self.0.state.borrow().index.tags.get(key).copied()
+    }
+
+    /// All tags, ordered by registry, repository and tag.
+    pub fn tags(&self) -> Vec<(TagKey, Digest)> {
+        let state = self.0.state.borrow();
+        state.index.tags.iter().map(|(key, digest)| (key.clone(), *digest)).collect()
+    }
+
+    /// Downloads that were begun and not finished.
+    pub fn partials(&self) -> Vec<Partial> {
+        let state = self.0.state.borrow();
+        let partials = state.index.partials.values();
+        let partial = |size, digest, frontier| Partial { digest, size, frontier };
+        partials.map(|p| partial(p.record.size, p.record.digest, p.frontier)).collect()
+    }
+
+    /// The log in figures.
+    pub fn stat(&self) -> Stat {
+        let state = self.0.state.borrow();
+        Stat {
+            size_max_bytes: state.space.capacity_bytes(),
+            used_bytes: state.space.used_bytes(),
+            blobs: state.index.blobs.len(),
+            partials: state.index.partials.len(),
+            free_segments: state.space.free_segments(),
+            programmed_bytes: self.0.metrics.flash_programmed_bytes.value(),
+            image_bytes: self.0.metrics.flash_image_bytes.value(),
+        }
+    }
+
+    /// Begins to write a blob of `size` bytes, or goes on where an earlier writer of it stopped.
+    ///
+    /// # Errors
+    /// [`Kind::Full`] when there is no room; [`Kind::Invalid`] when it is held already or has a
+    /// live writer.
+    pub async fn writer(
+        &self,
+        digest: &Digest,
+        size: u64,
+        media_type: Option<&str>,
+    ) -> Result<Writer, Error> {
+        {
+            let mut state = self.0.state.borrow_mut();
+            state.check()?;
+            if state.index.blobs.contains_key(digest) || !state.writing.insert(*digest) {
+                let what = format!("{digest}: is held or being written, expected neither");
+                return Err(Error::new(Kind::Invalid, what));
+            }
+        }
+        match self.begin_writing(digest, size, media_type).await {
+            Ok(partial) => Writer::new(self.clone(), partial),
+            Err(error) => {
+                self.0.state.borrow_mut().writing.remove(digest);
+                Err(error)
+            }
+        }
+    }
+
+    /// The partial blob that a writer goes on with; it has room for the rest.
+    async fn begin_writing(
+        &self,
+        digest: &Digest,
+        size: u64,
+        media_type: Option<&str>,
+    ) -> Result<PartialBlob, Error> {
+        let geometry = self.0.device.geometry();
+        let known = self.0.state.borrow().index.partials.get(digest).cloned();
+        let usable = known.as_ref().is_some_and(|known| known.continues(size, geometry));
+        if known.is_some() && !usable {
+            self.append(Record::Delete { digest: *digest })?;
+        }
+        // Where units are programmed once, those that were programmed and not recorded cannot be
+        // programmed again: the rest of their segments is given up for other room.
+        if !usable || !geometry.reprogram {
+            match self.reserve(digest, size, media_type).await {
+                Err(error) if error.kind() == Kind::Full && usable => {
+                    // Better from the beginning than never.
+                    self.append(Record::Delete { digest: *digest })?;
+                    self.reserve(digest, size, media_type).await?;
+                }
+                other => other?,
+            }
+        }
+        let partial = self.0.state.borrow().index.partials.get(digest).cloned();
+        partial.ok_or_else(|| missing(digest))
+    }
+
+    /// Holds `bytes` under their digest; nothing is done when they are held already.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] when they have another digest; those of [`Store::writer`].
+    pub async fn put(
+        &self,
+        digest: &Digest,
+        bytes: &[u8],
+        media_type: Option<&str>,
+    ) -> Result<(), Error> {
+        if let Some(entry) = self.entry(digest) {
+            return self.name_type(&entry, media_type).await;
+        }
+        let mut writer = self.writer(digest, bytes.len() as u64, media_type).await?;
+        let from = usize::try_from(writer.frontier()).unwrap_or(usize::MAX);
+        writer.write(bytes.get(from..).unwrap_or_default()).await?;
+        writer.commit().await
+    }
+
+    /// Makes a tag mean `digest`; durable when it returns, and never anything in between.
+    ///
+    /// # Errors
+    /// [`Kind::Missing`] when the digest is not held.
+    pub async fn set_tag(&self, key: &TagKey, digest: &Digest) -> Result<(), Error> {
+        {
+            let state = self.0.state.borrow();
+            if !state.index.blobs.contains_key(digest) {
+                return Err(missing(digest));
+            }
+            let is_new = !state.index.tags.contains_key(key);
+            self.admit(&state, if is_new { tag_bytes(key) } else { 0 }, &key.to_string())?;
+        }
+        self.append(Record::Tag { key: key.clone(), digest: *digest })?;
+        self.settle().await
+    }
+
+    /// Makes a tag mean nothing.
+    pub async fn remove_tag(&self, key: &TagKey) -> Result<(), Error> {
+        if self.tag(key).is_none() {
+            return Ok(());
+        }
+        self.append(Record::Untag { key: key.clone() })?;
+        self.settle().await
+    }
+
+    /// Records which of `digests` the desired state needs; those that are not held are skipped.
+    pub async fn pin(&self, digests: &[Digest], pinned: bool) -> Result<(), Error> {
+        for digest in digests {
+            let changes = self.entry(digest).is_some_and(|entry| entry.pinned != pinned);
+            if changes {
+                self.append(Record::Pin { digest: *digest, pinned })?;
+            }
+        }
+        self.settle().await
+    }
+
+    /// Gives up blobs and downloads, and with them their room; works when the log is full. What
+    /// has a live writer is left alone.
+    pub async fn delete(&self, digests: &[Digest]) -> Result<(), Error> {
+        for digest in digests {
+            let is_there = {
+                let state = self.0.state.borrow();
+                let index = &state.index;
+                !state.writing.contains(digest)
+                    && (index.blobs.contains_key(digest) || index.partials.contains_key(digest))
+            };
+            if is_there {
+                self.append(Record::Delete { digest: *digest })?;
+            }
+        }
+        self.settle().await
+    }
+
+    /// Waits until everything done so far is durable. All who wait share one sync.
+    pub async fn settle(&self) -> Result<(), Error> {
+        let wanted = self.0.state.borrow().generation;
+        let _turn = self.0.sync.lock().await;
+        if self.0.state.borrow().synced < wanted {
+            let covered = self.program_records()?;
+            self.begin_sync().await.map_err(|error| self.fail(error.into()))?;
+            let mut state = self.0.state.borrow_mut();
+            state.synced = state.synced.max(covered);
+        }
+        self.0.state.borrow_mut().reclaim();
+        self.count();
+        Ok(())
+    }
+
+    /// Starts a sync of everything programmed so far, on another thread where it takes long. It
+    /// goes on whether or not it is awaited.
+    pub(super) fn begin_sync(&self) -> Task<Result<(), flash::Error>> {
+        self.0.metrics.flash_syncs.add(1);
+        let device = Arc::clone(&self.0.device);
+        if device.is_slow() {
+            return smol::unblock(move || device.sync());
+        }
+        let outcome = device.sync();
+        smol::unblock(move || outcome)
+    }
+
+    /// Appends a record to the log; it is on the device after [`Store::program_records`] and
+    /// durable after [`Store::settle`].
+    pub(super) fn append(&self, record: Record) -> Result<(), Error> {
+        let mut state = self.0.state.borrow_mut();
+        let State { index, meta, .. } = &mut *state;
+        let lease = match &record {
+            Record::Delete { digest } => index.blobs.get(digest).cloned(),
+            _ => None,
+        };
+        let freed = index.apply(record.clone());
+        let appended = match meta.append(&record) {
+            Ok(true) => Ok(0),
+            Ok(false) => meta.begin(index.snapshot()),
+            Err(error) => Err(error),
+        };
+        drop(state);
+        let programmed = appended.map_err(|error| self.fail(error))?;
+        self.0.metrics.flash_programmed_bytes.add(programmed);
+        let mut state = self.0.state.borrow_mut();
+        state.generation += 1;
+        let generation = state.generation;
+        if programmed > 0 {
+            // A checkpoint syncs the device.
+            self.0.metrics.flash_erases.add(1);
+            state.synced = generation;
+        }
+        if let Some(lease) = lease {
+            let extents = lease.extents.clone();
+            state.limbo.push(Limbo { extents, generation, lease: Some(lease) });
+        }
+        if let Some(extents) = freed {
+            state.limbo.push(Limbo { extents, generation, lease: None });
+        }
+        Ok(())
+    }
+
+    /// Programs the records appended so far; gives the change up to which that covers.
+    pub(super) fn program_records(&self) -> Result<u64, Error> {
+        let mut state = self.0.state.borrow_mut();
+        state.check()?;
+        let covered = state.generation;
+        let outcome = state.meta.program();
+        drop(state);
+        let programmed = outcome.map_err(|error| self.fail(error))?;
+        self.0.metrics.flash_programmed_bytes.add(programmed);
+        Ok(covered)
+    }
+
+    /// Programs bytes of a blob from byte `start` of its extents. Lengths and `start` are
+    /// multiples of the program unit.
+    pub(super) fn program(
+        &self,
+        extents: &[Extent],
+        start: u64,
+        bytes: &[u8],
+    ) -> Result<(), Error> {
+        self.0.state.borrow().check()?;
+        let device = &self.0.device;
+        let mut rest = bytes;
+        let segment_bytes = device.geometry().segment_bytes;
+        for piece in pieces(extents, segment_bytes, start, bytes.len() as u64) {
+            let (here, later) = rest.split_at_checked(piece.bytes).unwrap_or((rest, &[]));
+            device.program(piece.segment, piece.offset, here)?;
+            rest = later;
+        }
+        self.0.metrics.flash_programmed_bytes.add(bytes.len() as u64);
+        self.0.state.borrow_mut().generation += 1;
+        Ok(())
+    }
+
+    /// A writer of `digest` is no more; nothing else will be programmed to `extents` by it.
+    pub(super) fn end_writing(&self, digest: &Digest, extents: &[Extent]) {
+        let mut state = self.0.state.borrow_mut();
+        state.writing.remove(digest);
+        state.space.settle(extents);
+    }
+
+    pub(super) fn device(&self) -> &dyn Device {
+        self.0.device.as_ref()
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// From here on nothing is written: what the device holds of the last writes is unknown, and
+    /// only mounting it again tells.
+    pub(super) fn fail(&self, error: Error) -> Error {
+        let mut state = self.0.state.borrow_mut();
+        if state.failure.is_none() {
+            warn!("{error}; the store takes no more writes until Moonlet is started again");
+            state.failure = Some(error.to_string());
+        }
+        error
+    }
+
+    /// Takes room for a blob, in place of what an earlier writer reserved and did not record.
+    async fn reserve(
+        &self,
+        digest: &Digest,
+        size: u64,
+        media_type: Option<&str>,
+    ) -> Result<(), Error> {
+        let geometry = self.0.device.geometry();
+        let capacity = self.0.state.borrow().space.capacity_bytes();
+        let (mut extents, again) = self.kept(digest);
+        extents.extend(&again);
+        let kept: u64 = extents.iter().map(|extent| extent.bytes).sum();
+        let wanted = (size <= capacity).then(|| reserved_bytes(size, geometry) - kept);
+        let mut allocation = wanted.and_then(|bytes| self.allocate(bytes));
+        if allocation.is_none() && !self.0.state.borrow().limbo.is_empty() {
+            // Deleted a moment ago, and only waiting for a sync.
+            self.settle().await?;
+            allocation = wanted.and_then(|bytes| self.allocate(bytes));
+        }
+        let Some(allocation) = allocation else { return Err(self.full(digest, size)) };
+        extents.extend(&allocation.extents);
+        let record = BlobRecord {
+            digest: *digest,
+            size,
+            media_type: media_type.map(str::to_owned),
+            extents,
+            chunks_root: None,
+            pinned: false,
+        };
+        let bytes: u64 = again.iter().map(|extent| extent.bytes).sum();
+        let again = pieces(&again, geometry.segment_bytes, 0, bytes);
+        let fresh = again.iter().map(|piece| piece.segment).chain(allocation.fresh.clone());
+        let admitted = {
+            let state = self.0.state.borrow();
+            self.admit(&state, partial_bytes(&record), &digest.to_string())
+        };
+        let ready = admitted.and_then(|()| {
+            fresh.into_iter().try_for_each(|segment| {
+                self.0.metrics.flash_erases.add(1);
+                self.0.device.erase(segment)
+            })?;
+            self.append(Record::Reserve(record))
+        });
+        ready.inspect_err(|_| {
+            let mut state = self.0.state.borrow_mut();
+            state.space.settle(&allocation.extents);
+            state.space.release(&allocation.extents);
+        })
+    }
+
+    /// Of what an earlier writer of a blob reserved: where its recorded bytes are, and whole
+    /// segments that can be erased once more.
+    fn kept(&self, digest: &Digest) -> (Vec<Extent>, Vec<Extent>) {
+        let state = self.0.state.borrow();
+        let Some(partial) = state.index.partials.get(digest) else { return Default::default() };
+        let extents = &partial.record.extents;
+        let rest = suffix(extents, partial.frontier);
+        let segment_bytes = self.0.device.geometry().segment_bytes;
+        (prefix(extents, partial.frontier), whole_segments(&rest, segment_bytes))
+    }
+
+    fn allocate(&self, bytes: u64) -> Option<Allocation> {
+        self.0.state.borrow_mut().space.allocate(bytes)
+    }
+
+    fn full(&self, digest: &Digest, size: u64) -> Error {
+        let stat = self.stat();
+        let free = ByteCount(stat.size_max_bytes.saturating_sub(stat.used_bytes));
+        let (size, all) = (ByteCount(size), ByteCount(stat.size_max_bytes));
+        let what = format!("no room for {digest} ({size}): {free} of {all} free");
+        Error::new(Kind::Full, what)
+    }
+
+    /// Refuses what would leave a META segment's checkpoint too little room for the tail.
+    fn admit(&self, state: &State, bytes: u64, what: &str) -> Result<(), Error> {
+        let segment = u64::from(self.0.device.geometry().segment_bytes);
+        let (needed, max) = (state.index.snapshot_bytes() + bytes, segment / 4 * 3);
+        if needed <= max {
+            return Ok(());
+        }
+        let what = format!(
+            "no room for {what} in the log's index: {} of {} in use; a larger size_max has more",
+            ByteCount(needed - bytes),
+            ByteCount(max)
+        );
+        Err(Error::new(Kind::Full, what))
+    }
+
+    /// Gives a blob that is held already the media type that it turns out to have.
+    async fn name_type(&self, entry: &Entry, media_type: Option<&str>) -> Result<(), Error> {
+        if media_type.is_none() || media_type == entry.media_type.as_deref() {
+            return Ok(());
+        }
+        let record = self.0.state.borrow().index.blobs.get(&entry.digest).cloned();
+        let Some(record) = record else { return Err(missing(&entry.digest)) };
+        let record = BlobRecord {
+            media_type: media_type.map(str::to_owned),
+            pinned: entry.pinned,
+            ..BlobRecord::clone(&record)
+        };
+        self.append(Record::Commit(record))?;
+        self.settle().await
+    }
+
+    /// Sets the gauges that follow from the state.
+    fn count(&self) {
+        let stat = self.stat();
+        let metrics = &self.0.metrics;
+        metrics.store_size_max_bytes.set(stat.size_max_bytes);
+        metrics.store_used_bytes.set(stat.used_bytes);
+        metrics.store_blobs.set(stat.blobs as u64);
+    }
+}
+
+impl State {
+    fn entry(&self, record: &BlobRecord) -> Entry {
+        Entry {
+            digest: record.digest,
+            size: record.size,
+            media_type: record.media_type.clone(),
+            pinned: self.index.pins.contains(&record.digest),
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        match &self.failure {
+            None => Ok(()),
+            Some(why) => {
+                let what = format!("the store takes no writes since an error: {why}");
+                Err(Error::new(Kind::Denied, what))
+            }
+        }
+    }
+
+    /// Frees the room that nothing names any more.
+    fn reclaim(&mut self) {
+        let synced = self.synced;
+        let is_free = |limbo: &mut Limbo| {
+            limbo.generation <= synced
+                && limbo.lease.as_ref().is_none_or(|lease| Rc::strong_count(lease) == 1)
+        };
+        for limbo in self.limbo.extract_if(.., is_free) {
+            self.space.release(&limbo.extents);
+        }
+    }
+}
+
+fn missing(digest: &Digest) -> Error {
+    Error::new(Kind::Missing, format!("{digest} is not held"))
+}

@@ -1,0 +1,268 @@
+//! Writing one blob: in order, once, to its final place, resumable, verified.
+//!
+//! Whole program units are programmed and hashed as they come; less than a unit waits in memory.
+//! Every [`PROGRESS_BYTES`] a sync is started beside the writing; when it is done, a Progress
+//! record with the state of the hash at its start says that the bytes until there are durable. So
+//! a kill loses at most two such intervals, and a power cut no more than one interval further.
+
+use smol::Task;
+
+use super::format::{BlobRecord, CHUNK_BYTES, Record};
+use super::index::PartialBlob;
+use super::layout::{self, chunks_root, data_bytes};
+use super::{Error, Store};
+use crate::flash;
+use crate::kind::Kind;
+use crate::oci::Hasher;
+
+/// The one writer of a blob. Dropped, it leaves the blob to be resumed from its last Progress.
+pub struct Writer {
+    store: Store,
+    record: BlobRecord,
+    /// Over what was programmed.
+    hash: Hasher,
+    /// Over what was programmed of the chunk that is not complete.
+    chunk: blake3::Hasher,
+    /// Hashes of the chunks that are.
+    chunks: Vec<[u8; 32]>,
+    /// How many of them a Progress has recorded.
+    recorded_chunks: usize,
+    /// Bytes programmed; a multiple of the program unit until the blob's end.
+    programmed: u64,
+    /// What arrived after them, less than a unit.
+    rest: Vec<u8>,
+    /// The sync under way, and what it makes durable.
+    syncing: Option<(Task<Result<(), flash::Error>>, Mark)>,
+    /// Where the last sync was started.
+    marked: u64,
+}
+
+/// How far the blob was, when a sync was started.
+struct Mark {
+    frontier: u64,
+    midstate: Vec<u8>,
+    chunks: usize,
+}
+
+impl Writer {
+    /// A writer that goes on where `partial` ends.
+    pub(super) fn new(store: Store, partial: PartialBlob) -> Result<Self, Error> {
+        let PartialBlob { record, frontier, midstate, chunks } = partial;
+        let algorithm = record.digest.algorithm();
+        let hash = match frontier {
+            0 => Hasher::new(algorithm),
+            _ => Hasher::resume(algorithm, &midstate).ok_or_else(|| {
+                let digest = record.digest;
+                Error::new(Kind::Corrupt, format!("{digest}: the log's hash state is none"))
+            })?,
+        };
+        let mut writer = Self {
+            store,
+            record,
+            hash,
+            chunk: blake3::Hasher::new(),
+            recorded_chunks: chunks.len(),
+            chunks,
+            programmed: frontier,
+            rest: Vec::new(),
+            syncing: None,
+            marked: frontier,
+        };
+        writer.resume_chunk()?;
+        Ok(writer)
+    }
+
+    /// The first byte that is missing.
+    pub fn frontier(&self) -> u64 {
+        self.programmed + self.rest.len() as u64
+    }
+
+    /// Takes the next bytes of the blob.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] for more bytes than the blob has; the device's own.
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let end = self.frontier() + bytes.len() as u64;
+        if end > self.record.size {
+            let (digest, size) = (self.record.digest, self.record.size);
+            let what = format!("{digest}: byte {end} arrived, expected {size} bytes in all");
+            return Err(Error::new(Kind::Corrupt, what));
+        }
+        let unit = self.unit();
+        let mut bytes = bytes;
+        if !self.rest.is_empty() {
+            let missing = (unit - self.rest.len()).min(bytes.len());
+            let (first, later) = bytes.split_at_checked(missing).unwrap_or((bytes, &[]));
+            self.rest.extend_from_slice(first);
+            bytes = later;
+            if self.rest.len() == unit {
+                let whole = std::mem::take(&mut self.rest);
+                self.program(&whole)?;
+                self.rest = whole;
+                self.rest.clear();
+            }
+        }
+        let whole = bytes.len() / unit * unit;
+        let (whole, later) = bytes.split_at_checked(whole).unwrap_or((&[], bytes));
+        if !whole.is_empty() {
+            self.program(whole)?;
+        }
+        self.rest.extend_from_slice(later);
+        self.progress().await
+    }
+
+    /// Makes the blob visible, durably, if all of it arrived and its digest is right.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] when the digest is another: the bytes are given up, and nothing of them
+    /// was visible. [`Kind::Invalid`] when bytes are missing.
+    pub async fn commit(mut self) -> Result<(), Error> {
+        let (digest, size) = (self.record.digest, self.record.size);
+        if self.frontier() != size {
+            let what = format!("{digest}: {} bytes arrived, expected {size}", self.frontier());
+            return Err(Error::new(Kind::Invalid, what));
+        }
+        let rest = std::mem::take(&mut self.rest);
+        let geometry = self.store.device().geometry();
+        if !rest.is_empty() {
+            self.absorb(&rest);
+            let padded = padded(rest, self.unit());
+            self.store.program(&self.record.extents, self.programmed, &padded)?;
+            self.programmed = size;
+        }
+        if !size.is_multiple_of(CHUNK_BYTES) {
+            self.chunks.push(*self.chunk.finalize().as_bytes());
+        }
+        if self.chunks.len() > 1 {
+            let trailer = padded(self.chunks.as_flattened().to_vec(), self.unit());
+            self.store.program(&self.record.extents, data_bytes(size, geometry), &trailer)?;
+        }
+        let found = std::mem::replace(&mut self.hash, Hasher::new(digest.algorithm())).finish();
+        if found != digest {
+            self.abandon().await?;
+            let what = format!("{digest}: the bytes that arrived have digest {found}");
+            return Err(Error::new(Kind::Corrupt, what));
+        }
+        self.store.settle().await?;
+        let record =
+            BlobRecord { chunks_root: Some(chunks_root(&self.chunks)), ..self.record.clone() };
+        self.store.append(Record::Commit(record))?;
+        self.store.settle().await?;
+        self.store.metrics().flash_image_bytes.add(size);
+        Ok(())
+    }
+
+    /// Stops for now: what arrived is recorded, so that the next writer goes on from there.
+    pub async fn suspend(mut self) -> Result<(), Error> {
+        self.end_sync().await?;
+        if self.programmed > self.marked {
+            let mark = self.mark();
+            self.store.settle().await?;
+            self.record_progress(mark)?;
+        }
+        self.store.settle().await
+    }
+
+    /// Gives the blob up and its room free.
+    pub async fn abandon(self) -> Result<(), Error> {
+        let (store, digest) = (self.store.clone(), self.record.digest);
+        drop(self);
+        store.delete(&[digest]).await
+    }
+
+    fn unit(&self) -> usize {
+        usize::try_from(self.store.device().geometry().program_bytes).unwrap_or(1)
+    }
+
+    fn program(&mut self, units: &[u8]) -> Result<(), Error> {
+        self.store.program(&self.record.extents, self.programmed, units)?;
+        self.absorb(units);
+        self.programmed += units.len() as u64;
+        Ok(())
+    }
+
+    /// Takes bytes of the blob into its hashes; `programmed` is still where they begin.
+    fn absorb(&mut self, bytes: &[u8]) {
+        self.hash.update(bytes);
+        let mut at = self.programmed;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let room = usize::try_from(CHUNK_BYTES - at % CHUNK_BYTES).unwrap_or(usize::MAX);
+            let (here, later) = rest.split_at_checked(room).unwrap_or((rest, &[]));
+            self.chunk.update(here);
+            at += here.len() as u64;
+            rest = later;
+            if at.is_multiple_of(CHUNK_BYTES) {
+                self.chunks.push(*self.chunk.finalize().as_bytes());
+                self.chunk.reset();
+            }
+        }
+    }
+
+    /// Reads again what is on the device of the chunk that is not complete.
+    fn resume_chunk(&mut self) -> Result<(), Error> {
+        let start = self.programmed / CHUNK_BYTES * CHUNK_BYTES;
+        let length = usize::try_from(self.programmed - start).unwrap_or(0);
+        let mut bytes = vec![0; length];
+        layout::read(self.store.device(), &self.record.extents, start, &mut bytes)?;
+        self.chunk.update(&bytes);
+        Ok(())
+    }
+
+    /// Records what a finished sync made durable, and starts the next one when it is due.
+    async fn progress(&mut self) -> Result<(), Error> {
+        let is_due = self.programmed >= self.marked + PROGRESS_BYTES;
+        let is_done = self.syncing.as_ref().is_some_and(|(task, _)| task.is_finished());
+        if is_due || is_done {
+            self.end_sync().await?;
+        }
+        if is_due {
+            let mark = self.mark();
+            self.marked = mark.frontier;
+            self.syncing = Some((self.store.begin_sync(), mark));
+        }
+        Ok(())
+    }
+
+    fn mark(&self) -> Mark {
+        Mark { frontier: self.programmed, midstate: self.hash.state(), chunks: self.chunks.len() }
+    }
+
+    async fn end_sync(&mut self) -> Result<(), Error> {
+        let Some((task, mark)) = self.syncing.take() else { return Ok(()) };
+        task.await.map_err(|error| self.store.fail(error.into()))?;
+        self.record_progress(mark)
+    }
+
+    /// Says that everything up to `mark`, which a sync has covered, is there.
+    fn record_progress(&mut self, mark: Mark) -> Result<(), Error> {
+        let from = self.recorded_chunks;
+        let chunks = self.chunks.get(from..mark.chunks).unwrap_or_default().to_vec();
+        self.store.append(Record::Progress {
+            digest: self.record.digest,
+            frontier: mark.frontier,
+            midstate: mark.midstate,
+            chunks_from: u32::try_from(from).unwrap_or(u32::MAX),
+            chunks,
+        })?;
+        self.recorded_chunks = mark.chunks;
+        // On the device at once, for the next start of a killed process; durable with the next
+        // sync.
+        self.store.program_records()?;
+        Ok(())
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.store.end_writing(&self.record.digest, &self.record.extents);
+    }
+}
+
+fn padded(mut bytes: Vec<u8>, unit: usize) -> Vec<u8> {
+    bytes.resize(bytes.len().next_multiple_of(unit), 0);
+    bytes
+}
+
+/// How often a sync is started, in bytes of one blob.
+pub const PROGRESS_BYTES: u64 = 1 << 20;

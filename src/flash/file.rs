@@ -1,0 +1,286 @@
+//! A preallocated file on ext4, f2fs, UBIFS or any other file system: the default device.
+//!
+//! One file holds all segments and never changes its length: it is allocated whole before first
+//! use, so that the disk cannot fill up under an acknowledged blob and a recycled segment costs no
+//! file-system metadata. The store's directory holds:
+//!
+//! ```text
+//! layout   text: the version of this arrangement, segment_bytes, segment_count
+//! log      segment_count * segment_bytes bytes
+//! lock     held (flock) by the process that has the store open
+//! ```
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{Error, Geometry};
+use crate::kind::Kind;
+use crate::units::ByteCount;
+
+/// The open store directory.
+pub struct Device {
+    log: Arc<File>,
+    geometry: Geometry,
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Device {
+    /// Opens the store in `directory`, or makes one of `size_max` bytes (rounded down to whole
+    /// segments) where there is none. A store that exists keeps the size it was made with.
+    ///
+    /// Errors name the path: no permission, no room for `size_max`, a store in use by another
+    /// process, a layout that this version does not know.
+    pub fn open(directory: &Path, size_max: u64) -> Result<Self, Error> {
+        let at = |what: &str| format!("store {}: {what}", directory.display());
+        std::fs::create_dir_all(directory).map_err(|error| Error::io(at("directory"), error))?;
+        let lock = lock(directory)?;
+        let layout_path = directory.join("layout");
+        let layout = match std::fs::read_to_string(&layout_path) {
+            Ok(text) => Layout::parse(&text).map_err(|(kind, what)| Error::new(kind, at(&what)))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let layout = Layout::for_size(size_max);
+                allocate(directory, layout)?;
+                layout
+            }
+            Err(error) => return Err(Error::io(at("layout"), error)),
+        };
+        let path = directory.join("log");
+        let open = OpenOptions::new().read(true).write(true).open(&path);
+        let log = open.map_err(|error| Error::io(at("log"), error))?;
+        let length = log.metadata().map_err(|error| Error::io(at("log"), error))?.len();
+        if length != layout.bytes() {
+            let expected = layout.bytes();
+            let what = format!("log is {length} bytes long, its layout says {expected}");
+            return Err(Error::new(Kind::Corrupt, at(&what)));
+        }
+        let geometry = Geometry {
+            segment_count: layout.segment_count,
+            segment_bytes: layout.segment_bytes,
+            program_bytes: PROGRAM_BYTES,
+            reprogram: true,
+        };
+        Ok(Self { log: Arc::new(log), geometry, path, _lock: lock })
+    }
+
+    fn position(&self, segment: u32, offset: u32, length: usize) -> Result<u64, Error> {
+        let end = u64::from(offset) + length as u64;
+        if segment >= self.geometry.segment_count || end > u64::from(self.geometry.segment_bytes) {
+            let what = format!("{}: segment {segment}, byte {end} is outside", self.path.display());
+            return Err(Error::new(Kind::Corrupt, what));
+        }
+        Ok(u64::from(segment) * u64::from(self.geometry.segment_bytes) + u64::from(offset))
+    }
+
+    fn error(&self, doing: &str, error: io::Error) -> Error {
+        Error::io(format!("{} {}", doing, self.path.display()), error)
+    }
+}
+
+impl super::Device for Device {
+    fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    fn read(&self, segment: u32, offset: u32, buffer: &mut [u8]) -> Result<(), Error> {
+        let position = self.position(segment, offset, buffer.len())?;
+        self.log.read_exact_at(buffer, position).map_err(|error| self.error("reading", error))
+    }
+
+    fn program(&self, segment: u32, offset: u32, bytes: &[u8]) -> Result<(), Error> {
+        let position = self.position(segment, offset, bytes.len())?;
+        self.log.write_all_at(bytes, position).map_err(|error| self.error("writing", error))
+    }
+
+    /// Recycling is programming over: the file system's blocks stay where they are.
+    fn erase(&self, segment: u32) -> Result<(), Error> {
+        self.position(segment, 0, 0).map(|_| ())
+    }
+
+    fn sync(&self) -> Result<(), Error> {
+        self.log.sync_data().map_err(|error| self.error("syncing", error))
+    }
+
+    fn is_slow(&self) -> bool {
+        true
+    }
+
+    fn file_span(&self, segment: u32, offset: u32) -> Option<(Arc<File>, u64)> {
+        let position = self.position(segment, offset, 0).ok()?;
+        Some((Arc::clone(&self.log), position))
+    }
+}
+
+/// What the file `layout` says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Layout {
+    segment_bytes: u32,
+    segment_count: u32,
+}
+
+impl Layout {
+    /// Segments of 4 MiB; smaller ones where fewer than 64 would fit.
+    fn for_size(size_max: u64) -> Self {
+        let wanted = (size_max / SEGMENTS_WANTED).max(1);
+        // No shift is wider than the largest segment's.
+        let shift = wanted.ilog2().min(SEGMENT_BYTES_MAX.ilog2());
+        let segment_bytes = (1 << shift).max(SEGMENT_BYTES_MIN);
+        let segment_count = u32::try_from(size_max / u64::from(segment_bytes)).unwrap_or(u32::MAX);
+        Self { segment_bytes, segment_count }
+    }
+
+    fn bytes(self) -> u64 {
+        u64::from(self.segment_bytes) * u64::from(self.segment_count)
+    }
+
+    fn render(self) -> String {
+        let Self { segment_bytes, segment_count } = self;
+        format!(
+            "{LAYOUT_NAME} {LAYOUT_VERSION}\nsegment_bytes {segment_bytes}\n\
+             segment_count {segment_count}\n"
+        )
+    }
+
+    fn parse(text: &str) -> Result<Self, (Kind, String)> {
+        let mut lines = text.lines();
+        let mut field = |name: &str| {
+            let line = lines.next().unwrap_or("");
+            let value = line.strip_prefix(name).and_then(|rest| rest.trim().parse::<u32>().ok());
+            value.ok_or_else(|| (Kind::Corrupt, format!("layout: expected {name}, found {line:?}")))
+        };
+        let version = field(LAYOUT_NAME)?;
+        if version != LAYOUT_VERSION {
+            let what = format!(
+                "layout version {version}, expected {LAYOUT_VERSION}: it was made by a newer \
+                 moonlet; nothing was changed"
+            );
+            return Err((Kind::Invalid, what));
+        }
+        let segment_bytes = field("segment_bytes")?;
+        let segment_count = field("segment_count")?;
+        let sound = (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&segment_bytes)
+            && segment_bytes.is_power_of_two();
+        if !sound {
+            let what = format!("layout: segment_bytes {segment_bytes} is no segment size");
+            return Err((Kind::Corrupt, what));
+        }
+        Ok(Self { segment_bytes, segment_count })
+    }
+}
+
+fn lock(directory: &Path) -> Result<File, Error> {
+    let path = directory.join("lock");
+    let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let what = || format!("store {}: lock", directory.display());
+    let file = open.map_err(|error| Error::io(what(), error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::new(
+            Kind::Invalid,
+            format!(
+                "store {} is in use by another moonlet: stop it first, or ask it with \
+                 moonlet status",
+                directory.display()
+            ),
+        )),
+        Err(TryLockError::Error(error)) => Err(Error::io(what(), error)),
+    }
+}
+
+/// Makes the log, then its layout: a store exists once its layout does.
+fn allocate(directory: &Path, layout: Layout) -> Result<(), Error> {
+    let bytes = layout.bytes();
+    let path = directory.join("log");
+    let failed = |error: io::Error| {
+        let _ = std::fs::remove_file(&path);
+        let size = ByteCount(bytes);
+        Error::io(format!("store {}: allocating {size} (size_max)", directory.display()), error)
+    };
+    let options = OpenOptions::new().create(true).truncate(true).write(true).open(&path);
+    let log = options.map_err(failed)?;
+    match rustix::fs::fallocate(&log, rustix::fs::FallocateFlags::empty(), 0, bytes) {
+        Ok(()) => {}
+        // A file system that cannot promise blocks in advance: as good as it gets.
+        Err(rustix::io::Errno::OPNOTSUPP) => log.set_len(bytes).map_err(failed)?,
+        Err(error) => return Err(failed(error.into())),
+    }
+    log.sync_all().map_err(failed)?;
+    let draft = directory.join("layout.new");
+    let write = || {
+        let mut file = File::create(&draft)?;
+        file.write_all(layout.render().as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&draft, directory.join("layout"))?;
+        File::open(directory)?.sync_all()
+    };
+    write().map_err(failed)
+}
+
+/// Committed bytes never share a page with bytes that are still to come.
+const PROGRAM_BYTES: u32 = 4096;
+const SEGMENT_BYTES_MAX: u32 = 4 << 20;
+const SEGMENT_BYTES_MIN: u32 = 64 << 10;
+const SEGMENTS_WANTED: u64 = 64;
+const LAYOUT_NAME: &str = "moonlet-store";
+const LAYOUT_VERSION: u32 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::super::Device as _;
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("moonlet-file-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        path
+    }
+
+    #[test]
+    fn a_store_is_made_once_and_found_again() {
+        let path = scratch("again");
+        let device = Device::open(&path, 16 << 20).unwrap();
+        let geometry = device.geometry();
+        assert_eq!(geometry.segment_bytes, 256 << 10);
+        device.program(3, 4096, &[7; 4096]).unwrap();
+        device.sync().unwrap();
+        let in_use = Device::open(&path, 16 << 20).err().unwrap();
+        assert!(in_use.to_string().contains("in use by another moonlet"), "{in_use}");
+        drop(device);
+        let device = Device::open(&path, 64 << 20).unwrap();
+        assert_eq!(device.geometry(), geometry, "keeps the size it was made with");
+        let mut bytes = [0; 8];
+        device.read(3, 8188, &mut bytes).unwrap();
+        assert_eq!(bytes, [7, 7, 7, 7, 0, 0, 0, 0]);
+        assert!(device.read(64, 0, &mut bytes).is_err());
+        assert!(device.program(0, (256 << 10) - 4, &bytes).is_err());
+        drop(device);
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_store_of_this_version_is_refused() {
+        let path = scratch("version");
+        drop(Device::open(&path, 16 << 20).unwrap());
+        std::fs::write(path.join("layout"), "moonlet-store 2\n").unwrap();
+        let newer = Device::open(&path, 16 << 20).err().unwrap();
+        assert!(newer.to_string().contains("made by a newer moonlet"), "{newer}");
+        std::fs::write(path.join("layout"), "garbage").unwrap();
+        assert!(Device::open(&path, 16 << 20).is_err());
+        std::fs::write(path.join("layout"), Layout::for_size(32 << 20).render()).unwrap();
+        let short = Device::open(&path, 16 << 20).err().unwrap();
+        assert!(short.to_string().contains("bytes long"), "{short}");
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
+    fn no_room_is_said_at_the_start() {
+        let path = scratch("room");
+        let full = Device::open(&path, 1 << 60).err().unwrap();
+        assert!(full.to_string().contains("size_max"), "{full}");
+        assert!(!path.join("log").exists());
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+}

@@ -1,0 +1,97 @@
+//! Flash as the blob log sees it: segments that are erased, programmed and read.
+//!
+//! [`Device`] is the only seam between the log and storage. Offsets are relative to a segment, so
+//! no 32-bit address ever binds the size of a device. What a device forbids (programming a page
+//! twice, or out of order) is told by its run-time [`Geometry`]; the log obeys the strictest rule
+//! and the simulator enforces it.
+
+pub mod file;
+pub mod sim;
+
+use std::fmt;
+use std::fs::File;
+use std::sync::Arc;
+
+use crate::kind::Kind;
+
+/// The shape of a device. All lengths in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// Segments on the device.
+    pub segment_count: u32,
+    /// Bytes of one segment: a whole number of erase units.
+    pub segment_bytes: u32,
+    /// The unit of programming; offsets and lengths of programs are multiples of it.
+    pub program_bytes: u32,
+    /// Whether a unit may be programmed again without an erase. Where not (NAND, NOR), units of
+    /// a segment are programmed once each, in ascending order, after an erase.
+    pub reprogram: bool,
+}
+
+/// A place for segments. Calls block; `&self`, because reads go on while others write.
+pub trait Device: Send + Sync {
+    /// The shape, fixed while the device is open.
+    fn geometry(&self) -> Geometry;
+    /// Fills `buffer` from `offset` of `segment`. Any alignment.
+    fn read(&self, segment: u32, offset: u32, buffer: &mut [u8]) -> Result<(), Error>;
+    /// Programs whole units. Durable only after the next [`Device::sync`].
+    fn program(&self, segment: u32, offset: u32, bytes: &[u8]) -> Result<(), Error>;
+    /// Makes a segment ready to be programmed anew. Its contents are undefined until then: old
+    /// bytes may show again, so readers trust sequence numbers and never absence.
+    fn erase(&self, segment: u32) -> Result<(), Error>;
+    /// Makes everything programmed so far durable.
+    fn sync(&self) -> Result<(), Error>;
+    /// Whether a sync may take long, and is worth another thread.
+    fn is_slow(&self) -> bool;
+    /// The file and the position in it behind `offset` of `segment`, where there is one: from
+    /// there a socket is fed without a copy.
+    fn file_span(&self, segment: u32, offset: u32) -> Option<(Arc<File>, u64)>;
+}
+
+/// Why a device did not do what it was asked to.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    what: String,
+    source: Option<std::io::Error>,
+}
+
+impl Error {
+    /// An error without a cause below it.
+    pub fn new(kind: Kind, what: impl Into<String>) -> Self {
+        Self { kind, what: what.into(), source: None }
+    }
+
+    /// The error of a system call. No room is [`Kind::Full`], no permission [`Kind::Denied`].
+    pub fn io(what: impl Into<String>, source: std::io::Error) -> Self {
+        use std::io::ErrorKind as Io;
+        let kind = match source.kind() {
+            Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => Kind::Full,
+            Io::PermissionDenied | Io::ReadOnlyFilesystem => Kind::Denied,
+            Io::NotFound => Kind::Missing,
+            _ => Kind::Retry,
+        };
+        Self { kind, what: what.into(), source: Some(source) }
+    }
+
+    /// What to do about it.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        match &self.source {
+            Some(source) => write!(f, ": {source}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|source| source as _)
+    }
+}

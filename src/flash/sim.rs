@@ -1,0 +1,368 @@
+//! Flash in memory, with a plug to pull.
+//!
+//! The device enforces the program rules of its [`Geometry`] (a breach is an error of
+//! [`Kind::Invalid`], which no test tolerates) and fails every call once its operation budget is
+//! spent. [`Device::survivor`] is what a remount then finds: everything synced, and of what was
+//! not, a subset drawn from a seed. Where units may be reprogrammed (a cache sits before the
+//! flash) any unit may have persisted or not, in any order; where not (raw NAND, NOR) a segment
+//! keeps a prefix. The unit at the cut may be torn: half new, half noise.
+
+use std::fs::File;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Error, Geometry};
+use crate::kind::Kind;
+
+/// A simulated device.
+pub struct Device {
+    geometry: Geometry,
+    state: Mutex<State>,
+}
+
+#[derive(Clone, Default)]
+struct State {
+    /// What a read sees.
+    now: Vec<Segment>,
+    /// What is durable.
+    durable: Vec<Segment>,
+    /// What was done since the last sync.
+    pending: Vec<Operation>,
+    operations: u64,
+    programmed_bytes: u64,
+    /// Operations until the power goes away.
+    budget: Option<u64>,
+    sync_lies: bool,
+}
+
+#[derive(Clone)]
+struct Segment {
+    bytes: Vec<u8>,
+    /// First byte that may be programmed, where units are programmed once.
+    next: u32,
+    erases: u32,
+}
+
+#[derive(Clone)]
+enum Operation {
+    Program { segment: u32, offset: u32, bytes: Vec<u8> },
+    Erase { segment: u32 },
+}
+
+impl Device {
+    /// A device as it leaves the factory.
+    pub fn new(geometry: Geometry) -> Self {
+        let length = usize::try_from(geometry.segment_bytes).unwrap_or(0);
+        let blank = if geometry.reprogram { 0 } else { ERASED };
+        let segment = Segment { bytes: vec![blank; length], next: 0, erases: 0 };
+        let count = usize::try_from(geometry.segment_count).unwrap_or(0);
+        let segments = vec![segment; count];
+        let state = State { now: segments.clone(), durable: segments, ..State::default() };
+        Self { geometry, state: Mutex::new(state) }
+    }
+
+    /// Pulls the plug at the `operations`-th program, erase or sync from now (0 is the next).
+    pub fn cut_after(&self, operations: u64) {
+        self.lock().budget = Some(operations);
+    }
+
+    /// From now on a sync answers and does nothing, as some SD cards do.
+    pub fn lie_about_sync(&self) {
+        self.lock().sync_lies = true;
+    }
+
+    /// Programs, erases and syncs so far.
+    pub fn operations(&self) -> u64 {
+        self.lock().operations
+    }
+
+    /// Bytes programmed so far.
+    pub fn programmed_bytes(&self) -> u64 {
+        self.lock().programmed_bytes
+    }
+
+    /// Erases of each segment so far.
+    pub fn erases(&self) -> Vec<u32> {
+        self.lock().now.iter().map(|segment| segment.erases).collect()
+    }
+
+    /// Changes stored bytes behind the log's back: each bit of `mask` is flipped.
+    pub fn flip(&self, segment: u32, offset: u32, mask: u8) {
+        let mut state = self.lock();
+        let State { now, durable, .. } = &mut *state;
+        for image in [now, durable] {
+            let segment = usize::try_from(segment).ok().and_then(|index| image.get_mut(index));
+            let byte = segment.and_then(|s| s.bytes.get_mut(usize::try_from(offset).ok()?));
+            if let Some(byte) = byte {
+                *byte ^= mask;
+            }
+        }
+    }
+
+    /// The device after a power cut: see the module's words. Seed 0 keeps nothing that was not
+    /// synced, seed 1 everything, others a subset of their own.
+    pub fn survivor(&self, seed: u64) -> Self {
+        let state = self.lock();
+        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        let mut segments = state.durable.clone();
+        let mut stopped = vec![false; segments.len()];
+        for operation in &state.pending {
+            let index = match operation {
+                Operation::Program { segment, .. } | Operation::Erase { segment } => *segment,
+            };
+            let Ok(index) = usize::try_from(index) else { continue };
+            let Some(segment) = segments.get_mut(index) else { continue };
+            let Some(stopped) = stopped.get_mut(index) else { continue };
+            self.survive(operation, segment, stopped, seed, &mut random);
+        }
+        let state = State { now: segments.clone(), durable: segments, ..State::default() };
+        Self { geometry: self.geometry, state: Mutex::new(state) }
+    }
+
+    fn survive(
+        &self,
+        operation: &Operation,
+        segment: &mut Segment,
+        stopped: &mut bool,
+        seed: u64,
+        random: &mut Random,
+    ) {
+        let in_order = !self.geometry.reprogram;
+        let mut fate = || match seed {
+            0 => Fate::Lost,
+            1 => Fate::Kept,
+            _ => match random.below(8) {
+                0..4 => Fate::Kept,
+                4..7 => Fate::Lost,
+                _ => Fate::Torn,
+            },
+        };
+        match operation {
+            Operation::Erase { .. } => {
+                if !*stopped && fate() == Fate::Kept {
+                    erase(segment, in_order);
+                } else {
+                    *stopped |= in_order;
+                }
+            }
+            Operation::Program { offset, bytes, .. } => {
+                let unit = usize::try_from(self.geometry.program_bytes).unwrap_or(1);
+                let mut at = usize::try_from(*offset).unwrap_or(0);
+                for piece in bytes.chunks(unit) {
+                    let fate = if *stopped { Fate::Lost } else { fate() };
+                    *stopped |= in_order && fate != Fate::Kept;
+                    store(segment, at, piece, fate);
+                    at += piece.len();
+                    if in_order && fate != Fate::Lost {
+                        segment.next = segment.next.max(u32::try_from(at).unwrap_or(u32::MAX));
+                    }
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panicking test thread leaves plain data behind; it is as good as before.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts an operation; true when the power goes away with it.
+    fn spend(state: &mut State) -> Result<bool, Error> {
+        state.operations += 1;
+        match state.budget {
+            Some(u64::MAX) => Err(power_cut()),
+            Some(0) => {
+                state.budget = Some(u64::MAX);
+                Ok(true)
+            }
+            Some(left) => {
+                state.budget = Some(left - 1);
+                Ok(false)
+            }
+            None => Ok(false),
+        }
+    }
+
+    fn check(&self, segment: u32, offset: u32, length: usize) -> Result<usize, Error> {
+        let end = u64::from(offset) + length as u64;
+        if segment >= self.geometry.segment_count || end > u64::from(self.geometry.segment_bytes) {
+            let what = format!("segment {segment}, byte {end} is outside the device");
+            return Err(Error::new(Kind::Corrupt, what));
+        }
+        usize::try_from(segment).map_err(|_| Error::new(Kind::Corrupt, "segment number"))
+    }
+}
+
+impl super::Device for Device {
+    fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    fn read(&self, segment: u32, offset: u32, buffer: &mut [u8]) -> Result<(), Error> {
+        let index = self.check(segment, offset, buffer.len())?;
+        let state = self.lock();
+        let start = usize::try_from(offset).unwrap_or(0);
+        let bytes = state.now.get(index).and_then(|s| s.bytes.get(start..start + buffer.len()));
+        buffer.copy_from_slice(bytes.unwrap_or_default());
+        Ok(())
+    }
+
+    fn program(&self, segment: u32, offset: u32, bytes: &[u8]) -> Result<(), Error> {
+        let index = self.check(segment, offset, bytes.len())?;
+        let unit = u64::from(self.geometry.program_bytes);
+        if !u64::from(offset).is_multiple_of(unit) || !(bytes.len() as u64).is_multiple_of(unit) {
+            let what = format!("program of {} bytes at {offset}: unit {unit}", bytes.len());
+            return Err(Error::new(Kind::Invalid, what));
+        }
+        let mut state = self.lock();
+        let cut = Self::spend(&mut state)?;
+        state.programmed_bytes += bytes.len() as u64;
+        let Some(target) = state.now.get_mut(index) else { return Err(power_cut()) };
+        if !self.geometry.reprogram && offset < target.next {
+            let next = target.next;
+            let what = format!("segment {segment}: byte {offset} programmed again, next is {next}");
+            return Err(Error::new(Kind::Invalid, what));
+        }
+        let start = usize::try_from(offset).unwrap_or(0);
+        store(target, start, bytes, Fate::Kept);
+        target.next = target.next.max(offset + u32::try_from(bytes.len()).unwrap_or(0));
+        state.pending.push(Operation::Program { segment, offset, bytes: bytes.to_vec() });
+        if cut { Err(power_cut()) } else { Ok(()) }
+    }
+
+    fn erase(&self, segment: u32) -> Result<(), Error> {
+        let index = self.check(segment, 0, 0)?;
+        let mut state = self.lock();
+        let cut = Self::spend(&mut state)?;
+        let in_order = !self.geometry.reprogram;
+        if let Some(target) = state.now.get_mut(index) {
+            erase(target, in_order);
+        }
+        state.pending.push(Operation::Erase { segment });
+        if cut { Err(power_cut()) } else { Ok(()) }
+    }
+
+    fn sync(&self) -> Result<(), Error> {
+        let mut state = self.lock();
+        if Self::spend(&mut state)? {
+            return Err(power_cut());
+        }
+        if !state.sync_lies {
+            let State { durable, pending, .. } = &mut *state;
+            for operation in pending.drain(..) {
+                keep(durable, &operation, !self.geometry.reprogram);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_slow(&self) -> bool {
+        false
+    }
+
+    fn file_span(&self, _segment: u32, _offset: u32) -> Option<(Arc<File>, u64)> {
+        None
+    }
+}
+
+/// What became of one unit.
+#[derive(Clone, Copy, PartialEq)]
+enum Fate {
+    Kept,
+    Lost,
+    Torn,
+}
+
+/// Makes an operation durable.
+fn keep(segments: &mut [Segment], operation: &Operation, in_order: bool) {
+    let (Operation::Program { segment, .. } | Operation::Erase { segment }) = operation;
+    let index = usize::try_from(*segment).ok();
+    let Some(target) = index.and_then(|index| segments.get_mut(index)) else { return };
+    match operation {
+        Operation::Erase { .. } => erase(target, in_order),
+        Operation::Program { offset, bytes, .. } => {
+            let at = usize::try_from(*offset).unwrap_or(0);
+            store(target, at, bytes, Fate::Kept);
+            let end = u32::try_from(at + bytes.len()).unwrap_or(u32::MAX);
+            target.next = target.next.max(end);
+        }
+    }
+}
+
+fn store(segment: &mut Segment, at: usize, bytes: &[u8], fate: Fate) {
+    let Some(target) = segment.bytes.get_mut(at..at + bytes.len()) else { return };
+    let half = bytes.len() / 2;
+    match fate {
+        Fate::Lost => {}
+        Fate::Kept => target.copy_from_slice(bytes),
+        Fate::Torn => {
+            for (index, (target, byte)) in target.iter_mut().zip(bytes).enumerate() {
+                *target = if index < half { *byte } else { byte.rotate_left(3) ^ NOISE };
+            }
+        }
+    }
+}
+
+/// Behind a flash translation layer an erase is only a promise: the old bytes stay.
+fn erase(segment: &mut Segment, in_order: bool) {
+    segment.erases += 1;
+    segment.next = 0;
+    if in_order {
+        segment.bytes.fill(ERASED);
+    }
+}
+
+fn power_cut() -> Error {
+    Error::new(Kind::Retry, "power cut")
+}
+
+/// Xorshift64* (Vigna 2014).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32) % limit
+    }
+}
+
+const ERASED: u8 = 0xFF;
+const NOISE: u8 = 0x5A;
+
+#[cfg(test)]
+mod tests {
+    use super::super::Device as _;
+    use super::*;
+
+    const NAND: Geometry =
+        Geometry { segment_count: 2, segment_bytes: 64, program_bytes: 16, reprogram: false };
+
+    #[test]
+    fn program_once_pages_are_enforced() {
+        let device = Device::new(NAND);
+        device.program(0, 16, &[1; 16]).unwrap();
+        assert_eq!(device.program(0, 0, &[1; 16]).unwrap_err().kind(), Kind::Invalid);
+        assert_eq!(device.program(0, 16, &[1; 16]).unwrap_err().kind(), Kind::Invalid);
+        assert_eq!(device.program(0, 33, &[1; 16]).unwrap_err().kind(), Kind::Invalid);
+        device.program(0, 32, &[1; 16]).unwrap();
+        device.erase(0).unwrap();
+        device.program(0, 0, &[1; 16]).unwrap();
+    }
+
+    #[test]
+    fn a_cut_keeps_what_was_synced() {
+        let device = Device::new(NAND);
+        device.program(0, 0, &[1; 16]).unwrap();
+        device.sync().unwrap();
+        device.program(0, 16, &[2; 16]).unwrap();
+        device.cut_after(0);
+        assert!(device.sync().is_err());
+        assert!(device.program(1, 0, &[3; 16]).is_err());
+        let mut bytes = [0; 32];
+        device.survivor(0).read(0, 0, &mut bytes).unwrap();
+        assert_eq!((bytes[0], bytes[16]), (1, ERASED));
+        device.survivor(1).read(0, 0, &mut bytes).unwrap();
+        assert_eq!((bytes[0], bytes[16]), (1, 2));
+    }
+}

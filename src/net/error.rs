@@ -1,0 +1,71 @@
+//! The error of the network layer: one plain line and a kind.
+//!
+//! The line says what was tried, where, and what was expected, so that it can be logged as it is;
+//! it never holds a credential, for only hosts, ports, paths and file names are put into it.
+
+use std::fmt;
+use std::io;
+
+use crate::kind::Kind;
+
+/// What went wrong on the network.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    message: String,
+    source: Option<io::Error>,
+}
+
+impl Error {
+    /// What the error asks of whoever sees it.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    /// A failed operation on a socket or file: `what` names it, the cause is appended.
+    pub(crate) fn io(kind: Kind, what: impl fmt::Display, source: io::Error) -> Self {
+        Self { kind, message: format!("{what}: {}", plain(&source)), source: Some(source) }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|source| source as _)
+    }
+}
+
+/// The cause in lower case and without the number that std appends.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    // A word that is all capitals (TLS, DNS) keeps them.
+    let mut letters = text.chars();
+    match (letters.next(), letters.clone().next()) {
+        (Some(first), Some(second)) if second.is_lowercase() => {
+            first.to_lowercase().chain(letters).collect()
+        }
+        _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_plain() {
+        let error = Error::io(Kind::Retry, "connect to [::1]:1", io::Error::from_raw_os_error(111));
+        assert_eq!(error.to_string(), "connect to [::1]:1: connection refused");
+        assert!(std::error::Error::source(&error).is_some());
+    }
+}

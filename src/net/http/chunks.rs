@@ -1,0 +1,163 @@
+//! The chunked transfer coding (RFC 9112 section 7.1), without the bytes.
+//!
+//! The decoder is shown what is buffered and says how much of it was framing; between frames it
+//! says how many bytes of the body follow, which the caller may read wherever it likes. Chunk
+//! extensions and trailers are skipped, under a limit, for nobody here has a use for them.
+
+/// Where in the coding the stream is.
+#[derive(Debug, Default)]
+pub(super) struct Chunks {
+    state: State,
+    /// Bytes of extensions, or of trailers, so far.
+    skipped: usize,
+}
+
+/// What follows in the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// More framing: show more bytes.
+    Framing,
+    /// This many bytes of the body.
+    Data(u64),
+    /// Nothing: the body is complete.
+    End,
+}
+
+/// The stream is not in the chunked coding.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Malformed;
+
+impl Chunks {
+    pub(super) fn next(&self) -> Next {
+        match self.state {
+            State::Data(rest) => Next::Data(rest),
+            State::End => Next::End,
+            _ => Next::Framing,
+        }
+    }
+
+    /// Takes framing from `input` until data or the end follows; says how many bytes it took.
+    pub(super) fn advance(&mut self, input: &[u8]) -> Result<usize, Malformed> {
+        let mut taken = 0;
+        for byte in input {
+            if self.next() != Next::Framing {
+                break;
+            }
+            self.step(*byte)?;
+            taken += 1;
+        }
+        Ok(taken)
+    }
+
+    /// Notes that `bytes` of the data were read.
+    pub(super) fn data_taken(&mut self, bytes: u64) {
+        if let State::Data(rest) = &mut self.state {
+            *rest = rest.saturating_sub(bytes);
+            if *rest == 0 {
+                self.state = State::DataEnd;
+            }
+        }
+    }
+
+    fn step(&mut self, byte: u8) -> Result<(), Malformed> {
+        self.state = match (self.state, byte) {
+            (State::Size(size), _) if byte.is_ascii_hexdigit() => {
+                let digit = char::from(byte).to_digit(16).map_or(0, u64::from);
+                let size = size.unwrap_or(0).checked_mul(16).ok_or(Malformed)? + digit;
+                State::Size(Some(size))
+            }
+            (State::Size(Some(size)) | State::Extension(size), b'\n') => {
+                self.skipped = 0;
+                if size == 0 { State::TrailerStart } else { State::Data(size) }
+            }
+            (State::Size(Some(size)), b'\r' | b';' | b' ' | b'\t') => State::Extension(size),
+            (State::Extension(size), _) => {
+                self.skip()?;
+                State::Extension(size)
+            }
+            (State::DataEnd, b'\r') => State::DataEnd,
+            (State::DataEnd, b'\n') => State::Size(None),
+            (State::TrailerStart, b'\r') => State::TrailerStart,
+            (State::TrailerStart, b'\n') => State::End,
+            (State::TrailerStart | State::Trailer, _) => {
+                self.skip()?;
+                if byte == b'\n' { State::TrailerStart } else { State::Trailer }
+            }
+            _ => return Err(Malformed),
+        };
+        Ok(())
+    }
+
+    fn skip(&mut self) -> Result<(), Malformed> {
+        self.skipped += 1;
+        if self.skipped > SKIPPED_BYTES_MAX { Err(Malformed) } else { Ok(()) }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// In the size; `None` before its first digit.
+    Size(Option<u64>),
+    /// After the size, up to the end of the line.
+    Extension(u64),
+    /// In the data: this much of it is to come.
+    Data(u64),
+    /// At the line end after the data.
+    DataEnd,
+    /// At the start of a trailer line.
+    TrailerStart,
+    /// Inside a trailer line.
+    Trailer,
+    End,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Size(None)
+    }
+}
+
+/// Bytes of one chunk's extensions, or of all trailers.
+const SKIPPED_BYTES_MAX: usize = 8 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Decodes `input` shown in pieces of `piece` bytes.
+    fn decode(input: &[u8], piece: usize) -> Result<(Vec<u8>, Next), Malformed> {
+        let (mut chunks, mut body) = (Chunks::default(), Vec::new());
+        for mut shown in input.chunks(piece) {
+            while !shown.is_empty() && chunks.next() != Next::End {
+                let taken = chunks.advance(shown)?;
+                shown = &shown[taken..];
+                if let Next::Data(rest) = chunks.next() {
+                    let take = shown.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
+                    body.extend(&shown[..take]);
+                    shown = &shown[take..];
+                    chunks.data_taken(u64::try_from(take).unwrap());
+                }
+            }
+        }
+        Ok((body, chunks.next()))
+    }
+
+    #[test]
+    fn any_split_gives_the_same_body() {
+        let input = b"4;name=value\r\nWiki\r\n5\r\npedia\r\n0\r\nExpires: \xff\r\n\r\n";
+        for piece in 1..=input.len() {
+            assert_eq!(decode(input, piece), Ok((b"Wikipedia".to_vec(), Next::End)), "{piece}");
+        }
+        assert_eq!(decode(b"4\r\nWi", 3), Ok((b"Wi".to_vec(), Next::Data(2))));
+    }
+
+    #[test]
+    fn malformed_input_is_refused() {
+        let endless = [b"1;".as_slice(), &[b'x'; SKIPPED_BYTES_MAX + 1]].concat();
+        let cases: [&[u8]; 6] =
+            [b"\r\n", b"x\r\n", b"-1\r\n", b"11111111111111111\r\n", b"1\r\nab", &endless];
+        for input in cases {
+            assert_eq!(decode(input, 7), Err(Malformed), "{:?}", String::from_utf8_lossy(input));
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The client: one request, one response, over a kept connection if there is one.
+//!
+//! Redirects and credentials are `registry`'s: here a response is what the server said. A kept
+//! connection may have been ended by the server while our request was on its way; if it dies
+//! before the first byte of a response, the request is sent once more over a new one, unless its
+//! method could have had an effect. Everything else that fails is told, not retried: pauses and
+//! budgets belong to `pull`.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_rustls::TlsConnector;
+use rustls::pki_types::ServerName;
+use smol::Timer;
+use url::Url;
+
+use super::Method;
+use super::body::{Body, Framing, Home};
+use super::chunks::Chunks;
+use super::codec::{self, ResponseHead};
+use super::head::{Arrival, HEAD_BYTES_MAX, arrive, content_length};
+use super::headers::Headers;
+use super::pool::{Peer, Pool};
+use super::wire::{Socket, Stream, Wait, Wire};
+use crate::kind::Kind;
+use crate::metrics::Metrics;
+use crate::net::{Error, dial, tls};
+
+/// How long a client waits and how much it keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientLimits {
+    /// Time for resolving and connecting, and again for the TLS handshake.
+    pub connect_deadline: Duration,
+    /// Time from the request to the end of the response's head.
+    pub head_deadline: Duration,
+    /// Time without a byte, in either direction.
+    pub stall_deadline: Duration,
+    /// Connections kept for each scheme, host and port.
+    pub idle_max: usize,
+    /// Time that a connection is kept unused.
+    pub idle_age_max: Duration,
+    /// Size of the kernel's receive buffer in bytes; `None` leaves it to the kernel.
+    pub receive_buffer_bytes: Option<u32>,
+}
+
+impl Default for ClientLimits {
+    fn default() -> Self {
+        Self {
+            connect_deadline: Duration::from_secs(15),
+            head_deadline: Duration::from_secs(60),
+            stall_deadline: Duration::from_secs(30),
+            idle_max: 4,
+            idle_age_max: Duration::from_secs(30),
+            receive_buffer_bytes: None,
+        }
+    }
+}
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub struct ClientRequest {
+    /// The method.
+    pub method: Method,
+    /// Where to: `http` or `https`.
+    pub url: Url,
+    /// Header lines; Host and Content-Length are added.
+    pub headers: Headers,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// What the server said.
+pub struct ClientResponse {
+    /// The status code.
+    pub status: u16,
+    /// Header lines, in no order across different names.
+    pub headers: Headers,
+    /// The body, not yet read.
+    pub body: Body,
+}
+
+/// Sends requests; a clone shares its connections.
+#[derive(Clone)]
+pub struct Client {
+    tls: TlsConnector,
+    limits: ClientLimits,
+    metrics: Rc<Metrics>,
+    pool: Rc<Pool>,
+}
+
+impl Client {
+    /// A client with no connections yet.
+    pub fn new(tls: Arc<rustls::ClientConfig>, limits: ClientLimits, metrics: Rc<Metrics>) -> Self {
+        let pool = Rc::new(Pool::new(limits.idle_max, limits.idle_age_max));
+        Self { tls: TlsConnector::from(tls), limits, metrics, pool }
+    }
+
+    /// Sends a request and waits for the head of its response. Redirects are not followed.
+    ///
+    /// `Kind::Retry` for what the link or a confused server can do, `Kind::Invalid` for a request
+    /// or a peer that cannot work (a wrong scheme, a certificate that is not trusted).
+    pub async fn send(&self, request: ClientRequest) -> Result<ClientResponse, Error> {
+        let peer = peer(&request.url)?;
+        let what = format!("{} {}{}", request.method, authority(&request.url), request.url.path());
+        let bytes = codec::encode(&request).await?;
+        let kept = self.pool.take(&peer).await;
+        let may_repeat = !matches!(request.method, Method::Post | Method::Patch);
+        if let Some(mut wire) = kept {
+            match self.exchange(&mut wire, &bytes, &peer, &what).await {
+                Ok(head) => return self.response(wire, head, request.method, peer, what),
+                Err(Failure { is_stale: true, .. }) if may_repeat => {}
+                Err(failure) => return Err(failure.error),
+            }
+        }
+        let mut wire = self.open(&peer).await?;
+        let exchanged = self.exchange(&mut wire, &bytes, &peer, &what).await;
+        let head = exchanged.map_err(|failure| failure.error)?;
+        self.response(wire, head, request.method, peer, what)
+    }
+
+    /// Connections kept now.
+    #[cfg(test)]
+    pub(super) fn idle(&self) -> usize {
+        self.pool.len()
+    }
+
+    async fn open(&self, peer: &Peer) -> Result<Wire, Error> {
+        let Peer { is_tls, host, port } = peer;
+        let deadline = self.limits.connect_deadline;
+        let receive_buffer_bytes = self.limits.receive_buffer_bytes;
+        let options = dial::Options { deadline, receive_buffer_bytes };
+        let socket = dial::connect(host, *port, &options).await?;
+        self.metrics.link_connections.add(1);
+        let socket = Socket::new(socket, Some(Rc::clone(&self.metrics)));
+        if !is_tls {
+            return Ok(Wire::new(Stream::Plain(socket), HEAD_BYTES_MAX));
+        }
+        let bare = host.trim_matches(['[', ']']).to_owned();
+        let name = ServerName::try_from(bare).map_err(|_| {
+            Error::new(Kind::Invalid, format!("{host}: expected a dns name or an address"))
+        })?;
+        let stream = smol::future::or(self.tls.connect(name, socket), async {
+            Timer::after(deadline).await;
+            Err(io::ErrorKind::TimedOut.into())
+        });
+        let stream = stream.await.map_err(|error| {
+            tls::failure("tls handshake with", &format!("{host}:{port}"), error)
+        })?;
+        Ok(Wire::new(Stream::Tls(Box::new(stream.into())), HEAD_BYTES_MAX))
+    }
+
+    /// Sends the request and reads the head of the response.
+    async fn exchange(
+        &self,
+        wire: &mut Wire,
+        bytes: &[u8],
+        peer: &Peer,
+        what: &str,
+    ) -> Result<ResponseHead, Failure> {
+        let failed = |error: io::Error| {
+            // Nothing but a dead connection makes a request worth repeating.
+            let is_stale = matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::ConnectionAborted
+                    | io::ErrorKind::BrokenPipe
+                    | io::ErrorKind::UnexpectedEof
+            );
+            let error = tls::failure(&format!("{what}: from"), &peer.host, error);
+            Failure { error, is_stale }
+        };
+        let told = |text: String| Failure {
+            error: Error::new(Kind::Retry, format!("{what}: {text}")),
+            is_stale: false,
+        };
+        wire.write_all(bytes, Wait::Stall(self.limits.stall_deadline)).await.map_err(failed)?;
+        let until = Wait::Until(Instant::now() + self.limits.head_deadline);
+        for _ in 0..INTERIM_MAX {
+            let len = match arrive(wire, until).await {
+                Ok(Arrival::Whole(len)) => len,
+                Ok(Arrival::Ended(0)) => {
+                    let mut failure = told("connection closed without a response".to_owned());
+                    failure.is_stale = true;
+                    return Err(failure);
+                }
+                Ok(Arrival::Ended(_)) => return Err(told("response ended in its head".to_owned())),
+                Ok(Arrival::TooLong) => {
+                    let limit = HEAD_BYTES_MAX >> 10;
+                    return Err(told(format!("head of the response is over {limit} KiB")));
+                }
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    let seconds = self.limits.head_deadline.as_secs();
+                    return Err(told(format!("no response within {seconds} s")));
+                }
+                Err(error) => return Err(failed(error)),
+            };
+            let head = codec::decode(wire.buffered().get(..len).unwrap_or_default()).await;
+            wire.consume(len);
+            let head = head.map_err(|why| told(format!("malformed response: {why}")))?;
+            // 101 would be the answer to an upgrade, which is never asked for.
+            if !(100..=199).contains(&head.status) || head.status == 101 {
+                return Ok(head);
+            }
+        }
+        Err(told(format!("more than {INTERIM_MAX} interim responses")))
+    }
+
+    fn response(
+        &self,
+        wire: Wire,
+        head: ResponseHead,
+        method: Method,
+        peer: Peer,
+        what: String,
+    ) -> Result<ClientResponse, Error> {
+        let ResponseHead { status, headers, is_old } = head;
+        let framing = framing(status, &headers, method)
+            .map_err(|why| Error::new(Kind::Retry, format!("{what}: {why}")))?;
+        let stays = if is_old {
+            headers.has_word("connection", "keep-alive")
+        } else {
+            !headers.has_word("connection", "close")
+        };
+        // A length beside a coding is how smuggling begins: such a connection is not trusted on.
+        let is_plain =
+            headers.get("transfer-encoding").is_none() || headers.get("content-length").is_none();
+        let is_reusable = stays && is_plain && !matches!(framing, Framing::UntilEnd);
+        let home = Home { pool: Rc::clone(&self.pool), peer, is_reusable, what };
+        let body = Body::new(wire, framing, self.limits.stall_deadline, home);
+        Ok(ClientResponse { status, headers, body })
+    }
+}
+
+/// Why there is no response.
+struct Failure {
+    error: Error,
+    /// The connection was dead before the response began.
+    is_stale: bool,
+}
+
+fn framing(status: u16, headers: &Headers, method: Method) -> Result<Framing, &'static str> {
+    if method == Method::Head || matches!(status, 101 | 204 | 304) {
+        return Ok(Framing::None);
+    }
+    let mut codings = headers.all("transfer-encoding");
+    match (codings.next(), codings.next()) {
+        (Some(coding), None) if coding.eq_ignore_ascii_case("chunked") => {
+            return Ok(Framing::Chunked(Chunks::default()));
+        }
+        (None, _) => {}
+        _ => return Err("expected transfer-encoding chunked or none"),
+    }
+    match content_length(headers) {
+        Ok(Some(length)) => Ok(Framing::Length(length)),
+        Ok(None) => Ok(Framing::UntilEnd),
+        Err(_) => Err("contradictory content-length"),
+    }
+}
+
+fn peer(url: &Url) -> Result<Peer, Error> {
+    let invalid = |why: &str| {
+        let host = url.host_str().unwrap_or_default();
+        Error::new(Kind::Invalid, format!("{}://{host}: {why}", url.scheme()))
+    };
+    let is_tls = match url.scheme() {
+        "https" => true,
+        "http" => false,
+        _ => return Err(invalid("expected http or https")),
+    };
+    let host = url.host_str().ok_or_else(|| invalid("expected a host"))?.to_owned();
+    let port = url.port_or_known_default().ok_or_else(|| invalid("expected a port"))?;
+    Ok(Peer { is_tls, host, port })
+}
+
+/// Host and port for messages, without credentials.
+fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+/// Interim (1xx) responses before the one that counts.
+const INTERIM_MAX: usize = 8;

@@ -1,0 +1,105 @@
+//! HTTP/1.1, client and server: the only module that knows async-h1.
+//!
+//! async-h1 encodes the client's requests and decodes the heads of responses (`codec`); the
+//! connections are ours, because they need what its own loop does not give: deadlines for head,
+//! idling and progress, connection limits, keep-alive, bodies that leave by sendfile, and an end
+//! by FIN instead of RST.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `wire` | a socket, plain or TLS, with one buffer and one deadline |
+//! | `headers` | header lines as an ordered multimap |
+//! | `head` | where a head ends; the server's request heads; framing |
+//! | `chunks` | the chunked transfer coding |
+//! | `codec` | async-h1, fed only with what it can digest |
+//! | `client` `pool` `body` | requests, kept connections, the body of a response |
+//! | `server` `send` | the connection loop, and how an answer leaves |
+//!
+//! Why the server's heads are parsed with httparse, the parser inside async-h1, and written here:
+//! async-h1's server decoder panics on header values that are not ASCII (with panic = abort one
+//! line from a stranger would end the process), starts a global executor and its threads on
+//! `Expect: 100-continue`, takes 8 KiB where a podman Range line alone has 20 KB, resolves dots in
+//! paths, and refuses HTTP/1.0 and unknown methods. It and its encoder also build a hash map, a
+//! URL and several strings for every small answer, a third of what such an answer costs; a test
+//! holds that both read ordinary requests alike. A download of the client is bound by its link,
+//! so there the codec's cost does not matter, and its heads are made digestible first.
+//! Why chunks are decoded here: its decoder waits for ever when the last two bytes of a body come
+//! in a packet of their own, and panics on trailers that are not ASCII.
+
+use std::fmt;
+
+mod body;
+mod chunks;
+mod client;
+mod codec;
+mod head;
+mod headers;
+mod pool;
+mod send;
+mod server;
+mod wire;
+
+pub use body::Body;
+pub use client::{Client, ClientLimits, ClientRequest, ClientResponse};
+pub use headers::Headers;
+pub use send::{FileSpan, ResponseBody, Source};
+pub use server::{Connection, Handler, Listener, ServerLimits, ServerRequest, ServerResponse};
+
+/// A request's method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// GET
+    Get,
+    /// HEAD
+    Head,
+    /// POST
+    Post,
+    /// PUT
+    Put,
+    /// PATCH
+    Patch,
+    /// DELETE
+    Delete,
+    /// OPTIONS
+    Options,
+    /// Any other word.
+    Other,
+}
+
+impl Method {
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+            Self::Options => "OPTIONS",
+            Self::Other => "OTHER",
+        }
+    }
+
+    fn from_word(word: &str) -> Self {
+        const KNOWN: [Method; 7] = [
+            Method::Get,
+            Method::Head,
+            Method::Post,
+            Method::Put,
+            Method::Patch,
+            Method::Delete,
+            Method::Options,
+        ];
+        KNOWN.into_iter().find(|method| method.as_str() == word).unwrap_or(Self::Other)
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,454 @@
+//! How an answer leaves: the head written in one piece, the body by the cheapest way there is.
+//!
+//! A small body goes out in the same write as its head. A large one from files leaves a plain
+//! socket by sendfile, in slices, so that one fast reader does not keep the executor from all
+//! others; under TLS it is read and written in blocks. The body's lease lives until the last
+//! byte has been handed to the kernel. Whoever takes bytes slower than [`SEND_BYTES_PER_SECOND_MIN`]
+//! on the whole is dropped, for it holds a connection and, by the lease, flash space.
+//!
+//! Header text never breaks out of its line: control characters in it become spaces.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::fs::File;
+use std::future::Future;
+use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::net::SendFlags;
+
+use super::headers::Headers;
+use super::server::ServerResponse;
+use super::wire::{Wait, Wire, advance};
+use crate::clock::{Clock as _, SystemClock};
+use crate::net::date::Civil;
+
+/// The body of an answer.
+pub enum ResponseBody {
+    /// No bytes.
+    Empty,
+    /// Bytes in memory.
+    Bytes(Rc<[u8]>),
+    /// Bytes in files, one span after the other.
+    Files {
+        /// Where the bytes are.
+        spans: Vec<FileSpan>,
+        /// Keeps the bytes where they are; dropped when all have been sent, or will not be.
+        lease: Rc<dyn Any>,
+    },
+    /// Bytes that are still being made or fetched.
+    Stream {
+        /// How many there will be.
+        len: u64,
+        /// Where they come from.
+        source: Box<dyn Source>,
+    },
+}
+
+impl ResponseBody {
+    /// Bytes of the body.
+    #[allow(clippy::len_without_is_empty)] // Nobody asks.
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Empty => 0,
+            Self::Bytes(bytes) => length(bytes),
+            Self::Files { spans, .. } => {
+                spans.iter().fold(0, |sum, span| span.len.saturating_add(sum))
+            }
+            Self::Stream { len, .. } => *len,
+        }
+    }
+}
+
+/// A range of a file.
+#[derive(Clone, Debug)]
+pub struct FileSpan {
+    /// The file.
+    pub file: Arc<File>,
+    /// Its first byte.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub len: u64,
+}
+
+/// Where the bytes of a [`ResponseBody::Stream`] come from.
+pub trait Source {
+    /// Gives the next bytes. An error, or 0 before the length that was announced, ends the
+    /// connection short, by FIN and not by RST.
+    fn read<'a>(
+        &'a mut self,
+        buf: &'a mut [u8],
+    ) -> Pin<Box<dyn Future<Output = io::Result<usize>> + 'a>>;
+}
+
+/// How the answer of one request is to be sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Manner {
+    /// The request was HEAD: the length is told, the body kept.
+    pub head_only: bool,
+    /// The connection ends after this answer.
+    pub close: bool,
+    /// The client speaks HTTP/1.0 and must be told that the connection goes on.
+    pub tell_keep_alive: bool,
+    /// Time in which the peer has to take something.
+    pub stall: Duration,
+}
+
+/// What became of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// So many bytes, all of them.
+    Whole(u64),
+    /// The source ended early, after so many bytes.
+    Short(u64),
+}
+
+/// Sends an answer. `out` is scratch that is kept between answers. An error is the peer's: it is
+/// gone, or did not take its bytes in time.
+pub(super) async fn send(
+    wire: &mut Wire,
+    out: &mut Vec<u8>,
+    date: &DateLine,
+    response: ServerResponse,
+    manner: Manner,
+) -> io::Result<Sent> {
+    let len = response.body.len();
+    out.clear();
+    write_head(out, date, &response, len, manner)?;
+    let stall = Wait::Stall(manner.stall);
+    if manner.head_only || len == 0 || !has_body(response.status) {
+        wire.write_all(out, stall).await?;
+        return Ok(Sent::Whole(0));
+    }
+    let budget = manner.stall + Duration::from_secs(len / SEND_BYTES_PER_SECOND_MIN);
+    let course = Course { stall: manner.stall, until: Instant::now() + budget };
+    let sent = match response.body {
+        ResponseBody::Empty => Sent::Whole(0),
+        ResponseBody::Bytes(bytes) => send_bytes(wire, out, &bytes, course).await?,
+        ResponseBody::Files { spans, lease } => {
+            let sent = if wire.is_plain() && len > SMALL_BYTES_MAX {
+                send_files(wire, out, &spans, course).await
+            } else {
+                send_blocks(wire, out, &spans, course).await
+            };
+            drop(lease);
+            sent?
+        }
+        ResponseBody::Stream { len, source } => send_stream(wire, out, len, source, course).await?,
+    };
+    if out.capacity() > KEPT_BYTES_MAX {
+        *out = Vec::new();
+    }
+    Ok(sent)
+}
+
+/// How long the peer may take.
+#[derive(Clone, Copy)]
+struct Course {
+    stall: Duration,
+    until: Instant,
+}
+
+impl Course {
+    /// The bound of the next write.
+    fn wait(self) -> io::Result<Wait> {
+        let rest = self.until.saturating_duration_since(Instant::now());
+        if rest.is_zero() {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes bytes too slowly"));
+        }
+        Ok(Wait::Stall(rest.min(self.stall)))
+    }
+}
+
+async fn send_bytes(
+    wire: &mut Wire,
+    out: &mut Vec<u8>,
+    bytes: &[u8],
+    course: Course,
+) -> io::Result<Sent> {
+    let first = bytes.len().min(BLOCK_BYTES);
+    let (first, rest) = bytes.split_at_checked(first).unwrap_or((bytes, &[]));
+    out.extend_from_slice(first);
+    wire.write_all(out, course.wait()?).await?;
+    for slice in rest.chunks(SLICE_BYTES) {
+        wire.write_all(slice, course.wait()?).await?;
+        smol::future::yield_now().await;
+    }
+    Ok(Sent::Whole(length(bytes)))
+}
+
+/// By sendfile. The head is held back by the kernel (MSG_MORE) until the first bytes join it.
+async fn send_files(
+    wire: &mut Wire,
+    out: &[u8],
+    spans: &[FileSpan],
+    course: Course,
+) -> io::Result<Sent> {
+    let mut head = out;
+    while !head.is_empty() {
+        let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+        let sent = wire
+            .write_plain(course.wait()?, |socket| Ok(rustix::net::send(socket, head, flags)?))
+            .await
+            .unwrap_or_else(not_plain)?;
+        head = advance(head, sent)?;
+    }
+    let mut total = 0_u64;
+    for span in spans {
+        let (mut offset, end) = (span.offset, span.offset.saturating_add(span.len));
+        while offset < end {
+            let slice = usize::try_from(end - offset).unwrap_or(SLICE_BYTES).min(SLICE_BYTES);
+            let mut position = offset;
+            let sent = wire
+                .write_plain(course.wait()?, |socket| {
+                    Ok(rustix::fs::sendfile(socket, &span.file, Some(&mut position), slice)?)
+                })
+                .await
+                .unwrap_or_else(not_plain)?;
+            if sent == 0 {
+                return Ok(Sent::Short(total));
+            }
+            let sent = u64::try_from(sent).unwrap_or(u64::MAX);
+            total = total.saturating_add(sent);
+            offset = offset.saturating_add(sent);
+            if offset < end {
+                smol::future::yield_now().await;
+            }
+        }
+    }
+    Ok(Sent::Whole(total))
+}
+
+/// By reading and writing: for TLS, and for bodies so small that a second call costs more.
+async fn send_blocks(
+    wire: &mut Wire,
+    out: &mut Vec<u8>,
+    spans: &[FileSpan],
+    course: Course,
+) -> io::Result<Sent> {
+    let mut total = 0_u64;
+    for span in spans {
+        let (mut offset, end) = (span.offset, span.offset.saturating_add(span.len));
+        while offset < end {
+            let room = BLOCK_BYTES.saturating_sub(out.len()).max(1);
+            let want = usize::try_from(end - offset).unwrap_or(room).min(room);
+            let filled = out.len();
+            out.resize(filled + want, 0);
+            let block = out.get_mut(filled..).unwrap_or_default();
+            let got = match span.file.read_at(block, offset) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    out.truncate(filled);
+                    continue;
+                }
+                // A read error of the device ends the body as a short one does.
+                result => result.unwrap_or(0),
+            };
+            out.truncate(filled + got);
+            total = total.saturating_add(u64::try_from(got).unwrap_or(u64::MAX));
+            if got == 0 {
+                wire.write_all(out, course.wait()?).await?;
+                return Ok(Sent::Short(total));
+            }
+            offset = offset.saturating_add(u64::try_from(got).unwrap_or(u64::MAX));
+            if out.len() >= BLOCK_BYTES {
+                wire.write_all(out, course.wait()?).await?;
+                out.clear();
+                smol::future::yield_now().await;
+            }
+        }
+    }
+    wire.write_all(out, course.wait()?).await?;
+    Ok(Sent::Whole(total))
+}
+
+/// The head goes out at once: a source may be slow, and the peer's patience for a head short.
+async fn send_stream(
+    wire: &mut Wire,
+    out: &mut Vec<u8>,
+    len: u64,
+    mut source: Box<dyn Source>,
+    course: Course,
+) -> io::Result<Sent> {
+    wire.write_all(out, course.wait()?).await?;
+    out.resize(BLOCK_BYTES, 0);
+    let mut total = 0_u64;
+    while total < len {
+        let want = usize::try_from(len - total).unwrap_or(BLOCK_BYTES).min(BLOCK_BYTES);
+        let block = out.get_mut(..want).unwrap_or_default();
+        let got = source.read(block).await.unwrap_or_else(|error| {
+            log::warn!("a body ended at byte {total} of {len}: {error}");
+            0
+        });
+        let Some(block) = block.get(..got).filter(|block| !block.is_empty()) else {
+            return Ok(Sent::Short(total));
+        };
+        // The source's pace is not the peer's fault: only stalls are counted here.
+        wire.write_all(block, Wait::Stall(course.stall)).await?;
+        total = total.saturating_add(length(block));
+    }
+    Ok(Sent::Whole(total))
+}
+
+fn write_head(
+    out: &mut Vec<u8>,
+    date: &DateLine,
+    response: &ServerResponse,
+    len: u64,
+    manner: Manner,
+) -> io::Result<()> {
+    let status = response.status;
+    if status == 200 {
+        out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    } else {
+        write!(out, "HTTP/1.1 {status} {}\r\n", reason(status))?;
+    }
+    date.write(out);
+    // To HEAD an answer may tell a length without having the body at hand.
+    let told = manner.head_only && len == 0;
+    if has_body(status) && !(told && response.headers.get("content-length").is_some()) {
+        write!(out, "content-length: {len}\r\n")?;
+    }
+    if manner.close {
+        out.extend_from_slice(b"connection: close\r\n");
+    } else if manner.tell_keep_alive {
+        out.extend_from_slice(b"connection: keep-alive\r\n");
+    }
+    write_lines(out, &response.headers, told);
+    out.extend_from_slice(b"\r\n");
+    Ok(())
+}
+
+fn write_lines(out: &mut Vec<u8>, headers: &Headers, told: bool) {
+    for (name, value) in headers.iter() {
+        let ours = matches!(name, "date" | "connection" | "transfer-encoding")
+            || (name == "content-length" && !told);
+        if ours {
+            continue;
+        }
+        push_text(out, name);
+        out.extend_from_slice(b": ");
+        push_text(out, value);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn push_text(out: &mut Vec<u8>, text: &str) {
+    let start = out.len();
+    out.extend_from_slice(text.as_bytes());
+    for byte in out.get_mut(start..).unwrap_or_default() {
+        if byte.is_ascii_control() && *byte != b'\t' {
+            *byte = b' ';
+        }
+    }
+}
+
+/// The `date:` line, made once a second.
+pub(super) struct DateLine {
+    clock: SystemClock,
+    made: RefCell<(u64, Vec<u8>)>,
+}
+
+impl DateLine {
+    pub(super) fn new() -> Self {
+        Self { clock: SystemClock::new(), made: RefCell::new((0, Vec::new())) }
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        let now = self.clock.unix_seconds();
+        let mut made = self.made.borrow_mut();
+        if made.0 != now {
+            *made = (now, format!("date: {}\r\n", Civil::new(now).http()).into_bytes());
+        }
+        out.extend_from_slice(&made.1);
+    }
+}
+
+/// Whether answers of this status carry a body, or the length of one.
+fn has_body(status: u16) -> bool {
+    !matches!(status, 100..=199 | 204 | 304)
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
+        206 => "Partial Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        416 => "Range Not Satisfiable",
+        417 => "Expectation Failed",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        507 => "Insufficient Storage",
+        _ => "",
+    }
+}
+
+fn length(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
+
+fn not_plain<T>() -> io::Result<T> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "sendfile needs a plain socket"))
+}
+
+/// Bodies up to this length leave in one write with their head.
+const SMALL_BYTES_MAX: u64 = 16 << 10;
+/// One read and write of a body that is not sent by sendfile; two TLS records.
+const BLOCK_BYTES: usize = 32 << 10;
+/// What one connection may send before another has its turn.
+const SLICE_BYTES: usize = 512 << 10;
+/// Scratch that an idle connection keeps.
+const KEPT_BYTES_MAX: usize = 4 << 10;
+/// Slower readers are dropped: a phone's worst link is ten times faster.
+const SEND_BYTES_PER_SECOND_MIN: u64 = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn header_text_cannot_break_out_of_its_line() {
+        let mut headers = Headers::new();
+        headers.append("location", "/x\r\nset-cookie: a=b");
+        headers.append("content-length", "5");
+        headers.append("Date", "now");
+        let body = ResponseBody::Empty;
+        let response = ServerResponse { status: 404, headers, body };
+        let manner = Manner {
+            head_only: false,
+            close: true,
+            tell_keep_alive: false,
+            stall: Duration::from_secs(1),
+        };
+        let mut out = Vec::new();
+        write_head(&mut out, &DateLine::new(), &response, 0, manner).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.starts_with("HTTP/1.1 404 Not Found\r\ndate: "), "{text}");
+        assert!(text.ends_with(
+            "\r\ncontent-length: 0\r\nconnection: close\r\nlocation: /x  set-cookie: a=b\r\n\r\n"
+        ));
+    }
+}

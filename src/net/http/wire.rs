@@ -1,0 +1,347 @@
+//! One connection: a socket, plain or TLS, with one read buffer and one timer.
+//!
+//! Every wait is bounded by a [`Wait`]. The timer is armed only when the socket makes us wait, and
+//! left armed when the socket moves on: pushing a deadline back costs nothing, so a connection
+//! that keeps up never touches the timer wheel.
+//!
+//! Bytes of the link are counted here, below TLS, since that is what a data plan counts.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::{Shutdown, TcpStream};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use futures_rustls::TlsStream;
+use smol::future::Future;
+use smol::io::{AsyncRead, AsyncWrite};
+use smol::{Async, Timer};
+
+use crate::metrics::Metrics;
+
+/// How long to wait for a socket.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wait {
+    /// This long without progress.
+    Stall(Duration),
+    /// Until this moment, however much progress there is.
+    Until(Instant),
+}
+
+/// The connection.
+pub(super) struct Wire {
+    stream: Stream,
+    /// All of it initialised; the bytes in `start..end` have been read and not consumed.
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    buffer_bytes_max: usize,
+    deadline: Deadline,
+}
+
+impl Wire {
+    pub(super) fn new(stream: Stream, buffer_bytes_max: usize) -> Self {
+        let deadline = Deadline { timer: Timer::never(), armed: None };
+        Self { stream, buffer: Vec::new(), start: 0, end: 0, buffer_bytes_max, deadline }
+    }
+
+    /// Bytes that have been read and not consumed.
+    pub(super) fn buffered(&self) -> &[u8] {
+        self.buffer.get(self.start..self.end).unwrap_or_default()
+    }
+
+    pub(super) fn consume(&mut self, bytes: usize) {
+        self.start = self.start.saturating_add(bytes).min(self.end);
+    }
+
+    /// Whether [`Wire::fill`] has no room left.
+    pub(super) fn is_full(&self) -> bool {
+        self.end - self.start >= self.buffer_bytes_max
+    }
+
+    /// Gives back the memory of a large head.
+    pub(super) fn settle(&mut self) {
+        if self.start == self.end && self.buffer.len() > BUFFER_BYTES {
+            self.buffer = Vec::new();
+            (self.start, self.end) = (0, 0);
+        }
+    }
+
+    /// Reads once into the buffer; 0 is the peer's end. A full buffer is an error.
+    pub(super) async fn fill(&mut self, wait: Wait) -> io::Result<usize> {
+        if self.is_full() {
+            return Err(io::Error::new(io::ErrorKind::OutOfMemory, "the read buffer is full"));
+        }
+        self.buffer.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
+        if self.end == self.buffer.len() {
+            let len = (2 * self.buffer.len()).clamp(BUFFER_BYTES, self.buffer_bytes_max);
+            self.buffer.resize(len.max(self.end + 1), 0);
+        }
+        let Self { stream, buffer, end, deadline, .. } = self;
+        let spare = buffer.get_mut(*end..).unwrap_or_default();
+        let bytes = deadline.limit(wait, |cx| Pin::new(&mut *stream).poll_read(cx, spare)).await?;
+        self.end += bytes;
+        Ok(bytes)
+    }
+
+    /// Reads what is buffered, else once from the socket; 0 is the peer's end.
+    pub(super) async fn read(&mut self, into: &mut [u8], wait: Wait) -> io::Result<usize> {
+        let held = self.buffered();
+        if !held.is_empty() {
+            let bytes = held.len().min(into.len());
+            for (to, from) in into.iter_mut().zip(held) {
+                *to = *from;
+            }
+            self.consume(bytes);
+            return Ok(bytes);
+        }
+        let Self { stream, deadline, .. } = self;
+        deadline.limit(wait, |cx| Pin::new(&mut *stream).poll_read(cx, into)).await
+    }
+
+    /// Writes everything; `wait` begins anew with each piece the socket takes.
+    pub(super) async fn write_all(&mut self, mut bytes: &[u8], wait: Wait) -> io::Result<()> {
+        let Self { stream, deadline, .. } = self;
+        while !bytes.is_empty() {
+            let written =
+                deadline.limit(wait, |cx| Pin::new(&mut *stream).poll_write(cx, bytes)).await?;
+            bytes = advance(bytes, written)?;
+        }
+        if matches!(stream, Stream::Tls(_)) {
+            deadline.limit(wait, |cx| Pin::new(&mut *stream).poll_flush(cx)).await?;
+        }
+        Ok(())
+    }
+
+    /// Hands the plain socket to `operation` until it is done; `None` under TLS.
+    pub(super) async fn write_plain<T>(
+        &mut self,
+        wait: Wait,
+        mut operation: impl FnMut(&TcpStream) -> io::Result<T>,
+    ) -> Option<io::Result<T>> {
+        let Stream::Plain(socket) = &self.stream else { return None };
+        let attempt = |cx: &mut Context<'_>| {
+            loop {
+                match operation(socket.tcp.get_ref()) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        ready!(socket.tcp.poll_writable(cx))?;
+                    }
+                    result => return Poll::Ready(result),
+                }
+            }
+        };
+        Some(self.deadline.limit(wait, attempt).await)
+    }
+
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self.stream, Stream::Plain(_))
+    }
+
+    /// Whether an idle connection is still what it was: nothing to read, not even an end.
+    pub(super) async fn is_quiet(&mut self) -> bool {
+        if self.start != self.end {
+            return false;
+        }
+        let mut probe = [0_u8; 1];
+        let stream = &mut self.stream;
+        poll_fn(|cx| Poll::Ready(Pin::new(&mut *stream).poll_read(cx, &mut probe).is_pending()))
+            .await
+    }
+
+    /// Ends our side with FIN and reads away what the peer still sends.
+    ///
+    /// A socket closed with unread input sends RST, and RST makes the peer's kernel throw away
+    /// what we sent last: the very answer that explains why we close.
+    pub(super) async fn close(mut self, linger: Duration) {
+        let until = Wait::Until(Instant::now() + linger);
+        let Self { stream, deadline, .. } = &mut self;
+        // Under TLS this sends close_notify. A peer that is gone already cannot be told anything.
+        let _ = deadline.limit(until, |cx| Pin::new(&mut *stream).poll_close(cx)).await;
+        if stream.socket().tcp.get_ref().shutdown(Shutdown::Write).is_err() {
+            return;
+        }
+        let mut sink = vec![0_u8; BUFFER_BYTES];
+        let mut rest = LINGER_BYTES_MAX;
+        while rest > 0 {
+            // Below TLS: what is thrown away need not be deciphered.
+            let socket = stream.socket_mut();
+            match deadline.limit(until, |cx| Pin::new(&mut *socket).poll_read(cx, &mut sink)).await
+            {
+                Ok(0) | Err(_) => return,
+                Ok(bytes) => rest = rest.saturating_sub(bytes),
+            }
+        }
+    }
+}
+
+/// A socket with or without TLS.
+pub(super) enum Stream {
+    Plain(Socket),
+    Tls(Box<TlsStream<Socket>>),
+}
+
+impl Stream {
+    fn socket(&self) -> &Socket {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
+    fn socket_mut(&mut self) -> &mut Socket {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => stream.get_mut().0,
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_close(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_close(cx),
+        }
+    }
+}
+
+/// A TCP socket that counts its bytes where they are paid for.
+pub(super) struct Socket {
+    tcp: Async<TcpStream>,
+    link: Option<Rc<Metrics>>,
+}
+
+impl Socket {
+    /// `link` is given for sockets towards an upstream.
+    pub(super) fn new(tcp: Async<TcpStream>, link: Option<Rc<Metrics>>) -> Self {
+        Self { tcp, link }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let bytes = ready!(Pin::new(&mut self.tcp).poll_read(cx, buf))?;
+        if let Some(metrics) = &self.link {
+            metrics.link_received_bytes.add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        }
+        Poll::Ready(Ok(bytes))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let bytes = ready!(Pin::new(&mut self.tcp).poll_write(cx, buf))?;
+        if let Some(metrics) = &self.link {
+            metrics.link_sent_bytes.add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        }
+        Poll::Ready(Ok(bytes))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_close(cx)
+    }
+}
+
+/// The timer of a connection; see the module's head.
+struct Deadline {
+    timer: Timer,
+    /// When the timer will fire, if it is armed.
+    armed: Option<Instant>,
+}
+
+impl Deadline {
+    /// Runs a socket operation, `TimedOut` if it has to wait too long.
+    async fn limit<T>(
+        &mut self,
+        wait: Wait,
+        mut operation: impl FnMut(&mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> io::Result<T> {
+        let mut at = None;
+        poll_fn(|cx| {
+            if let Poll::Ready(result) = operation(cx) {
+                return Poll::Ready(result);
+            }
+            let at = *at.get_or_insert_with(|| match wait {
+                Wait::Stall(duration) => Instant::now() + duration,
+                Wait::Until(moment) => moment,
+            });
+            ready!(self.poll(at, cx));
+            Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        })
+        .await
+    }
+
+    fn poll(&mut self, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if self.armed.is_none_or(|armed| armed > at) {
+                self.timer.set_at(at);
+                self.armed = Some(at);
+            }
+            let fired = ready!(Pin::new(&mut self.timer).poll(cx));
+            self.armed = None;
+            if fired >= at {
+                return Poll::Ready(());
+            }
+        }
+    }
+}
+
+/// What is left of `bytes` after `written`; a socket that takes nothing is an error.
+pub(super) fn advance(bytes: &[u8], written: usize) -> io::Result<&[u8]> {
+    match bytes.get(written..) {
+        Some(rest) if written > 0 => Ok(rest),
+        _ => Err(io::ErrorKind::WriteZero.into()),
+    }
+}
+
+/// First size of a read buffer: a customary head fits.
+const BUFFER_BYTES: usize = 4 << 10;
+/// What is read away from a peer after our end.
+const LINGER_BYTES_MAX: usize = 1 << 20;

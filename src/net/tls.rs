@@ -1,0 +1,331 @@
+//! TLS configurations: rustls with ring, and whom to trust.
+//!
+//! Trust is the system's bundle and the extra CA file; the embedded Mozilla roots serve only
+//! images that ship no bundle, since what an administrator took out of the bundle must stay out.
+//! No process-wide provider is installed: every configuration names its own, so that nothing
+//! depends on who came first.
+//!
+//! A device without a real-time clock starts in 1970, when every certificate is "not valid yet".
+//! Certificates are therefore checked against a [`Floor`]: the handed-in clock when the
+//! configuration was made, plus the time since, or the kernel's clock if that is later.
+
+use std::fmt::Display;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
+use rustls::time_provider::TimeProvider;
+use rustls::{CertificateError, ClientConfig, RootCertStore, ServerConfig};
+
+use super::Error;
+use super::date::Civil;
+use crate::clock::{Clock, SharedClock, SystemClock};
+use crate::kind::Kind;
+
+/// Whom a client trusts and how it names itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientOptions {
+    /// PEM certificates that are trusted beside the system's.
+    pub ca_file: Option<PathBuf>,
+    /// PEM certificate chain and private key shown to servers that ask.
+    pub client_cert: Option<(PathBuf, PathBuf)>,
+}
+
+/// Builds the client side. `Kind::Invalid` with the file's name when a file is not what it
+/// should be.
+pub fn client_config(
+    options: &ClientOptions,
+    clock: SharedClock,
+) -> Result<Arc<ClientConfig>, Error> {
+    let provider = provider();
+    let mut roots = RootCertStore::empty();
+    // Read here and nowhere else: the variable is a custom of TLS stacks, not one of our options.
+    let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    add_system_roots(&mut roots, named.as_deref())?;
+    if let Some(path) = &options.ca_file {
+        add_roots(&mut roots, path)?;
+    }
+    let verifier =
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .build()
+            .map_err(|error| invalid("trusted certificates", error))?;
+    let builder =
+        ClientConfig::builder_with_details(provider, Arc::new(Floor::new(clock.as_ref())))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| invalid("tls versions", error))?
+            .with_webpki_verifier(verifier);
+    let mut config = match &options.client_cert {
+        None => builder.with_no_client_auth(),
+        Some((chain, key)) => {
+            let (chain_der, key_der) = (certificates(chain)?, private_key(key)?);
+            builder
+                .with_client_auth_cert(chain_der, key_der)
+                .map_err(|error| invalid(pair(chain, key), error))?
+        }
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
+    Ok(Arc::new(config))
+}
+
+/// Builds the server side; with `client_ca` only clients with a certificate signed by it are
+/// served. `Kind::Invalid` with the file's name when a file is not what it should be.
+pub fn server_config(
+    certificate: &Path,
+    key: &Path,
+    client_ca: Option<&Path>,
+) -> Result<Arc<ServerConfig>, Error> {
+    let provider = provider();
+    // Only certificates of clients are checked here: the day of the build is floor enough.
+    let floor = Arc::new(Floor::new(&SystemClock::new()));
+    let builder = ServerConfig::builder_with_details(Arc::clone(&provider), floor)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| invalid("tls versions", error))?;
+    let builder = match client_ca {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let mut roots = RootCertStore::empty();
+            add_roots(&mut roots, path)?;
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                .build()
+                .map_err(|error| invalid(path.display(), error))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let mut config = builder
+        .with_single_cert(certificates(certificate)?, private_key(key)?)
+        .map_err(|error| invalid(pair(certificate, key), error))?;
+    config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
+    Ok(Arc::new(config))
+}
+
+/// Says in plain words why `what`, tried with `peer`, failed. Under TLS 1.3 a refused client
+/// certificate is told only after the handshake, hence any operation may end here.
+pub(super) fn failure(what: &str, peer: &str, error: io::Error) -> Error {
+    let Some(cause) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
+    else {
+        return Error::io(Kind::Retry, format_args!("{what} {peer}"), error);
+    };
+    let words = match cause {
+        rustls::Error::InvalidCertificate(problem) => certificate_words(problem),
+        rustls::Error::InvalidMessage(_) => {
+            return Error::new(
+                Kind::Invalid,
+                format!("{peer} does not speak tls: expected an https server on this port"),
+            );
+        }
+        rustls::Error::AlertReceived(alert) => {
+            let alert = format!("{alert:?}");
+            let message = if alert.contains("Certificate") || alert == "UnknownCA" {
+                format!(
+                    "{peer} refused our client certificate ({alert}): expected one signed by \
+                     a ca that it trusts"
+                )
+            } else {
+                format!("{peer} refused the tls handshake ({alert})")
+            };
+            return Error::new(Kind::Invalid, message);
+        }
+        other => {
+            return Error::new(Kind::Retry, format!("{what} {peer}: {other}"));
+        }
+    };
+    Error::new(Kind::Invalid, format!("certificate of {peer} {words}"))
+}
+
+fn certificate_words(problem: &CertificateError) -> String {
+    let day = |time: &UnixTime| Civil::new(time.as_secs()).day();
+    match problem {
+        CertificateError::UnknownIssuer => "is signed by an unknown ca: expected one of the \
+             system's bundle or of ca_file"
+            .to_owned(),
+        CertificateError::ExpiredContext { time, not_after } => {
+            let (time, not_after) = (day(time), day(not_after));
+            format!("expired on {not_after}, and today is {time}: expected a valid one")
+        }
+        CertificateError::NotValidYetContext { time, not_before } => {
+            let (time, not_before) = (day(time), day(not_before));
+            format!("is valid from {not_before} on, but the clock says {time}: check the clock")
+        }
+        CertificateError::NotValidForNameContext { expected, presented } => {
+            let names: Vec<_> = presented
+                .iter()
+                .take(NAMES_SHOWN_MAX)
+                .map(|name| {
+                    let name = name.split_once('(').map_or(name.as_str(), |(_, inner)| inner);
+                    name.trim_matches(['"', '(', ')'])
+                })
+                .collect();
+            let names = if names.is_empty() { "no name".to_owned() } else { names.join(", ") };
+            format!("is for {names}: expected {}", expected.to_str())
+        }
+        CertificateError::Other(other) => format!("is not acceptable: {other}"),
+        other => format!("is not acceptable: {other}"),
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+fn add_system_roots(roots: &mut RootCertStore, named: Option<&Path>) -> Result<(), Error> {
+    if let Some(path) = named.filter(|path| path.exists()) {
+        return add_roots(roots, path);
+    }
+    for path in BUNDLES.iter().map(Path::new).filter(|path| path.exists()) {
+        match add_roots(roots, path) {
+            Ok(()) => return Ok(()),
+            // The next place, or the embedded roots, may still do.
+            Err(error) => log::warn!("system bundle passed over: {error}"),
+        }
+    }
+    log::info!("no system bundle of certificates: the embedded roots are trusted");
+    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    Ok(())
+}
+
+/// Trusts what a PEM file holds: at least one certificate must be usable, for bundles carry some
+/// that are not.
+fn add_roots(roots: &mut RootCertStore, path: &Path) -> Result<(), Error> {
+    let (added, _) = roots.add_parsable_certificates(certificates(path)?);
+    if added == 0 {
+        return Err(invalid(path.display(), "no certificate in it can be a ca: expected x.509"));
+    }
+    Ok(())
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let bytes = read(path)?;
+    let found = CertificateDer::pem_slice_iter(&bytes)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| invalid(path.display(), pem_words(&error)))?;
+    if found.is_empty() {
+        return Err(invalid(
+            path.display(),
+            "holds no certificate: expected pem with BEGIN CERTIFICATE",
+        ));
+    }
+    Ok(found)
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
+    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|error| match error {
+        pem::Error::NoItemsFound => {
+            invalid(path.display(), "holds no private key: expected pem with BEGIN PRIVATE KEY")
+        }
+        error => invalid(path.display(), pem_words(&error)),
+    })
+}
+
+fn pem_words(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => {
+            "is cut short: expected an END line for every BEGIN line".to_owned()
+        }
+        error => format!("is not pem: {error:?}"),
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    let what = path.display();
+    let bytes = std::fs::read(path).map_err(|error| Error::io(Kind::Invalid, &what, error))?;
+    if bytes.len() > PEM_BYTES_MAX {
+        return Err(invalid(what, format!("is over {} MiB: expected pem", PEM_BYTES_MAX >> 20)));
+    }
+    Ok(bytes)
+}
+
+fn invalid(what: impl Display, why: impl Display) -> Error {
+    Error::new(Kind::Invalid, format!("{what}: {why}"))
+}
+
+fn pair(chain: &Path, key: &Path) -> String {
+    format!("certificate {} with key {}", chain.display(), key.display())
+}
+
+/// Wall time for certificates; see the module's head.
+#[derive(Debug)]
+struct Floor {
+    unix_seconds: u64,
+    since: Instant,
+}
+
+impl Floor {
+    fn new(clock: &dyn Clock) -> Self {
+        Self { unix_seconds: clock.unix_seconds(), since: Instant::now() }
+    }
+}
+
+impl TimeProvider for Floor {
+    fn current_time(&self) -> Option<UnixTime> {
+        let floor = Duration::from_secs(self.unix_seconds).saturating_add(self.since.elapsed());
+        let system = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Some(UnixTime::since_unix_epoch(system.max(floor)))
+    }
+}
+
+/// Where distributions keep their bundle: Debian and Alpine, OpenSSL's own place, Fedora, openSUSE.
+const BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/ssl/cert.pem",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+];
+/// A PEM file larger than this is a mistake.
+const PEM_BYTES_MAX: usize = 4 << 20;
+/// Sessions kept for resumption, on either side.
+const SESSIONS_MAX: usize = 32;
+/// Names of a wrong certificate that a message repeats.
+const NAMES_SHOWN_MAX: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::rc::Rc;
+
+    fn options(name: &str, contents: &[u8]) -> ClientOptions {
+        let name = format!("moonlet-tls-{}-{name}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, contents).unwrap();
+        ClientOptions { ca_file: Some(path), ..Default::default() }
+    }
+
+    #[test]
+    fn bad_files_are_named() {
+        let clock: SharedClock = Rc::new(SystemClock::new());
+        let truncated = b"-----BEGIN CERTIFICATE-----\nAAAA\n";
+        let hollow = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let cases: [(&str, &[u8], &str); 4] = [
+            ("empty", b"", "holds no certificate"),
+            ("text", b"hello\n", "holds no certificate"),
+            ("cut", truncated, "is cut short"),
+            ("hollow", hollow, "no certificate in it can be a ca"),
+        ];
+        for (name, contents, expected) in cases {
+            let options = options(name, contents);
+            let error = client_config(&options, clock.clone()).unwrap_err();
+            assert_eq!(error.kind(), Kind::Invalid);
+            let text = error.to_string();
+            assert!(text.contains(name) && text.contains(expected), "{text}");
+            std::fs::remove_file(options.ca_file.unwrap()).unwrap();
+        }
+        let missing =
+            ClientOptions { ca_file: Some("/nowhere/ca.pem".into()), ..Default::default() };
+        let error = client_config(&missing, clock.clone()).unwrap_err();
+        assert_eq!(error.to_string(), "/nowhere/ca.pem: no such file or directory");
+    }
+
+    #[test]
+    fn the_floor_wins_over_an_early_clock() {
+        let clock: SharedClock = Rc::new(SystemClock::new());
+        clock.raise_floor(9_000_000_000);
+        assert!(Floor::new(clock.as_ref()).current_time().unwrap().as_secs() >= 9_000_000_000);
+        assert!(client_config(&ClientOptions::default(), clock).is_ok());
+    }
+}

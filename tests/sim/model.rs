@@ -1,0 +1,308 @@
+//! The workload, the model of what it promises, and the check of a mounted log against both.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use moonlet::blob::{Error, MountReport, Store, TagKey};
+use moonlet::flash::sim::Device;
+use moonlet::kind::Kind;
+use moonlet::metrics::Metrics;
+use moonlet::oci::Digest;
+
+/// One thing done to the log, acknowledged as a whole.
+#[derive(Clone, Copy, Debug)]
+pub enum Step {
+    /// Holds blob `.0` whole.
+    Put(usize),
+    /// Writes blob `.0` up to byte `.1` and suspends.
+    Begin(usize, usize),
+    /// Makes tag `.0` mean blob `.1`.
+    Tag(&'static str, usize),
+    /// Makes a tag mean nothing.
+    Untag(&'static str),
+    /// Gives a blob up.
+    Delete(usize),
+    /// Pins a blob.
+    Pin(usize),
+    /// Unmounts and mounts again.
+    Remount,
+}
+
+/// Sizes of the blobs: around units, chunks and segments, and two that take several syncs.
+pub const SIZES: [usize; 9] = [100, 4096, 700_001, 2_400_000, 0, 262_144, 1_300_000, 5000, 262_145];
+
+/// Blobs that come and go, tags that move, a download that is suspended and resumed, room used
+/// again, and enough records for several checkpoints on the smaller shapes.
+pub fn workload() -> Vec<Step> {
+    use Step::*;
+    let mut steps = vec![
+        Put(0),
+        Put(1),
+        Tag("a", 0),
+        Begin(3, 1_500_000),
+        Put(2),
+        Tag("a", 1),
+        Pin(1),
+        Delete(0),
+        Put(4),
+        Put(3),
+        Tag("b", 3),
+        Put(0),
+        Tag("c", 0),
+        Untag("b"),
+        Delete(3),
+        Begin(6, 1_200_000),
+        Remount,
+        Put(5),
+        Put(6),
+        Tag("b", 6),
+        Delete(2),
+        Put(7),
+        Put(8),
+        Tag("a", 8),
+        Delete(1),
+        Begin(3, 2_200_000),
+        Delete(3),
+    ];
+    for _ in 0..3 {
+        steps.extend([Put(3), Tag("d", 3), Untag("d"), Delete(3)]);
+    }
+    steps
+}
+
+/// Bytes of blob `index`, the same in every run, and unlike those of any other.
+pub fn bytes(index: usize) -> Vec<u8> {
+    let mut state = 0x9E37_79B9_u32.wrapping_mul(index as u32 + 1) | 1;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        (state >> 11) as u8
+    };
+    std::iter::repeat_with(next).take(SIZES[index]).collect()
+}
+
+/// All blobs of the workload.
+pub struct Blobs {
+    bytes: Vec<Vec<u8>>,
+    digests: Vec<Digest>,
+}
+
+impl Blobs {
+    /// Made once, used by every run.
+    pub fn new() -> Self {
+        let bytes: Vec<_> = (0..SIZES.len()).map(bytes).collect();
+        let digests = bytes.iter().map(|bytes| Digest::sha256(bytes)).collect();
+        Self { bytes, digests }
+    }
+
+    fn index(&self, digest: &Digest) -> usize {
+        self.digests.iter().position(|known| known == digest).expect("a blob of the workload")
+    }
+}
+
+/// What has been promised.
+#[derive(Clone, Default, Debug)]
+pub struct Model {
+    held: BTreeSet<usize>,
+    /// First missing byte that a suspended download may not fall behind.
+    begun: BTreeMap<usize, usize>,
+    tags: BTreeMap<&'static str, usize>,
+    pinned: BTreeSet<usize>,
+}
+
+impl Model {
+    /// After `step` was acknowledged.
+    pub fn after(&self, step: Step) -> Self {
+        let mut next = self.clone();
+        match step {
+            Step::Put(blob) => {
+                next.held.insert(blob);
+                next.begun.remove(&blob);
+            }
+            Step::Begin(blob, end) => {
+                next.begun.insert(blob, end);
+            }
+            Step::Tag(tag, blob) => {
+                next.tags.insert(tag, blob);
+            }
+            Step::Untag(tag) => {
+                next.tags.remove(tag);
+            }
+            Step::Delete(blob) => {
+                next.held.remove(&blob);
+                next.begun.remove(&blob);
+                next.pinned.remove(&blob);
+                next.tags.retain(|_, tagged| *tagged != blob);
+            }
+            Step::Pin(blob) => {
+                next.pinned.insert(blob);
+            }
+            Step::Remount => {}
+        }
+        next
+    }
+}
+
+/// Mounts `device`.
+pub fn mount(device: &Arc<Device>) -> Result<(Store, MountReport), Error> {
+    Store::open(Arc::clone(device) as _, Rc::new(Metrics::default()))
+}
+
+/// Does `steps` in order; gives the number acknowledged.
+pub fn run(device: &Arc<Device>, blobs: &Blobs, steps: &[Step]) -> usize {
+    let Ok((mut store, _)) = mount(device) else { return 0 };
+    for (done, step) in steps.iter().enumerate() {
+        let outcome = match step {
+            Step::Remount => {
+                drop(store);
+                match mount(device) {
+                    Ok((mounted, _)) => store = mounted,
+                    Err(_) => return done,
+                }
+                continue;
+            }
+            step => smol::block_on(apply(&store, blobs, *step)),
+        };
+        if let Err(error) = outcome {
+            assert_ne!(error.kind(), Kind::Invalid, "{step:?}: {error}");
+            return done;
+        }
+    }
+    steps.len()
+}
+
+async fn apply(store: &Store, blobs: &Blobs, step: Step) -> Result<(), Error> {
+    match step {
+        Step::Put(blob) => {
+            let media_type =
+                (blob % 2 == 0).then_some("application/vnd.oci.image.manifest.v1+json");
+            put(store, &blobs.digests[blob], &blobs.bytes[blob], media_type).await
+        }
+        Step::Begin(blob, end) => {
+            if store.entry(&blobs.digests[blob]).is_some() {
+                return Ok(());
+            }
+            let bytes = &blobs.bytes[blob];
+            let mut writer = store.writer(&blobs.digests[blob], bytes.len() as u64, None).await?;
+            let from = writer.frontier() as usize;
+            for piece in bytes[from.min(end)..end].chunks(50_000) {
+                writer.write(piece).await?;
+            }
+            writer.suspend().await
+        }
+        Step::Tag(tag, blob) => store.set_tag(&key(tag), &blobs.digests[blob]).await,
+        Step::Untag(tag) => store.remove_tag(&key(tag)).await,
+        Step::Delete(blob) => {
+            // As a collector does: no tag may be left behind.
+            for (key, digest) in store.tags() {
+                if digest == blobs.digests[blob] {
+                    store.remove_tag(&key).await?;
+                }
+            }
+            store.delete(&[blobs.digests[blob]]).await
+        }
+        Step::Pin(blob) => store.pin(&[blobs.digests[blob]], true).await,
+        Step::Remount => Ok(()),
+    }
+}
+
+async fn put(
+    store: &Store,
+    digest: &Digest,
+    bytes: &[u8],
+    media_type: Option<&str>,
+) -> Result<(), Error> {
+    if store.entry(digest).is_some() || bytes.len() < 10_000 {
+        return store.put(digest, bytes, media_type).await;
+    }
+    let mut writer = store.writer(digest, bytes.len() as u64, media_type).await?;
+    let from = writer.frontier() as usize;
+    for piece in bytes[from..].chunks(65_000) {
+        writer.write(piece).await?;
+    }
+    writer.commit().await
+}
+
+/// Compares a mounted log with what was promised before and after the step that was cut. Gives
+/// the first breach.
+pub fn check(store: &Store, blobs: &Blobs, before: &Model, after: &Model) -> Result<(), String> {
+    for entry in store.entries() {
+        let blob = blobs.index(&entry.digest);
+        if !before.held.contains(&blob) && !after.held.contains(&blob) {
+            return Err(format!("blob {blob} is held and was never acknowledged"));
+        }
+        let found = store.read_all(&entry.digest, u64::MAX).map_err(|error| error.to_string())?;
+        if found != blobs.bytes[blob] {
+            return Err(format!("blob {blob} has wrong bytes"));
+        }
+        let (pinned, promised) = (entry.pinned, before.pinned.contains(&blob));
+        if pinned != promised && pinned != after.pinned.contains(&blob) {
+            return Err(format!("blob {blob}: pinned {pinned}"));
+        }
+    }
+    for blob in before.held.intersection(&after.held) {
+        if store.entry(&blobs.digests[*blob]).is_none() {
+            return Err(format!("blob {blob} was acknowledged and is gone"));
+        }
+    }
+    for tag in before.tags.keys().chain(after.tags.keys()) {
+        let found = store.tag(&key(tag)).map(|digest| blobs.index(&digest));
+        if found != before.tags.get(tag).copied() && found != after.tags.get(tag).copied() {
+            return Err(format!("tag {tag} means {found:?}"));
+        }
+    }
+    for partial in store.partials() {
+        let blob = blobs.index(&partial.digest);
+        let promised = before.begun.get(&blob).filter(|_| after.begun.contains_key(&blob));
+        // Less than a unit is kept in memory only.
+        if promised.is_some_and(|end| partial.frontier + 4096 < *end as u64) {
+            return Err(format!("blob {blob} begins again at {}", partial.frontier));
+        }
+    }
+    for (blob, end) in &before.begun {
+        let is_there = store.partials().iter().any(|p| p.digest == blobs.digests[*blob]);
+        if *end > 0 && after.begun.contains_key(blob) && !is_there {
+            return Err(format!("blob {blob} was suspended and is gone"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether everything that is held has the right bytes, and every tag a blob; gives the number
+/// held.
+pub fn check_bytes(store: &Store, blobs: &Blobs) -> Result<usize, String> {
+    for entry in store.entries() {
+        let found = store.read_all(&entry.digest, u64::MAX).map_err(|error| error.to_string())?;
+        let blob = blobs.index(&entry.digest);
+        if found != blobs.bytes[blob] {
+            return Err(format!("blob {blob} has wrong bytes"));
+        }
+    }
+    for (key, digest) in store.tags() {
+        if store.entry(&digest).is_none() {
+            return Err(format!("{key} means nothing that is held"));
+        }
+    }
+    Ok(store.entries().len())
+}
+
+/// Finishes every download that the log knows of: what is on flash must fit what comes.
+pub fn finish_partials(store: &Store, blobs: &Blobs) -> Result<(), String> {
+    for partial in store.partials() {
+        let blob = blobs.index(&partial.digest);
+        let outcome = smol::block_on(put(store, &partial.digest, &blobs.bytes[blob], None));
+        outcome.map_err(|error| format!("blob {blob} resumed at {}: {error}", partial.frontier))?;
+        let found = store.read_all(&partial.digest, u64::MAX).map_err(|error| error.to_string())?;
+        if found != blobs.bytes[blob] {
+            return Err(format!("blob {blob} resumed at {}: wrong bytes", partial.frontier));
+        }
+    }
+    Ok(())
+}
+
+fn key(tag: &str) -> TagKey {
+    let (registry, repository) = ("registry.example".to_owned(), "app/web".to_owned());
+    TagKey { registry, repository, tag: tag.to_owned() }
+}
