@@ -1,0 +1,340 @@
+# shellcheck shell=sh
+# What the scripts share: messages, packages, ports, images, registries and waiting.
+# Sourced, never run: `. scripts/lib.sh` from the project's root.
+
+# Programs of the system (nginx) live here on Debian, and are not on every user's path.
+PATH="$PATH:/usr/sbin:/sbin"
+export PATH
+
+# shellcheck disable=SC2034  # read by the scripts that source this file
+ARMV7=armv7-unknown-linux-musleabihf
+# shellcheck disable=SC2034
+AARCH64=aarch64-unknown-linux-musl
+# shellcheck disable=SC2034
+X86_64=x86_64-unknown-linux-musl
+
+# Where scripts/cross keeps the compiler it installs.
+TOOLS_DIR="${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/moonlet/tools"
+export TOOLS_DIR
+
+# --- messages -------------------------------------------------------------------------------
+
+say() {
+    printf '== %s\n' "$*" >&2
+}
+
+die() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 2
+}
+
+# Prints the comment at the head of the running script, without its marks: its help.
+usage() {
+    sed -n '2,/^[^#]/ { /^#/ { s/^# \{0,1\}//; p; } }' "$0"
+}
+
+have() {
+    command -v "$1" >/dev/null 2>&1
+}
+
+# --- packages -------------------------------------------------------------------------------
+
+# Runs a command as root: as it is, or through sudo.
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif have sudo; then
+        sudo "$@"
+    else
+        die "needs root for: $* (run as root, or install sudo)"
+    fi
+}
+
+# Installs Debian packages. Services that come with them are not started: a test machine needs
+# nginx the program, not nginx on port 80.
+install_packages() {
+    have apt-get || die "missing packages: $* (no apt-get here: install them by hand)"
+    [ "$(id -u)" -eq 0 ] || have sudo ||
+        die "missing packages; run as root first: apt-get install --no-install-recommends $*"
+    say "installing Debian packages: $*"
+    # shellcheck disable=SC2016  # expanded by the inner shell
+    as_root sh -eu -c '
+        policy=/usr/sbin/policy-rc.d
+        if [ ! -e "$policy" ]; then
+            trap "rm -f $policy" EXIT
+            printf "#!/bin/sh\nexit 101\n" >"$policy"
+            chmod 755 "$policy"
+        fi
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
+    ' sh "$@"
+}
+
+# need COMMAND=PACKAGE ...: installs the packages of those commands that are not there. A command
+# with a slash is a file.
+need() {
+    missing=
+    for pair in "$@"; do
+        case "$pair" in
+        /*) [ -e "${pair%%=*}" ] || missing="$missing ${pair#*=}" ;;
+        *) have "${pair%%=*}" || missing="$missing ${pair#*=}" ;;
+        esac
+    done
+    # shellcheck disable=SC2086  # a list of package names
+    [ -z "$missing" ] || install_packages $missing
+}
+
+need_rust() {
+    # shellcheck disable=SC1091  # written by rustup
+    have cargo || [ ! -r "${HOME:-/root}/.cargo/env" ] || . "${HOME:-/root}/.cargo/env"
+    have cargo || die "cargo is not installed: see https://rustup.rs (Rust 1.95 or newer)"
+    need cc=build-essential
+}
+
+# The programs that the demo, the integration test and the figures talk to.
+need_peers() {
+    need docker-registry=docker-registry skopeo=skopeo podman=podman umoci=umoci \
+        curl=curl jq=jq file=file sha256sum=coreutils \
+        /etc/ssl/certs/ca-certificates.crt=ca-certificates
+}
+
+# --- numbers --------------------------------------------------------------------------------
+
+# The median of the numbers on stdin, one a line; the lower middle of an even count.
+median() {
+    sort -g | awk '{ value[NR] = $1 } END { if (NR) print value[int((NR + 1) / 2)] }'
+}
+
+# ratio A B: A / B with two digits.
+ratio() {
+    awk -v a="$1" -v b="$2" 'BEGIN { if (b > 0) printf "%.2f\n", a / b; else print "-" }'
+}
+
+# mebibytes BYTES
+mebibytes() {
+    awk -v bytes="$1" 'BEGIN { printf "%.2f MiB\n", bytes / 1048576 }'
+}
+
+# verdict VALUE lt|gt LIMIT: "ok", or "MISSED".
+verdict() {
+    awk -v value="$1" -v how="$2" -v limit="$3" 'BEGIN {
+        good = (how == "lt") ? value + 0 <= limit + 0 : value + 0 >= limit + 0
+        print (value == "" || value == "-" || !good) ? "MISSED" : "ok"
+    }'
+}
+
+# Nanoseconds since 1970.
+now() {
+    date +%s%N
+}
+
+# --- processes ------------------------------------------------------------------------------
+
+# Processes to end when the script ends, and directories to remove. The script sets
+# `trap cleanup EXIT` and `trap 'exit 130' INT TERM`.
+STARTED=
+REMOVE=
+
+started() {
+    STARTED="$STARTED $1"
+}
+
+# signal PID SIGNAL: through sudo where the process is root's.
+signal() {
+    kill "-$2" "$1" 2>/dev/null || [ ! -d "/proc/$1" ] || as_root kill "-$2" "$1" || true
+}
+
+# stop PID [SIGNAL]: signals a process that this script started and waits for its end.
+stop() {
+    signal "$1" "${2:-TERM}"
+    wait "$1" 2>/dev/null || true
+}
+
+cleanup() {
+    for pid in $STARTED; do
+        signal "$pid" TERM
+    done
+    for pid in $STARTED; do
+        wait "$pid" 2>/dev/null || true
+    done
+    for dir in $REMOVE; do
+        # podman and containerd run as root leave files of root.
+        rm -rf "$dir" 2>/dev/null || as_root rm -rf "$dir"
+    done
+}
+
+# Makes WORK, a directory that is removed at the end.
+work_dir() {
+    WORK=$(mktemp -d "${TMPDIR:-/tmp}/moonlet-$1.XXXXXX")
+    REMOVE="$REMOVE $WORK"
+}
+
+# Sets PORT to a TCP port on which nothing listens. Not by command substitution: the next port
+# has to be remembered.
+PORT=$((20000 + $$ % 20000))
+free_port() {
+    while PORT=$((PORT + 1)) && grep -qs "$(printf ':%04X 0' "$PORT")" /proc/net/tcp /proc/net/tcp6; do
+        :
+    done
+}
+
+# wait_for SECONDS COMMAND ...: repeats the command until it succeeds.
+wait_for() {
+    tries=$(($1 * 10))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        tries=$((tries - 1))
+        [ "$tries" -gt 0 ] || return 1
+        sleep 0.1
+    done
+}
+
+# The largest resident size that process $1 ever had, in KiB.
+memory_peak() {
+    sed -n 's/^VmHWM:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$1/status"
+}
+
+# The resident size of process $1 now, in KiB.
+memory_now() {
+    sed -n 's/^VmRSS:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$1/status"
+}
+
+# --- the registry that images come from ------------------------------------------------------
+
+# registry_start DIR PORT [core]: Debian's docker-registry on loopback, its access log in
+# DIR/registry.log; sets REGISTRY_PID. `core` ties it to that CPU and turns the access log off.
+registry_start() {
+    mkdir -p "$1/registry"
+    quiet=false
+    [ -z "${3:-}" ] || quiet=true
+    cat >"$1/registry.yml" <<END
+version: 0.1
+log:
+  level: error
+  accesslog:
+    disabled: $quiet
+storage:
+  cache:
+    blobdescriptor: inmemory
+  filesystem:
+    rootdirectory: $1/registry
+http:
+  addr: 127.0.0.1:$2
+END
+    ${3:+taskset -c "$3"} docker-registry serve "$1/registry.yml" >>"$1/registry.log" 2>&1 &
+    REGISTRY_PID=$!
+    started "$REGISTRY_PID"
+    wait_for 20 curl -sf "http://127.0.0.1:$2/v2/" || die "docker-registry: $(tail -n 3 "$1/registry.log")"
+}
+
+# Body bytes of blobs and manifests that docker-registry sent, by its access log $1.
+registry_sent() {
+    awk '/"GET \/v2\/[^"]*\/(blobs|manifests)\// {
+        for (i = 1; i < NF; i++) if ($i ~ /^HTTP\//) { sum += $(i + 2); break }
+    } END { printf "%d\n", sum }' "$1"
+}
+
+# --- images ---------------------------------------------------------------------------------
+
+umoci_rootless() {
+    if [ "$(id -u)" -eq 0 ]; then umoci "$@"; else umoci "$@" --rootless; fi
+}
+
+# image_new LAYOUT TAG ARCHITECTURE: an OCI image layout with an empty image.
+image_new() {
+    [ -d "$1" ] || umoci init --layout "$1"
+    umoci new --image "$1:$2"
+    umoci config --image "$1:$2" --os linux --architecture "$3" --config.cmd /bin/sh
+}
+
+# image_layer LAYOUT TAG DIRECTORY: adds the directory's files as a gzip tar layer.
+image_layer() {
+    umoci_rootless insert --image "$1:$2" "$3" / >/dev/null
+}
+
+# random_file FILE MEBIBYTES: bytes that no compression makes smaller.
+random_file() {
+    mkdir -p "${1%/*}"
+    head -c "$(($2 * 1048576))" /dev/urandom >"$1"
+}
+
+# push LAYOUT TAG DESTINATION: copies an image into a registry on loopback.
+push() {
+    skopeo copy --quiet --dest-tls-verify=false "oci:$1:$2" "docker://$3"
+}
+
+# The digest a registry on loopback has under $1 (host:port/name:tag).
+remote_digest() {
+    skopeo inspect --raw --tls-verify=false "docker://$1" | sha256sum | cut -d ' ' -f 1
+}
+
+# verify_dir DIR: every blob of a `skopeo copy ... dir:` has the digest of its name.
+verify_dir() {
+    for blob in "$1"/*; do
+        name=${blob##*/}
+        case "$name" in
+        manifest.json | version | signature-*) continue ;;
+        esac
+        [ "$(sha256sum <"$blob" | cut -d ' ' -f 1)" = "$name" ] || die "$blob has another digest"
+    done
+}
+
+# --- Moonlet --------------------------------------------------------------------------------
+
+# moonlet_config FILE DIR REGISTRY_PORT SERVE_PORT ADMIN_PORT IMAGE...: a configuration whose
+# images come from the registry on loopback, which it calls registry.test. RATE and SIZE_MAX may
+# be set by the caller.
+moonlet_config() {
+    cat >"$1" <<END
+name = "moonlet-test"
+
+[serve]
+listen = ["127.0.0.1:$4"]
+
+[admin]
+listen = "127.0.0.1:$5"
+
+[store]
+path = "$2"
+size_max = "${SIZE_MAX:-1GiB}"
+
+[sync]
+poll_interval = "5s"
+${RATE:+
+[link]
+rate_max = \"$RATE\"}
+
+[[upstream]]
+registry = "registry.test"
+url = "http://127.0.0.1:$3"
+END
+    config_file=$1
+    shift 5
+    for image in "$@"; do
+        printf '\n[[image]]\nreference = "registry.test/%s"\n' "$image" >>"$config_file"
+        [ -z "${PLATFORM:-}" ] || printf 'platforms = ["%s"]\n' "$PLATFORM" >>"$config_file"
+    done
+}
+
+# moonlet_start CONFIG ADMIN_PORT LOG: `moonlet run`; sets MOONLET_PID. MOONLET is the binary;
+# RUNNER what goes before it, an emulator or taskset.
+moonlet_start() {
+    # shellcheck disable=SC2086  # RUNNER is words
+    ${RUNNER:-} "$MOONLET" --config "$1" run >>"$3" 2>&1 &
+    MOONLET_PID=$!
+    started "$MOONLET_PID"
+    if ! wait_for 30 curl -sf "http://127.0.0.1:$2/healthz"; then
+        die "moonlet did not start: $(tail -n 5 "$3")"
+    fi
+}
+
+# moonlet_metric ADMIN_PORT NAME: the value of one metric.
+moonlet_metric() {
+    curl -sf "http://127.0.0.1:$1/metrics" | awk -v name="$2" '$1 == name { print $2 }'
+}
+
+# moonlet_held ADMIN_PORT: succeeds once every desired image is held.
+moonlet_held() {
+    desired=$(moonlet_metric "$1" moonlet_images_desired)
+    [ "${desired:-0}" -gt 0 ] && [ "$(moonlet_metric "$1" moonlet_images_held)" = "$desired" ]
+}

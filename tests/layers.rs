@@ -1,0 +1,371 @@
+//! Holds the layer table in `src/lib.rs`: a module imports only from lower rows.
+//!
+//! Reads every file under `src/`, finds the paths that begin at the crate's root (`crate::x`,
+//! `use crate::{x, y}` and chains of `super` that climb that high) and compares the rows. Within
+//! row 0 a module may know those listed before it; in every other row siblings may not meet.
+//! Tests inside the files count too: a test that needs a higher layer belongs to that layer.
+//!
+//! A small tokeniser instead of a parser: no dependency, and enough, because paths are all that
+//! is asked. Two things it does not see: a path made by a macro, and a module renamed by `use`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+#[test]
+fn modules_import_only_from_lower_rows() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let table = Table::parse(&fs::read_to_string(source.join("lib.rs")).unwrap());
+    let files = read_files(&source, &source);
+    assert!(files.len() > 10, "src/ has {} files: is this the project?", files.len());
+    let problems = check(&table, &files);
+    assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
+}
+
+#[test]
+fn a_higher_module_and_a_sibling_are_named() {
+    let files = sample(&[
+        ("blob/gc.rs", "use std::fmt;\nuse crate::registry::Client;\n"),
+        ("registry/mod.rs", "use crate::{blob::{Log, Store}, words::{self, Word}};\n"),
+        ("net.rs", "fn f() { super::blob::open() }\n"),
+    ]);
+    assert_eq!(
+        check(&sample_table(), &files),
+        [
+            "src/blob/gc.rs:2 imports src/registry/mod.rs: siblings may not meet \
+             (`blob` and `registry` are both in row 2)",
+            "src/net.rs:1 imports src/blob/: `net` (row 1) may know lower rows only, \
+             and `blob` is in row 2",
+            "src/registry/mod.rs:1 imports src/blob/: siblings may not meet \
+             (`registry` and `blob` are both in row 2)",
+        ]
+    );
+}
+
+#[test]
+fn row_0_is_ordered_within() {
+    let files = sample(&[("words.rs", "use crate::numbers::One;"), ("numbers.rs", "")]);
+    assert_eq!(check(&sample_table(), &files), <[&str; 0]>::default());
+    let files = sample(&[("numbers.rs", "use crate::words::Word;"), ("words.rs", "")]);
+    assert_eq!(
+        check(&sample_table(), &files),
+        ["src/numbers.rs:1 imports src/words.rs: in row 0 `words` is listed after `numbers`"]
+    );
+}
+
+#[test]
+fn a_module_outside_the_table_is_refused() {
+    let files = sample(&[("stray/mod.rs", "")]);
+    let problems = check(&sample_table(), &files);
+    assert_eq!(problems, ["src/stray/mod.rs: `stray` is in no row of the table in src/lib.rs"]);
+}
+
+#[test]
+fn what_is_no_import_is_left_alone() {
+    let files = sample(&[(
+        "blob/mod.rs",
+        r##"
+        //! Unlike [`crate::registry`], this /* crate::registry */ is local.
+        use self::gc::run; use crate::net::Conn; use super::numbers;
+        const NAME: &str = "crate::registry"; const RAW: &str = r#"crate::"registry""#;
+        const QUOTE: char = '"'; fn f<'a>(x: &'a str) -> &'a str { x } // crate::registry
+        mod tests { use super::registry; mod deep { use super::super::registry; } }
+        "##,
+    )]);
+    assert_eq!(check(&sample_table(), &files), <[&str; 0]>::default());
+}
+
+#[test]
+fn an_inline_module_is_one_deeper() {
+    let files = sample(&[("blob/gc.rs", "mod tests {\n use super::super::super::registry::X; }")]);
+    assert_eq!(
+        check(&sample_table(), &files),
+        ["src/blob/gc.rs:2 imports src/registry/: siblings may not meet \
+          (`blob` and `registry` are both in row 2)"]
+    );
+}
+
+fn sample_table() -> Table {
+    Table::parse(
+        "//! | row | modules | may know |\n//! |---|---|---|\n\
+         //! | 0 words | `numbers` `words` | nothing |\n//! | 1 devices | `net` | outside |\n\
+         //! | 2 engines | `blob` (a `net::Conn`) and `registry` (net) | |\n",
+    )
+}
+
+fn sample(files: &[(&str, &str)]) -> Files {
+    files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect()
+}
+
+/// Path below `src/`, and text.
+type Files = BTreeMap<String, String>;
+
+/// Where a module stands: its row, and its place in the row.
+struct Table(BTreeMap<String, (usize, usize)>);
+
+impl Table {
+    /// Reads the rows of the documentation table: the names in backquotes in its second column,
+    /// except what is in parentheses.
+    fn parse(text: &str) -> Self {
+        let mut places = BTreeMap::new();
+        for line in text.lines() {
+            let Some(row) = line.strip_prefix("//! |") else { continue };
+            let mut columns = row.split('|').map(str::trim);
+            let number = columns.next().and_then(|head| head.split(' ').next()?.parse().ok());
+            let (Some(number), Some(modules)) = (number, columns.next()) else { continue };
+            let plain: String = outside_parentheses(modules);
+            for (place, name) in plain.split('`').skip(1).step_by(2).enumerate() {
+                let name = name.trim_end_matches('/').to_owned();
+                assert!(
+                    places.insert(name.clone(), (number, place)).is_none(),
+                    "src/lib.rs lists `{name}` twice"
+                );
+            }
+        }
+        assert!(places.len() > 3, "src/lib.rs has no layer table");
+        Self(places)
+    }
+}
+
+fn outside_parentheses(text: &str) -> String {
+    let mut depth = 0_u32;
+    let keep = |letter: &char| {
+        match letter {
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            _ => return depth == 0,
+        }
+        false
+    };
+    text.chars().filter(keep).collect()
+}
+
+fn read_files(directory: &Path, source: &Path) -> Files {
+    let mut files = Files::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(read_files(&path, source));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let name = path.strip_prefix(source).unwrap().to_str().unwrap().to_owned();
+            files.insert(name, fs::read_to_string(&path).unwrap());
+        }
+    }
+    files
+}
+
+/// One line a broken rule, in the order of the files.
+fn check(table: &Table, files: &Files) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (path, text) in files {
+        // The root declares the modules; the binaries and the build script stand above the rows.
+        if ["lib.rs", "build.rs"].contains(&path.as_str()) || path.starts_with("bin/") {
+            continue;
+        }
+        let module = path.split('/').next().unwrap().trim_end_matches(".rs");
+        let Some(&(row, place)) = table.0.get(module) else {
+            problems
+                .push(format!("src/{path}: `{module}` is in no row of the table in src/lib.rs"));
+            continue;
+        };
+        for (line, other) in imports(text, depth(path)) {
+            let Some(&(other_row, other_place)) = table.0.get(&other) else { continue };
+            let reason = if other == module || other_row < row {
+                continue;
+            } else if other_row > row {
+                format!(
+                    "`{module}` (row {row}) may know lower rows only, and `{other}` is in \
+                     row {other_row}"
+                )
+            } else if row != 0 {
+                format!("siblings may not meet (`{module}` and `{other}` are both in row {row})")
+            } else if other_place > place {
+                format!("in row 0 `{other}` is listed after `{module}`")
+            } else {
+                continue;
+            };
+            problems
+                .push(format!("src/{path}:{line} imports {}: {reason}", file_of(&other, files)));
+        }
+    }
+    problems
+}
+
+fn file_of(module: &str, files: &Files) -> String {
+    [format!("{module}.rs"), format!("{module}/mod.rs")]
+        .into_iter()
+        .find(|path| files.contains_key(path))
+        .map_or_else(|| format!("src/{module}/"), |path| format!("src/{path}"))
+}
+
+/// How many `super` lead from a file's top to the crate's root: 1 for `net.rs` and `net/mod.rs`.
+fn depth(path: &str) -> usize {
+    let parts = path.split('/').count();
+    if path.ends_with("/mod.rs") { parts - 1 } else { parts }
+}
+
+/// The modules at the crate's root that a file names, with the lines.
+fn imports(text: &str, depth: usize) -> Vec<(usize, String)> {
+    let tokens = tokens(text);
+    let word = |at: usize| tokens.get(at).map_or("", |token| token.1.as_str());
+    let mut found = Vec::new();
+    let mut blocks = Vec::new();
+    let mut at = 0;
+    while at < tokens.len() {
+        match word(at) {
+            "{" => blocks.push(at >= 2 && word(at - 2) == "mod"),
+            "}" => drop(blocks.pop()),
+            // In the middle of a path `crate` and `super` mean something else: `pub(in a::super)`.
+            "crate" | "super" if at == 0 || word(at - 1) != "::" => {
+                let inline = blocks.iter().filter(|is_module| **is_module).count();
+                let mut climbed = 0;
+                let mut next = at;
+                while word(next) == "super" && word(next + 1) == "::" {
+                    climbed += 1;
+                    next += 2;
+                }
+                if word(at) == "crate" && word(at + 1) == "::" {
+                    climbed = depth + inline;
+                    next = at + 2;
+                }
+                if climbed > 0 && climbed == depth + inline {
+                    found.extend(heads(&tokens, next));
+                }
+                at = next.max(at + 1);
+                continue;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    found
+}
+
+/// The first names of a path's rest: one, or those of a group in braces.
+fn heads(tokens: &[(usize, String)], start: usize) -> Vec<(usize, String)> {
+    let Some(first) = tokens.get(start) else { return Vec::new() };
+    if first.1 != "{" {
+        return vec![first.clone()];
+    }
+    let mut found = Vec::new();
+    let mut open = 0_usize;
+    for (at, token) in tokens.iter().enumerate().skip(start) {
+        match token.1.as_str() {
+            "{" => open += 1,
+            "}" => open -= 1,
+            _ if open == 1 && ["{", ","].contains(&tokens[at - 1].1.as_str()) => {
+                found.push(token.clone());
+            }
+            _ => {}
+        }
+        if open == 0 {
+            break;
+        }
+    }
+    found
+}
+
+/// Names, `::` and single signs, with their lines; comments, strings and lifetimes left out.
+fn tokens(text: &str) -> Vec<(usize, String)> {
+    let letters: Vec<char> = text.chars().collect();
+    let letter = |at: usize| letters.get(at).copied().unwrap_or('\0');
+    let is_word = |letter: char| letter.is_alphanumeric() || letter == '_';
+    let mut found = Vec::new();
+    let (mut at, mut line) = (0, 1);
+    while at < letters.len() {
+        let start = at;
+        if letter(at) == '/' && letter(at + 1) == '/' {
+            while at < letters.len() && letter(at) != '\n' {
+                at += 1;
+            }
+        } else if letter(at) == '/' && letter(at + 1) == '*' {
+            at = after_comment(&letters, at);
+        } else if letter(at) == '"' {
+            at = after_string(&letters, at);
+        } else if letter(at) == 'r' && raw_hashes(&letters, at).is_some() {
+            at = after_raw_string(&letters, at);
+        } else if letter(at) == '\'' {
+            at = after_quote(&letters, at);
+        } else if is_word(letter(at)) {
+            while is_word(letter(at)) {
+                // The `b` of b"..." and the `br` of br"..." end before what they announce.
+                at += 1;
+                if letter(at) == 'r' && raw_hashes(&letters, at).is_some() {
+                    break;
+                }
+            }
+            found.push((line, letters[start..at].iter().collect()));
+        } else if letter(at) == ':' && letter(at + 1) == ':' {
+            found.push((line, "::".to_owned()));
+            at += 2;
+        } else {
+            if !letter(at).is_whitespace() {
+                found.push((line, letter(at).to_string()));
+            }
+            at += 1;
+        }
+        line += letters[start..at.min(letters.len())].iter().filter(|l| **l == '\n').count();
+    }
+    found
+}
+
+fn after_comment(letters: &[char], mut at: usize) -> usize {
+    let mut open = 0_usize;
+    while at < letters.len() {
+        match letters[at..].get(..2) {
+            Some(['/', '*']) => open += 1,
+            Some(['*', '/']) => open -= 1,
+            _ => {
+                at += 1;
+                continue;
+            }
+        }
+        at += 2;
+        if open == 0 {
+            break;
+        }
+    }
+    at
+}
+
+fn after_string(letters: &[char], start: usize) -> usize {
+    let mut at = start + 1;
+    while at < letters.len() && letters[at] != '"' {
+        at += if letters[at] == '\\' { 2 } else { 1 };
+    }
+    at + 1
+}
+
+/// The number of `#` of the raw string that begins here.
+fn raw_hashes(letters: &[char], at: usize) -> Option<usize> {
+    let hashes = letters[at + 1..].iter().take_while(|letter| **letter == '#').count();
+    (letters.get(at + 1 + hashes) == Some(&'"')).then_some(hashes)
+}
+
+fn after_raw_string(letters: &[char], start: usize) -> usize {
+    let hashes = raw_hashes(letters, start).unwrap();
+    let mut at = start + hashes + 2;
+    while at < letters.len() {
+        let closes = letters[at] == '"'
+            && letters[at + 1..].iter().take_while(|letter| **letter == '#').count() >= hashes;
+        at += 1;
+        if closes {
+            return at + hashes;
+        }
+    }
+    at
+}
+
+/// A character literal is skipped whole, of a lifetime only the quote.
+fn after_quote(letters: &[char], at: usize) -> usize {
+    match letters[at + 1..] {
+        ['\\', _, ..] => {
+            // The escaped sign may be a quote itself.
+            let rest = letters[at + 3..].iter().take_while(|letter| **letter != '\'').count();
+            at + 3 + rest + 1
+        }
+        [_, '\'', ..] => at + 3,
+        _ => at + 1,
+    }
+}
