@@ -15,11 +15,16 @@
 //! | 7 wiring | `satellite` | the only place that spawns tasks and reads arguments |
 
 pub mod blob;
+pub mod catalog;
 pub mod clock;
+pub mod fetch;
 pub mod flash;
 pub mod kind;
 pub mod link;
 pub mod metrics;
 pub mod net;
 pub mod oci;
+pub mod pull;
+pub mod registry;
+pub mod serve;
 pub mod units;

@@ -1,0 +1,106 @@
+//! Why an image could not be made present.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::kind::Kind;
+use crate::oci::ManifestError;
+use crate::{blob, fetch, registry};
+
+/// Why something could not be made present.
+#[derive(Debug)]
+pub struct Error {
+    what: String,
+    cause: Cause,
+}
+
+#[derive(Debug)]
+enum Cause {
+    Registry(registry::Error),
+    Fetch(fetch::Error),
+    Store(blob::Error),
+    Manifest(ManifestError),
+    Other(Kind, String),
+}
+
+impl Error {
+    /// An error of this layer's own: `what` was being done, and `problem` is wrong with it.
+    pub(super) fn new(kind: Kind, what: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self { what: what.into(), cause: Cause::Other(kind, problem.into()) }
+    }
+
+    /// What to do about it.
+    pub fn kind(&self) -> Kind {
+        match &self.cause {
+            Cause::Registry(error) => error.kind(),
+            Cause::Fetch(error) => error.kind(),
+            Cause::Store(error) => error.kind(),
+            Cause::Manifest(_) => Kind::Invalid,
+            Cause::Other(kind, _) => *kind,
+        }
+    }
+
+    /// How long the registry asked to be left alone.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match &self.cause {
+            Cause::Registry(error) => error.retry_after(),
+            _ => None,
+        }
+    }
+
+    /// Says what was being done when the error came up.
+    pub(super) fn about(self, what: impl Into<String>) -> Self {
+        Self { what: what.into(), ..self }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.what.is_empty() {
+            write!(f, "{}: ", self.what)?;
+        }
+        match &self.cause {
+            Cause::Registry(error) => error.fmt(f),
+            Cause::Fetch(error) => error.fmt(f),
+            Cause::Store(error) => error.fmt(f),
+            Cause::Manifest(error) => error.fmt(f),
+            Cause::Other(_, problem) => f.write_str(problem),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.cause {
+            Cause::Registry(error) => Some(error),
+            Cause::Fetch(error) => Some(error),
+            Cause::Store(error) => Some(error),
+            Cause::Manifest(error) => Some(error),
+            Cause::Other(..) => None,
+        }
+    }
+}
+
+impl From<registry::Error> for Error {
+    fn from(error: registry::Error) -> Self {
+        Self { what: String::new(), cause: Cause::Registry(error) }
+    }
+}
+
+impl From<fetch::Error> for Error {
+    fn from(error: fetch::Error) -> Self {
+        Self { what: String::new(), cause: Cause::Fetch(error) }
+    }
+}
+
+impl From<blob::Error> for Error {
+    fn from(error: blob::Error) -> Self {
+        Self { what: String::new(), cause: Cause::Store(error) }
+    }
+}
+
+impl From<ManifestError> for Error {
+    fn from(error: ManifestError) -> Self {
+        Self { what: String::new(), cause: Cause::Manifest(error) }
+    }
+}

@@ -1,0 +1,324 @@
+//! The read API: the pull part of the OCI distribution-spec, version 1.1.
+//!
+//! What is on flash is served, and nothing else is asked: the link may be down. Every write is
+//! refused with 405. A held digest is served under any repository name that is known, because
+//! access is decided by who reaches the port and not by name.
+//!
+//! Three ways of naming lead to a repository: `?ns=docker.io` (containerd), a first path segment
+//! that is an upstream's registry (podman, CRI-O), and a bare path, which means the first upstream
+//! in the configuration that has it.
+
+mod route;
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use serde_json::json;
+
+use crate::blob::{Entry, Reader, Store, TagKey};
+use crate::catalog::Catalog;
+use crate::net::http::{
+    FileSpan, Handler, Headers, Method, ResponseBody, ServerRequest, ServerResponse, Source,
+};
+use crate::oci::{Digest, MANIFEST_BYTES_MAX, media_type};
+use route::{Range, Route, Target, range};
+
+/// The read API over one store.
+pub struct Api {
+    store: Store,
+    catalog: Catalog,
+    /// The upstreams' registries, in the configuration's order.
+    registries: Vec<String>,
+    /// Manifests served of late, newest last, at most [`CACHED_MAX`].
+    cached: RefCell<Vec<(Digest, Rc<[u8]>)>>,
+}
+
+/// A repository as the store names it.
+struct Repository<'a> {
+    registry: String,
+    name: &'a str,
+}
+
+impl Api {
+    /// Serves what `store` holds.
+    pub fn new(store: Store, catalog: Catalog, registries: Vec<String>) -> Self {
+        Self { store, catalog, registries, cached: RefCell::default() }
+    }
+
+    fn answer(&self, request: &ServerRequest) -> ServerResponse {
+        if !matches!(request.method, Method::Get | Method::Head) {
+            let what = "this registry is read-only: push to the one it replicates";
+            let mut response = problem(405, "UNSUPPORTED", what);
+            response.headers.append("allow", "GET, HEAD");
+            return response;
+        }
+        let route = match Route::parse(&request.path) {
+            Ok(route) => route,
+            Err(refusal) => return problem(refusal.status, refusal.code, &refusal.message),
+        };
+        let Some(target) = route.target else {
+            return reply(200, JSON, b"{}".as_slice().into());
+        };
+        let namespace = query(request, "ns");
+        let Some(repository) = self.repository(&route.name, namespace) else {
+            let what = format!("repository {:?} is not held here", route.name);
+            return problem(404, "NAME_UNKNOWN", &what);
+        };
+        let mut response = match target {
+            Target::Manifest(reference) => self.manifest(request, &repository, &reference),
+            Target::Blob(digest) => self.blob(request, &digest),
+            Target::Tags => self.tags(request, &repository, &route.name),
+            Target::Referrers(digest) => self.referrers(request, &digest),
+        };
+        if let Some(namespace) = namespace {
+            response.headers.append("oci-namespace", namespace);
+        }
+        response
+    }
+
+    /// The first repository that is held, of those that a name may mean.
+    fn repository<'a>(&self, name: &'a str, namespace: Option<&str>) -> Option<Repository<'a>> {
+        let has = |registry: &str, name: &'a str| {
+            let held = self.catalog.has_repository(registry, name);
+            held.then(|| Repository { registry: registry.to_owned(), name })
+        };
+        if let Some(namespace) = namespace {
+            let registry = match namespace {
+                "registry-1.docker.io" | "index.docker.io" => "docker.io",
+                other => other,
+            };
+            return has(registry, name);
+        }
+        let prefixed = name
+            .split_once('/')
+            .filter(|(first, _)| self.registries.iter().any(|registry| registry == first));
+        prefixed
+            .and_then(|(registry, rest)| has(registry, rest))
+            .or_else(|| self.registries.iter().find_map(|registry| has(registry, name)))
+    }
+
+    fn manifest(
+        &self,
+        request: &ServerRequest,
+        repository: &Repository<'_>,
+        reference: &str,
+    ) -> ServerResponse {
+        let (digest, by_tag) = match reference.parse::<Digest>() {
+            Ok(digest) => (Some(digest), false),
+            Err(_) => {
+                let key = TagKey {
+                    registry: repository.registry.clone(),
+                    repository: repository.name.to_owned(),
+                    tag: reference.to_owned(),
+                };
+                (self.store.tag(&key), true)
+            }
+        };
+        let entry = digest.and_then(|digest| self.store.entry(&digest));
+        let held = entry.as_ref().and_then(|entry| entry.media_type.clone().zip(digest));
+        let Some((media_type, digest)) = held else {
+            let what = format!("{}:{reference} is not held here", repository.name);
+            return problem(404, "MANIFEST_UNKNOWN", &what);
+        };
+        if by_tag && !accepts(&request.headers, &media_type) {
+            let what = format!("held as {media_type}, which Accept does not name");
+            return problem(404, "MANIFEST_UNKNOWN", &what);
+        }
+        match self.manifest_bytes(&digest) {
+            Ok(bytes) => {
+                let mut response = reply(200, &media_type, bytes);
+                content(&mut response.headers, &digest);
+                response
+            }
+            Err(error) => {
+                log::error!("reading manifest {digest}: {error}");
+                problem(500, "UNKNOWN", "the manifest cannot be read from flash")
+            }
+        }
+    }
+
+    fn manifest_bytes(&self, digest: &Digest) -> Result<Rc<[u8]>, crate::blob::Error> {
+        let mut cached = self.cached.borrow_mut();
+        if let Some((_, bytes)) = cached.iter().find(|(held, _)| held == digest) {
+            return Ok(Rc::clone(bytes));
+        }
+        let bytes: Rc<[u8]> = self.store.read_all(digest, MANIFEST_BYTES_MAX)?.into();
+        if bytes.len() <= CACHED_BYTES_MAX {
+            if cached.len() >= CACHED_MAX {
+                cached.remove(0);
+            }
+            cached.push((*digest, Rc::clone(&bytes)));
+        }
+        Ok(bytes)
+    }
+
+    fn blob(&self, request: &ServerRequest, digest: &Digest) -> ServerResponse {
+        let entry = self.store.entry(digest);
+        let reader = entry.as_ref().and_then(|entry| self.store.reader(&entry.digest).ok());
+        let Some((Entry { size, .. }, reader)) = entry.zip(reader) else {
+            return problem(404, "BLOB_UNKNOWN", &format!("{digest} is not held here"));
+        };
+        let etag = format!("\"{digest}\"");
+        let applies = request.headers.get("if-range").is_none_or(|value| value == etag);
+        let wanted = request.headers.get("range").filter(|_| applies);
+        let (status, first, length) = match wanted.map_or(Range::Whole, |text| range(text, size)) {
+            Range::Whole => (200, 0, size),
+            Range::Part { first, length } => (206, first, length),
+            Range::Outside => {
+                let mut response = problem(416, "RANGE_INVALID", "the range is not in the blob");
+                response.headers.append("content-range", format!("bytes */{size}"));
+                return response;
+            }
+        };
+        let mut headers = Headers::new();
+        headers.append("content-type", "application/octet-stream");
+        headers.append("accept-ranges", "bytes");
+        content(&mut headers, digest);
+        if status == 206 {
+            let last = first + length - 1;
+            headers.append("content-range", format!("bytes {first}-{last}/{size}"));
+        }
+        ServerResponse { status, headers, body: body(reader, first, length) }
+    }
+
+    fn tags(
+        &self,
+        request: &ServerRequest,
+        repository: &Repository<'_>,
+        name: &str,
+    ) -> ServerResponse {
+        let mut tags = self.catalog.tags(&repository.registry, repository.name);
+        if let Some(last) = query(request, "last") {
+            tags.retain(|tag| tag.as_str() > last);
+        }
+        let mut more = None;
+        if let Some(text) = query(request, "n") {
+            let Ok(n) = text.parse::<usize>() else {
+                let what = format!("n={text:?}, expected a number");
+                return problem(400, "PAGINATION_NUMBER_INVALID", &what);
+            };
+            let is_cut = n < tags.len();
+            tags.truncate(n);
+            more = tags.last().filter(|_| is_cut).map(|last| (n, last.clone()));
+        }
+        let mut response = document(200, JSON, &json!({ "name": name, "tags": tags }));
+        if let Some((n, last)) = more {
+            let mut link = url::form_urlencoded::Serializer::new(String::new());
+            link.append_pair("n", &n.to_string()).append_pair("last", &last);
+            if let Some(namespace) = query(request, "ns") {
+                link.append_pair("ns", namespace);
+            }
+            let link = format!("</v2/{name}/tags/list?{}>; rel=\"next\"", link.finish());
+            response.headers.append("link", link);
+        }
+        response
+    }
+
+    fn referrers(&self, request: &ServerRequest, digest: &Digest) -> ServerResponse {
+        let mut manifests = self.catalog.referrers(digest);
+        let wanted = query(request, "artifactType");
+        if let Some(wanted) = wanted {
+            manifests.retain(|manifest| manifest.artifact_type.as_deref() == Some(wanted));
+        }
+        let index = json!({
+            "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": manifests,
+        });
+        let mut response = document(200, media_type::OCI_INDEX, &index);
+        if wanted.is_some() {
+            response.headers.append("oci-filters-applied", "artifactType");
+        }
+        response
+    }
+}
+
+impl Handler for Api {
+    async fn handle(&self, request: ServerRequest) -> ServerResponse {
+        self.answer(&request)
+    }
+}
+
+/// A blob's bytes: from its files where it has some, else read piece by piece.
+fn body(reader: Reader, first: u64, length: u64) -> ResponseBody {
+    match reader.spans(first, length) {
+        Some(spans) => {
+            let spans = spans.into_iter();
+            let spans = spans.map(|span| FileSpan {
+                file: span.file,
+                offset: span.offset,
+                len: span.bytes,
+            });
+            ResponseBody::Files { spans: spans.collect(), lease: reader.lease() }
+        }
+        None => {
+            let source = Box::new(Bytes { reader, at: first });
+            ResponseBody::Stream { len: length, source }
+        }
+    }
+}
+
+/// A blob on a device without files.
+struct Bytes {
+    reader: Reader,
+    at: u64,
+}
+
+impl Source for Bytes {
+    fn read<'a>(
+        &'a mut self,
+        buffer: &'a mut [u8],
+    ) -> Pin<Box<dyn Future<Output = io::Result<usize>> + 'a>> {
+        let outcome = self.reader.read_at(self.at, buffer).map_err(io::Error::other);
+        self.at += outcome.as_ref().map_or(0, |length| *length as u64);
+        Box::pin(std::future::ready(outcome))
+    }
+}
+
+/// Whether any Accept line lets `media_type` through; no Accept lets everything.
+fn accepts(headers: &Headers, media_type: &str) -> bool {
+    let mut lines = headers.all("accept").peekable();
+    if lines.peek().is_none() {
+        return true;
+    }
+    let mut ranges = lines.flat_map(|line| line.split(','));
+    ranges.any(|range| {
+        let range = range.split(';').next().unwrap_or_default().trim();
+        range == "*/*" || range == "application/*" || range.eq_ignore_ascii_case(media_type)
+    })
+}
+
+fn query<'a>(request: &'a ServerRequest, name: &str) -> Option<&'a str> {
+    let pair = request.query.iter().find(|(key, _)| key == name);
+    pair.map(|(_, value)| value.as_str())
+}
+
+fn content(headers: &mut Headers, digest: &Digest) {
+    let text = digest.to_string();
+    headers.append("etag", format!("\"{text}\""));
+    headers.append("docker-content-digest", text);
+}
+
+fn problem(status: u16, code: &str, message: &str) -> ServerResponse {
+    document(status, JSON, &json!({ "errors": [{ "code": code, "message": message }] }))
+}
+
+fn document(status: u16, content_type: &str, value: &serde_json::Value) -> ServerResponse {
+    reply(status, content_type, value.to_string().into_bytes().into())
+}
+
+fn reply(status: u16, content_type: &str, bytes: Rc<[u8]>) -> ServerResponse {
+    let mut headers = Headers::new();
+    headers.append("content-type", content_type);
+    headers.append("docker-distribution-api-version", "registry/2.0");
+    ServerResponse { status, headers, body: ResponseBody::Bytes(bytes) }
+}
+
+const JSON: &str = "application/json";
+/// Manifests kept in memory, and the longest that is.
+const CACHED_MAX: usize = 16;
+const CACHED_BYTES_MAX: usize = 16 << 10;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,200 @@
+//! Paths and ranges of the read API: distribution-spec "Endpoints", RFC 9110 section 14.
+
+use percent::decode;
+
+use crate::oci::{Digest, valid_repository};
+
+/// What a path asks for.
+#[derive(Debug, PartialEq)]
+pub struct Route {
+    /// The repository as it stands in the path.
+    pub name: String,
+    /// What of it; none for `/v2/` itself.
+    pub target: Option<Target>,
+}
+
+/// The four things a repository has.
+#[derive(Debug, PartialEq)]
+pub enum Target {
+    /// A manifest by tag or digest.
+    Manifest(String),
+    /// A blob.
+    Blob(Digest),
+    /// The list of tags.
+    Tags,
+    /// What refers to a manifest.
+    Referrers(Digest),
+}
+
+/// Why a path is none of these.
+#[derive(Debug, PartialEq)]
+pub struct Refusal {
+    /// The HTTP status.
+    pub status: u16,
+    /// The distribution-spec's code.
+    pub code: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+impl Route {
+    /// Reads a path as it was sent.
+    pub fn parse(path: &str) -> Result<Self, Refusal> {
+        let unknown = || refuse(404, "NAME_UNKNOWN", format!("{path:?}: expected /v2/..."));
+        let path = decode(path).ok_or_else(unknown)?;
+        let rest = path.strip_prefix("/v2").ok_or_else(unknown)?;
+        if rest.is_empty() || rest == "/" {
+            return Ok(Self { name: String::new(), target: None });
+        }
+        let rest = rest.strip_prefix('/').ok_or_else(unknown)?;
+        if let Some(name) = rest.strip_suffix("/tags/list") {
+            return Self::of(name, Target::Tags);
+        }
+        // The last two segments: names may contain any of these words themselves.
+        let (head, last) = rest.rsplit_once('/').ok_or_else(unknown)?;
+        let (name, word) = head.rsplit_once('/').ok_or_else(unknown)?;
+        match word {
+            "manifests" => Self::of(name, Target::Manifest(reference(last)?)),
+            "blobs" => Self::of(name, Target::Blob(digest(last)?)),
+            "referrers" => Self::of(name, Target::Referrers(digest(last)?)),
+            _ => Err(unknown()),
+        }
+    }
+
+    fn of(name: &str, target: Target) -> Result<Self, Refusal> {
+        if !valid_repository(name) {
+            let what = format!("{name:?} is no repository name");
+            return Err(refuse(400, "NAME_INVALID", what));
+        }
+        Ok(Self { name: name.to_owned(), target: Some(target) })
+    }
+}
+
+fn reference(text: &str) -> Result<String, Refusal> {
+    if text.contains(':') {
+        digest(text)?;
+    }
+    Ok(text.to_owned())
+}
+
+fn digest(text: &str) -> Result<Digest, Refusal> {
+    text.parse().map_err(|error| refuse(400, "DIGEST_INVALID", format!("{error}")))
+}
+
+fn refuse(status: u16, code: &'static str, message: String) -> Refusal {
+    Refusal { status, code, message }
+}
+
+/// What a Range header asks of a blob.
+#[derive(Debug, PartialEq)]
+pub enum Range {
+    /// All of it, or something this server does not do: then RFC 9110 has it ignored.
+    Whole,
+    /// `length` bytes from `first`, at least one.
+    Part {
+        /// The first byte.
+        first: u64,
+        /// How many.
+        length: u64,
+    },
+    /// Nothing that the blob has.
+    Outside,
+}
+
+/// Reads a Range header for a blob of `size` bytes.
+pub fn range(text: &str, size: u64) -> Range {
+    let Some(spec) = text.trim().strip_prefix("bytes=") else { return Range::Whole };
+    // Several ranges: a whole answer is what every client understands.
+    let Some((first, last)) = spec.split_once('-').filter(|_| !spec.contains(',')) else {
+        return Range::Whole;
+    };
+    let part = |first: u64, end: u64| Range::Part { first, length: end - first };
+    match (first.trim().parse::<u64>(), last.trim().parse::<u64>()) {
+        (Ok(first), _) if first >= size => Range::Outside,
+        (Ok(first), Ok(last)) if last < first => Range::Outside,
+        (Ok(first), Ok(last)) => part(first, last.saturating_add(1).min(size)),
+        (Ok(first), Err(_)) if last.trim().is_empty() => part(first, size),
+        (Err(_), Ok(last)) if first.trim().is_empty() => match last {
+            0 => Range::Outside,
+            last if size > 0 => part(size.saturating_sub(last), size),
+            _ => Range::Outside,
+        },
+        _ => Range::Whole,
+    }
+}
+
+mod percent {
+    /// Undoes percent-encoding; none where it is broken.
+    pub fn decode(path: &str) -> Option<String> {
+        let mut bytes = Vec::with_capacity(path.len());
+        let mut rest = path.as_bytes();
+        while let [first, after @ ..] = rest {
+            rest = after;
+            if *first != b'%' {
+                bytes.push(*first);
+                continue;
+            }
+            let (digits, after) = rest.split_at_checked(2)?;
+            let digits = std::str::from_utf8(digits).ok()?;
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = after;
+        }
+        String::from_utf8(bytes).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths() {
+        let digest = Digest::sha256(b"x");
+        let route = |path: &str| Route::parse(path).map(|route| (route.name, route.target));
+        assert_eq!(route("/v2/"), Ok((String::new(), None)));
+        assert_eq!(route("/v2"), Ok((String::new(), None)));
+        let manifest = Some(Target::Manifest("v1".to_owned()));
+        assert_eq!(route("/v2/a/b/manifests/v1"), Ok(("a/b".to_owned(), manifest)));
+        let encoded = digest.to_string().replace(':', "%3A");
+        let blob = Some(Target::Blob(digest));
+        assert_eq!(route(&format!("/v2/a/blobs/{encoded}")), Ok(("a".to_owned(), blob)));
+        let odd = route("/v2/manifests/blobs/tags/list");
+        assert_eq!(odd, Ok(("manifests/blobs".to_owned(), Some(Target::Tags))));
+        for (path, status) in [
+            ("/v3/", 404),
+            ("/v2x", 404),
+            ("/v2/a", 404),
+            ("/v2/a/blobs/md5:0", 400),
+            ("/v2/A/manifests/x", 400),
+            ("/v2/../manifests/x", 400),
+            ("/v2/a/manifests/%zz", 404),
+            ("/v2/a/manifests/sha256:0", 400),
+            ("/v2/a/referrers/v1", 400),
+        ] {
+            assert_eq!(route(path).unwrap_err().status, status, "{path}");
+        }
+    }
+
+    #[test]
+    fn ranges() {
+        let part = |first, length| Range::Part { first, length };
+        for (text, expected) in [
+            ("bytes=0-3", part(0, 4)),
+            ("bytes=5-", part(5, 5)),
+            ("bytes=-3", part(7, 3)),
+            ("bytes=-30", part(0, 10)),
+            ("bytes=8-99", part(8, 2)),
+            ("bytes=10-", Range::Outside),
+            ("bytes=5-2", Range::Outside),
+            ("bytes=-0", Range::Outside),
+            ("bytes=0-1,4-5", Range::Whole),
+            ("items=0-1", Range::Whole),
+            ("bytes=x-", Range::Whole),
+            ("bytes=0-18446744073709551615", part(0, 10)),
+        ] {
+            assert_eq!(range(text, 10), expected, "{text}");
+        }
+        assert_eq!(range("bytes=0-", 0), Range::Outside);
+        assert_eq!(range("bytes=-1", 0), Range::Outside);
+    }
+}
