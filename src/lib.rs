@@ -17,6 +17,7 @@
 pub mod blob;
 pub mod catalog;
 pub mod clock;
+pub mod config;
 pub mod fetch;
 pub mod flash;
 pub mod kind;
@@ -25,6 +26,9 @@ pub mod metrics;
 pub mod net;
 pub mod oci;
 pub mod pull;
+pub mod reconcile;
 pub mod registry;
+pub mod satellite;
 pub mod serve;
+pub mod status;
 pub mod units;

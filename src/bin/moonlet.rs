@@ -1,2 +1,5 @@
-//! m
-fn main() {}
+//! The program `moonlet`.
+
+fn main() -> std::process::ExitCode {
+    moonlet::satellite::main()
+}

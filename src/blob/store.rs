@@ -90,9 +90,9 @@ pub struct Stat {
     /// Bytes in use or reserved.
     pub used_bytes: u64,
     /// Blobs held.
-    pub blobs: usize,
+    pub blobs: u64,
     /// Downloads under way or suspended.
-    pub partials: usize,
+    pub partials: u64,
     /// Segments with nothing in them.
     pub free_segments: usize,
     /// Bytes programmed on the device.
@@ -192,8 +192,8 @@ impl Store {
         Stat {
             size_max_bytes: state.space.capacity_bytes(),
             used_bytes: state.space.used_bytes(),
-            blobs: state.index.blobs.len(),
-            partials: state.index.partials.len(),
+            blobs: state.index.blobs.len() as u64,
+            partials: state.index.partials.len() as u64,
             free_segments: state.space.free_segments(),
             programmed_bytes: self.0.metrics.flash_programmed_bytes.value(),
             image_bytes: self.0.metrics.flash_image_bytes.value(),
@@ -563,7 +563,7 @@ impl Store {
         let metrics = &self.0.metrics;
         metrics.store_size_max_bytes.set(stat.size_max_bytes);
         metrics.store_used_bytes.set(stat.used_bytes);
-        metrics.store_blobs.set(stat.blobs as u64);
+        metrics.store_blobs.set(stat.blobs);
     }
 }
 

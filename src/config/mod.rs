@@ -1,0 +1,215 @@
+//! The configuration file: parsed, then resolved into an immutable [`Config`].
+//!
+//! Every problem is reported, not only the first, each with file, line, key, value and what was
+//! expected. A key that this program does not know is refused, with the nearest one it knows: on a
+//! device that nobody can reach, a misspelt limit must not mean no limit. Keys that are planned
+//! and not enforced yet are refused for the same reason.
+
+mod read;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use url::Url;
+
+use crate::oci::{Platform, Reference};
+use crate::units::{ByteCount, ByteRate, format_duration};
+
+/// Everything the operator decided; defaults filled in.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What this satellite calls itself.
+    pub name: String,
+    /// The read API.
+    pub serve: Serve,
+    /// Status, metrics and health.
+    pub admin: Admin,
+    /// Where blobs are kept.
+    pub store: Store,
+    /// When registries are asked.
+    pub sync: Sync,
+    /// What the link allows.
+    pub link: Link,
+    /// Registries that images come from; those that images imply included.
+    pub upstreams: Vec<Upstream>,
+    /// What to hold.
+    pub images: Vec<Image>,
+}
+
+/// `[serve]`
+#[derive(Clone, Debug)]
+pub struct Serve {
+    /// Where the read API listens.
+    pub listen: Vec<SocketAddr>,
+    /// Connections open at once.
+    pub connections_max: u32,
+    /// With TLS, if a certificate was given.
+    pub tls: Option<ServerTls>,
+}
+
+/// `tls_cert`, `tls_key` and `client_ca` of `[serve]`.
+#[derive(Clone, Debug)]
+pub struct ServerTls {
+    /// PEM certificate chain.
+    pub cert: PathBuf,
+    /// PEM private key.
+    pub key: PathBuf,
+    /// Clients must show a certificate of this authority.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Where it listens; nowhere when not given.
+    pub listen: Option<SocketAddr>,
+}
+
+/// `[store]`
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// On what.
+    pub location: Location,
+    /// Never more bytes than this.
+    pub size_max: ByteCount,
+}
+
+/// What the log lies on.
+#[derive(Clone, Debug)]
+pub enum Location {
+    /// Files in a directory.
+    Directory(PathBuf),
+}
+
+/// `[sync]`
+#[derive(Clone, Debug)]
+pub struct Sync {
+    /// Time between two looks at the registries.
+    pub poll_interval: Duration,
+}
+
+/// `[link]`
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// Bytes per second on the wire.
+    pub rate_max: Option<ByteRate>,
+}
+
+/// One `[[upstream]]`
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// The registry's name in references.
+    pub registry: String,
+    /// Where it answers.
+    pub url: Url,
+    /// For authentication.
+    pub username: Option<String>,
+    /// From `password_file`.
+    pub password: Option<Secret>,
+    /// An extra certificate authority, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// A client certificate, PEM.
+    pub client_cert: Option<PathBuf>,
+    /// Its key, PEM.
+    pub client_key: Option<PathBuf>,
+}
+
+/// One `[[image]]`
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// Which.
+    pub reference: Reference,
+    /// For which platforms.
+    pub platforms: Vec<Platform>,
+}
+
+/// Text that is never shown.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(MASK)
+    }
+}
+
+/// All that is wrong with a configuration, one problem a line.
+#[derive(Debug)]
+pub struct Errors(Vec<String>);
+
+impl fmt::Display for Errors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for Errors {}
+
+/// Reads and resolves a configuration file.
+///
+/// # Errors
+/// Every problem that was found.
+pub fn load(path: &Path) -> Result<Config, Errors> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Errors(vec![format!("{}: {error}; expected a configuration in TOML", path.display())])
+    })?;
+    read::parse(&path.display().to_string(), &text).map_err(Errors)
+}
+
+impl fmt::Display for Config {
+    /// As TOML, with secrets masked.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, serve, admin, store, sync, link, upstreams, images } = self;
+        writeln!(f, "name = {name:?}\n\n[serve]")?;
+        let listen: Vec<String> = serve.listen.iter().map(|a| format!("\"{a}\"")).collect();
+        writeln!(f, "listen = [{}]", listen.join(", "))?;
+        writeln!(f, "connections_max = {}", serve.connections_max)?;
+        if let Some(tls) = &serve.tls {
+            writeln!(f, "tls_cert = {:?}\ntls_key = {:?}", tls.cert, tls.key)?;
+            optional(f, "client_ca", tls.client_ca.as_ref())?;
+        }
+        if let Some(listen) = admin.listen {
+            writeln!(f, "\n[admin]\nlisten = \"{listen}\"")?;
+        }
+        let Location::Directory(path) = &store.location;
+        writeln!(f, "\n[store]\npath = {path:?}\nsize_max = \"{}\"", store.size_max)?;
+        let interval = format_duration(sync.poll_interval);
+        writeln!(f, "\n[sync]\npoll_interval = \"{interval}\"")?;
+        if let Some(rate) = link.rate_max {
+            writeln!(f, "\n[link]\nrate_max = \"{rate}\"")?;
+        }
+        for upstream in upstreams {
+            writeln!(f, "\n[[upstream]]\nregistry = {:?}", upstream.registry)?;
+            writeln!(f, "url = \"{}\"", upstream.url)?;
+            optional(f, "username", upstream.username.as_ref())?;
+            optional(f, "password", upstream.password.as_ref().map(|_| MASK))?;
+            optional(f, "ca_file", upstream.ca_file.as_ref())?;
+            optional(f, "client_cert", upstream.client_cert.as_ref())?;
+            optional(f, "client_key", upstream.client_key.as_ref())?;
+        }
+        for image in images {
+            let platforms: Vec<_> = image.platforms.iter().map(|p| format!("\"{p}\"")).collect();
+            writeln!(f, "\n[[image]]\nreference = \"{}\"", image.reference)?;
+            writeln!(f, "platforms = [{}]", platforms.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+fn optional(f: &mut fmt::Formatter<'_>, key: &str, value: Option<impl fmt::Debug>) -> fmt::Result {
+    match value {
+        Some(value) => writeln!(f, "{key} = {value:?}"),
+        None => Ok(()),
+    }
+}
+
+const MASK: &str = "********";

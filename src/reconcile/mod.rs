@@ -1,0 +1,247 @@
+//! Brings what is held in line with what is desired.
+//!
+//! Observed state is the blob log itself, never a second file that could disagree with it. Each
+//! image stands alone: one that fails keeps what it had, is reported, and holds up no other. What
+//! an unreachable registry cannot tell is left as it is. Only after every image was looked at is
+//! anything collected.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use log::{error, info, warn};
+
+use crate::blob::{self, Store, TagKey};
+use crate::catalog::Catalog;
+use crate::clock::SharedClock;
+use crate::config::Image;
+use crate::kind::Kind;
+use crate::metrics::Metrics;
+use crate::oci::Digest;
+use crate::pull::board::{Board, State};
+use crate::pull::{self, Plan, Puller, SIGNATURE_TAG_SUFFIXES};
+use crate::units::ByteCount;
+
+/// What the reconciler works with.
+pub struct Reconciler {
+    /// The desired state.
+    pub images: Vec<Image>,
+    /// Where it is to be.
+    pub store: Store,
+    /// What is there.
+    pub catalog: Catalog,
+    /// Makes present what is not.
+    pub puller: Rc<Puller>,
+    /// Where progress is posted.
+    pub board: Board,
+    /// For the time of the last success.
+    pub clock: SharedClock,
+    /// For runs and failures.
+    pub metrics: Rc<Metrics>,
+}
+
+/// How one reconciliation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Images that are held whole and up to date.
+    pub held: usize,
+    /// Images that are not; each was logged with its reason.
+    pub failed: usize,
+}
+
+impl Outcome {
+    /// Whether everything that is desired is held.
+    pub fn is_converged(self) -> bool {
+        self.failed == 0
+    }
+}
+
+impl Reconciler {
+    /// Posts what is already on flash, before the registry is asked anything.
+    pub fn observe(&self) -> Result<(), blob::Error> {
+        self.catalog.refresh()?;
+        for image in &self.images {
+            let digest = self.store.tag(&pull::tag_key(&image.reference));
+            let bytes = match digest {
+                Some(digest) => self.held_bytes(digest)?,
+                None => 0,
+            };
+            self.board.update(&image.reference.to_string(), |notice| {
+                notice.digest = digest;
+                (notice.held_bytes, notice.total_bytes) = (bytes, bytes);
+            });
+        }
+        self.count();
+        Ok(())
+    }
+
+    /// One pass over all images, then a collection of what is not desired any more.
+    pub async fn run(&self) -> Outcome {
+        self.metrics.sync_runs.add(1);
+        let mut outcome = Outcome { held: 0, failed: 0 };
+        for image in &self.images {
+            let name = image.reference.to_string();
+            let problem = match self.image(image).await {
+                Ok(()) => None,
+                Err(error) => {
+                    let held = self.store.tag(&pull::tag_key(&image.reference)).is_some();
+                    let next = if held { "what is held stays served" } else { "not held yet" };
+                    error!("{error}; {next}; tried again at the next poll");
+                    Some(error.to_string())
+                }
+            };
+            match problem {
+                None => outcome.held += 1,
+                Some(_) => outcome.failed += 1,
+            }
+            self.board.update(&name, |notice| {
+                notice.state = if problem.is_none() { State::Held } else { State::Failed };
+                notice.error = problem;
+            });
+        }
+        let keep_partials = !outcome.is_converged();
+        if let Err(error) = self.collect(&BTreeSet::new(), keep_partials).await {
+            error!("collecting what is not desired any more: {error}");
+        }
+        if outcome.is_converged() {
+            self.metrics.sync_last_success_seconds.set(self.clock.unix_seconds());
+        } else {
+            self.metrics.sync_failures.add(1);
+        }
+        self.count();
+        outcome
+    }
+
+    /// Makes one image be what its registry says it is.
+    async fn image(&self, image: &Image) -> Result<(), pull::Error> {
+        let name = image.reference.to_string();
+        let key = pull::tag_key(&image.reference);
+        let current = self.puller.current(&image.reference).await?;
+        let held = self.store.tag(&key);
+        if current.is_some() && current == held && self.is_complete(image, held)? {
+            return Ok(());
+        }
+        self.board.update(&name, |notice| notice.state = State::Syncing);
+        let plan = self.puller.plan(&image.reference, current, &image.platforms).await?;
+        let total = plan.total_bytes();
+        let missing: u64 = self.puller.missing(&plan).iter().map(|blob| blob.size).sum();
+        let partial: u64 = self.partial_bytes(&plan);
+        self.board.update(&name, |notice| {
+            notice.total_bytes = total;
+            notice.held_bytes = total.saturating_sub(missing) + partial;
+            notice.error = None;
+        });
+        match self.puller.fetch(&plan).await {
+            Err(error) if error.kind() == Kind::Full => {
+                warn!("{error}; collecting what is not desired and trying once more");
+                self.collect(&plan.digests(), true).await?;
+                self.puller.fetch(&plan).await?;
+            }
+            other => other?,
+        }
+        self.catalog.refresh()?;
+        self.board.update(&name, |notice| {
+            notice.digest = Some(plan.root);
+            notice.held_bytes = total;
+        });
+        match held {
+            Some(old) if old != plan.root => {
+                info!("{name}: moved from {} to {}", old.short(), plan.root.short());
+            }
+            _ => info!("{name}: held at {}, {}", plan.root.short(), ByteCount(total)),
+        }
+        Ok(())
+    }
+
+    fn is_complete(&self, image: &Image, held: Option<Digest>) -> Result<bool, blob::Error> {
+        match held {
+            Some(digest) => self.catalog.complete(&digest, &image.platforms),
+            None => Ok(false),
+        }
+    }
+
+    fn partial_bytes(&self, plan: &Plan) -> u64 {
+        let wanted = plan.digests();
+        let partials = self.store.partials();
+        partials.iter().filter(|p| wanted.contains(&p.digest)).map(|p| p.frontier).sum()
+    }
+
+    fn held_bytes(&self, root: Digest) -> Result<u64, blob::Error> {
+        let digests = self.catalog.reachable(&[root])?;
+        let entries = digests.iter().filter_map(|digest| self.store.entry(digest));
+        Ok(entries.map(|entry| entry.size).sum())
+    }
+
+    /// Removes the tags that nobody desires, then every blob that no tag reaches, except `keep`.
+    /// Partial downloads are kept while an image still waits for them.
+    async fn collect(
+        &self,
+        keep: &BTreeSet<Digest>,
+        keep_partials: bool,
+    ) -> Result<(), blob::Error> {
+        let desired: BTreeSet<TagKey> =
+            self.images.iter().map(|image| pull::tag_key(&image.reference)).collect();
+        let tags = self.store.tags();
+        let roots: Vec<Digest> =
+            tags.iter().filter(|(key, _)| desired.contains(key)).map(|(_, root)| *root).collect();
+        let mut reachable = self.catalog.reachable(&roots)?;
+        let mut signatures = Vec::new();
+        for (key, root) in &tags {
+            if desired.contains(key) {
+                continue;
+            }
+            match signed_digest(&key.tag) {
+                Some(subject) if reachable.contains(&subject) => signatures.push(*root),
+                _ => {
+                    info!(
+                        "{}/{}:{} is not desired any more",
+                        key.registry, key.repository, key.tag
+                    );
+                    self.store.remove_tag(key).await?;
+                }
+            }
+        }
+        reachable.extend(self.catalog.reachable(&signatures)?);
+        let kept = |digest: &Digest| reachable.contains(digest) || keep.contains(digest);
+        let entries = self.store.entries().into_iter();
+        let mut dead: Vec<Digest> =
+            entries.map(|entry| entry.digest).filter(|digest| !kept(digest)).collect();
+        if !keep_partials {
+            let partials = self.store.partials().into_iter();
+            dead.extend(partials.map(|partial| partial.digest).filter(|digest| !kept(digest)));
+        }
+        if !dead.is_empty() {
+            self.store.delete(&dead).await?;
+            self.catalog.refresh()?;
+            info!("collected {} blobs that no desired image needs", dead.len());
+        }
+        Ok(())
+    }
+
+    /// Sets the gauges that follow from the store.
+    fn count(&self) {
+        let held = |image: &&Image| self.store.tag(&pull::tag_key(&image.reference)).is_some();
+        let held = self.images.iter().filter(held).count();
+        self.metrics.images_desired.set(self.images.len() as u64);
+        self.metrics.images_held.set(held as u64);
+    }
+}
+
+/// The digest that a cosign tag such as `sha256-<hex>.sig` speaks of.
+fn signed_digest(tag: &str) -> Option<Digest> {
+    let stem = SIGNATURE_TAG_SUFFIXES.iter().find_map(|suffix| tag.strip_suffix(suffix))?;
+    stem.replacen('-', ":", 1).parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cosign_tags_name_their_subject() {
+        let digest = Digest::sha256(b"x");
+        let stem = digest.to_string().replace(':', "-");
+        assert_eq!(signed_digest(&format!("{stem}.sig")), Some(digest));
+        assert_eq!(signed_digest(&stem), None);
+        assert_eq!(signed_digest("v1.sig"), None);
+    }
+}

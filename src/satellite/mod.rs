@@ -1,0 +1,86 @@
+//! Wiring: the only place that reads arguments, spawns tasks and prints.
+
+pub mod args;
+pub mod log;
+mod run;
+mod show;
+
+use std::fmt;
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use smol::{LocalExecutor, future};
+
+use crate::config::{self, Config};
+use args::{Args, Command};
+use run::Satellite;
+
+/// The program `moonlet`: 0 done, 1 not converged or something found wrong, 2 error.
+pub fn main() -> ExitCode {
+    let args = match Args::from_env() {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    log::install(args.log_level);
+    match act(&args) {
+        Ok(code) => code,
+        Err(failure) => {
+            show::complain(&failure.to_string());
+            ExitCode::from(EXIT_ERROR)
+        }
+    }
+}
+
+fn act(args: &Args) -> Result<ExitCode, Failure> {
+    let config = config::load(&args.config)?;
+    if let Command::Check = args.command {
+        return show::check(&config);
+    }
+    let executor = Rc::new(LocalExecutor::new());
+    let spawner = Rc::clone(&executor);
+    let command = &args.command;
+    future::block_on(executor.run(async move {
+        match command {
+            Command::Run => {
+                Satellite::open(config).await?.run(&spawner).await?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Sync => sync(config, &spawner).await,
+            Command::Check => Ok(ExitCode::SUCCESS),
+            Command::Status { json } => show::status(&config, *json).await,
+            Command::ImageLs { json } => show::images(config, *json).await,
+            Command::StoreStat { json } => show::store(config, *json).await,
+        }
+    }))
+}
+
+/// One reconciliation, with its progress on screen.
+async fn sync(config: Config, executor: &LocalExecutor<'static>) -> Result<ExitCode, Failure> {
+    let satellite = Rc::new(Satellite::open(config).await?);
+    let watched = Rc::clone(&satellite);
+    let drawing = executor.spawn(async move { show::progress(&watched).await });
+    let outcome = satellite.sync().await;
+    drawing.cancel().await;
+    show::progress_end();
+    let outcome = outcome?;
+    show::print(&format!("{} images held, {} not\n", outcome.held, outcome.failed))?;
+    Ok(if outcome.is_converged() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOT_CONVERGED) })
+}
+
+/// What ends the program, in one line for a person.
+pub struct Failure(String);
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+const EXIT_NOT_CONVERGED: u8 = 1;
+const EXIT_ERROR: u8 = 2;

@@ -1,0 +1,117 @@
+//! What the commands print.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde::Serialize;
+use smol::Timer;
+
+use super::Failure;
+use super::run::Satellite;
+use crate::clock::{SharedClock, SystemClock};
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::net::http::{Client, ClientLimits, ClientRequest, Headers, Method};
+use crate::net::tls;
+use crate::status::{Report, draw, draw_images, draw_store};
+
+/// Prints the effective configuration.
+pub fn check(config: &Config) -> Result<ExitCode, Failure> {
+    print(&config.to_string())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints everything there is to see.
+pub async fn status(config: &Config, json: bool) -> Result<ExitCode, Failure> {
+    let report = report(config).await?;
+    show(json, &report, || draw(&report))
+}
+
+/// Lists the images.
+pub async fn images(config: Config, json: bool) -> Result<ExitCode, Failure> {
+    let report = report(&config).await?;
+    show(json, &report.images, || draw_images(&report.images))
+}
+
+/// Prints the log in figures.
+pub async fn store(config: Config, json: bool) -> Result<ExitCode, Failure> {
+    let report = report(&config).await?;
+    show(json, &report.store, || draw_store(&report.store))
+}
+
+/// Draws the progress of a sync until it is cancelled: bars on a terminal, nothing in a pipe,
+/// where the log tells.
+pub async fn progress(satellite: &Satellite) {
+    if !std::io::stderr().is_terminal() {
+        return;
+    }
+    let mut lines = 0;
+    loop {
+        let text = draw_images(&satellite.admin().report().images);
+        let up = if lines > 0 { format!("\x1b[{lines}A") } else { String::new() };
+        lines = text.matches('\n').count();
+        let text = text.replace('\n', "\x1b[K\n");
+        // A terminal that went away stops nothing.
+        let _ = std::io::stderr().lock().write_all(format!("{up}{text}").as_bytes());
+        Timer::after(REDRAW).await;
+    }
+}
+
+/// After the last redraw.
+pub fn progress_end() {
+    let _ = std::io::stderr().lock().flush();
+}
+
+/// Prints to standard output; a reader that has gone is no failure.
+pub fn print(text: &str) -> Result<(), Failure> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// Says what went wrong.
+pub fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "moonlet: {text}");
+}
+
+fn show(
+    json: bool,
+    value: &impl Serialize,
+    drawn: impl Fn() -> String,
+) -> Result<ExitCode, Failure> {
+    let text = if json { serde_json::to_string_pretty(value)? + "\n" } else { drawn() };
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// From the satellite that runs, if one does; else from the log itself.
+async fn report(config: &Config) -> Result<Report, Failure> {
+    if let Some(address) = config.admin.listen
+        && let Some(report) = ask(&format!("http://{address}/status")).await
+    {
+        return Ok(report);
+    }
+    let satellite = Satellite::open(config.clone()).await?;
+    Ok(satellite.observe().await?.report())
+}
+
+async fn ask(url: &str) -> Option<Report> {
+    let clock: SharedClock = Rc::new(SystemClock::new());
+    let config = tls::client_config(&tls::ClientOptions::default(), clock).ok()?;
+    let client = Client::new(config, ClientLimits::default(), Rc::new(Metrics::default()));
+    let request = ClientRequest {
+        method: Method::Get,
+        url: url.parse().ok()?,
+        headers: Headers::new(),
+        body: Vec::new(),
+    };
+    let response = client.send(request).await.ok().filter(|response| response.status == 200)?;
+    let bytes = response.body.bytes(REPORT_BYTES_MAX).await.ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
+const REDRAW: Duration = Duration::from_millis(500);
+const REPORT_BYTES_MAX: u64 = 1 << 20;
