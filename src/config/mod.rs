@@ -15,7 +15,7 @@ use std::time::Duration;
 use url::Url;
 
 use crate::oci::{Platform, Reference};
-use crate::units::{ByteCount, ByteRate, format_duration};
+use crate::units::{ByteCount, ByteRate};
 
 /// Everything the operator decided; defaults filled in.
 #[derive(Clone, Debug)]
@@ -182,8 +182,8 @@ impl fmt::Display for Config {
         }
         let Location::Directory(path) = &store.location;
         writeln!(f, "\n[store]\npath = {path:?}\nsize_max = \"{}\"", store.size_max)?;
-        let interval = format_duration(sync.poll_interval);
-        writeln!(f, "\n[sync]\npoll_interval = \"{interval}\"")?;
+        let interval = sync.poll_interval.as_secs();
+        writeln!(f, "\n[sync]\npoll_interval = \"{interval}s\"")?;
         if let Some(rate) = link.rate_max {
             writeln!(f, "\n[link]\nrate_max = \"{rate}\"")?;
         }
