@@ -117,6 +117,21 @@ impl Index {
         blobs.chain(partials).chain(tags)
     }
 
+    /// The tags of one repository, in order.
+    pub fn repository<'a>(
+        &'a self,
+        registry: &'a str,
+        repository: &'a str,
+    ) -> impl Iterator<Item = &'a TagKey> {
+        let first = TagKey {
+            registry: registry.to_owned(),
+            repository: repository.to_owned(),
+            tag: String::new(),
+        };
+        let from = self.tags.range(first..).map(|(key, _)| key);
+        from.take_while(move |key| key.registry == registry && key.repository == repository)
+    }
+
     /// An upper bound of a checkpoint's bytes, with all downloads at their ends.
     pub fn snapshot_bytes(&self) -> u64 {
         let blobs: u64 = self.blobs.values().map(|blob| record_bytes(blob)).sum();

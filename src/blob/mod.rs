@@ -19,11 +19,14 @@ mod reader;
 mod recover;
 mod space;
 mod store;
+mod syncing;
+mod view;
 mod writer;
 
 pub use error::Error;
 pub use format::TagKey;
 pub use reader::{Reader, Span};
 pub use recover::MountReport;
-pub use store::{Entry, Partial, Stat, Store};
+pub use store::Store;
+pub use view::{Entry, Partial, Stat};
 pub use writer::{PROGRESS_BYTES, Writer};

@@ -68,7 +68,8 @@ pub struct Mounted {
     pub programmed_bytes: u64,
 }
 
-/// Mounts what `device` holds, or begins a log on it.
+/// Mounts what `device` holds, or begins a log on it. What can only be read is left as it is, and
+/// nothing may be appended to it.
 pub fn mount(device: &Arc<dyn Device>) -> Result<Mounted, Error> {
     let geometry = device.geometry();
     if geometry.segment_count <= META_SEGMENTS {
@@ -93,7 +94,10 @@ pub fn mount(device: &Arc<dyn Device>) -> Result<Mounted, Error> {
     index.pins.retain(|digest| index.blobs.contains_key(digest));
     claim_all(&mut space, &index);
     let mut meta = Meta::new(Arc::clone(device), ring.last_sequence, ring.erase_counts);
-    let programmed_bytes = meta.begin(index.snapshot())?;
+    let programmed_bytes = match device.read_only() {
+        Some(_) => 0,
+        None => meta.begin(index.snapshot())?,
+    };
     report.blobs = index.blobs.len();
     report.partials = index.partials.len();
     report.tags = index.tags.len();

@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use log::warn;
-use smol::Task;
 use smol::lock::Mutex;
 
 use super::format::{BlobRecord, Extent, Record, TagKey};
@@ -15,8 +14,10 @@ use super::layout::{pieces, prefix, reserved_bytes, suffix, whole_segments};
 use super::meta::Meta;
 use super::recover::{MountReport, mount};
 use super::space::{Allocation, Space};
+use super::syncing::Syncing;
+use super::view::{Entry, Partial, Stat};
 use super::{Error, Reader, Writer};
-use crate::flash::{self, Device};
+use crate::flash::Device;
 use crate::kind::Kind;
 use crate::metrics::Metrics;
 use crate::oci::Digest;
@@ -46,7 +47,7 @@ struct State {
     limbo: Vec<Limbo>,
     /// Blobs that have a live writer.
     writing: BTreeSet<Digest>,
-    /// Why nothing more can be written.
+    /// Why nothing can be written.
     failure: Option<String>,
 }
 
@@ -56,49 +57,6 @@ struct Limbo {
     generation: u64,
     /// Of a deleted blob; readers hold others.
     lease: Option<Rc<BlobRecord>>,
-}
-
-/// A blob that is held.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Its name.
-    pub digest: Digest,
-    /// Its length in bytes.
-    pub size: u64,
-    /// Of a manifest, as it was pushed.
-    pub media_type: Option<String>,
-    /// Whether the desired state needs it.
-    pub pinned: bool,
-}
-
-/// A download that was begun.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Partial {
-    /// The blob's name.
-    pub digest: Digest,
-    /// Its length in bytes.
-    pub size: u64,
-    /// The first byte that is missing.
-    pub frontier: u64,
-}
-
-/// The log in figures; bytes counted since the process began where not said otherwise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stat {
-    /// Bytes that blobs can have in all.
-    pub size_max_bytes: u64,
-    /// Bytes in use or reserved.
-    pub used_bytes: u64,
-    /// Blobs held.
-    pub blobs: u64,
-    /// Downloads under way or suspended.
-    pub partials: u64,
-    /// Segments with nothing in them.
-    pub free_segments: usize,
-    /// Bytes programmed on the device.
-    pub programmed_bytes: u64,
-    /// Blob bytes acknowledged.
-    pub image_bytes: u64,
 }
 
 impl Store {
@@ -112,6 +70,7 @@ impl Store {
     ) -> Result<(Self, MountReport), Error> {
         let mounted = mount(&device)?;
         metrics.flash_programmed_bytes.add(mounted.programmed_bytes);
+        let failure = device.read_only().map(|why| format!("it can only be read: {why}"));
         let state = State {
             index: mounted.index,
             space: mounted.space,
@@ -120,7 +79,7 @@ impl Store {
             synced: 0,
             limbo: Vec::new(),
             writing: BTreeSet::new(),
-            failure: None,
+            failure,
         };
         let inner = Inner { device, state: RefCell::new(state), sync: Mutex::new(()), metrics };
         let store = Self(Rc::new(inner));
@@ -176,6 +135,17 @@ impl Store {
     pub fn tags(&self) -> Vec<(TagKey, Digest)> {
         let state = self.0.state.borrow();
         state.index.tags.iter().map(|(key, digest)| (key.clone(), *digest)).collect()
+    }
+
+    /// The tags of one repository, bytewise ordered.
+    pub fn repository_tags(&self, registry: &str, repository: &str) -> Vec<String> {
+        let state = self.0.state.borrow();
+        state.index.repository(registry, repository).map(|key| key.tag.clone()).collect()
+    }
+
+    /// Whether a repository has any tag.
+    pub fn has_repository(&self, registry: &str, repository: &str) -> bool {
+        self.0.state.borrow().index.repository(registry, repository).next().is_some()
     }
 
     /// Downloads that were begun and not finished.
@@ -336,7 +306,7 @@ impl Store {
         let _turn = self.0.sync.lock().await;
         if self.0.state.borrow().synced < wanted {
             let covered = self.program_records()?;
-            self.begin_sync().await.map_err(|error| self.fail(error.into()))?;
+            self.begin_sync().end().await.map_err(|error| self.fail(error.into()))?;
             let mut state = self.0.state.borrow_mut();
             state.synced = state.synced.max(covered);
         }
@@ -345,22 +315,17 @@ impl Store {
         Ok(())
     }
 
-    /// Starts a sync of everything programmed so far, on another thread where it takes long. It
-    /// goes on whether or not it is awaited.
-    pub(super) fn begin_sync(&self) -> Task<Result<(), flash::Error>> {
+    /// Starts a sync of everything programmed so far.
+    pub(super) fn begin_sync(&self) -> Syncing {
         self.0.metrics.flash_syncs.add(1);
-        let device = Arc::clone(&self.0.device);
-        if device.is_slow() {
-            return smol::unblock(move || device.sync());
-        }
-        let outcome = device.sync();
-        smol::unblock(move || outcome)
+        Syncing::begin(&self.0.device)
     }
 
     /// Appends a record to the log; it is on the device after [`Store::program_records`] and
     /// durable after [`Store::settle`].
     pub(super) fn append(&self, record: Record) -> Result<(), Error> {
         let mut state = self.0.state.borrow_mut();
+        state.check()?;
         let State { index, meta, .. } = &mut *state;
         let lease = match &record {
             Record::Delete { digest } => index.blobs.get(digest).cloned(),
@@ -448,7 +413,7 @@ impl Store {
         let mut state = self.0.state.borrow_mut();
         if state.failure.is_none() {
             warn!("{error}; the store takes no more writes until Moonlet is started again");
-            state.failure = Some(error.to_string());
+            state.failure = Some(format!("an error left it in doubt: {error}"));
         }
         error
     }
@@ -581,7 +546,7 @@ impl State {
         match &self.failure {
             None => Ok(()),
             Some(why) => {
-                let what = format!("the store takes no writes since an error: {why}");
+                let what = format!("the store takes no writes: {why}");
                 Err(Error::new(Kind::Denied, what))
             }
         }

@@ -5,13 +5,11 @@
 //! record with the state of the hash at its start says that the bytes until there are durable. So
 //! a kill loses at most two such intervals, and a power cut no more than one interval further.
 
-use smol::Task;
-
 use super::format::{BlobRecord, CHUNK_BYTES, Record};
 use super::index::PartialBlob;
 use super::layout::{self, chunks_root, data_bytes};
+use super::syncing::Syncing;
 use super::{Error, Store};
-use crate::flash;
 use crate::kind::Kind;
 use crate::oci::Hasher;
 
@@ -32,7 +30,7 @@ pub struct Writer {
     /// What arrived after them, less than a unit.
     rest: Vec<u8>,
     /// The sync under way, and what it makes durable.
-    syncing: Option<(Task<Result<(), flash::Error>>, Mark)>,
+    syncing: Option<(Syncing, Mark)>,
     /// Where the last sync was started.
     marked: u64,
 }
@@ -212,7 +210,7 @@ impl Writer {
     /// Records what a finished sync made durable, and starts the next one when it is due.
     async fn progress(&mut self) -> Result<(), Error> {
         let is_due = self.programmed >= self.marked + PROGRESS_BYTES;
-        let is_done = self.syncing.as_ref().is_some_and(|(task, _)| task.is_finished());
+        let is_done = self.syncing.as_ref().is_some_and(|(sync, _)| sync.is_finished());
         if is_due || is_done {
             self.end_sync().await?;
         }
@@ -229,8 +227,8 @@ impl Writer {
     }
 
     async fn end_sync(&mut self) -> Result<(), Error> {
-        let Some((task, mark)) = self.syncing.take() else { return Ok(()) };
-        task.await.map_err(|error| self.store.fail(error.into()))?;
+        let Some((sync, mark)) = self.syncing.take() else { return Ok(()) };
+        sync.end().await.map_err(|error| self.store.fail(error.into()))?;
         self.record_progress(mark)
     }
 

@@ -52,20 +52,12 @@ impl Catalog {
         Ok(())
     }
 
-    /// Whether any tag of this repository is held.
-    pub fn has_repository(&self, registry: &str, repository: &str) -> bool {
-        let tags = self.store.tags();
-        tags.iter().any(|(key, _)| key.registry == registry && key.repository == repository)
-    }
-
     /// The tags of a repository, bytewise ordered.
     pub fn tags(&self, registry: &str, repository: &str) -> Vec<String> {
-        let tags = self.store.tags().into_iter().map(|(key, _)| key);
-        tags.filter(|key| key.registry == registry && key.repository == repository)
-            // An image that is wanted by its digest has no tag to list.
-            .filter(|key| !key.tag.contains(':'))
-            .map(|key| key.tag)
-            .collect()
+        let mut tags = self.store.repository_tags(registry, repository);
+        // An image that is wanted by its digest has no tag to list.
+        tags.retain(|tag| !tag.contains(':'));
+        tags
     }
 
     /// The held manifests whose subject is `digest`.

@@ -25,32 +25,73 @@ pub struct Device {
     log: Arc<File>,
     geometry: Geometry,
     path: PathBuf,
-    _lock: File,
+    /// Why nothing can be programmed.
+    read_only: Option<String>,
+    _lock: Option<File>,
 }
 
 impl Device {
     /// Opens the store in `directory`, or makes one of `size_max` bytes (rounded down to whole
-    /// segments) where there is none. A store that exists keeps the size it was made with.
+    /// segments) where there is none. A store that exists keeps the size it was made with. One
+    /// that may only be read is opened for that: what it holds can still be served.
     ///
     /// Errors name the path: no permission, no room for `size_max`, a store in use by another
     /// process, a layout that this version does not know.
     pub fn open(directory: &Path, size_max: u64) -> Result<Self, Error> {
-        let at = |what: &str| format!("store {}: {what}", directory.display());
-        std::fs::create_dir_all(directory).map_err(|error| Error::io(at("directory"), error))?;
-        let lock = lock(directory)?;
-        let layout_path = directory.join("layout");
-        let layout = match std::fs::read_to_string(&layout_path) {
-            Ok(text) => Layout::parse(&text).map_err(|(kind, what)| Error::new(kind, at(&what)))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let layout = Layout::for_size(size_max);
-                allocate(directory, layout)?;
-                layout
+        match Self::open_or_make(directory, size_max) {
+            Err(error) if error.kind() == Kind::Denied && directory.join("layout").exists() => {
+                Self::open_to_read(directory, error.to_string())
             }
-            Err(error) => return Err(Error::io(at("layout"), error)),
+            other => other,
+        }
+    }
+
+    /// Opens the store in `directory` to look at it; nothing is changed.
+    ///
+    /// Errors as for [`Device::open`]; [`Kind::Missing`] where there is no store.
+    pub fn inspect(directory: &Path) -> Result<Self, Error> {
+        if !directory.join("layout").exists() {
+            let what = format!("store {}: there is none yet", directory.display());
+            return Err(Error::new(Kind::Missing, what + ": moonlet run or moonlet sync makes it"));
+        }
+        Self::open_to_read(directory, "it was opened to be looked at".to_owned())
+    }
+
+    fn open_or_make(directory: &Path, size_max: u64) -> Result<Self, Error> {
+        let what = || format!("store {}: directory", directory.display());
+        std::fs::create_dir_all(directory).map_err(|error| Error::io(what(), error))?;
+        let options = OpenOptions::new().create(true).truncate(false).write(true).to_owned();
+        let lock = lock(directory, &options, File::try_lock)?;
+        if !directory.join("layout").exists() {
+            allocate(directory, Layout::for_size(size_max))?;
+        }
+        let log = OpenOptions::new().read(true).write(true).to_owned();
+        Self::open_log(directory, &log, Some(lock), None)
+    }
+
+    fn open_to_read(directory: &Path, why: String) -> Result<Self, Error> {
+        let options = OpenOptions::new().read(true).to_owned();
+        let lock = match lock(directory, &options, File::try_lock_shared) {
+            Ok(lock) => Some(lock),
+            // Then nobody has ever written here, nor can.
+            Err(error) if error.kind() == Kind::Missing => None,
+            Err(error) => return Err(error),
         };
+        Self::open_log(directory, &options, lock, Some(why))
+    }
+
+    fn open_log(
+        directory: &Path,
+        options: &OpenOptions,
+        lock: Option<File>,
+        read_only: Option<String>,
+    ) -> Result<Self, Error> {
+        let at = |what: &str| format!("store {}: {what}", directory.display());
+        let text = std::fs::read_to_string(directory.join("layout"));
+        let text = text.map_err(|error| Error::io(at("layout"), error))?;
+        let layout = Layout::parse(&text).map_err(|(kind, what)| Error::new(kind, at(&what)))?;
         let path = directory.join("log");
-        let open = OpenOptions::new().read(true).write(true).open(&path);
-        let log = open.map_err(|error| Error::io(at("log"), error))?;
+        let log = options.open(&path).map_err(|error| Error::io(at("log"), error))?;
         let length = log.metadata().map_err(|error| Error::io(at("log"), error))?.len();
         if length != layout.bytes() {
             let expected = layout.bytes();
@@ -63,7 +104,7 @@ impl Device {
             program_bytes: PROGRAM_BYTES,
             reprogram: true,
         };
-        Ok(Self { log: Arc::new(log), geometry, path, _lock: lock })
+        Ok(Self { log: Arc::new(log), geometry, path, read_only, _lock: lock })
     }
 
     fn position(&self, segment: u32, offset: u32, length: usize) -> Result<u64, Error> {
@@ -106,6 +147,10 @@ impl super::Device for Device {
 
     fn is_slow(&self) -> bool {
         true
+    }
+
+    fn read_only(&self) -> Option<&str> {
+        self.read_only.as_deref()
     }
 
     fn file_span(&self, segment: u32, offset: u32) -> Option<(Arc<File>, u64)> {
@@ -171,18 +216,20 @@ impl Layout {
     }
 }
 
-fn lock(directory: &Path) -> Result<File, Error> {
-    let path = directory.join("lock");
-    let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+fn lock(
+    directory: &Path,
+    options: &OpenOptions,
+    take: fn(&File) -> Result<(), TryLockError>,
+) -> Result<File, Error> {
     let what = || format!("store {}: lock", directory.display());
-    let file = open.map_err(|error| Error::io(what(), error))?;
-    match file.try_lock() {
+    let file = options.open(directory.join("lock")).map_err(|error| Error::io(what(), error))?;
+    match take(&file) {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::new(
             Kind::Invalid,
             format!(
-                "store {} is in use by another moonlet: stop it first, or ask it with \
-                 moonlet status",
+                "store {} is in use by another moonlet: stop it first, or give it an admin.listen \
+                 to ask it at",
                 directory.display()
             ),
         )),
@@ -257,6 +304,21 @@ mod tests {
         assert!(device.read(64, 0, &mut bytes).is_err());
         assert!(device.program(0, (256 << 10) - 4, &bytes).is_err());
         drop(device);
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
+    fn a_look_changes_nothing_and_keeps_writers_out() {
+        let path = scratch("look");
+        let none = Device::inspect(&path).err().unwrap();
+        assert_eq!((none.kind(), path.exists()), (Kind::Missing, false), "{none}");
+        drop(Device::open(&path, 16 << 20).unwrap());
+        let look = Device::inspect(&path).unwrap();
+        assert!(look.read_only().is_some() && Device::inspect(&path).is_ok());
+        assert!(look.program(3, 0, &[7; 4096]).is_err());
+        assert_eq!(Device::open(&path, 16 << 20).err().unwrap().kind(), Kind::Invalid);
+        drop(look);
+        assert!(Device::open(&path, 16 << 20).unwrap().read_only().is_none());
         std::fs::remove_dir_all(&path).unwrap();
     }
 

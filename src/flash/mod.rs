@@ -43,6 +43,8 @@ pub trait Device: Send + Sync {
     fn sync(&self) -> Result<(), Error>;
     /// Whether a sync may take long, and is worth another thread.
     fn is_slow(&self) -> bool;
+    /// Why nothing can be programmed, where that is so.
+    fn read_only(&self) -> Option<&str>;
     /// The file and the position in it behind `offset` of `segment`, where there is one: from
     /// there a socket is fed without a copy.
     fn file_span(&self, segment: u32, offset: u32) -> Option<(Arc<File>, u64)>;

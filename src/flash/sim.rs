@@ -259,6 +259,10 @@ impl super::Device for Device {
         false
     }
 
+    fn read_only(&self) -> Option<&str> {
+        None
+    }
+
     fn file_span(&self, _segment: u32, _offset: u32) -> Option<(Arc<File>, u64)> {
         None
     }

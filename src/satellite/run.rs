@@ -13,12 +13,12 @@ use smol::stream::StreamExt as _;
 use smol::{LocalExecutor, Timer};
 
 use super::Failure;
-use crate::blob::Store;
+use crate::blob::{MountReport, Store};
 use crate::catalog::Catalog;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, Location, Upstream};
 use crate::fetch::Pace;
-use crate::flash;
+use crate::flash::{self, Device as _};
 use crate::link::rate::Bucket;
 use crate::metrics::Metrics;
 use crate::net::http::{Handler, Listener, ServerLimits};
@@ -28,7 +28,7 @@ use crate::pull::{Parts, Puller};
 use crate::reconcile::{Outcome, Reconciler};
 use crate::registry::{self, Registry};
 use crate::serve::Api;
-use crate::status::Admin;
+use crate::status::{Admin, Report};
 
 /// Everything below the services, put together from one configuration.
 pub struct Satellite {
@@ -41,28 +41,52 @@ pub struct Satellite {
 }
 
 impl Satellite {
-    /// Mounts the log that `config` names.
-    pub async fn open(config: Config) -> Result<Self, Failure> {
-        let clock: SharedClock = Rc::new(SystemClock::new());
-        let metrics = Rc::new(Metrics::default());
-        let store = open_store(&config, &metrics)?;
-        let catalog = Catalog::new(store.clone());
-        Ok(Self { config, clock, metrics, board: Board::default(), store, catalog })
+    /// Mounts the log that `config` names, or begins it.
+    pub fn open(config: Config) -> Result<Self, Failure> {
+        let Location::Directory(path) = &config.store.location;
+        let device = flash::file::Device::open(path, config.store.size_max.0)?;
+        if let Some(why) = device.read_only() {
+            warn!("{why}; what is held is served, nothing can be added");
+        }
+        let path = path.display().to_string();
+        let (satellite, report) = Self::mount(config, device)?;
+        info!("{path}: {report}");
+        Ok(satellite)
     }
 
-    /// Makes held what is desired, once.
-    pub async fn sync(&self) -> Result<Outcome, Failure> {
+    /// Mounts the log that `config` names to look at it; nothing on flash changes.
+    pub fn inspect(config: Config) -> Result<Self, Failure> {
+        let Location::Directory(path) = &config.store.location;
+        let device = flash::file::Device::inspect(path)?;
+        Ok(Self::mount(config, device)?.0)
+    }
+
+    fn mount(config: Config, device: flash::file::Device) -> Result<(Self, MountReport), Failure> {
+        let clock: SharedClock = Rc::new(SystemClock::new());
+        let metrics = Rc::new(Metrics::default());
+        let (store, report) = Store::open(Arc::new(device), Rc::clone(&metrics))?;
+        let catalog = Catalog::new(store.clone());
+        Ok((Self { config, clock, metrics, board: Board::default(), store, catalog }, report))
+    }
+
+    /// Makes held what is desired: in one pass, or in as many as it takes.
+    pub async fn sync(&self, once: bool) -> Result<Outcome, Failure> {
         let reconciler = self.reconciler()?;
         reconciler.observe()?;
-        let outcome = reconciler.run().await;
-        self.store.settle().await?;
-        Ok(outcome)
+        loop {
+            let outcome = reconciler.run().await;
+            self.store.settle().await?;
+            if once || outcome.is_converged() {
+                return Ok(outcome);
+            }
+            self.pause().await;
+        }
     }
 
     /// The state of images and store.
-    pub async fn observe(&self) -> Result<Admin, Failure> {
+    pub fn observe(&self) -> Result<Report, Failure> {
         self.reconciler()?.observe()?;
-        Ok(self.admin())
+        Ok(self.admin().report())
     }
 
     /// Serves and reconciles until a signal asks to stop; whatever was acknowledged is durable by
@@ -72,13 +96,12 @@ impl Satellite {
         reconciler.observe()?;
         self.serve(executor).await?;
         self.serve_admin(executor).await?;
-        let interval = self.config.sync.poll_interval;
         let mut signals = Signals::new([Signal::Term, Signal::Int])?;
         let work = async {
             loop {
                 let outcome = reconciler.run().await;
                 info!("sync: {} images held, {} not", outcome.held, outcome.failed);
-                Timer::after(jittered(interval, random())).await;
+                self.pause().await;
             }
         };
         let stop = async {
@@ -88,6 +111,11 @@ impl Satellite {
         or(stop, work).await;
         self.store.settle().await?;
         Ok(())
+    }
+
+    /// Waits until the next poll is due.
+    async fn pause(&self) {
+        Timer::after(jittered(self.config.sync.poll_interval, random())).await;
     }
 
     async fn serve(&self, executor: &Rc<LocalExecutor<'static>>) -> Result<(), Failure> {
@@ -161,14 +189,6 @@ impl Satellite {
             metrics: Rc::clone(&self.metrics),
         })
     }
-}
-
-fn open_store(config: &Config, metrics: &Rc<Metrics>) -> Result<Store, Failure> {
-    let Location::Directory(path) = &config.store.location;
-    let device = flash::file::Device::open(path, config.store.size_max.0)?;
-    let (store, report) = Store::open(Arc::new(device), Rc::clone(metrics))?;
-    info!("{}: {report}", path.display());
-    Ok(store)
 }
 
 fn registry_options(upstream: &Upstream) -> registry::Options {

@@ -24,20 +24,20 @@ pub fn check(config: &Config) -> Result<ExitCode, Failure> {
 }
 
 /// Prints everything there is to see.
-pub async fn status(config: &Config, json: bool) -> Result<ExitCode, Failure> {
+pub async fn status(config: Config, json: bool) -> Result<ExitCode, Failure> {
     let report = report(config).await?;
     show(json, &report, || draw(&report))
 }
 
 /// Lists the images.
 pub async fn images(config: Config, json: bool) -> Result<ExitCode, Failure> {
-    let report = report(&config).await?;
+    let report = report(config).await?;
     show(json, &report.images, || draw_images(&report.images))
 }
 
 /// Prints the log in figures.
 pub async fn store(config: Config, json: bool) -> Result<ExitCode, Failure> {
-    let report = report(&config).await?;
+    let report = report(config).await?;
     show(json, &report.store, || draw_store(&report.store))
 }
 
@@ -88,14 +88,13 @@ fn show(
 }
 
 /// From the satellite that runs, if one does; else from the log itself.
-async fn report(config: &Config) -> Result<Report, Failure> {
+async fn report(config: Config) -> Result<Report, Failure> {
     if let Some(address) = config.admin.listen
         && let Some(report) = ask(&format!("http://{address}/status")).await
     {
         return Ok(report);
     }
-    let satellite = Satellite::open(config.clone()).await?;
-    Ok(satellite.observe().await?.report())
+    Satellite::inspect(config)?.observe()
 }
 
 async fn ask(url: &str) -> Option<Report> {

@@ -82,7 +82,7 @@ impl Api {
     /// The first repository that is held, of those that a name may mean.
     fn repository<'a>(&self, name: &'a str, namespace: Option<&str>) -> Option<Repository<'a>> {
         let has = |registry: &str, name: &'a str| {
-            let held = self.catalog.has_repository(registry, name);
+            let held = self.store.has_repository(registry, name);
             held.then(|| Repository { registry: registry.to_owned(), name })
         };
         if let Some(namespace) = namespace {
