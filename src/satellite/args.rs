@@ -26,7 +26,6 @@ struct Raw {
 #[argh(subcommand)]
 enum Verb {
     Run(Run),
-    #[allow(dead_code)] // Its switch is accepted and changes nothing.
     Sync(Sync),
     Check(Check),
     Status(Status),
@@ -39,13 +38,12 @@ enum Verb {
 #[argh(subcommand, name = "run")]
 struct Run {}
 
-/// Make held what is desired, once.
+/// Make held what is desired, then end.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "sync")]
 struct Sync {
-    /// once, which is the only way so far
+    /// one pass, whatever comes of it; without, passes until all is held
     #[argh(switch)]
-    #[allow(dead_code)] // Accepted for its meaning in scripts.
     once: bool,
 }
 
@@ -114,8 +112,11 @@ struct StoreStat {
 pub enum Command {
     /// Serve and keep up to date.
     Run,
-    /// Reconcile once.
-    Sync,
+    /// Reconcile, then end.
+    Sync {
+        /// After one pass, converged or not.
+        once: bool,
+    },
     /// Print the effective configuration.
     Check,
     /// Show everything.
@@ -161,7 +162,7 @@ impl Args {
         }
         let command = match raw.command {
             Some(Verb::Run(_)) => Command::Run,
-            Some(Verb::Sync(_)) => Command::Sync,
+            Some(Verb::Sync(Sync { once })) => Command::Sync { once },
             Some(Verb::Check(_)) => Command::Check,
             Some(Verb::Status(Status { json })) => Command::Status { json },
             Some(Verb::Image(Image { verb: ImageVerb::Ls(ImageLs { json }) })) => {

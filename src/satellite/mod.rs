@@ -17,6 +17,7 @@ use run::Satellite;
 
 /// The program `moonlet`: 0 done, 1 not converged or something found wrong, 2 error.
 pub fn main() -> ExitCode {
+    limit_threads();
     let args = match Args::from_env() {
         Ok(args) => args,
         Err(code) => return code,
@@ -42,24 +43,37 @@ fn act(args: &Args) -> Result<ExitCode, Failure> {
     future::block_on(executor.run(async move {
         match command {
             Command::Run => {
-                Satellite::open(config).await?.run(&spawner).await?;
+                Satellite::open(config)?.run(&spawner).await?;
                 Ok(ExitCode::SUCCESS)
             }
-            Command::Sync => sync(config, &spawner).await,
+            Command::Sync { once } => sync(config, *once, &spawner).await,
             Command::Check => Ok(ExitCode::SUCCESS),
-            Command::Status { json } => show::status(&config, *json).await,
+            Command::Status { json } => show::status(config, *json).await,
             Command::ImageLs { json } => show::images(config, *json).await,
             Command::StoreStat { json } => show::store(config, *json).await,
         }
     }))
 }
 
-/// One reconciliation, with its progress on screen.
-async fn sync(config: Config, executor: &LocalExecutor<'static>) -> Result<ExitCode, Failure> {
-    let satellite = Rc::new(Satellite::open(config).await?);
+/// Caps the pool of threads for blocking calls: syncs of the flash and name look-ups are all that
+/// go there, and each thread costs a device memory.
+#[allow(unsafe_code)]
+fn limit_threads() {
+    // SAFETY: this is the first thing the process does; there is no other thread to read or
+    // write the environment meanwhile.
+    unsafe { std::env::set_var("BLOCKING_MAX_THREADS", BLOCKING_THREADS_MAX) };
+}
+
+/// Reconciles, with the progress on screen.
+async fn sync(
+    config: Config,
+    once: bool,
+    executor: &LocalExecutor<'static>,
+) -> Result<ExitCode, Failure> {
+    let satellite = Rc::new(Satellite::open(config)?);
     let watched = Rc::clone(&satellite);
     let drawing = executor.spawn(async move { show::progress(&watched).await });
-    let outcome = satellite.sync().await;
+    let outcome = satellite.sync(once).await;
     drawing.cancel().await;
     show::progress_end();
     let outcome = outcome?;
@@ -82,5 +96,6 @@ impl<E: std::error::Error> From<E> for Failure {
     }
 }
 
+const BLOCKING_THREADS_MAX: &str = "2";
 const EXIT_NOT_CONVERGED: u8 = 1;
 const EXIT_ERROR: u8 = 2;
