@@ -142,9 +142,11 @@ pub(super) fn failure(what: &str, peer: &str, error: io::Error) -> Error {
 fn certificate_words(problem: &CertificateError) -> String {
     let day = |time: &UnixTime| Civil::new(time.as_secs()).day();
     match problem {
-        CertificateError::UnknownIssuer => "is signed by an unknown ca: expected one of the \
-             system's bundle or of ca_file"
-            .to_owned(),
+        // A bad signature is what an unknown ca with a known one's name looks like.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "is signed by an unknown ca: expected one of the system's bundle or of ca_file"
+                .to_owned()
+        }
         CertificateError::ExpiredContext { time, not_after } => {
             let (time, not_after) = (day(time), day(not_after));
             format!("expired on {not_after}, and today is {time}: expected a valid one")
@@ -165,7 +167,6 @@ fn certificate_words(problem: &CertificateError) -> String {
             let names = if names.is_empty() { "no name".to_owned() } else { names.join(", ") };
             format!("is for {names}: expected {}", expected.to_str())
         }
-        CertificateError::Other(other) => format!("is not acceptable: {other}"),
         other => format!("is not acceptable: {other}"),
     }
 }

@@ -166,7 +166,9 @@ impl Puller {
                         refetched = true;
                         self.parts.metrics.fetch_digest_mismatches.add(1);
                         self.parts.metrics.fetch_repeated_bytes.add(wanted.size);
-                        warn!("{error}; fetching it once more from the beginning");
+                        let Source { registry, repository } = source;
+                        let from = format!("{}/{repository}", registry.name());
+                        warn!("{from}: {error}; fetching it once more from the beginning");
                         continue;
                     }
                     Err(error) => return Err(error.into()),

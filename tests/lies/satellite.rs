@@ -1,0 +1,115 @@
+//! The built binary at work.
+
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A running `moonlet run`; killed and removed with its files when it is dropped.
+pub struct Satellite {
+    child: Child,
+    /// Its configuration, its store and its log.
+    pub directory: PathBuf,
+    served: String,
+    /// The end of the line of the log that was found last.
+    seen: Cell<usize>,
+}
+
+/// Starts `moonlet run` with one upstream at `url`, of which it is to hold `app:1`.
+pub fn start(name: &str, url: &str, upstream_line: &str) -> Satellite {
+    let directory = format!("moonlet-lies-{name}-{}", std::process::id());
+    let directory = std::env::temp_dir().join(directory);
+    let _ = std::fs::remove_dir_all(&directory);
+    std::fs::create_dir(&directory).unwrap();
+    let store = directory.join("store");
+    let config = format!(
+        "name = \"lies\"\n[serve]\nlisten = [\"127.0.0.1:0\"]\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+         [store]\npath = {store:?}\nsize_max = \"32MiB\"\n[sync]\npoll_interval = \"1s\"\n\
+         [[upstream]]\nregistry = \"registry.test\"\nurl = \"{url}\"\n{upstream_line}\n\
+         [[image]]\nreference = \"registry.test/app:1\"\n"
+    );
+    std::fs::write(directory.join("moonlet.toml"), config).unwrap();
+    let log = std::fs::File::create(directory.join("log")).unwrap();
+    let child = Command::new(env!("CARGO_BIN_EXE_moonlet"))
+        .arg("--config")
+        .arg(directory.join("moonlet.toml"))
+        .arg("run")
+        .env_remove("JOURNAL_STREAM")
+        .stderr(Stdio::from(log))
+        .spawn()
+        .unwrap();
+    let mut satellite = Satellite { child, directory, served: String::new(), seen: Cell::new(0) };
+    let line = satellite.await_line("serving the OCI read API on ");
+    satellite.served = line.rsplit(' ').next().unwrap().to_owned();
+    satellite
+}
+
+impl Satellite {
+    /// The next line of the log with `part` in it, after the one that this gave last.
+    pub fn await_line(&self, part: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let log = std::fs::read_to_string(self.directory.join("log")).unwrap();
+            let fresh = log[self.seen.get()..].split_inclusive('\n');
+            let mut at = self.seen.get();
+            for line in fresh.filter(|line| line.ends_with('\n')) {
+                at += line.len();
+                if line.contains(part) {
+                    self.seen.set(at);
+                    return line.trim_end().to_owned();
+                }
+            }
+            assert!(Instant::now() < deadline, "no line with {part:?} in:\n{log}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The next error of the log with `part` in it.
+    pub fn await_error(&self, part: &str) -> String {
+        loop {
+            let line = self.await_line(part);
+            if line.starts_with("ERROR ") {
+                return line;
+            }
+        }
+    }
+
+    /// Asks the read API; gives the status and the body.
+    pub fn get(&self, path: &str) -> (u16, Vec<u8>) {
+        let mut stream = TcpStream::connect(&self.served).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap();
+        let text = String::from_utf8_lossy(&answer[..head]);
+        (text.split(' ').nth(1).unwrap().parse().unwrap(), answer[head + 4..].to_vec())
+    }
+
+    /// Kills it; its files stay.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// `moonlet sync --once` with the same files: its exit code, and what it wrote to standard
+    /// error.
+    pub fn sync(&self) -> (i32, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_moonlet"));
+        command.arg("--config").arg(self.directory.join("moonlet.toml")).args(["sync", "--once"]);
+        let output = command.output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    }
+}
+
+impl Drop for Satellite {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// For one line of the log: retries with their waits come before some.
+const PATIENCE: Duration = Duration::from_secs(180);
