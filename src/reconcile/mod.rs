@@ -67,6 +67,7 @@ impl Reconciler {
             };
             self.board.update(&image.reference.to_string(), |notice| {
                 notice.digest = digest;
+                notice.state = if digest.is_some() { State::Held } else { State::Pending };
                 (notice.held_bytes, notice.total_bytes) = (bytes, bytes);
             });
         }
@@ -171,7 +172,8 @@ impl Reconciler {
         Ok(entries.map(|entry| entry.size).sum())
     }
 
-    /// Removes the tags that nobody desires, then every blob that no tag reaches, except `keep`.
+    /// Removes the tags that nobody desires, pins what the others reach, then deletes every other
+    /// blob except `keep`.
     /// Partial downloads are kept while an image still waits for them.
     async fn collect(
         &self,
@@ -201,6 +203,8 @@ impl Reconciler {
             }
         }
         reachable.extend(self.catalog.reachable(&signatures)?);
+        let desired: Vec<Digest> = reachable.iter().copied().collect();
+        self.store.pin(&desired, true).await?;
         let kept = |digest: &Digest| reachable.contains(digest) || keep.contains(digest);
         let entries = self.store.entries().into_iter();
         let mut dead: Vec<Digest> =

@@ -53,8 +53,10 @@ pub async fn progress(satellite: &Satellite) {
         let up = if lines > 0 { format!("\x1b[{lines}A") } else { String::new() };
         lines = text.matches('\n').count();
         let text = text.replace('\n', "\x1b[K\n");
+        // Without wrapping: a narrow terminal cuts lines off, and their number stays known.
+        let drawn = format!("\x1b[?7l{up}{text}\x1b[?7h");
         // A terminal that went away stops nothing.
-        let _ = std::io::stderr().lock().write_all(format!("{up}{text}").as_bytes());
+        let _ = std::io::stderr().lock().write_all(drawn.as_bytes());
         Timer::after(REDRAW).await;
     }
 }

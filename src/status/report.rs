@@ -58,7 +58,7 @@ pub struct StoreReport {
     pub blobs: u64,
     /// Downloads begun and not finished.
     pub partial_blobs: u64,
-    /// Bytes programmed since the store was made or last counted.
+    /// Bytes programmed since the process began.
     pub programmed_bytes: u64,
     /// Blob bytes acknowledged in the same time.
     pub image_bytes: u64,
