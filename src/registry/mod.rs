@@ -183,19 +183,21 @@ impl Registry {
         }
         let response = self.request(Method::Get, &path, repository, headers).await?;
         let response = self.expect(response, &path, &[200, 206]).await?;
+        let other_size = |length: u64| {
+            let what = format!("a blob of {length} bytes, expected {size}");
+            Err(self.problem(Kind::Invalid, &path, what))
+        };
         if response.status == 200 {
             let honoured = start == 0 && last + 1 == size;
             if let Some(length) = response.body.len().filter(|length| *length != size) {
-                let what = format!("a blob of {length} bytes, expected {size}");
-                return Err(self.problem(Kind::Invalid, &path, what));
+                return other_size(length);
             }
             return Ok(Opened { body: response.body, start: 0, honoured });
         }
         let range = response.headers.get("content-range").unwrap_or_default();
         match content_range(range) {
-            Some((first, end, all))
-                if first == start && end <= last && all.unwrap_or(size) == size =>
-            {
+            Some((_, _, Some(all))) if all != size => other_size(all),
+            Some((first, end, _)) if first == start && end <= last => {
                 Ok(Opened { body: response.body, start, honoured: true })
             }
             _ => {
