@@ -19,7 +19,7 @@ use url::Url;
 use super::Method;
 use super::body::{Body, Framing, Home};
 use super::chunks::Chunks;
-use super::codec::{self, ResponseHead};
+use super::codec::{self, ClientRequest, ResponseHead};
 use super::head::{Arrival, HEAD_BYTES_MAX, arrive, content_length};
 use super::headers::Headers;
 use super::pool::{Peer, Pool};
@@ -56,19 +56,6 @@ impl Default for ClientLimits {
             receive_buffer_bytes: None,
         }
     }
-}
-
-/// What is asked.
-#[derive(Clone, Debug)]
-pub struct ClientRequest {
-    /// The method.
-    pub method: Method,
-    /// Where to: `http` or `https`.
-    pub url: Url,
-    /// Header lines; Host and Content-Length are added.
-    pub headers: Headers,
-    /// The body.
-    pub body: Vec<u8>,
 }
 
 /// What the server said.

@@ -9,12 +9,25 @@
 
 use http_types::headers::{HeaderName, HeaderValue};
 use smol::io::AsyncReadExt as _;
+use url::Url;
 
 use super::Method;
-use super::client::ClientRequest;
 use super::headers::Headers;
 use crate::kind::Kind;
 use crate::net::Error;
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub struct ClientRequest {
+    /// The method.
+    pub method: Method,
+    /// Where to: `http` or `https`.
+    pub url: Url,
+    /// Header lines; Host and Content-Length are added.
+    pub headers: Headers,
+    /// The body.
+    pub body: Vec<u8>,
+}
 
 /// The bytes of a request, body included. `Kind::Invalid` for headers that cannot be sent.
 pub(super) async fn encode(request: &ClientRequest) -> Result<Vec<u8>, Error> {

@@ -40,10 +40,11 @@ mod server;
 mod wire;
 
 pub use body::Body;
-pub use client::{Client, ClientLimits, ClientRequest, ClientResponse};
+pub use client::{Client, ClientLimits, ClientResponse};
+pub use codec::ClientRequest;
 pub use headers::Headers;
-pub use send::{FileSpan, ResponseBody, Source};
-pub use server::{Connection, Handler, Listener, ServerLimits, ServerRequest, ServerResponse};
+pub use send::{FileSpan, ResponseBody, ServerResponse, Source};
+pub use server::{Connection, Handler, Listener, ServerLimits, ServerRequest};
 
 /// A request's method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -22,10 +22,19 @@ use std::time::{Duration, Instant};
 use rustix::net::SendFlags;
 
 use super::headers::Headers;
-use super::server::ServerResponse;
 use super::wire::{Wait, Wire, advance};
 use crate::clock::{Clock as _, SystemClock};
 use crate::net::date::Civil;
+
+/// An answer. Date, length and connection are written by the server.
+pub struct ServerResponse {
+    /// The status code.
+    pub status: u16,
+    /// Header lines.
+    pub headers: Headers,
+    /// The body; to HEAD its length is told and nothing sent.
+    pub body: ResponseBody,
+}
 
 /// The body of an answer.
 pub enum ResponseBody {

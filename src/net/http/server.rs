@@ -21,7 +21,7 @@ use super::Method;
 use super::chunks::{Chunks, Next};
 use super::head::{Arrival, HEAD_BYTES_MAX, Refusal, RequestBody, RequestHead, arrive};
 use super::headers::Headers;
-use super::send::{DateLine, Manner, ResponseBody, Sent, send};
+use super::send::{DateLine, Manner, ResponseBody, Sent, ServerResponse, send};
 use super::wire::{Socket, Stream, Wait, Wire};
 use crate::kind::Kind;
 use crate::metrics::Metrics;
@@ -73,16 +73,6 @@ pub struct ServerRequest {
     pub headers: Headers,
     /// Who asks.
     pub peer: SocketAddr,
-}
-
-/// An answer. Date, length and connection are written by the server.
-pub struct ServerResponse {
-    /// The status code.
-    pub status: u16,
-    /// Header lines.
-    pub headers: Headers,
-    /// The body; to HEAD its length is told and nothing sent.
-    pub body: ResponseBody,
 }
 
 /// A listening socket.
