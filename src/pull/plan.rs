@@ -259,10 +259,10 @@ impl Walk<'_> {
                 Err(error) => Err(error.into()),
             })
             .await?;
-        match head {
-            Some(_) => self.manifest(tag, None, 1).await.map(Some),
-            None => Ok(None),
-        }
+        let Some(head) = head else { return Ok(None) };
+        // By its digest it is read from the store, if it is held.
+        let wanted = head.digest.map_or_else(|| tag.to_owned(), |digest| digest.to_string());
+        self.manifest(&wanted, None, 1).await.map(Some)
     }
 
     /// What a referrer's error means for its image: a link that fails fails it, to be tried again

@@ -5,8 +5,10 @@
 //! an unreachable registry cannot tell is left as it is. Only after every image was looked at is
 //! anything collected.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::time::Duration;
 
 use log::{error, info, warn};
 
@@ -37,6 +39,8 @@ pub struct Reconciler {
     pub clock: SharedClock,
     /// For runs and failures.
     pub metrics: Rc<Metrics>,
+    /// When each image's referrers were asked for, by the monotonic clock; begins empty.
+    pub referrers_asked: RefCell<BTreeMap<TagKey, Duration>>,
 }
 
 /// How one reconciliation ended.
@@ -118,7 +122,8 @@ impl Reconciler {
         let key = pull::tag_key(&image.reference);
         let current = self.puller.current(&image.reference).await?;
         let held = self.store.tag(&key);
-        if current.is_some() && current == held && self.is_complete(image, held)? {
+        let is_current = current.is_some() && current == held && self.is_complete(image, held)?;
+        if is_current && !self.referrers_are_due(&key) {
             return Ok(());
         }
         self.board.update(&name, |notice| notice.state = State::Syncing);
@@ -140,6 +145,7 @@ impl Reconciler {
             other => other?,
         }
         self.catalog.refresh()?;
+        self.referrers_asked.borrow_mut().insert(key, self.clock.monotonic());
         self.board.update(&name, |notice| {
             notice.digest = Some(plan.root);
             notice.held_bytes = total;
@@ -148,9 +154,18 @@ impl Reconciler {
             Some(old) if old != plan.root => {
                 info!("{name}: moved from {} to {}", old.short(), plan.root.short());
             }
+            Some(_) if missing == 0 => {}
             _ => info!("{name}: held at {}, {}", plan.root.short(), ByteCount(total)),
         }
         Ok(())
+    }
+
+    /// Signatures are often pushed after their image, and move no tag: they are asked for again
+    /// from time to time.
+    fn referrers_are_due(&self, key: &TagKey) -> bool {
+        let now = self.clock.monotonic();
+        let asked = self.referrers_asked.borrow().get(key).copied();
+        asked.is_none_or(|asked| now.saturating_sub(asked) >= REFERRERS_INTERVAL)
     }
 
     fn is_complete(&self, image: &Image, held: Option<Digest>) -> Result<bool, blob::Error> {
@@ -235,6 +250,10 @@ fn signed_digest(tag: &str) -> Option<Digest> {
     let stem = SIGNATURE_TAG_SUFFIXES.iter().find_map(|suffix| tag.strip_suffix(suffix))?;
     stem.replacen('-', ":", 1).parse().ok()
 }
+
+/// How long a new signature of a held image may go unnoticed. Asking costs about 3 KB a manifest,
+/// as much as an hour of polls.
+const REFERRERS_INTERVAL: Duration = Duration::from_hours(6);
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
 //! The satellite at work: mounts the log, serves, reconciles, until it is told to stop.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -187,6 +187,7 @@ impl Satellite {
             board: self.board.clone(),
             clock: Rc::clone(&self.clock),
             metrics: Rc::clone(&self.metrics),
+            referrers_asked: RefCell::default(),
         })
     }
 }
