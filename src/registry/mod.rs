@@ -369,7 +369,13 @@ impl Registry {
             Ok(bytes) => quoted(&bytes),
             Err(_) => String::new(),
         };
-        let error = self.problem(kind, path, format!("status {status}{said}"));
+        let meaning = match status {
+            401 => ", the credentials are refused",
+            403 => ", these credentials may not read it",
+            429 => ", asked too often",
+            _ => "",
+        };
+        let error = self.problem(kind, path, format!("status {status}{meaning}{said}"));
         Err(error.after(after))
     }
 
