@@ -106,6 +106,23 @@ fn a_registry_without_ranges_is_good_enough() {
     serves_only(&satellite, &image, &Image::new(4, 10));
 }
 
+#[test]
+fn credentials_stay_where_they_belong() {
+    let image = Image::new(3, 700_000);
+    let show = |lie| Show { image: image.clone(), lie, tls: None };
+    let storage = Registry::start(show(Lie::None));
+    let registry = Registry::start(show(Lie::Elsewhere(storage.address.port())));
+    let password = std::env::temp_dir().join(format!("moonlet-lies-pass-{}", std::process::id()));
+    std::fs::write(&password, "secret").unwrap();
+    let lines = format!("username = \"edge\"\npassword_file = {password:?}");
+    let satellite = start("redirect", &format!("http://{}", registry.address), &lines);
+    satellite.await_line("held at");
+    let has = |heads: Vec<String>| heads.iter().any(|head| head.contains("authorization:"));
+    assert!(has(registry.heads()));
+    assert!(!storage.heads().is_empty() && !has(storage.heads()));
+    std::fs::remove_file(password).unwrap();
+}
+
 /// An authority, and certificates of it for the loopback.
 struct Authority(rcgen::CertifiedIssuer<'static, rcgen::KeyPair>);
 

@@ -39,6 +39,8 @@ pub enum Lie {
     OtherRange,
     /// A layer that is always elsewhere.
     RedirectLoop,
+    /// No lie: everything needs Basic credentials, and layers are at this port of the loopback.
+    Elsewhere(u16),
 }
 
 /// An image of one layer.
@@ -85,41 +87,52 @@ pub struct Show {
 pub struct Registry {
     pub address: SocketAddr,
     show: Arc<Mutex<Show>>,
+    heads: Heads,
 }
+
+/// The heads of all requests, in lower case.
+type Heads = Arc<Mutex<Vec<String>>>;
 
 impl Registry {
     pub fn start(show: Show) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let show = Arc::new(Mutex::new(show));
-        let shared = Arc::clone(&show);
+        let (shared, heads) = (Arc::clone(&show), Heads::default());
+        let asked = Arc::clone(&heads);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let show = shared.lock().unwrap().clone();
-                std::thread::spawn(move || serve(stream.unwrap(), &show));
+                let asked = Arc::clone(&asked);
+                std::thread::spawn(move || serve(stream.unwrap(), &show, &asked));
             }
         });
-        Self { address, show }
+        Self { address, show, heads }
     }
 
     /// Serves something else from the next connection on.
     pub fn show(&self, show: Show) {
         *self.show.lock().unwrap() = show;
     }
+
+    /// The heads of all requests so far.
+    pub fn heads(&self) -> Vec<String> {
+        self.heads.lock().unwrap().clone()
+    }
 }
 
-fn serve(stream: TcpStream, show: &Show) {
+fn serve(stream: TcpStream, show: &Show, heads: &Heads) {
     // A peer that hangs up half way is what half of the tests are about.
     let _ = match &show.tls {
-        None => answer(stream, show),
+        None => answer(stream, show, heads),
         Some(config) => {
             let connection = ServerConnection::new(Arc::clone(config)).unwrap();
-            answer(StreamOwned::new(connection, stream), show)
+            answer(StreamOwned::new(connection, stream), show, heads)
         }
     };
 }
 
-fn answer(mut stream: impl Read + Write, show: &Show) -> std::io::Result<()> {
+fn answer(mut stream: impl Read + Write, show: &Show, heads: &Heads) -> std::io::Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -127,13 +140,19 @@ fn answer(mut stream: impl Read + Write, show: &Show) -> std::io::Result<()> {
         head.push(byte[0]);
     }
     let head = String::from_utf8_lossy(&head).to_lowercase();
+    heads.lock().unwrap().push(head.clone());
     let mut words = head.split_whitespace();
     let (method, path) = (words.next().unwrap(), words.next().unwrap());
     let range = head.split_once("range: bytes=").map(|(_, rest)| {
         let (first, last) = rest.split_once("\r\n").unwrap().0.split_once('-').unwrap();
         first.parse::<usize>().unwrap()..last.parse::<usize>().unwrap() + 1
     });
-    let reply = reply(show, path, range);
+    let is_refused =
+        matches!(show.lie, Lie::Elsewhere(_)) && !head.contains("authorization: basic");
+    let reply = match is_refused {
+        true => Reply::new(401, b"").with("WWW-Authenticate", "Basic realm=\"x\""),
+        false => reply(show, path, range),
+    };
     let mut text = format!("HTTP/1.1 {} x\r\nConnection: close\r\n", reply.status);
     for (name, value) in &reply.headers {
         text += &format!("{name}: {value}\r\n");
@@ -213,6 +232,10 @@ fn layer(layer: &[u8], lie: Lie, path: &str, range: Option<std::ops::Range<usize
         Lie::WrongDigest => layer[1000] ^= 1,
         Lie::WrongLength => layer.push(0),
         Lie::Endless => return Reply { length: None, ..Reply::new(200, b"") },
+        Lie::Elsewhere(port) => {
+            let url = format!("http://127.0.0.1:{port}{path}");
+            return Reply::new(307, b"").with("Location", url);
+        }
         Lie::RedirectLoop => return Reply::new(307, b"").with("Location", path),
         _ => {}
     }
