@@ -267,8 +267,10 @@ pub const VERSION: u16 = 1;
 pub const HEADER_BYTES: usize = 26;
 /// Bytes before a frame's payload.
 pub const FRAME_HEADER_BYTES: usize = 12;
-/// The largest payload; a megabyte of chunk hashes is a blob of 8 GiB under way.
+/// The largest payload.
 pub const FRAME_PAYLOAD_MAX: u32 = 1 << 20;
+/// The longest blob: the hashes of its chunks fit one Progress record of a checkpoint.
+pub const BLOB_BYTES_MAX: u64 = 7 << 30;
 /// Segments of the META ring, the first of the device.
 pub const META_SEGMENTS: u32 = 4;
 /// Bytes of a chunk: each has its own hash.
@@ -277,6 +279,10 @@ pub const CHUNK_BYTES: u64 = 256 << 10;
 pub const CHUNK_HASH_BYTES: u64 = 32;
 
 const _: () = assert!(HEADER_BYTES == 8 + 2 + 8 + 4 + 4);
+const _: () = {
+    let hashes = BLOB_BYTES_MAX / CHUNK_BYTES * CHUNK_HASH_BYTES;
+    assert!(hashes + 4096 < FRAME_PAYLOAD_MAX as u64);
+};
 
 #[cfg(test)]
 mod tests {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use log::warn;
 use smol::lock::Mutex;
 
-use super::format::{BlobRecord, Extent, Record, TagKey};
+use super::format::{BLOB_BYTES_MAX, BlobRecord, Extent, Record, TagKey};
 use super::index::{Index, PartialBlob, partial_bytes, tag_bytes};
 use super::layout::{pieces, prefix, reserved_bytes, suffix, whole_segments};
 use super::meta::Meta;
@@ -173,14 +173,19 @@ impl Store {
     /// Begins to write a blob of `size` bytes, or goes on where an earlier writer of it stopped.
     ///
     /// # Errors
-    /// [`Kind::Full`] when there is no room; [`Kind::Invalid`] when it is held already or has a
-    /// live writer.
+    /// [`Kind::Full`] when there is no room; [`Kind::Invalid`] when it is longer than
+    /// [`BLOB_BYTES_MAX`], held already or has a live writer.
     pub async fn writer(
         &self,
         digest: &Digest,
         size: u64,
         media_type: Option<&str>,
     ) -> Result<Writer, Error> {
+        if size > BLOB_BYTES_MAX {
+            let (size, max) = (ByteCount(size), ByteCount(BLOB_BYTES_MAX));
+            let what = format!("{digest}: a blob of {size}, expected at most {max}");
+            return Err(Error::new(Kind::Invalid, what));
+        }
         {
             let mut state = self.0.state.borrow_mut();
             state.check()?;
@@ -567,4 +572,29 @@ impl State {
 
 fn missing(digest: &Digest) -> Error {
     Error::new(Kind::Missing, format!("{digest} is not held"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flash::{Geometry, sim};
+
+    #[test]
+    fn sizes_from_outside_are_bounded() {
+        let geometry =
+            Geometry { segment_count: 9, segment_bytes: 4096, program_bytes: 64, reprogram: true };
+        let metrics = Rc::new(Metrics::default());
+        let (store, _) = Store::open(Arc::new(sim::Device::new(geometry)), metrics).unwrap();
+        let digest = Digest::sha256(b"x");
+        for (size, kind) in [
+            (4096 * 5 + 1, Kind::Full),
+            (BLOB_BYTES_MAX, Kind::Full),
+            (BLOB_BYTES_MAX + 1, Kind::Invalid),
+            (u64::MAX, Kind::Invalid),
+        ] {
+            let refused = smol::block_on(store.writer(&digest, size, None)).err().unwrap();
+            assert_eq!(refused.kind(), kind, "{size}: {refused}");
+        }
+        assert_eq!(smol::block_on(store.put(&digest, b"x", None)).map_err(|e| e.kind()), Ok(()));
+    }
 }

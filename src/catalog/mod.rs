@@ -134,9 +134,11 @@ impl Catalog {
 
 impl Known {
     fn new(entry: &Entry, manifest: &Manifest) -> Self {
+        // Annotations can be long, and only those of referrers are ever told.
+        let annotations = manifest.subject.as_ref().map(|_| manifest.annotations.clone());
         let descriptor = Descriptor {
             artifact_type: manifest.artifact_type.clone(),
-            annotations: manifest.annotations.clone(),
+            annotations: annotations.unwrap_or_default(),
             ..Descriptor::new(&manifest.media_type, entry.digest, entry.size)
         };
         Self {

@@ -244,7 +244,9 @@ fn allocate(directory: &Path, layout: Layout) -> Result<(), Error> {
     let failed = |error: io::Error| {
         let _ = std::fs::remove_file(&path);
         let size = ByteCount(bytes);
-        Error::io(format!("store {}: allocating {size} (size_max)", directory.display()), error)
+        let advice = "expected that much room there: free some or lower size_max";
+        let what = format!("store {}: allocating {size} (size_max), {advice}", directory.display());
+        Error::io(what, error)
     };
     let options = OpenOptions::new().create(true).truncate(true).write(true).open(&path);
     let log = options.map_err(failed)?;

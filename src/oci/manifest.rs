@@ -118,13 +118,20 @@ impl Manifest {
             ManifestKind::Image { config, .. } => Some(config.media_type.clone()),
             ManifestKind::Index { .. } => None,
         };
-        Ok(Self {
+        let manifest = Self {
             media_type,
             artifact_type: raw.artifact_type.filter(|text| !text.is_empty()).or(config_type),
             subject: raw.subject,
             annotations: raw.annotations.unwrap_or_default(),
             kind,
-        })
+        };
+        if let Some(child) = manifest.children().find(|child| child.size > CONTENT_BYTES_MAX) {
+            let Descriptor { digest, size, .. } = child;
+            return Err(ManifestError(format!(
+                "{digest} is of {size} bytes, expected at most {CONTENT_BYTES_MAX}"
+            )));
+        }
+        Ok(manifest)
     }
 
     /// All content that it names: an index's manifests, or an image's configuration and layers.
@@ -167,6 +174,9 @@ impl fmt::Display for ManifestError {
 
 impl std::error::Error for ManifestError {}
 
+/// The largest content that a manifest may name, in bytes: no device holds more, and all sums of
+/// what manifests name stay far from overflowing.
+const CONTENT_BYTES_MAX: u64 = 1 << 40;
 /// The largest manifest taken in, in bytes: what the distribution-spec lets a registry refuse
 /// above, and what clients accept.
 pub const MANIFEST_BYTES_MAX: u64 = 4 << 20;
@@ -206,6 +216,9 @@ mod tests {
         let digest = Digest::sha256(b"x");
         let thing = format!(r#"{{"digest":"{digest}","size":-1}}"#);
         assert!(parse(&format!(r#"{{"schemaVersion":2,"config":{thing}}}"#), None).is_err());
+        let thing = format!(r#"{{"digest":"{digest}","size":{}}}"#, u64::MAX);
+        let huge = parse(&format!(r#"{{"schemaVersion":2,"config":{thing}}}"#), None);
+        assert!(huge.unwrap_err().contains("expected at most 1099511627776"));
         let big = vec![b' '; usize::try_from(MANIFEST_BYTES_MAX).unwrap() + 1];
         assert!(Manifest::parse(&big, None).is_err());
         let thing = format!(r#"{{"digest":"{digest}","size":1}}"#);

@@ -100,7 +100,7 @@ impl Puller {
             seen: BTreeSet::new(),
             bytes: 0,
         };
-        let root = walk.manifest(&wanted, None, 0).await?;
+        let root = walk.manifest(&wanted, 0).await?;
         let signature_tags = walk.referrers(&reference.registry).await?;
         let Walk { manifests, blobs, name, .. } = walk;
         Ok(Plan { name, key: tag_key(reference), root, blobs, manifests, signature_tags })
@@ -135,17 +135,12 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     /// Takes in the manifest `wanted` (tag or digest) and everything below it; gives its digest.
-    async fn manifest(
-        &mut self,
-        wanted: &str,
-        media_type: Option<&str>,
-        depth: usize,
-    ) -> Result<Digest, Error> {
+    async fn manifest(&mut self, wanted: &str, depth: usize) -> Result<Digest, Error> {
         if depth > DEPTH_MAX || self.manifests.len() >= MANIFESTS_MAX {
             let limit = format!("more than {DEPTH_MAX} levels or {MANIFESTS_MAX} manifests");
             return Err(self.invalid(limit));
         }
-        let planned = self.read(wanted, media_type).await?;
+        let planned = self.read(wanted).await?;
         let digest = planned.digest;
         if !self.seen.insert(digest) {
             return Ok(digest);
@@ -165,7 +160,7 @@ impl Walk<'_> {
                 }
                 for child in chosen {
                     let text = child.digest.to_string();
-                    Box::pin(self.manifest(&text, Some(&child.media_type), depth + 1)).await?;
+                    Box::pin(self.manifest(&text, depth + 1)).await?;
                 }
             }
             ManifestKind::Image { config, layers } => {
@@ -181,7 +176,7 @@ impl Walk<'_> {
     }
 
     /// The bytes of one manifest: from the store if they are held, else from the registry.
-    async fn read(&self, wanted: &str, media_type: Option<&str>) -> Result<Planned, Error> {
+    async fn read(&self, wanted: &str) -> Result<Planned, Error> {
         let store = &self.puller.parts.store;
         if let Ok(digest) = wanted.parse::<Digest>()
             && let Some(entry) = store.entry(&digest)
@@ -197,8 +192,7 @@ impl Walk<'_> {
             .await
             .map_err(|error| error.about(self.name.clone()))?;
         self.puller.parts.metrics.fetch_body_bytes.add(remote.bytes.len() as u64);
-        let media_type = media_type.map_or(remote.media_type, str::to_owned);
-        Ok(Planned { digest: remote.digest, media_type, bytes: remote.bytes })
+        Ok(Planned { digest: remote.digest, media_type: remote.media_type, bytes: remote.bytes })
     }
 
     /// Takes in signatures, attestations and other referrers of all manifests found so far, and
@@ -212,7 +206,7 @@ impl Walk<'_> {
             for referrer in self.listed(&subject).await? {
                 let text = referrer.digest.to_string();
                 // A referrer that cannot be had must not keep the image itself away.
-                if let Err(error) = self.manifest(&text, Some(&referrer.media_type), 1).await {
+                if let Err(error) = self.manifest(&text, 1).await {
                     self.tolerate(error)?;
                 }
             }
@@ -262,7 +256,7 @@ impl Walk<'_> {
         let Some(head) = head else { return Ok(None) };
         // By its digest it is read from the store, if it is held.
         let wanted = head.digest.map_or_else(|| tag.to_owned(), |digest| digest.to_string());
-        self.manifest(&wanted, None, 1).await.map(Some)
+        self.manifest(&wanted, 1).await.map(Some)
     }
 
     /// What a referrer's error means for its image: a link that fails fails it, to be tried again
