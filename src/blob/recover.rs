@@ -260,12 +260,9 @@ fn drop_all(mut digests: Vec<Digest>, index: &mut Index) -> usize {
 fn claim_all(space: &mut Space, index: &Index) {
     let blobs = index.blobs.values().map(|record| &record.extents);
     let partials = index.partials.values().map(|partial| &partial.record.extents);
-    let mut ends = Vec::new();
-    for extents in blobs.chain(partials) {
-        space.claim(extents);
-        ends.extend(extents.last().map(Extent::end));
-    }
-    space.reopen(ends.into_iter());
+    let all = blobs.chain(partials);
+    all.clone().for_each(|extents| space.claim(extents));
+    space.reopen(all.flatten());
 }
 
 fn newer(version: u16) -> Error {

@@ -91,26 +91,31 @@ impl Space {
         self.used_bytes += extents.iter().map(|extent| extent.bytes).sum::<u64>();
     }
 
-    /// After all claims: shared segments that may be continued, given where what is live in each
-    /// ends.
-    pub fn reopen(&mut self, ends: impl Iterator<Item = u64>) {
+    /// After all claims of `extents`: segments that have room behind what is live in them are
+    /// continued.
+    pub fn reopen<'a>(&mut self, extents: impl Iterator<Item = &'a Extent>) {
         if !self.geometry.reprogram {
             return;
         }
         let segment_bytes = self.segment_bytes();
-        for end in ends {
-            let (segment, next) = (end / segment_bytes, end % segment_bytes);
-            let (Ok(segment), Ok(next)) = (usize::try_from(segment), u32::try_from(next)) else {
-                continue;
-            };
-            if next == 0 {
-                continue;
-            }
-            match self.open.iter_mut().find(|open| open.segment == segment) {
-                Some(open) => open.next = open.next.max(next),
-                None => self.open.push(Open { segment, next, busy: false }),
+        let mut ends = vec![0; self.live.len()];
+        for extent in extents {
+            for segment in extent.start / segment_bytes..=(extent.end() - 1) / segment_bytes {
+                let here =
+                    extent.end().min((segment + 1) * segment_bytes) - segment * segment_bytes;
+                let index = usize::try_from(segment).ok();
+                if let Some(end) = index.and_then(|index| ends.get_mut(index)) {
+                    *end = here.max(*end);
+                }
             }
         }
+        let partly = ends.into_iter().enumerate();
+        self.open = partly
+            .filter(|(_, end)| (1..segment_bytes).contains(end))
+            .filter_map(|(segment, end)| {
+                Some(Open { segment, next: u32::try_from(end).ok()?, busy: false })
+            })
+            .collect();
     }
 
     /// Takes room for `bytes` (a multiple of the program unit), or nothing.
@@ -246,6 +251,19 @@ mod tests {
         space.release(&second.extents);
         assert_eq!((space.free_segments(), space.used_bytes()), (4, 0));
         assert_eq!(space.allocate(4096).unwrap().extents.len(), 2, "taken in turn, wrapping");
+    }
+
+    #[test]
+    fn a_mounted_segment_is_continued_behind_its_last_byte() {
+        let mut space = Space::new(GEOMETRY);
+        let extent = |start, bytes| Extent { start, bytes };
+        // Two that fill a segment, one that ends in the middle of the next, one across two.
+        let live = [extent(4096, 512), extent(4608, 512), extent(5120, 448), extent(7104, 128)];
+        space.claim(&live);
+        space.reopen(live.iter());
+        assert_eq!(space.allocate(960).unwrap().extents, [extent(7232, 960)]);
+        assert_eq!(space.allocate(576).unwrap().extents, [extent(5568, 576)]);
+        assert_eq!(space.allocate(64), None, "nothing behind the others");
     }
 
     #[test]
