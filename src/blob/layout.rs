@@ -92,6 +92,62 @@ pub fn whole_segments(extents: &[Extent], segment_bytes: u32) -> Vec<Extent> {
     extents.iter().map(whole).filter(|extent| extent.bytes > 0).collect()
 }
 
+/// Bytes of `extents` that lie in one segment.
+pub fn bytes_within(extents: &[Extent], segment: u32, segment_bytes: u32) -> u64 {
+    let within = |extent: &Extent| clipped(*extent, segment, segment_bytes).map_or(0, |c| c.bytes);
+    extents.iter().map(within).sum()
+}
+
+/// `extents` in pieces, each with the place it has when what lies in `segment` is moved to `room`.
+pub fn relocated(
+    extents: &[Extent],
+    segment: u32,
+    segment_bytes: u32,
+    room: &[Extent],
+) -> Vec<(Extent, Extent)> {
+    let mut moves = Vec::new();
+    let mut used = 0;
+    for extent in extents {
+        let Some(within) = clipped(*extent, segment, segment_bytes) else {
+            moves.push((*extent, *extent));
+            continue;
+        };
+        let part = |start, end| Extent { start, bytes: end - start };
+        let before = part(extent.start, within.start);
+        let after = part(within.end(), extent.end());
+        let mut from = within.start;
+        let targets = prefix(&suffix(room, used), within.bytes).into_iter().map(|to| {
+            from += to.bytes;
+            (Extent { start: from - to.bytes, bytes: to.bytes }, to)
+        });
+        let targets: Vec<_> = targets.collect();
+        used += within.bytes;
+        let kept = |part: Extent| (part.bytes > 0).then_some((part, part));
+        moves.extend(kept(before).into_iter().chain(targets).chain(kept(after)));
+    }
+    moves
+}
+
+/// Extents with neighbours joined.
+pub fn merged(extents: impl Iterator<Item = Extent>) -> Vec<Extent> {
+    let mut merged: Vec<Extent> = Vec::new();
+    for extent in extents {
+        match merged.last_mut() {
+            Some(last) if last.end() == extent.start => last.bytes += extent.bytes,
+            _ => merged.push(extent),
+        }
+    }
+    merged
+}
+
+/// The part of an extent that lies in one segment.
+fn clipped(extent: Extent, segment: u32, segment_bytes: u32) -> Option<Extent> {
+    let first = u64::from(segment) * u64::from(segment_bytes);
+    let start = extent.start.max(first);
+    let end = extent.end().min(first + u64::from(segment_bytes));
+    (start < end).then(|| Extent { start, bytes: end - start })
+}
+
 /// Bytes of the part of a blob's extents that holds the blob itself.
 pub fn data_bytes(size: u64, geometry: Geometry) -> u64 {
     size.next_multiple_of(u64::from(geometry.program_bytes))
@@ -182,6 +238,26 @@ mod tests {
         assert_eq!(difference(&all, &[]), all);
         assert_eq!(whole_segments(&[extent(10, 39)], 10), [extent(10, 30)]);
         assert_eq!(whole_segments(&[extent(11, 18)], 10), []);
+    }
+
+    #[test]
+    fn one_segment_is_moved_out_of_extents() {
+        let extent = |start, bytes| Extent { start, bytes };
+        let blob = [extent(1000, 2200), extent(4090, 10)];
+        assert_eq!(bytes_within(&blob, 2, 1000), 1000);
+        assert_eq!(bytes_within(&blob, 4, 1000), 10);
+        assert_eq!(bytes_within(&blob, 5, 1000), 0);
+        let room = [extent(7000, 600), extent(9000, 400)];
+        let moves = relocated(&blob, 2, 1000, &room);
+        let expected = [
+            (extent(1000, 1000), extent(1000, 1000)),
+            (extent(2000, 600), extent(7000, 600)),
+            (extent(2600, 400), extent(9000, 400)),
+            (extent(3000, 200), extent(3000, 200)),
+            (extent(4090, 10), extent(4090, 10)),
+        ];
+        assert_eq!(moves, expected);
+        assert_eq!(merged(moves.into_iter().map(|(from, _)| from)), blob);
     }
 
     #[test]

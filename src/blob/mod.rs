@@ -12,6 +12,7 @@
 
 mod error;
 pub mod format;
+mod gc;
 mod index;
 mod layout;
 mod meta;

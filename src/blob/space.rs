@@ -20,6 +20,10 @@ pub struct Space {
     /// Where the search for a free segment goes on.
     cursor: usize,
     used_bytes: u64,
+    /// Counts allocations.
+    clock: u32,
+    /// When a segment was last given room in, by that clock.
+    touched: Vec<u32>,
 }
 
 /// A shared segment that has room after `next`.
@@ -45,12 +49,20 @@ impl Space {
     pub fn new(geometry: Geometry) -> Self {
         let count = usize::try_from(geometry.segment_count).unwrap_or(0);
         let first = usize::try_from(META_SEGMENTS).unwrap_or(0);
-        Self { geometry, live: vec![0; count], open: Vec::new(), cursor: first, used_bytes: 0 }
+        Self {
+            geometry,
+            live: vec![0; count],
+            open: Vec::new(),
+            cursor: first,
+            used_bytes: 0,
+            clock: 0,
+            touched: vec![0; count],
+        }
     }
 
-    /// Bytes that blobs can have in all.
+    /// Bytes that blobs can have in all: what is kept free for copying is not among them.
     pub fn capacity_bytes(&self) -> u64 {
-        let segments = self.geometry.segment_count.saturating_sub(META_SEGMENTS);
+        let segments = self.geometry.segment_count.saturating_sub(META_SEGMENTS + RESERVE_SEGMENTS);
         u64::from(segments) * u64::from(self.geometry.segment_bytes)
     }
 
@@ -118,14 +130,58 @@ impl Space {
             .collect();
     }
 
-    /// Takes room for `bytes` (a multiple of the program unit), or nothing.
+    /// Takes room for `bytes` (a multiple of the program unit), or nothing. The last
+    /// [`RESERVE_SEGMENTS`] free segments are not for this.
     pub fn allocate(&mut self, bytes: u64) -> Option<Allocation> {
+        self.take(bytes, usize::try_from(RESERVE_SEGMENTS).unwrap_or(0))
+    }
+
+    /// As [`Space::allocate`], down to the last free segment, for what is copied to free another.
+    pub fn allocate_copy(&mut self, bytes: u64) -> Option<Allocation> {
+        self.take(bytes, 0)
+    }
+
+    /// Chooses the shared segment that is best given up, of those that `may` be: nothing is
+    /// allocated in it any more. None when no copying would gain anything.
+    pub fn give_up(&mut self, may: impl Fn(u32) -> bool) -> Option<u32> {
+        let open = |segment| self.open.iter().find(move |open: &&Open| open.segment == segment);
+        let room_behind = |segment| open(segment).map_or(0, |open| self.room(open));
+        let room_elsewhere = |segment| {
+            let others = self.open.iter().filter(|open| open.segment != segment && !open.busy);
+            others.map(|open| self.room(open)).max().unwrap_or(0)
+        };
+        let is_busy = |segment| open(segment).is_some_and(|open| open.busy);
+        let score = |segment| {
+            let live = self.live_of(segment);
+            let mut dead = self.geometry.segment_bytes - live;
+            // Room behind what lives is as good as free, unless two such segments make one.
+            if room_elsewhere(segment) < live {
+                dead = dead.saturating_sub(room_behind(segment));
+            }
+            let touched = self.touched.get(segment).copied().unwrap_or(0);
+            let age = u128::from(self.clock.wrapping_sub(touched)) + 1;
+            let whole = u128::from(self.geometry.segment_bytes);
+            // Scaled: the quotient of small ages must still tell segments apart.
+            (dead > 0).then(|| u128::from(dead) * age * SCORE_SCALE / (whole + u128::from(live)))
+        };
+        let candidates = self.data_segments().filter(|segment| {
+            self.live_of(*segment) > 0
+                && !is_busy(*segment)
+                && u32::try_from(*segment).is_ok_and(&may)
+        });
+        let scored = candidates.filter_map(|segment| Some((score(segment)?, segment)));
+        let (_, best) = scored.max_by_key(|(score, _)| *score)?;
+        self.open.retain(|open| open.segment != best);
+        u32::try_from(best).ok()
+    }
+
+    fn take(&mut self, bytes: u64, spared: usize) -> Option<Allocation> {
         let segment_bytes = self.segment_bytes();
         let whole = usize::try_from(bytes / segment_bytes).ok()?;
         let tail = u32::try_from(bytes % segment_bytes).ok()?;
         let shared = self.find_open(tail);
         let wanted = whole + usize::from(tail > 0 && shared.is_none());
-        let segments = self.find_free(wanted)?;
+        let segments = self.find_free(wanted, spared)?;
         let mut extents: Vec<Extent> = Vec::new();
         for segment in segments.iter().take(whole) {
             let start = *segment as u64 * segment_bytes;
@@ -157,6 +213,7 @@ impl Space {
         if let Some(last) = segments.last() {
             self.cursor = last + 1;
         }
+        self.touch(&extents);
         let fresh = segments.iter().filter_map(|segment| u32::try_from(*segment).ok()).collect();
         Some(Allocation { extents, fresh })
     }
@@ -180,22 +237,46 @@ impl Space {
     }
 
     fn find_open(&self, tail: u32) -> Option<usize> {
-        let room = |open: &Open| self.geometry.segment_bytes - open.next;
         // The tightest fit leaves the roomy ones to those that need them.
         (0..self.open.len())
             .filter_map(|index| self.open.get(index).map(|open| (index, open)))
-            .filter(|(_, open)| tail > 0 && !open.busy && room(open) >= tail)
-            .min_by_key(|(_, open)| room(open))
+            .filter(|(_, open)| tail > 0 && !open.busy && self.room(open) >= tail)
+            .min_by_key(|(_, open)| self.room(open))
             .map(|(index, _)| index)
     }
 
-    /// `count` free segments, in turn from the cursor.
-    fn find_free(&self, count: usize) -> Option<Vec<usize>> {
+    /// Bytes behind what was allocated in a shared segment.
+    fn room(&self, open: &Open) -> u32 {
+        self.geometry.segment_bytes - open.next
+    }
+
+    fn touch(&mut self, extents: &[Extent]) {
+        self.clock = self.clock.wrapping_add(1);
+        let segment_bytes = self.segment_bytes();
+        for extent in extents {
+            for segment in extent.start / segment_bytes..=(extent.end() - 1) / segment_bytes {
+                let index = usize::try_from(segment).ok();
+                if let Some(touched) = index.and_then(|index| self.touched.get_mut(index)) {
+                    *touched = self.clock;
+                }
+            }
+        }
+    }
+
+    /// `count` free segments, in turn from the cursor, if `spared` others stay free.
+    fn find_free(&self, count: usize, spared: usize) -> Option<Vec<usize>> {
+        if count == 0 {
+            return Some(Vec::new());
+        }
         let (before, after): (Vec<usize>, Vec<usize>) =
             self.data_segments().partition(|segment| *segment < self.cursor);
         let free = after.into_iter().chain(before).filter(|segment| self.live_of(*segment) == 0);
-        let found: Vec<usize> = free.take(count).collect();
-        (found.len() == count).then_some(found)
+        let mut found: Vec<usize> = free.take(count + spared).collect();
+        if found.len() < count + spared {
+            return None;
+        }
+        found.truncate(count);
+        Some(found)
     }
 
     fn change(&mut self, extents: &[Extent], change: impl Fn(u32, u32) -> u32) {
@@ -227,12 +308,17 @@ impl Space {
     }
 }
 
+/// Segments that only copying may fill, so that it always can: deleting half of a shared segment
+/// must be worth something on a full store.
+pub const RESERVE_SEGMENTS: u32 = 1;
+const SCORE_SCALE: u128 = 1 << 20;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const GEOMETRY: Geometry =
-        Geometry { segment_count: 8, segment_bytes: 1024, program_bytes: 64, reprogram: true };
+        Geometry { segment_count: 9, segment_bytes: 1024, program_bytes: 64, reprogram: true };
 
     #[test]
     fn whole_segments_and_tails() {
@@ -244,12 +330,12 @@ mod tests {
         let second = space.allocate(256).unwrap();
         assert_eq!(second.extents, [Extent { start: 5120 + 128, bytes: 256 }]);
         assert!(second.fresh.is_empty(), "shares the tail's segment");
-        assert!(space.allocate(3072).is_none());
-        assert_eq!(space.free_segments(), 2);
+        assert!(space.allocate(3072).is_none(), "one stays free for copying");
+        assert_eq!(space.free_segments(), 3);
         space.release(&first.extents);
-        assert_eq!(space.free_segments(), 3, "the tail's segment still holds the second");
+        assert_eq!(space.free_segments(), 4, "the tail's segment still holds the second");
         space.release(&second.extents);
-        assert_eq!((space.free_segments(), space.used_bytes()), (4, 0));
+        assert_eq!((space.free_segments(), space.used_bytes()), (5, 0));
         assert_eq!(space.allocate(4096).unwrap().extents.len(), 2, "taken in turn, wrapping");
     }
 
@@ -263,7 +349,7 @@ mod tests {
         space.reopen(live.iter());
         assert_eq!(space.allocate(960).unwrap().extents, [extent(7232, 960)]);
         assert_eq!(space.allocate(576).unwrap().extents, [extent(5568, 576)]);
-        assert_eq!(space.allocate(64), None, "nothing behind the others");
+        assert!(space.allocate(64).is_none(), "nothing behind the others");
     }
 
     #[test]
@@ -278,11 +364,31 @@ mod tests {
     }
 
     #[test]
+    fn the_emptiest_old_segment_is_given_up() {
+        let mut space = Space::new(GEOMETRY);
+        let blobs: Vec<_> = (0..8).map(|_| space.allocate(512).unwrap().extents).collect();
+        assert!(space.allocate(512).is_none());
+        assert_eq!(space.give_up(|_| true), None, "nothing is dead");
+        space.release(&blobs[2]);
+        space.release(&blobs[7]);
+        assert!(space.allocate(1024).is_none(), "dead bytes in two segments");
+        assert_eq!(space.give_up(|segment| segment != 5), Some(7));
+        let copy = space.allocate_copy(512).unwrap();
+        assert_eq!(copy.fresh, [8]);
+        space.release(&blobs[6]);
+        assert_eq!(space.free_segments(), 1);
+        assert_eq!(space.give_up(|_| true), Some(5));
+        assert!(space.allocate_copy(512).unwrap().fresh.is_empty(), "beside the other copy");
+        space.release(&blobs[3]);
+        assert_eq!(space.allocate(1024).unwrap().fresh.len(), 1);
+    }
+
+    #[test]
     fn unsound_extents_are_known() {
         let space = Space::new(GEOMETRY);
-        for (start, bytes) in [(0, 64), (4096, 0), (4097, 64), (8128, 128), (u64::MAX, 64)] {
+        for (start, bytes) in [(0, 64), (4096, 0), (4097, 64), (9152, 128), (u64::MAX, 64)] {
             assert!(!space.is_sound(&Extent { start, bytes }), "{start} {bytes}");
         }
-        assert!(space.is_sound(&Extent { start: 8128, bytes: 64 }));
+        assert!(space.is_sound(&Extent { start: 9152, bytes: 64 }));
     }
 }

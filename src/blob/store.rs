@@ -10,7 +10,7 @@ use smol::lock::Mutex;
 
 use super::format::{BLOB_BYTES_MAX, BlobRecord, Extent, Record, TagKey};
 use super::index::{Index, PartialBlob, partial_bytes, tag_bytes};
-use super::layout::{pieces, prefix, reserved_bytes, suffix, whole_segments};
+use super::layout::{difference, pieces, prefix, reserved_bytes, suffix, whole_segments};
 use super::meta::Meta;
 use super::recover::{MountReport, mount};
 use super::space::{Allocation, Space};
@@ -25,19 +25,21 @@ use crate::units::ByteCount;
 
 /// A mounted log. Clones share it.
 #[derive(Clone)]
-pub struct Store(Rc<Inner>);
+pub struct Store(pub(super) Rc<Inner>);
 
-struct Inner {
+pub(super) struct Inner {
     device: Arc<dyn Device>,
-    state: RefCell<State>,
+    pub(super) state: RefCell<State>,
     /// Held by whoever waits for a sync on behalf of all that was changed before.
     sync: Mutex<()>,
+    /// Held by whoever copies to make room.
+    pub(super) collecting: Mutex<()>,
     metrics: Rc<Metrics>,
 }
 
-struct State {
-    index: Index,
-    space: Space,
+pub(super) struct State {
+    pub(super) index: Index,
+    pub(super) space: Space,
     meta: Meta,
     /// Counts changes of data and records.
     generation: u64,
@@ -81,7 +83,8 @@ impl Store {
             writing: BTreeSet::new(),
             failure,
         };
-        let inner = Inner { device, state: RefCell::new(state), sync: Mutex::new(()), metrics };
+        let (sync, collecting) = (Mutex::new(()), Mutex::new(()));
+        let inner = Inner { device, state: RefCell::new(state), sync, collecting, metrics };
         let store = Self(Rc::new(inner));
         store.count();
         Ok((store, mounted.report))
@@ -333,8 +336,14 @@ impl Store {
         state.check()?;
         let State { index, meta, .. } = &mut *state;
         let lease = match &record {
-            Record::Delete { digest } => index.blobs.get(digest).cloned(),
+            Record::Delete { digest } | Record::Commit(BlobRecord { digest, .. }) => {
+                index.blobs.get(digest).cloned()
+            }
             _ => None,
+        };
+        let kept = match &record {
+            Record::Commit(record) => record.extents.clone(),
+            _ => Vec::new(),
         };
         let freed = index.apply(record.clone());
         let appended = match meta.append(&record) {
@@ -354,7 +363,7 @@ impl Store {
             state.synced = generation;
         }
         if let Some(lease) = lease {
-            let extents = lease.extents.clone();
+            let extents = difference(&lease.extents, &kept);
             state.limbo.push(Limbo { extents, generation, lease: Some(lease) });
         }
         if let Some(extents) = freed {
@@ -436,12 +445,10 @@ impl Store {
         extents.extend(&again);
         let kept: u64 = extents.iter().map(|extent| extent.bytes).sum();
         let wanted = (size <= capacity).then(|| reserved_bytes(size, geometry) - kept);
-        let mut allocation = wanted.and_then(|bytes| self.allocate(bytes));
-        if allocation.is_none() && !self.0.state.borrow().limbo.is_empty() {
-            // Deleted a moment ago, and only waiting for a sync.
-            self.settle().await?;
-            allocation = wanted.and_then(|bytes| self.allocate(bytes));
-        }
+        let allocation = match wanted {
+            Some(bytes) => self.allocate(bytes).await?,
+            None => None,
+        };
         let Some(allocation) = allocation else { return Err(self.full(digest, size)) };
         extents.extend(&allocation.extents);
         let record = BlobRecord {
@@ -460,10 +467,7 @@ impl Store {
             self.admit(&state, partial_bytes(&record), &digest.to_string())
         };
         let ready = admitted.and_then(|()| {
-            fresh.into_iter().try_for_each(|segment| {
-                self.0.metrics.flash_erases.add(1);
-                self.0.device.erase(segment)
-            })?;
+            self.erase(fresh)?;
             self.append(Record::Reserve(record))
         });
         ready.inspect_err(|_| {
@@ -484,8 +488,35 @@ impl Store {
         (prefix(extents, partial.frontier), whole_segments(&rest, segment_bytes))
     }
 
-    fn allocate(&self, bytes: u64) -> Option<Allocation> {
-        self.0.state.borrow_mut().space.allocate(bytes)
+    /// Takes room, and makes some if there is none: what was deleted a moment ago only waits for
+    /// a sync, and what is dead in shared segments for copying.
+    async fn allocate(&self, bytes: u64) -> Result<Option<Allocation>, Error> {
+        let take = || self.0.state.borrow_mut().space.allocate(bytes);
+        let mut allocation = take();
+        if allocation.is_none() && !self.0.state.borrow().limbo.is_empty() {
+            self.settle().await?;
+            allocation = take();
+        }
+        for _ in 0..self.0.device.geometry().segment_count {
+            let may_help = {
+                let space = &self.0.state.borrow().space;
+                space.used_bytes() + bytes <= space.capacity_bytes()
+            };
+            if allocation.is_some() || !may_help || !self.collect_segment().await? {
+                break;
+            }
+            allocation = take();
+        }
+        Ok(allocation)
+    }
+
+    /// Makes segments ready to be programmed.
+    pub(super) fn erase(&self, segments: impl Iterator<Item = u32>) -> Result<(), Error> {
+        for segment in segments {
+            self.0.metrics.flash_erases.add(1);
+            self.0.device.erase(segment)?;
+        }
+        Ok(())
     }
 
     fn full(&self, digest: &Digest, size: u64) -> Error {

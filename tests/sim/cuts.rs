@@ -5,22 +5,29 @@ use std::sync::Arc;
 use moonlet::flash::Geometry;
 use moonlet::flash::sim::Device;
 
-use crate::model::{Blobs, Model, Step, check, finish_partials, mount, run, workload};
+use crate::model::{Blobs, Model, Step, check, churn, finish_partials, mount, run, workload};
 use crate::{EMMC, NAND, NOR};
 
 #[test]
 fn emmc_survives_a_cut_anywhere() {
-    survive(EMMC);
+    survive(EMMC, &workload());
 }
 
 #[test]
 fn nand_survives_a_cut_anywhere() {
-    survive(NAND);
+    survive(NAND, &workload());
 }
 
 #[test]
 fn nor_survives_a_cut_anywhere() {
-    survive(NOR);
+    survive(NOR, &workload());
+}
+
+#[test]
+fn copying_survives_a_cut_anywhere() {
+    for shape in [EMMC, NAND, NOR] {
+        survive(Geometry { segment_count: 10, segment_bytes: 64 << 10, ..shape }, &churn());
+    }
 }
 
 /// The harness is only worth something if it sees a device that acknowledges syncs it never did.
@@ -41,19 +48,18 @@ fn a_lying_device_is_found_out() {
     assert!(found.is_some(), "a device that lies about every sync passed every check");
 }
 
-fn survive(geometry: Geometry) {
+fn survive(geometry: Geometry, steps: &[Step]) {
     let blobs = Blobs::new();
-    let steps = workload();
     let whole = Arc::new(Device::new(geometry));
-    assert_eq!(run(&whole, &blobs, &steps), steps.len(), "the workload, without a cut");
+    assert_eq!(run(&whole, &blobs, steps), steps.len(), "the workload, without a cut");
     let operations = whole.operations();
-    assert!(operations > 200, "only {operations} operations");
+    assert!(operations > 100, "only {operations} operations");
     for cut in 0..operations {
         let device = Arc::new(Device::new(geometry));
         device.cut_after(cut);
-        let done = run(&device, &blobs, &steps);
+        let done = run(&device, &blobs, steps);
         assert!(done < steps.len(), "operation {cut} was never reached");
-        let (before, after) = models(&steps, done);
+        let (before, after) = models(steps, done);
         for seed in 0..SEEDS {
             let what = format!("cut at {cut} of {operations} in step {done}, seed {seed}");
             let survivor = Arc::new(device.survivor(seed));
@@ -62,7 +68,7 @@ fn survive(geometry: Geometry) {
                 cut_again(&device.survivor(seed), &blobs, (&before, &after), &what);
                 let done_again = run(&survivor, &blobs, steps.get(done..).unwrap_or_default());
                 assert_eq!(done + done_again, steps.len(), "{what}: finishing the workload");
-                let end = models(&steps, steps.len()).0;
+                let end = models(steps, steps.len()).0;
                 let (store, _) = mount(&survivor).unwrap();
                 check(&store, &blobs, &end, &end).unwrap_or_else(|why| panic!("{what}: {why}"));
             }

@@ -29,8 +29,12 @@ pub enum Step {
     Remount,
 }
 
-/// Sizes of the blobs: around units, chunks and segments, and two that take several syncs.
-pub const SIZES: [usize; 9] = [100, 4096, 700_001, 2_400_000, 0, 262_144, 1_300_000, 5000, 262_145];
+/// Sizes of the blobs: around units, chunks and segments, and two that take several syncs; then
+/// those of [`churn`].
+pub const SIZES: [usize; 21] = [
+    100, 4096, 700_001, 2_400_000, 0, 262_144, 1_300_000, 5000, 262_145, 30_000, 30_001, 30_002,
+    30_003, 30_004, 30_005, 30_006, 30_007, 30_008, 30_009, 60_000, 120_000,
+];
 
 /// Blobs that come and go, tags that move, a download that is suspended and resumed, room used
 /// again, and enough records for several checkpoints on the smaller shapes.
@@ -68,6 +72,17 @@ pub fn workload() -> Vec<Step> {
     for _ in 0..3 {
         steps.extend([Put(3), Tag("d", 3), Untag("d"), Delete(3)]);
     }
+    steps
+}
+
+/// Fills a device of five usable segments of 64 KiB with blobs that share segments, and takes some
+/// away, so that what comes next finds room only where something is copied first.
+pub fn churn() -> Vec<Step> {
+    use Step::*;
+    let mut steps: Vec<Step> = (9..19).map(Put).collect();
+    steps.extend([Tag("a", 9), Pin(11), Delete(10), Delete(12), Delete(14), Delete(16)]);
+    steps.extend([Put(19), Tag("b", 19), Remount, Begin(10, 20_000), Delete(13)]);
+    steps.extend([Delete(11), Delete(15), Put(10), Put(20), Delete(20), Put(12), Put(14)]);
     steps
 }
 

@@ -1,0 +1,119 @@
+//! Making room by copying.
+//!
+//! A blob's whole segments are free as soon as it is deleted, without copying. A shared segment is
+//! free only when nothing lives in it; when room is wanted and there is none, what still lives in
+//! the segment that is best given up is copied elsewhere. Copies are written and synced before the
+//! Commit records that name them, and the old room is kept until those are durable and nobody
+//! reads there: at every moment one of the two places is whole.
+//!
+//! Which segment: cost-benefit, (1 - u) * age / (1 + u) for the live share u (M. Rosenblum and
+//! J. Ousterhout, "The Design and Implementation of a Log-Structured File System", 1992).
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use super::format::{BlobRecord, Extent, Record};
+use super::layout::{self, bytes_within, merged, relocated};
+use super::{Error, Store};
+
+/// A blob with a part of it copied elsewhere.
+struct Move {
+    old: Rc<BlobRecord>,
+    new: BlobRecord,
+    /// Where the copy is.
+    room: Vec<Extent>,
+}
+
+impl Store {
+    /// Frees the shared segment that is best given up; false when there is none.
+    pub(super) async fn collect_segment(&self) -> Result<bool, Error> {
+        let _turn = self.0.collecting.lock().await;
+        let Some(victim) = self.victim() else { return Ok(false) };
+        let mut moves = Vec::new();
+        let copied = self.copy_residents(victim, &mut moves);
+        if copied.is_err() {
+            moves.iter().for_each(|moved| self.give_back(&moved.room));
+        }
+        let is_empty = copied?;
+        // The copies are durable before anything says that they are there.
+        self.settle().await?;
+        for Move { old, new, room } in moves {
+            let (held, pinned) = {
+                let index = &self.0.state.borrow().index;
+                (index.blobs.get(&new.digest).cloned(), index.pins.contains(&new.digest))
+            };
+            // Deleted, or given another media type, while the sync was under way.
+            if held.is_some_and(|held| Rc::ptr_eq(&held, &old)) {
+                self.append(Record::Commit(BlobRecord { pinned, ..new }))?;
+            } else {
+                self.give_back(&room);
+            }
+        }
+        self.settle().await?;
+        Ok(is_empty)
+    }
+
+    fn victim(&self) -> Option<u32> {
+        let segment_bytes = u64::from(self.device().geometry().segment_bytes);
+        let mut state = self.0.state.borrow_mut();
+        // A download has its place for as long as it takes.
+        let partials = state.index.partials.values();
+        let extents = partials.flat_map(|partial| &partial.record.extents);
+        let kept: BTreeSet<u64> = extents
+            .flat_map(|extent| extent.start / segment_bytes..=(extent.end() - 1) / segment_bytes)
+            .collect();
+        state.space.give_up(|segment| !kept.contains(&u64::from(segment)))
+    }
+
+    /// Copies everything that lives in `victim`; false when the room for it ran out.
+    fn copy_residents(&self, victim: u32, moves: &mut Vec<Move>) -> Result<bool, Error> {
+        let residents: Vec<Rc<BlobRecord>> = {
+            let state = self.0.state.borrow();
+            let segment_bytes = self.device().geometry().segment_bytes;
+            let lives =
+                |record: &&Rc<BlobRecord>| bytes_within(&record.extents, victim, segment_bytes) > 0;
+            state.index.blobs.values().filter(lives).cloned().collect()
+        };
+        for old in residents {
+            let Some(moved) = self.copy(old, victim)? else { return Ok(false) };
+            moves.push(moved);
+        }
+        Ok(true)
+    }
+
+    /// Copies what of a blob lies in `victim`.
+    fn copy(&self, old: Rc<BlobRecord>, victim: u32) -> Result<Option<Move>, Error> {
+        let geometry = self.device().geometry();
+        let bytes = bytes_within(&old.extents, victim, geometry.segment_bytes);
+        let allocation = self.0.state.borrow_mut().space.allocate_copy(bytes);
+        let Some(allocation) = allocation else { return Ok(None) };
+        let room = allocation.extents;
+        let outcome = self.erase(allocation.fresh.into_iter()).and_then(|()| {
+            let new = relocated(&old.extents, victim, geometry.segment_bytes, &room);
+            let mut at = 0;
+            for (from, to) in new.iter().filter(|(from, to)| from != to) {
+                let mut bytes = vec![0; usize::try_from(from.bytes).unwrap_or(0)];
+                layout::read(self.device(), &[*from], 0, &mut bytes)?;
+                self.program(&[*to], 0, &bytes)?;
+                at += from.bytes;
+            }
+            self.metrics().flash_copied_bytes.add(at);
+            Ok(merged(new.into_iter().map(|(_, to)| to)))
+        });
+        self.0.state.borrow_mut().space.settle(&room);
+        match outcome {
+            Ok(extents) => {
+                let new = BlobRecord { extents, ..BlobRecord::clone(&old) };
+                Ok(Some(Move { old, new, room }))
+            }
+            Err(error) => {
+                self.give_back(&room);
+                Err(error)
+            }
+        }
+    }
+
+    fn give_back(&self, room: &[Extent]) {
+        self.0.state.borrow_mut().space.release(room);
+    }
+}
