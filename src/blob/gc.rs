@@ -29,6 +29,46 @@ impl Store {
     pub(super) async fn collect_segment(&self) -> Result<bool, Error> {
         let _turn = self.0.collecting.lock().await;
         let Some(victim) = self.victim() else { return Ok(false) };
+        self.empty_segment(victim).await
+    }
+
+    /// Uses at most `size_max` bytes of the device from here on, and gives back what is beyond as
+    /// soon as it holds nothing: what lives there is copied, as far as there is room. True when
+    /// everything fits.
+    ///
+    /// # Errors
+    /// The device's own.
+    pub async fn fit(&self, size_max: u64) -> Result<bool, Error> {
+        let geometry = self.device().geometry();
+        let wanted = size_max / u64::from(geometry.segment_bytes);
+        let wanted = u32::try_from(wanted).unwrap_or(u32::MAX).min(geometry.segment_count);
+        let (limit, beyond) = {
+            let mut state = self.0.state.borrow_mut();
+            state.space.set_limit(wanted);
+            if state.space.limit() == state.segment_count || self.device().read_only().is_some() {
+                return Ok(true);
+            }
+            (state.space.limit(), state.space.beyond())
+        };
+        let _turn = self.0.collecting.lock().await;
+        let held = self.held_by_downloads();
+        for segment in beyond {
+            if held.contains(&segment) || !self.empty_segment(segment).await? {
+                return Ok(false);
+            }
+        }
+        let mut state = self.0.state.borrow_mut();
+        // A reader may still be at the old place of something.
+        if !state.space.beyond().is_empty() {
+            return Ok(false);
+        }
+        self.device().give_up_from(limit)?;
+        state.segment_count = limit;
+        Ok(true)
+    }
+
+    /// Copies everything that lives in a segment elsewhere; false when the room ran out.
+    async fn empty_segment(&self, victim: u32) -> Result<bool, Error> {
         let mut moves = Vec::new();
         let copied = self.copy_residents(victim, &mut moves);
         if copied.is_err() {
@@ -54,15 +94,20 @@ impl Store {
     }
 
     fn victim(&self) -> Option<u32> {
+        let held = self.held_by_downloads();
+        self.0.state.borrow_mut().space.give_up(|segment| !held.contains(&segment))
+    }
+
+    /// The segments in which a download has its place, for as long as it takes.
+    fn held_by_downloads(&self) -> BTreeSet<u32> {
         let segment_bytes = u64::from(self.device().geometry().segment_bytes);
-        let mut state = self.0.state.borrow_mut();
-        // A download has its place for as long as it takes.
+        let state = self.0.state.borrow();
         let partials = state.index.partials.values();
         let extents = partials.flat_map(|partial| &partial.record.extents);
-        let kept: BTreeSet<u64> = extents
-            .flat_map(|extent| extent.start / segment_bytes..=(extent.end() - 1) / segment_bytes)
-            .collect();
-        state.space.give_up(|segment| !kept.contains(&u64::from(segment)))
+        let segments = extents.flat_map(|extent| {
+            extent.start / segment_bytes..=(extent.end().saturating_sub(1)) / segment_bytes
+        });
+        segments.filter_map(|segment| u32::try_from(segment).ok()).collect()
     }
 
     /// Copies everything that lives in `victim`; false when the room for it ran out.

@@ -14,6 +14,8 @@ use crate::flash::Geometry;
 /// The allocator of all segments after the META ring.
 pub struct Space {
     geometry: Geometry,
+    /// Segments from this one on are not for use: `size_max` became less.
+    limit: u32,
     /// Bytes taken, by segment.
     live: Vec<u32>,
     open: Vec<Open>,
@@ -51,6 +53,7 @@ impl Space {
         let first = usize::try_from(META_SEGMENTS).unwrap_or(0);
         Self {
             geometry,
+            limit: geometry.segment_count,
             live: vec![0; count],
             open: Vec::new(),
             cursor: first,
@@ -62,7 +65,7 @@ impl Space {
 
     /// Bytes that blobs can have in all: what is kept free for copying is not among them.
     pub fn capacity_bytes(&self) -> u64 {
-        let segments = self.geometry.segment_count.saturating_sub(META_SEGMENTS + RESERVE_SEGMENTS);
+        let segments = self.limit.saturating_sub(META_SEGMENTS + RESERVE_SEGMENTS);
         u64::from(segments) * u64::from(self.geometry.segment_bytes)
     }
 
@@ -139,6 +142,29 @@ impl Space {
     /// As [`Space::allocate`], down to the last free segment, for what is copied to free another.
     pub fn allocate_copy(&mut self, bytes: u64) -> Option<Allocation> {
         self.take(bytes, 0)
+    }
+
+    /// Uses only the first `segment_count` segments from here on; those of META and one more at
+    /// least.
+    pub fn set_limit(&mut self, segment_count: u32) {
+        let least = META_SEGMENTS + RESERVE_SEGMENTS + 1;
+        self.limit = segment_count.max(least).min(self.geometry.segment_count);
+        let limit = usize::try_from(self.limit).unwrap_or(0);
+        self.open.retain(|open| open.segment < limit);
+    }
+
+    /// The number of segments in use.
+    pub fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// The segments beyond the limit in which something lives.
+    pub fn beyond(&self) -> Vec<u32> {
+        let beyond = self.limit..self.geometry.segment_count;
+        let lives = |segment: &u32| {
+            usize::try_from(*segment).is_ok_and(|segment| self.live_of(segment) > 0)
+        };
+        beyond.filter(lives).collect()
     }
 
     /// Chooses the shared segment that is best given up, of those that `may` be: nothing is
@@ -296,7 +322,7 @@ impl Space {
     }
 
     fn data_segments(&self) -> std::ops::Range<usize> {
-        usize::try_from(META_SEGMENTS).unwrap_or(0)..self.live.len()
+        usize::try_from(META_SEGMENTS).unwrap_or(0)..usize::try_from(self.limit).unwrap_or(0)
     }
 
     fn live_of(&self, segment: usize) -> u32 {
@@ -361,6 +387,20 @@ mod tests {
         space.settle(&first.extents);
         let third = space.allocate(64).unwrap();
         assert_eq!(third.extents[0].start, first.extents[0].end());
+    }
+
+    #[test]
+    fn nothing_is_taken_beyond_the_limit() {
+        let mut space = Space::new(GEOMETRY);
+        let far = [Extent { start: 7168, bytes: 1024 }];
+        space.claim(&far);
+        space.set_limit(7);
+        assert_eq!((space.capacity_bytes(), space.beyond()), (2048, vec![7]));
+        assert_eq!(space.allocate(2048).unwrap().fresh, [4, 5]);
+        assert!(space.allocate(64).is_none());
+        assert_eq!(space.allocate_copy(1024).unwrap().fresh, [6]);
+        space.release(&far);
+        assert!(space.beyond().is_empty());
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub(super) struct State {
     pub(super) index: Index,
     pub(super) space: Space,
     meta: Meta,
+    /// Segments of the device that were not given up.
+    pub(super) segment_count: u32,
     /// Counts changes of data and records.
     generation: u64,
     /// Changes up to this one are durable.
@@ -77,6 +79,7 @@ impl Store {
             index: mounted.index,
             space: mounted.space,
             meta: mounted.meta,
+            segment_count: device.geometry().segment_count,
             generation: 0,
             synced: 0,
             limbo: Vec::new(),
@@ -535,7 +538,8 @@ impl Store {
             return Ok(());
         }
         let what = format!(
-            "no room for {what} in the log's index: {} of {} in use; a larger size_max has more",
+            "no room for {what} in the log's index: {} of {} in use; a store made with a larger size_max has \
+             more",
             ByteCount(needed - bytes),
             ByteCount(max)
         );

@@ -1,12 +1,12 @@
 //! A preallocated file on ext4, f2fs, UBIFS or any other file system: the default device.
 //!
-//! One file holds all segments and never changes its length: it is allocated whole before first
-//! use, so that the disk cannot fill up under an acknowledged blob and a recycled segment costs no
-//! file-system metadata. The store's directory holds:
+//! One file holds all segments and does not change its length at work: it is allocated whole
+//! before first use, so that the disk cannot fill up under an acknowledged blob and a recycled
+//! segment costs no file-system metadata. The store's directory holds:
 //!
 //! ```text
 //! layout   text: the version of this arrangement, segment_bytes, segment_count
-//! log      segment_count * segment_bytes bytes
+//! log      segment_count * segment_bytes bytes, or more where a change of size was cut short
 //! lock     held (flock) by the process that has the store open
 //! ```
 
@@ -15,6 +15,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use log::warn;
 
 use super::{Error, Geometry};
 use crate::kind::Kind;
@@ -32,8 +34,9 @@ pub struct Device {
 
 impl Device {
     /// Opens the store in `directory`, or makes one of `size_max` bytes (rounded down to whole
-    /// segments) where there is none. A store that exists keeps the size it was made with. One
-    /// that may only be read is opened for that: what it holds can still be served.
+    /// segments) where there is none. A store that exists grows to `size_max`, in segments of the
+    /// size it was made with, as far as there is room; to shrink it is [`Device::give_up_from`]'s. One that may only be read
+    /// is opened for that: what it holds can still be served.
     ///
     /// Errors name the path: no permission, no room for `size_max`, a store in use by another
     /// process, a layout that this version does not know.
@@ -62,8 +65,20 @@ impl Device {
         std::fs::create_dir_all(directory).map_err(|error| Error::io(what(), error))?;
         let options = OpenOptions::new().create(true).truncate(false).write(true).to_owned();
         let lock = lock(directory, &options, File::try_lock)?;
-        if !directory.join("layout").exists() {
-            allocate(directory, Layout::for_size(size_max))?;
+        match Layout::read(directory) {
+            Err(error) if error.kind() == Kind::Missing => {
+                allocate(directory, Layout::for_size(size_max))?;
+            }
+            Err(error) => return Err(error),
+            Ok(layout) => {
+                let wanted = layout.with_size(size_max);
+                if wanted.segment_count > layout.segment_count
+                    && let Err(error) = allocate(directory, wanted)
+                {
+                    // What it holds is worth more than its size.
+                    warn!("{error}; it stays at {}", ByteCount(layout.bytes()));
+                }
+            }
         }
         let log = OpenOptions::new().read(true).write(true).to_owned();
         Self::open_log(directory, &log, Some(lock), None)
@@ -87,13 +102,11 @@ impl Device {
         read_only: Option<String>,
     ) -> Result<Self, Error> {
         let at = |what: &str| format!("store {}: {what}", directory.display());
-        let text = std::fs::read_to_string(directory.join("layout"));
-        let text = text.map_err(|error| Error::io(at("layout"), error))?;
-        let layout = Layout::parse(&text).map_err(|(kind, what)| Error::new(kind, at(&what)))?;
+        let layout = Layout::read(directory)?;
         let path = directory.join("log");
         let log = options.open(&path).map_err(|error| Error::io(at("log"), error))?;
         let length = log.metadata().map_err(|error| Error::io(at("log"), error))?.len();
-        if length != layout.bytes() {
+        if length < layout.bytes() {
             let expected = layout.bytes();
             let what = format!("log is {length} bytes long, its layout says {expected}");
             return Err(Error::new(Kind::Corrupt, at(&what)));
@@ -149,6 +162,14 @@ impl super::Device for Device {
         true
     }
 
+    fn give_up_from(&self, segment_count: u32) -> Result<(), Error> {
+        let directory = self.path.parent().unwrap_or(Path::new("."));
+        let segment_bytes = self.geometry.segment_bytes;
+        let layout = Layout { segment_bytes, segment_count };
+        layout.write(directory).map_err(|error| self.error("shrinking", error))?;
+        self.log.set_len(layout.bytes()).map_err(|error| self.error("shrinking", error))
+    }
+
     fn read_only(&self) -> Option<&str> {
         self.read_only.as_deref()
     }
@@ -175,6 +196,30 @@ impl Layout {
         let segment_bytes = (1 << shift).max(SEGMENT_BYTES_MIN);
         let segment_count = u32::try_from(size_max / u64::from(segment_bytes)).unwrap_or(u32::MAX);
         Self { segment_bytes, segment_count }
+    }
+
+    /// The same, for another size.
+    fn with_size(self, size_max: u64) -> Self {
+        let segment_count = size_max / u64::from(self.segment_bytes);
+        Self { segment_count: u32::try_from(segment_count).unwrap_or(u32::MAX), ..self }
+    }
+
+    /// [`Kind::Missing`] where there is no store.
+    fn read(directory: &Path) -> Result<Self, Error> {
+        let at = |what: &str| format!("store {}: {what}", directory.display());
+        let text = std::fs::read_to_string(directory.join("layout"));
+        let text = text.map_err(|error| Error::io(at("layout"), error))?;
+        Self::parse(&text).map_err(|(kind, what)| Error::new(kind, at(&what)))
+    }
+
+    /// Replaces the layout, durably, at once.
+    fn write(self, directory: &Path) -> io::Result<()> {
+        let draft = directory.join("layout.new");
+        let mut file = File::create(&draft)?;
+        file.write_all(self.render().as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&draft, directory.join("layout"))?;
+        File::open(directory)?.sync_all()
     }
 
     fn bytes(self) -> u64 {
@@ -237,35 +282,35 @@ fn lock(
     }
 }
 
-/// Makes the log, then its layout: a store exists once its layout does.
+/// Makes the log, or a longer one of it, then its layout: a store exists, or has grown, once its
+/// layout says so.
 fn allocate(directory: &Path, layout: Layout) -> Result<(), Error> {
     let bytes = layout.bytes();
-    let path = directory.join("log");
     let failed = |error: io::Error| {
-        let _ = std::fs::remove_file(&path);
         let size = ByteCount(bytes);
-        let advice = "expected that much room there: free some or lower size_max";
+        let advice = "expected that much room there: free some or change size_max";
         let what = format!("store {}: allocating {size} (size_max), {advice}", directory.display());
         Error::io(what, error)
     };
-    let options = OpenOptions::new().create(true).truncate(true).write(true).open(&path);
+    let path = directory.join("log");
+    let options = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
     let log = options.map_err(failed)?;
-    match rustix::fs::fallocate(&log, rustix::fs::FallocateFlags::empty(), 0, bytes) {
-        Ok(()) => {}
-        // A file system that cannot promise blocks in advance: as good as it gets.
-        Err(rustix::io::Errno::OPNOTSUPP) => log.set_len(bytes).map_err(failed)?,
-        Err(error) => return Err(failed(error.into())),
-    }
-    log.sync_all().map_err(failed)?;
-    let draft = directory.join("layout.new");
-    let write = || {
-        let mut file = File::create(&draft)?;
-        file.write_all(layout.render().as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&draft, directory.join("layout"))?;
-        File::open(directory)?.sync_all()
+    let before = log.metadata().map_err(failed)?.len();
+    let enlarge = || {
+        match rustix::fs::fallocate(&log, rustix::fs::FallocateFlags::empty(), 0, bytes) {
+            Ok(()) => {}
+            // A file system that cannot promise blocks in advance: as good as it gets.
+            Err(rustix::io::Errno::OPNOTSUPP) => log.set_len(bytes)?,
+            Err(error) => return Err(error.into()),
+        }
+        log.sync_all()?;
+        layout.write(directory)
     };
-    write().map_err(failed)
+    enlarge().map_err(|error: io::Error| {
+        // What was allocated in vain is given back; it holds nothing.
+        let _ = log.set_len(before);
+        failed(error)
+    })
 }
 
 /// Committed bytes never share a page with bytes that are still to come.
@@ -298,13 +343,47 @@ mod tests {
         let in_use = Device::open(&path, 16 << 20).err().unwrap();
         assert!(in_use.to_string().contains("in use by another moonlet"), "{in_use}");
         drop(device);
-        let device = Device::open(&path, 64 << 20).unwrap();
-        assert_eq!(device.geometry(), geometry, "keeps the size it was made with");
+        let device = Device::open(&path, 8 << 20).unwrap();
+        assert_eq!(device.geometry(), geometry, "does not shrink by itself");
         let mut bytes = [0; 8];
         device.read(3, 8188, &mut bytes).unwrap();
         assert_eq!(bytes, [7, 7, 7, 7, 0, 0, 0, 0]);
         assert!(device.read(64, 0, &mut bytes).is_err());
         assert!(device.program(0, (256 << 10) - 4, &bytes).is_err());
+        drop(device);
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
+    fn a_store_grows_and_shrinks_in_whole_segments() {
+        let path = scratch("size");
+        let device = Device::open(&path, 16 << 20).unwrap();
+        device.program(63, 0, &[7; 4096]).unwrap();
+        drop(device);
+        let device = Device::open(&path, (20 << 20) + 5).unwrap();
+        assert_eq!(device.geometry().segment_count, 80);
+        let mut byte = [0];
+        device.read(63, 4095, &mut byte).unwrap();
+        device.program(79, 0, &[8; 4096]).unwrap();
+        assert_eq!(byte, [7]);
+        drop(device);
+        // More than there is room for changes nothing.
+        let device = Device::open(&path, 1 << 50).unwrap();
+        assert_eq!(device.geometry().segment_count, 80);
+        device.read(79, 4095, &mut byte).unwrap();
+        assert_eq!(byte, [8]);
+        device.give_up_from(64).unwrap();
+        drop(device);
+        assert_eq!(std::fs::metadata(path.join("log")).unwrap().len(), 16 << 20);
+        // A change that was cut short leaves a longer log.
+        std::fs::File::options()
+            .write(true)
+            .open(path.join("log"))
+            .unwrap()
+            .set_len(99 << 20)
+            .unwrap();
+        let device = Device::open(&path, 16 << 20).unwrap();
+        assert_eq!(device.geometry().segment_count, 64);
         drop(device);
         std::fs::remove_dir_all(&path).unwrap();
     }
@@ -344,7 +423,7 @@ mod tests {
         let path = scratch("room");
         let full = Device::open(&path, 1 << 60).err().unwrap();
         assert!(full.to_string().contains("size_max"), "{full}");
-        assert!(!path.join("log").exists());
+        assert_eq!(std::fs::metadata(path.join("log")).unwrap().len(), 0);
         std::fs::remove_dir_all(&path).unwrap();
     }
 }

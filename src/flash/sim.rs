@@ -259,6 +259,10 @@ impl super::Device for Device {
         false
     }
 
+    fn give_up_from(&self, _: u32) -> Result<(), Error> {
+        Ok(())
+    }
+
     fn read_only(&self) -> Option<&str> {
         None
     }

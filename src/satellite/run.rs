@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_signal::{Signal, Signals};
-use log::{info, warn};
+use log::{error, info, warn};
 use smol::future::or;
 use smol::stream::StreamExt as _;
 use smol::{LocalExecutor, Timer};
@@ -74,6 +74,7 @@ impl Satellite {
         let reconciler = self.reconciler()?;
         reconciler.observe()?;
         loop {
+            self.fit().await?;
             let outcome = reconciler.run().await;
             self.store.settle().await?;
             if once || outcome.is_converged() {
@@ -99,6 +100,9 @@ impl Satellite {
         let mut signals = Signals::new([Signal::Term, Signal::Int])?;
         let work = async {
             loop {
+                if let Err(failure) = self.fit().await {
+                    error!("{failure}");
+                }
                 let outcome = reconciler.run().await;
                 info!("sync: {} images held, {} not", outcome.held, outcome.failed);
                 self.pause().await;
@@ -110,6 +114,15 @@ impl Satellite {
         };
         or(stop, work).await;
         self.store.settle().await?;
+        Ok(())
+    }
+
+    /// Holds the log to the configured size: it may have been made with a larger one.
+    async fn fit(&self) -> Result<(), Failure> {
+        let size_max = self.config.store.size_max;
+        if !self.store.fit(size_max.0).await? {
+            warn!("size_max is {size_max} now, and more is held: it shrinks as images go");
+        }
         Ok(())
     }
 

@@ -25,6 +25,8 @@ pub enum Step {
     Delete(usize),
     /// Pins a blob.
     Pin(usize),
+    /// Uses at most `.0` bytes of the device.
+    Fit(u64),
     /// Unmounts and mounts again.
     Remount,
 }
@@ -83,6 +85,8 @@ pub fn churn() -> Vec<Step> {
     steps.extend([Tag("a", 9), Pin(11), Delete(10), Delete(12), Delete(14), Delete(16)]);
     steps.extend([Put(19), Tag("b", 19), Remount, Begin(10, 20_000), Delete(13)]);
     steps.extend([Delete(11), Delete(15), Put(10), Put(20), Delete(20), Put(12), Put(14)]);
+    steps.extend([Delete(9), Delete(19), Fit(9 << 16), Put(13), Fit(8 << 16)]);
+    steps.extend([Delete(10), Delete(12), Delete(13), Delete(14), Remount, Put(20), Fit(8 << 16)]);
     steps
 }
 
@@ -154,7 +158,7 @@ impl Model {
             Step::Pin(blob) => {
                 next.pinned.insert(blob);
             }
-            Step::Remount => {}
+            Step::Fit(_) | Step::Remount => {}
         }
         next
     }
@@ -219,6 +223,10 @@ async fn apply(store: &Store, blobs: &Blobs, step: Step) -> Result<(), Error> {
             store.delete(&[blobs.digests[blob]]).await
         }
         Step::Pin(blob) => store.pin(&[blobs.digests[blob]], true).await,
+        Step::Fit(size_max) => {
+            assert!(store.fit(size_max).await?, "everything fits {size_max}");
+            Ok(())
+        }
         Step::Remount => Ok(()),
     }
 }
