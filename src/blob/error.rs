@@ -14,7 +14,7 @@ pub struct Error {
 }
 
 impl Error {
-    pub(super) fn new(kind: Kind, what: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: Kind, what: impl Into<String>) -> Self {
         Self { kind, what: what.into(), source: None }
     }
 

@@ -117,6 +117,13 @@ pub enum Record {
         /// Which blob.
         digest: Digest,
     },
+    /// These chunks of a blob do not read back as what they were, and no others.
+    Rot {
+        /// Which blob.
+        digest: Digest,
+        /// Their numbers, ascending.
+        chunks: Vec<u32>,
+    },
 }
 
 /// The start of a META segment: FORMAT.md section 3.

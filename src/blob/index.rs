@@ -22,6 +22,8 @@ pub struct Index {
     pub tags: BTreeMap<TagKey, Digest>,
     /// Whole blobs that the desired state needs.
     pub pins: BTreeSet<Digest>,
+    /// Chunks of whole blobs that do not read back as what they were.
+    pub rotten: BTreeMap<Digest, BTreeSet<u32>>,
 }
 
 /// A blob of which the first bytes are there.
@@ -88,8 +90,16 @@ impl Index {
                 }
                 None
             }
+            Record::Rot { digest, chunks } => {
+                self.rotten.remove(&digest);
+                if self.blobs.contains_key(&digest) && !chunks.is_empty() {
+                    self.rotten.insert(digest, chunks.into_iter().collect());
+                }
+                None
+            }
             Record::Delete { digest } => {
                 self.pins.remove(&digest);
+                self.rotten.remove(&digest);
                 self.blobs.remove(&digest);
                 self.partials.remove(&digest).map(|partial| partial.record.extents)
             }
@@ -114,7 +124,11 @@ impl Index {
         });
         let tags = self.tags.iter();
         let tags = tags.map(|(key, digest)| Record::Tag { key: key.clone(), digest: *digest });
-        blobs.chain(partials).chain(tags)
+        let rotten = self.rotten.iter().map(|(digest, chunks)| Record::Rot {
+            digest: *digest,
+            chunks: chunks.iter().copied().collect(),
+        });
+        blobs.chain(partials).chain(tags).chain(rotten)
     }
 
     /// The tags of one repository, in order.
@@ -137,7 +151,8 @@ impl Index {
         let blobs: u64 = self.blobs.values().map(|blob| record_bytes(blob)).sum();
         let partials = self.partials.values().map(|partial| partial_bytes(&partial.record));
         let tags = self.tags.keys().map(tag_bytes);
-        blobs + partials.sum::<u64>() + tags.sum::<u64>()
+        let rotten = self.rotten.values().map(|chunks| RECORD_BYTES + 5 * chunks.len() as u64);
+        blobs + partials.sum::<u64>() + tags.sum::<u64>() + rotten.sum::<u64>()
     }
 }
 

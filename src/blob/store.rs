@@ -20,7 +20,7 @@ use super::{Error, Reader, Writer};
 use crate::flash::Device;
 use crate::kind::Kind;
 use crate::metrics::Metrics;
-use crate::oci::Digest;
+use crate::oci::{Digest, Hasher};
 use crate::units::ByteCount;
 
 /// A mounted log. Clones share it.
@@ -118,7 +118,8 @@ impl Store {
     /// All bytes of a blob that is held.
     ///
     /// # Errors
-    /// [`Kind::Missing`] when it is not, [`Kind::Invalid`] when it has more than `max` bytes.
+    /// [`Kind::Missing`] when it is not, [`Kind::Invalid`] when it has more than `max` bytes,
+    /// [`Kind::Corrupt`] when they are not those of the digest any more.
     pub fn read_all(&self, digest: &Digest, max: u64) -> Result<Vec<u8>, Error> {
         let reader = self.reader(digest)?;
         let size = usize::try_from(reader.size()).ok().filter(|_| reader.size() <= max);
@@ -129,6 +130,13 @@ impl Store {
         };
         let mut bytes = vec![0; size];
         reader.read_at(0, &mut bytes)?;
+        let mut hash = Hasher::new(digest.algorithm());
+        hash.update(&bytes);
+        let found = hash.finish();
+        if found != *digest {
+            let what = format!("{digest}: rotten on flash, its bytes have digest {found}");
+            return Err(Error::new(Kind::Corrupt, what));
+        }
         Ok(bytes)
     }
 
@@ -238,7 +246,8 @@ impl Store {
         partial.ok_or_else(|| missing(digest))
     }
 
-    /// Holds `bytes` under their digest; nothing is done when they are held already.
+    /// Holds `bytes` under their digest. When they are held already, nothing is done but to put
+    /// right what of them has rotted.
     ///
     /// # Errors
     /// [`Kind::Corrupt`] when they have another digest; those of [`Store::writer`].
@@ -249,6 +258,9 @@ impl Store {
         media_type: Option<&str>,
     ) -> Result<(), Error> {
         if let Some(entry) = self.entry(digest) {
+            if self.read_all(digest, entry.size).is_err() {
+                self.mend_all(digest, bytes).await?;
+            }
             return self.name_type(&entry, media_type).await;
         }
         let mut writer = self.writer(digest, bytes.len() as u64, media_type).await?;
@@ -569,6 +581,9 @@ impl Store {
         metrics.store_size_max_bytes.set(stat.size_max_bytes);
         metrics.store_used_bytes.set(stat.used_bytes);
         metrics.store_blobs.set(stat.blobs);
+        let rotten = self.rotten();
+        let rotten = rotten.iter().map(|(_, chunks)| chunks.len() as u64);
+        metrics.store_rotten_chunks.set(rotten.sum());
     }
 }
 

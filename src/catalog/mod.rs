@@ -8,9 +8,10 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use log::warn;
+use log::{error, warn};
 
 use crate::blob::{Entry, Error, Store};
+use crate::kind::Kind;
 use crate::oci::{
     Descriptor, Digest, MANIFEST_BYTES_MAX, Manifest, ManifestKind, Platform, select,
 };
@@ -20,6 +21,8 @@ use crate::oci::{
 pub struct Catalog {
     store: Store,
     known: Rc<RefCell<BTreeMap<Digest, Known>>>,
+    /// Manifests that rotted on flash: what they need is not known.
+    rotten: Rc<RefCell<BTreeSet<Digest>>>,
 }
 
 /// What is remembered of a manifest.
@@ -33,7 +36,7 @@ struct Known {
 impl Catalog {
     /// A catalog that has read nothing yet.
     pub fn new(store: Store) -> Self {
-        Self { store, known: Rc::default() }
+        Self { store, known: Rc::default(), rotten: Rc::default() }
     }
 
     /// Reads the manifests that came since, and forgets those that went.
@@ -41,6 +44,7 @@ impl Catalog {
         let entries = self.store.entries();
         let mut known = self.known.borrow_mut();
         known.retain(|digest, _| self.store.entry(digest).is_some());
+        self.rotten.borrow_mut().retain(|digest| self.store.entry(digest).is_some());
         for entry in entries {
             if entry.media_type.is_none() || known.contains_key(&entry.digest) {
                 continue;
@@ -69,6 +73,10 @@ impl Catalog {
 
     /// Everything that `roots` need, themselves and their referrers included, as far as it is
     /// held.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] when one of the manifests has rotted: what it needs must not be taken for
+    /// needless.
     pub fn reachable(&self, roots: &[Digest]) -> Result<BTreeSet<Digest>, Error> {
         self.refresh()?;
         let known = self.known.borrow();
@@ -83,6 +91,10 @@ impl Catalog {
         while let Some(digest) = queue.pop() {
             if !found.insert(digest) {
                 continue;
+            }
+            if self.rotten.borrow().contains(&digest) {
+                let what = format!("{digest} has rotted on flash: what it needs is not known");
+                return Err(Error::new(Kind::Corrupt, what));
             }
             queue.extend(known.get(&digest).into_iter().flat_map(|known| &known.children));
             queue.extend(referrers.get(&digest).into_iter().flatten());
@@ -119,9 +131,19 @@ impl Catalog {
         Ok(true)
     }
 
-    /// Parses a held manifest; one that cannot be is logged and passed over.
+    /// Parses a held manifest; one that cannot be, or that has rotted, is logged and passed over.
     fn read(&self, entry: &Entry) -> Result<Option<Manifest>, Error> {
-        let bytes = self.store.read_all(&entry.digest, MANIFEST_BYTES_MAX)?;
+        let bytes = match self.store.read_all(&entry.digest, MANIFEST_BYTES_MAX) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == Kind::Corrupt => {
+                if self.rotten.borrow_mut().insert(entry.digest) {
+                    error!("{error}; the next sync mends it");
+                }
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        self.rotten.borrow_mut().remove(&entry.digest);
         match Manifest::parse(&bytes, entry.media_type.as_deref()) {
             Ok(manifest) => Ok(Some(manifest)),
             Err(error) => {

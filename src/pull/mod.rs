@@ -12,6 +12,7 @@
 mod backoff;
 pub mod board;
 mod error;
+mod mend;
 mod plan;
 
 use std::cell::{Cell, RefCell};
@@ -101,6 +102,7 @@ impl Puller {
             let (first, (second, third)) = zip(worker(), zip(worker(), worker())).await;
             first.and(second).and(third)?;
         }
+        self.mend(&source, plan).await?;
         for manifest in &plan.manifests {
             let media_type = Some(manifest.media_type.as_str());
             self.parts.store.put(&manifest.digest, &manifest.bytes, media_type).await?;

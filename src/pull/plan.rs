@@ -182,8 +182,12 @@ impl Walk<'_> {
             && let Some(entry) = store.entry(&digest)
             && let Some(media_type) = entry.media_type
         {
-            let bytes = store.read_all(&digest, crate::oci::MANIFEST_BYTES_MAX)?;
-            return Ok(Planned { digest, media_type, bytes });
+            match store.read_all(&digest, crate::oci::MANIFEST_BYTES_MAX) {
+                Ok(bytes) => return Ok(Planned { digest, media_type, bytes }),
+                // What is fetched instead mends it.
+                Err(error) if error.kind() == Kind::Corrupt => warn!("{error}; fetching it again"),
+                Err(error) => return Err(error.into()),
+            }
         }
         let Source { registry, repository } = self.source;
         let remote = self

@@ -66,7 +66,10 @@ impl Reconciler {
         for image in &self.images {
             let digest = self.store.tag(&pull::tag_key(&image.reference));
             let bytes = match digest {
-                Some(digest) => self.held_bytes(digest)?,
+                Some(digest) => match self.held_bytes(digest) {
+                    Err(error) if error.kind() == Kind::Corrupt => 0,
+                    other => other?,
+                },
                 None => 0,
             };
             self.board.update(&image.reference.to_string(), |notice| {
@@ -122,7 +125,7 @@ impl Reconciler {
         let key = pull::tag_key(&image.reference);
         let current = self.puller.current(&image.reference).await?;
         let held = self.store.tag(&key);
-        let is_current = current.is_some() && current == held && self.is_complete(image, held)?;
+        let is_current = current.is_some() && current == held && self.is_sound(image, held)?;
         if is_current && !self.referrers_are_due(&key) {
             return Ok(());
         }
@@ -168,11 +171,18 @@ impl Reconciler {
         asked.is_none_or(|asked| now.saturating_sub(asked) >= REFERRERS_INTERVAL)
     }
 
-    fn is_complete(&self, image: &Image, held: Option<Digest>) -> Result<bool, blob::Error> {
-        match held {
-            Some(digest) => self.catalog.complete(&digest, &image.platforms),
-            None => Ok(false),
+    /// Whether all of an image is held, and nothing of it is known to be rotten.
+    fn is_sound(&self, image: &Image, held: Option<Digest>) -> Result<bool, blob::Error> {
+        let Some(root) = held else { return Ok(false) };
+        if !self.catalog.complete(&root, &image.platforms)? {
+            return Ok(false);
         }
+        let rotten = self.store.rotten();
+        if rotten.is_empty() {
+            return Ok(true);
+        }
+        let needed = self.catalog.reachable(&[root])?;
+        Ok(!rotten.iter().any(|(digest, _)| needed.contains(digest)))
     }
 
     fn partial_bytes(&self, plan: &Plan) -> u64 {

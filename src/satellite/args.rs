@@ -96,7 +96,13 @@ struct Store {
 #[argh(subcommand)]
 enum StoreVerb {
     Stat(StoreStat),
+    Verify(StoreVerify),
 }
+
+/// Read everything that is held, and say what has rotted.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "verify")]
+struct StoreVerify {}
 
 /// Show the log in figures.
 #[derive(FromArgs)]
@@ -134,6 +140,8 @@ pub enum Command {
         /// For scripts.
         json: bool,
     },
+    /// Look for rot in all that is held.
+    StoreVerify,
 }
 
 /// The command line, understood.
@@ -171,6 +179,7 @@ impl Args {
             Some(Verb::Store(Store { verb: StoreVerb::Stat(StoreStat { json }) })) => {
                 Command::StoreStat { json }
             }
+            Some(Verb::Store(Store { verb: StoreVerb::Verify(_) })) => Command::StoreVerify,
             None => return Err(answer("no command given: moonlet --help lists them\n", false)),
         };
         let named = || std::env::var_os("MOONLET_CONFIG").map(PathBuf::from);

@@ -3,6 +3,7 @@
 pub mod args;
 pub mod log;
 mod run;
+mod scrub;
 mod show;
 
 use std::fmt;
@@ -51,6 +52,7 @@ fn act(args: &Args) -> Result<ExitCode, Failure> {
             Command::Status { json } => show::status(config, *json).await,
             Command::ImageLs { json } => show::images(config, *json).await,
             Command::StoreStat { json } => show::store(config, *json).await,
+            Command::StoreVerify => verify(config).await,
         }
     }))
 }
@@ -79,6 +81,15 @@ async fn sync(
     let outcome = outcome?;
     show::print(&format!("{} images held, {} not\n", outcome.held, outcome.failed))?;
     Ok(if outcome.is_converged() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOT_CONVERGED) })
+}
+
+/// Reads everything that is held and says what is rotten.
+async fn verify(config: Config) -> Result<ExitCode, Failure> {
+    let satellite = Satellite::open(config)?;
+    let (blobs, rotten) = satellite.verify(show::verified).await?;
+    show::verified_end();
+    show::print(&format!("{blobs} blobs verified, {rotten} rotten chunks\n"))?;
+    Ok(if rotten == 0 { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOT_CONVERGED) })
 }
 
 /// What ends the program, in one line for a person.

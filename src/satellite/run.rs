@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use async_signal::{Signal, Signals};
 use log::{error, info, warn};
-use smol::future::or;
+use smol::future::{self, or};
 use smol::stream::StreamExt as _;
 use smol::{LocalExecutor, Timer};
 
-use super::Failure;
+use super::{Failure, scrub};
 use crate::blob::{MountReport, Store};
 use crate::catalog::Catalog;
 use crate::clock::{SharedClock, SystemClock};
@@ -90,6 +90,23 @@ impl Satellite {
         Ok(self.admin().report())
     }
 
+    /// Reads everything that is held; gives the numbers of blobs and of rotten chunks. `each` is
+    /// called with the bytes read so far and those there are.
+    pub async fn verify(&self, each: impl Fn(u64, u64)) -> Result<(usize, usize), Failure> {
+        let entries = self.store.entries();
+        let all: u64 = entries.iter().map(|entry| entry.size).sum();
+        let read = Cell::new(0);
+        let mut rotten = 0;
+        for entry in &entries {
+            let count = scrub::blob(&self.store, &entry.digest, async |bytes| {
+                read.set(read.get() + bytes);
+                each(read.get(), all);
+            });
+            rotten += count.await?;
+        }
+        Ok((entries.len(), rotten))
+    }
+
     /// Serves and reconciles until a signal asks to stop; whatever was acknowledged is durable by
     /// then, so a signal only has to end the loops.
     pub async fn run(self, executor: &Rc<LocalExecutor<'static>>) -> Result<(), Failure> {
@@ -112,7 +129,13 @@ impl Satellite {
             let signal = signals.next().await;
             info!("stopping: {signal:?}");
         };
-        or(stop, work).await;
+        let scrubbing = async {
+            if let Err(error) = scrub::forever(&self.store, random()).await {
+                error!("looking for rot: {error}; tried again at the next start");
+            }
+            future::pending().await
+        };
+        or(stop, or(work, scrubbing)).await;
         self.store.settle().await?;
         Ok(())
     }

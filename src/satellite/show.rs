@@ -15,7 +15,8 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::net::http::{Client, ClientLimits, ClientRequest, Headers, Method};
 use crate::net::tls;
-use crate::status::{Report, draw, draw_images, draw_store};
+use crate::status::{Report, bar, draw, draw_images, draw_store};
+use crate::units::ByteCount;
 
 /// Prints the effective configuration.
 pub fn check(config: &Config) -> Result<ExitCode, Failure> {
@@ -58,6 +59,23 @@ pub async fn progress(satellite: &Satellite) {
         // A terminal that went away stops nothing.
         let _ = std::io::stderr().lock().write_all(drawn.as_bytes());
         Timer::after(REDRAW).await;
+    }
+}
+
+/// Draws how much of `all` bytes was verified; nothing in a pipe.
+pub fn verified(bytes: u64, all: u64) {
+    if std::io::stderr().is_terminal() {
+        let line =
+            format!("\r{} {} of {}\x1b[K", bar(bytes, all), ByteCount(bytes), ByteCount(all));
+        // A terminal that went away stops nothing.
+        let _ = std::io::stderr().lock().write_all(line.as_bytes());
+    }
+}
+
+/// Ends the line of [`verified`].
+pub fn verified_end() {
+    if std::io::stderr().is_terminal() {
+        let _ = writeln!(std::io::stderr().lock());
     }
 }
 

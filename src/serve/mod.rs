@@ -135,7 +135,7 @@ impl Api {
             }
             Err(error) => {
                 log::error!("reading manifest {digest}: {error}");
-                problem(500, "UNKNOWN", "the manifest cannot be read from flash")
+                damaged()
             }
         }
     }
@@ -173,6 +173,9 @@ impl Api {
                 return response;
             }
         };
+        if self.store.is_rotten(digest, first..first + length) {
+            return damaged();
+        }
         let mut headers = Headers::new();
         headers.append("content-type", "application/octet-stream");
         headers.append("accept-ranges", "bytes");
@@ -298,6 +301,12 @@ fn content(headers: &mut Headers, digest: &Digest) {
     let text = digest.to_string();
     headers.append("etag", format!("\"{text}\""));
     headers.append("docker-content-digest", text);
+}
+
+/// Held, but not readable: to a client an error that may pass, so that it tries elsewhere.
+fn damaged() -> ServerResponse {
+    let what = "rotten on flash, and not fetched again yet: try another registry, or later";
+    problem(503, "UNAVAILABLE", what)
 }
 
 fn problem(status: u16, code: &str, message: &str) -> ServerResponse {

@@ -17,7 +17,7 @@ use crate::metrics::Metrics;
 use crate::net::http::{Handler, Headers, Method, ResponseBody, ServerRequest, ServerResponse};
 use crate::pull::board::Board;
 pub use report::{ImageReport, LinkReport, Report, StoreReport};
-pub use table::{draw, draw_images, draw_store};
+pub use table::{bar, draw, draw_images, draw_store};
 
 /// Answers on the admin address.
 pub struct Admin {

@@ -94,7 +94,7 @@ pub fn draw_store(store: &StoreReport) -> String {
 }
 
 /// Twenty cells, filled in eighths.
-fn bar(part: u64, whole: u64) -> String {
+pub fn bar(part: u64, whole: u64) -> String {
     let filled = match whole {
         0 => 0,
         whole => u128::from(part.min(whole)) * 8 * CELLS / u128::from(whole),

@@ -11,6 +11,7 @@
 mod cuts;
 mod flips;
 mod model;
+mod rot;
 
 use moonlet::flash::Geometry;
 

@@ -1,0 +1,129 @@
+//! Flipped bits in what is held: found by chunk, kept back, mended by chunk, and a cut in the
+//! middle of mending costs nothing.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use moonlet::blob::Store;
+use moonlet::flash::sim::Device;
+use moonlet::flash::{Device as _, Geometry};
+use moonlet::kind::Kind;
+use moonlet::oci::Digest;
+
+use crate::model::{SIZES, bytes, mount};
+use crate::{EMMC, NAND, NOR};
+
+/// Three chunks, the last one short.
+const BLOB: usize = 2;
+const CHUNK_BYTES: usize = 256 << 10;
+
+#[test]
+fn a_rotten_chunk_is_kept_back_and_mended() {
+    for shape in [EMMC, NAND, NOR] {
+        let (device, content, digest) = held(shape);
+        let chunk = &content[CHUNK_BYTES..2 * CHUNK_BYTES];
+        let (segment, offset) = find(&device, &chunk[..64]);
+        device.flip(segment, offset + 7, 0x10);
+        let (store, _) = mount(&device).unwrap();
+        assert_eq!(store.read_all(&digest, u64::MAX).unwrap_err().kind(), Kind::Corrupt);
+        let rotten = check(&store, &digest);
+        assert_eq!(rotten, BTreeSet::from([1]));
+        smol::block_on(store.set_rotten(&digest, &rotten)).unwrap();
+        drop(store);
+        let (store, _) = mount(&device).unwrap();
+        assert_eq!(store.rotten(), [(digest, rotten)], "kept across a mount");
+        let end = SIZES[BLOB] as u64;
+        for (range, expected) in [(0..262_144, false), (262_143..262_145, true), (0..end, true)] {
+            assert_eq!(store.is_rotten(&digest, range.clone()), expected, "{range:?}");
+        }
+        assert!(!store.is_rotten(&digest, 524_288..end));
+        let wrong = smol::block_on(store.mend(&digest, 1, &content[..CHUNK_BYTES]));
+        assert_eq!(wrong.unwrap_err().kind(), Kind::Corrupt);
+        smol::block_on(store.mend(&digest, 1, chunk)).unwrap();
+        drop(store);
+        let (store, _) = mount(&device).unwrap();
+        assert!(store.rotten().is_empty() && check(&store, &digest).is_empty());
+        assert_eq!(store.read_all(&digest, u64::MAX).unwrap(), content);
+    }
+}
+
+#[test]
+fn rotten_hashes_of_sound_bytes_are_no_rot() {
+    let (device, content, digest) = held(EMMC);
+    let first = blake3::hash(&content[..CHUNK_BYTES]);
+    let (segment, offset) = find(&device, first.as_bytes());
+    device.flip(segment, offset, 1);
+    let (store, _) = mount(&device).unwrap();
+    assert!(check(&store, &digest).is_empty());
+    // With a rotten chunk as well nothing tells which: the blob is given up to be fetched anew.
+    let (segment, offset) = find(&device, &content[..64]);
+    device.flip(segment, offset, 1);
+    assert_eq!(check(&store, &digest).len(), 3);
+    let lost = smol::block_on(store.mend(&digest, 0, &content[..CHUNK_BYTES]));
+    assert_eq!(lost.unwrap_err().kind(), Kind::Corrupt);
+    assert!(store.entry(&digest).is_none());
+}
+
+#[test]
+fn mending_survives_a_cut_anywhere() {
+    for shape in [EMMC, NAND, NOR] {
+        let (device, content, digest) = held(shape);
+        let (segment, offset) = find(&device, &content[..64]);
+        device.flip(segment, offset, 0x80);
+        let (store, _) = mount(&device).unwrap();
+        smol::block_on(store.set_rotten(&digest, &BTreeSet::from([0]))).unwrap();
+        drop(store);
+        for cut in 0.. {
+            let cut_short = Arc::new(device.survivor(0));
+            cut_short.cut_after(cut);
+            let is_done = mount(&cut_short).is_ok_and(|(store, _)| {
+                smol::block_on(store.mend(&digest, 0, &content[..CHUNK_BYTES])).is_ok()
+            });
+            for seed in 0..5 {
+                let (store, _) = mount(&Arc::new(cut_short.survivor(seed))).unwrap();
+                let is_flagged = !store.rotten().is_empty();
+                assert!(!is_flagged || !is_done, "cut at {cut}: mended and rotten again");
+                if !is_flagged {
+                    let found = store.read_all(&digest, u64::MAX);
+                    assert!(found.is_ok_and(|found| found == content), "cut at {cut}: wrong bytes");
+                }
+                smol::block_on(store.put(&digest, &content, None)).unwrap();
+                assert_eq!(store.read_all(&digest, u64::MAX).unwrap(), content, "cut at {cut}");
+            }
+            if is_done {
+                assert!(cut > 3, "only {cut} operations");
+                break;
+            }
+        }
+    }
+}
+
+fn held(shape: Geometry) -> (Arc<Device>, Vec<u8>, Digest) {
+    let device = Arc::new(Device::new(shape));
+    let content = bytes(BLOB);
+    let digest = Digest::sha256(&content);
+    let (store, _) = mount(&device).unwrap();
+    smol::block_on(store.put(&digest, &content, None)).unwrap();
+    (device, content, digest)
+}
+
+fn check(store: &Store, digest: &Digest) -> BTreeSet<u32> {
+    let mut check = store.check(digest).unwrap();
+    while check.step().is_some() {}
+    check.rotten().clone()
+}
+
+/// Where `pattern` begins a unit.
+fn find(device: &Device, pattern: &[u8]) -> (u32, u32) {
+    let geometry = device.geometry();
+    let mut found = vec![0; pattern.len()];
+    for segment in 0..geometry.segment_count {
+        for offset in (0..geometry.segment_bytes).step_by(geometry.program_bytes as usize) {
+            device.read(segment, offset, &mut found).unwrap();
+            if found == pattern {
+                return (segment, offset);
+            }
+        }
+    }
+    panic!("not on the device");
+}
