@@ -13,6 +13,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::wear::Wear;
+use crate::flash::SEGMENTS_MAX;
 use crate::oci::Digest;
 
 /// The name of an image: FORMAT.md section 4, `Tag`.
@@ -123,6 +125,13 @@ pub enum Record {
         digest: Digest,
         /// Their numbers, ascending.
         chunks: Vec<u32>,
+    },
+    /// What has been counted since the log was begun.
+    Wear(Wear),
+    /// These segments were made ready to be programmed anew.
+    Erased {
+        /// Their numbers.
+        segments: Vec<u32>,
     },
 }
 
@@ -289,6 +298,7 @@ const _: () = assert!(HEADER_BYTES == 8 + 2 + 8 + 4 + 4);
 const _: () = {
     let hashes = BLOB_BYTES_MAX / CHUNK_BYTES * CHUNK_HASH_BYTES;
     assert!(hashes + 4096 < FRAME_PAYLOAD_MAX as u64);
+    assert!(SEGMENTS_MAX * 5 + 4096 < FRAME_PAYLOAD_MAX);
 };
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ impl Store {
     pub(super) async fn collect_segment(&self) -> Result<bool, Error> {
         let _turn = self.0.collecting.lock().await;
         let Some(victim) = self.victim() else { return Ok(false) };
-        self.empty_segment(victim).await
+        self.empty_segment(victim, false).await
     }
 
     /// Uses at most `size_max` bytes of the device from here on, and gives back what is beyond as
@@ -53,7 +53,7 @@ impl Store {
         let _turn = self.0.collecting.lock().await;
         let held = self.held_by_downloads();
         for segment in beyond {
-            if held.contains(&segment) || !self.empty_segment(segment).await? {
+            if held.contains(&segment) || !self.empty_segment(segment, false).await? {
                 return Ok(false);
             }
         }
@@ -67,10 +67,11 @@ impl Store {
         Ok(true)
     }
 
-    /// Copies everything that lives in a segment elsewhere; false when the room ran out.
-    async fn empty_segment(&self, victim: u32) -> Result<bool, Error> {
+    /// Copies everything that lives in a segment elsewhere, what is `cold` to where the device is
+    /// worn most; false when the room ran out. The caller holds `collecting`.
+    pub(super) async fn empty_segment(&self, victim: u32, cold: bool) -> Result<bool, Error> {
         let mut moves = Vec::new();
-        let copied = self.copy_residents(victim, &mut moves);
+        let copied = self.copy_residents(victim, cold, &mut moves);
         if copied.is_err() {
             moves.iter().for_each(|moved| self.give_back(&moved.room));
         }
@@ -99,7 +100,7 @@ impl Store {
     }
 
     /// The segments in which a download has its place, for as long as it takes.
-    fn held_by_downloads(&self) -> BTreeSet<u32> {
+    pub(super) fn held_by_downloads(&self) -> BTreeSet<u32> {
         let segment_bytes = u64::from(self.device().geometry().segment_bytes);
         let state = self.0.state.borrow();
         let partials = state.index.partials.values();
@@ -111,7 +112,12 @@ impl Store {
     }
 
     /// Copies everything that lives in `victim`; false when the room for it ran out.
-    fn copy_residents(&self, victim: u32, moves: &mut Vec<Move>) -> Result<bool, Error> {
+    fn copy_residents(
+        &self,
+        victim: u32,
+        cold: bool,
+        moves: &mut Vec<Move>,
+    ) -> Result<bool, Error> {
         let residents: Vec<Rc<BlobRecord>> = {
             let state = self.0.state.borrow();
             let segment_bytes = self.device().geometry().segment_bytes;
@@ -120,17 +126,20 @@ impl Store {
             state.index.blobs.values().filter(lives).cloned().collect()
         };
         for old in residents {
-            let Some(moved) = self.copy(old, victim)? else { return Ok(false) };
+            let Some(moved) = self.copy(old, victim, cold)? else { return Ok(false) };
             moves.push(moved);
         }
         Ok(true)
     }
 
     /// Copies what of a blob lies in `victim`.
-    fn copy(&self, old: Rc<BlobRecord>, victim: u32) -> Result<Option<Move>, Error> {
+    fn copy(&self, old: Rc<BlobRecord>, victim: u32, cold: bool) -> Result<Option<Move>, Error> {
         let geometry = self.device().geometry();
         let bytes = bytes_within(&old.extents, victim, geometry.segment_bytes);
-        let allocation = self.0.state.borrow_mut().space.allocate_copy(bytes);
+        let allocation = {
+            let state = &mut *self.0.state.borrow_mut();
+            state.space.allocate_copy(bytes, &state.index.wear, cold)
+        };
         let Some(allocation) = allocation else { return Ok(None) };
         let room = allocation.extents;
         let outcome = self.erase(allocation.fresh.into_iter()).and_then(|()| {
@@ -142,7 +151,7 @@ impl Store {
                 self.program(&[*to], 0, &bytes)?;
                 at += from.bytes;
             }
-            self.metrics().flash_copied_bytes.add(at);
+            self.count_copied(at);
             Ok(merged(new.into_iter().map(|(_, to)| to)))
         });
         self.0.state.borrow_mut().space.settle(&room);

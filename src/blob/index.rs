@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use super::format::{BlobRecord, CHUNK_BYTES, CHUNK_HASH_BYTES, Extent, Record, TagKey};
 use super::layout::{difference, prefix};
+use super::wear::Wear;
 use crate::flash::Geometry;
 use crate::oci::{Digest, Hasher};
 
@@ -24,6 +25,8 @@ pub struct Index {
     pub pins: BTreeSet<Digest>,
     /// Chunks of whole blobs that do not read back as what they were.
     pub rotten: BTreeMap<Digest, BTreeSet<u32>>,
+    /// What the device has been through.
+    pub wear: Wear,
 }
 
 /// A blob of which the first bytes are there.
@@ -97,6 +100,14 @@ impl Index {
                 }
                 None
             }
+            Record::Wear(wear) => {
+                self.wear = wear;
+                None
+            }
+            Record::Erased { segments } => {
+                segments.into_iter().for_each(|segment| self.wear.erased(segment));
+                None
+            }
             Record::Delete { digest } => {
                 self.pins.remove(&digest);
                 self.rotten.remove(&digest);
@@ -128,7 +139,8 @@ impl Index {
             digest: *digest,
             chunks: chunks.iter().copied().collect(),
         });
-        blobs.chain(partials).chain(tags).chain(rotten)
+        let wear = Record::Wear(self.wear.clone());
+        blobs.chain(partials).chain(tags).chain(rotten).chain([wear])
     }
 
     /// The tags of one repository, in order.
@@ -152,7 +164,8 @@ impl Index {
         let partials = self.partials.values().map(|partial| partial_bytes(&partial.record));
         let tags = self.tags.keys().map(tag_bytes);
         let rotten = self.rotten.values().map(|chunks| RECORD_BYTES + 5 * chunks.len() as u64);
-        blobs + partials.sum::<u64>() + tags.sum::<u64>() + rotten.sum::<u64>()
+        let wear = RECORD_BYTES + 5 * self.wear.erases.len() as u64;
+        blobs + partials.sum::<u64>() + tags.sum::<u64>() + rotten.sum::<u64>() + wear
     }
 }
 

@@ -23,6 +23,7 @@ mod space;
 mod store;
 mod syncing;
 mod view;
+pub mod wear;
 mod writer;
 
 pub use error::Error;

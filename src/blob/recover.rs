@@ -16,7 +16,7 @@ use super::index::Index;
 use super::layout::{is_intact, read_chunks};
 use super::meta::{Meta, Scan, read_header, scan};
 use super::space::Space;
-use crate::flash::Device;
+use crate::flash::{Device, SEGMENTS_MAX};
 use crate::kind::Kind;
 use crate::oci::{Digest, Hasher};
 
@@ -76,6 +76,11 @@ pub fn mount(device: &Arc<dyn Device>) -> Result<Mounted, Error> {
         let count = geometry.segment_count;
         let what =
             format!("device of {count} segments: expected more than the {META_SEGMENTS} of META");
+        return Err(Error::new(Kind::Invalid, what));
+    }
+    if geometry.segment_count > SEGMENTS_MAX {
+        let count = geometry.segment_count;
+        let what = format!("device of {count} segments: expected at most {SEGMENTS_MAX}");
         return Err(Error::new(Kind::Invalid, what));
     }
     let ring = Ring::read(device.as_ref())?;

@@ -140,7 +140,10 @@ impl Store {
         let mut padded = bytes.to_vec();
         padded.resize(usize::try_from(length).unwrap_or(0), 0);
         // Not by collecting: this holds its turn. A chunk is small, and the reserve is there.
-        let allocation = self.0.state.borrow_mut().space.allocate_copy(length);
+        let allocation = {
+            let state = &mut *self.0.state.borrow_mut();
+            state.space.allocate_copy(length, &state.index.wear, false)
+        };
         let Some(allocation) = allocation else {
             let what = format!("no room to mend {digest}");
             return Err(Error::new(Kind::Full, what));

@@ -9,6 +9,7 @@
 
 use super::format::{Extent, META_SEGMENTS};
 use super::layout::reserved_bytes;
+use super::wear::Wear;
 use crate::flash::Geometry;
 
 /// The allocator of all segments after the META ring.
@@ -135,13 +136,28 @@ impl Space {
 
     /// Takes room for `bytes` (a multiple of the program unit), or nothing. The last
     /// [`RESERVE_SEGMENTS`] free segments are not for this.
-    pub fn allocate(&mut self, bytes: u64) -> Option<Allocation> {
-        self.take(bytes, usize::try_from(RESERVE_SEGMENTS).unwrap_or(0))
+    pub fn allocate(&mut self, bytes: u64, wear: &Wear) -> Option<Allocation> {
+        self.take(bytes, usize::try_from(RESERVE_SEGMENTS).unwrap_or(0), wear, false)
     }
 
     /// As [`Space::allocate`], down to the last free segment, for what is copied to free another.
-    pub fn allocate_copy(&mut self, bytes: u64) -> Option<Allocation> {
-        self.take(bytes, 0)
+    /// What is `cold`, not expected to change, goes to where the device is worn most.
+    pub fn allocate_copy(&mut self, bytes: u64, wear: &Wear, cold: bool) -> Option<Allocation> {
+        self.take(bytes, 0, wear, cold)
+    }
+
+    /// The least worn segment in which something lives, of those that `may` be moved, if a free
+    /// one is `erases` ahead of it. Nothing is allocated in it any more.
+    pub fn coldest(&mut self, wear: &Wear, erases: u32, may: impl Fn(u32) -> bool) -> Option<u32> {
+        let is_open = |segment: usize| self.open.iter().any(|open| open.segment == segment);
+        let (free, taken): (Vec<usize>, Vec<usize>) =
+            self.data_segments().partition(|segment| self.live_of(*segment) == 0);
+        let taken = taken
+            .into_iter()
+            .filter(|segment| !is_open(*segment) && u32::try_from(*segment).is_ok_and(&may));
+        let cold = taken.min_by_key(|segment| wear.erases_of(*segment))?;
+        let worn = free.into_iter().map(|segment| wear.erases_of(segment)).max()?;
+        (worn >= wear.erases_of(cold).saturating_add(erases)).then(|| u32::try_from(cold).ok())?
     }
 
     /// Uses only the first `segment_count` segments from here on; those of META and one more at
@@ -201,13 +217,13 @@ impl Space {
         u32::try_from(best).ok()
     }
 
-    fn take(&mut self, bytes: u64, spared: usize) -> Option<Allocation> {
+    fn take(&mut self, bytes: u64, spared: usize, wear: &Wear, cold: bool) -> Option<Allocation> {
         let segment_bytes = self.segment_bytes();
         let whole = usize::try_from(bytes / segment_bytes).ok()?;
         let tail = u32::try_from(bytes % segment_bytes).ok()?;
-        let shared = self.find_open(tail);
+        let shared = if cold { None } else { self.find_open(tail) };
         let wanted = whole + usize::from(tail > 0 && shared.is_none());
-        let segments = self.find_free(wanted, spared)?;
+        let segments = self.find_free(wanted, spared, wear, cold)?;
         let mut extents: Vec<Extent> = Vec::new();
         for segment in segments.iter().take(whole) {
             let start = *segment as u64 * segment_bytes;
@@ -289,17 +305,30 @@ impl Space {
         }
     }
 
-    /// `count` free segments, in turn from the cursor, if `spared` others stay free.
-    fn find_free(&self, count: usize, spared: usize) -> Option<Vec<usize>> {
+    /// `count` free segments if `spared` others stay free: in turn from the cursor where somebody
+    /// else levels, else the least worn first, or the most worn for what is `cold`.
+    fn find_free(
+        &self,
+        count: usize,
+        spared: usize,
+        wear: &Wear,
+        cold: bool,
+    ) -> Option<Vec<usize>> {
         if count == 0 {
             return Some(Vec::new());
         }
         let (before, after): (Vec<usize>, Vec<usize>) =
             self.data_segments().partition(|segment| *segment < self.cursor);
         let free = after.into_iter().chain(before).filter(|segment| self.live_of(*segment) == 0);
-        let mut found: Vec<usize> = free.take(count + spared).collect();
+        let mut found: Vec<usize> = free.collect();
         if found.len() < count + spared {
             return None;
+        }
+        if !self.geometry.reprogram {
+            found.sort_by_key(|segment| wear.erases_of(*segment));
+        }
+        if cold {
+            found.reverse();
         }
         found.truncate(count);
         Some(found)
@@ -321,7 +350,8 @@ impl Space {
         }
     }
 
-    fn data_segments(&self) -> std::ops::Range<usize> {
+    /// The numbers of the segments that blobs may have.
+    pub fn data_segments(&self) -> std::ops::Range<usize> {
         usize::try_from(META_SEGMENTS).unwrap_or(0)..usize::try_from(self.limit).unwrap_or(0)
     }
 
@@ -350,19 +380,23 @@ mod tests {
     fn whole_segments_and_tails() {
         let mut space = Space::new(GEOMETRY);
         assert_eq!(space.capacity_bytes(), 4096);
-        let first = space.allocate(1024 + 128).unwrap();
+        let first = space.allocate(1024 + 128, &Wear::default()).unwrap();
         assert_eq!(first.extents, [Extent { start: 4096, bytes: 1152 }]);
         assert_eq!(first.fresh, [4, 5]);
-        let second = space.allocate(256).unwrap();
+        let second = space.allocate(256, &Wear::default()).unwrap();
         assert_eq!(second.extents, [Extent { start: 5120 + 128, bytes: 256 }]);
         assert!(second.fresh.is_empty(), "shares the tail's segment");
-        assert!(space.allocate(3072).is_none(), "one stays free for copying");
+        assert!(space.allocate(3072, &Wear::default()).is_none(), "one stays free for copying");
         assert_eq!(space.free_segments(), 3);
         space.release(&first.extents);
         assert_eq!(space.free_segments(), 4, "the tail's segment still holds the second");
         space.release(&second.extents);
         assert_eq!((space.free_segments(), space.used_bytes()), (5, 0));
-        assert_eq!(space.allocate(4096).unwrap().extents.len(), 2, "taken in turn, wrapping");
+        assert_eq!(
+            space.allocate(4096, &Wear::default()).unwrap().extents.len(),
+            2,
+            "taken in turn, wrapping"
+        );
     }
 
     #[test]
@@ -373,19 +407,19 @@ mod tests {
         let live = [extent(4096, 512), extent(4608, 512), extent(5120, 448), extent(7104, 128)];
         space.claim(&live);
         space.reopen(live.iter());
-        assert_eq!(space.allocate(960).unwrap().extents, [extent(7232, 960)]);
-        assert_eq!(space.allocate(576).unwrap().extents, [extent(5568, 576)]);
-        assert!(space.allocate(64).is_none(), "nothing behind the others");
+        assert_eq!(space.allocate(960, &Wear::default()).unwrap().extents, [extent(7232, 960)]);
+        assert_eq!(space.allocate(576, &Wear::default()).unwrap().extents, [extent(5568, 576)]);
+        assert!(space.allocate(64, &Wear::default()).is_none(), "nothing behind the others");
     }
 
     #[test]
     fn program_once_segments_have_one_writer_at_a_time() {
         let mut space = Space::new(Geometry { reprogram: false, ..GEOMETRY });
-        let first = space.allocate(64).unwrap();
-        let second = space.allocate(64).unwrap();
+        let first = space.allocate(64, &Wear::default()).unwrap();
+        let second = space.allocate(64, &Wear::default()).unwrap();
         assert_ne!(first.fresh, second.fresh);
         space.settle(&first.extents);
-        let third = space.allocate(64).unwrap();
+        let third = space.allocate(64, &Wear::default()).unwrap();
         assert_eq!(third.extents[0].start, first.extents[0].end());
     }
 
@@ -396,9 +430,9 @@ mod tests {
         space.claim(&far);
         space.set_limit(7);
         assert_eq!((space.capacity_bytes(), space.beyond()), (2048, vec![7]));
-        assert_eq!(space.allocate(2048).unwrap().fresh, [4, 5]);
-        assert!(space.allocate(64).is_none());
-        assert_eq!(space.allocate_copy(1024).unwrap().fresh, [6]);
+        assert_eq!(space.allocate(2048, &Wear::default()).unwrap().fresh, [4, 5]);
+        assert!(space.allocate(64, &Wear::default()).is_none());
+        assert_eq!(space.allocate_copy(1024, &Wear::default(), false).unwrap().fresh, [6]);
         space.release(&far);
         assert!(space.beyond().is_empty());
     }
@@ -406,21 +440,25 @@ mod tests {
     #[test]
     fn the_emptiest_old_segment_is_given_up() {
         let mut space = Space::new(GEOMETRY);
-        let blobs: Vec<_> = (0..8).map(|_| space.allocate(512).unwrap().extents).collect();
-        assert!(space.allocate(512).is_none());
+        let blobs: Vec<_> =
+            (0..8).map(|_| space.allocate(512, &Wear::default()).unwrap().extents).collect();
+        assert!(space.allocate(512, &Wear::default()).is_none());
         assert_eq!(space.give_up(|_| true), None, "nothing is dead");
         space.release(&blobs[2]);
         space.release(&blobs[7]);
-        assert!(space.allocate(1024).is_none(), "dead bytes in two segments");
+        assert!(space.allocate(1024, &Wear::default()).is_none(), "dead bytes in two segments");
         assert_eq!(space.give_up(|segment| segment != 5), Some(7));
-        let copy = space.allocate_copy(512).unwrap();
+        let copy = space.allocate_copy(512, &Wear::default(), false).unwrap();
         assert_eq!(copy.fresh, [8]);
         space.release(&blobs[6]);
         assert_eq!(space.free_segments(), 1);
         assert_eq!(space.give_up(|_| true), Some(5));
-        assert!(space.allocate_copy(512).unwrap().fresh.is_empty(), "beside the other copy");
+        assert!(
+            space.allocate_copy(512, &Wear::default(), false).unwrap().fresh.is_empty(),
+            "beside the other copy"
+        );
         space.release(&blobs[3]);
-        assert_eq!(space.allocate(1024).unwrap().fresh.len(), 1);
+        assert_eq!(space.allocate(1024, &Wear::default()).unwrap().fresh.len(), 1);
     }
 
     #[test]

@@ -73,7 +73,6 @@ impl Store {
         metrics: Rc<Metrics>,
     ) -> Result<(Self, MountReport), Error> {
         let mounted = mount(&device)?;
-        metrics.flash_programmed_bytes.add(mounted.programmed_bytes);
         let failure = device.read_only().map(|why| format!("it can only be read: {why}"));
         let state = State {
             index: mounted.index,
@@ -89,6 +88,7 @@ impl Store {
         let (sync, collecting) = (Mutex::new(()), Mutex::new(()));
         let inner = Inner { device, state: RefCell::new(state), sync, collecting, metrics };
         let store = Self(Rc::new(inner));
+        store.count_programmed(mounted.programmed_bytes);
         store.count();
         Ok((store, mounted.report))
     }
@@ -173,14 +173,19 @@ impl Store {
     /// The log in figures.
     pub fn stat(&self) -> Stat {
         let state = self.0.state.borrow();
+        let wear = &state.index.wear;
+        let erases = state.space.data_segments().map(|segment| wear.erases_of(segment));
         Stat {
             size_max_bytes: state.space.capacity_bytes(),
             used_bytes: state.space.used_bytes(),
             blobs: state.index.blobs.len() as u64,
             partials: state.index.partials.len() as u64,
             free_segments: state.space.free_segments(),
-            programmed_bytes: self.0.metrics.flash_programmed_bytes.value(),
-            image_bytes: self.0.metrics.flash_image_bytes.value(),
+            programmed_bytes: wear.programmed_bytes,
+            image_bytes: wear.image_bytes,
+            copied_bytes: wear.copied_bytes,
+            erases_max: erases.clone().max().unwrap_or(0),
+            erases_mean: erases.clone().map(u64::from).sum::<u64>() / erases.count().max(1) as u64,
         }
     }
 
@@ -233,6 +238,7 @@ impl Store {
         // Where units are programmed once, those that were programmed and not recorded cannot be
         // programmed again: the rest of their segments is given up for other room.
         if !usable || !geometry.reprogram {
+            self.level().await?;
             match self.reserve(digest, size, media_type).await {
                 Err(error) if error.kind() == Kind::Full && usable => {
                     // Better from the beginning than never.
@@ -368,7 +374,7 @@ impl Store {
         };
         drop(state);
         let programmed = appended.map_err(|error| self.fail(error))?;
-        self.0.metrics.flash_programmed_bytes.add(programmed);
+        self.count_programmed(programmed);
         let mut state = self.0.state.borrow_mut();
         state.generation += 1;
         let generation = state.generation;
@@ -395,7 +401,7 @@ impl Store {
         let outcome = state.meta.program();
         drop(state);
         let programmed = outcome.map_err(|error| self.fail(error))?;
-        self.0.metrics.flash_programmed_bytes.add(programmed);
+        self.count_programmed(programmed);
         Ok(covered)
     }
 
@@ -416,7 +422,7 @@ impl Store {
             device.program(piece.segment, piece.offset, here)?;
             rest = later;
         }
-        self.0.metrics.flash_programmed_bytes.add(bytes.len() as u64);
+        self.count_programmed(bytes.len() as u64);
         self.0.state.borrow_mut().generation += 1;
         Ok(())
     }
@@ -506,7 +512,10 @@ impl Store {
     /// Takes room, and makes some if there is none: what was deleted a moment ago only waits for
     /// a sync, and what is dead in shared segments for copying.
     async fn allocate(&self, bytes: u64) -> Result<Option<Allocation>, Error> {
-        let take = || self.0.state.borrow_mut().space.allocate(bytes);
+        let take = || {
+            let state = &mut *self.0.state.borrow_mut();
+            state.space.allocate(bytes, &state.index.wear)
+        };
         let mut allocation = take();
         if allocation.is_none() && !self.0.state.borrow().limbo.is_empty() {
             self.settle().await?;
@@ -525,13 +534,14 @@ impl Store {
         Ok(allocation)
     }
 
-    /// Makes segments ready to be programmed.
+    /// Makes segments ready to be programmed, and counts that.
     pub(super) fn erase(&self, segments: impl Iterator<Item = u32>) -> Result<(), Error> {
-        for segment in segments {
+        let segments: Vec<u32> = segments.collect();
+        for segment in &segments {
             self.0.metrics.flash_erases.add(1);
-            self.0.device.erase(segment)?;
+            self.0.device.erase(*segment)?;
         }
-        Ok(())
+        if segments.is_empty() { Ok(()) } else { self.append(Record::Erased { segments }) }
     }
 
     fn full(&self, digest: &Digest, size: u64) -> Error {

@@ -26,7 +26,7 @@ pub struct Partial {
     pub frontier: u64,
 }
 
-/// The log in figures; bytes counted since the process began where not said otherwise.
+/// The log in figures; what was counted is since the log was begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
     /// Bytes that blobs can have in all.
@@ -43,4 +43,10 @@ pub struct Stat {
     pub programmed_bytes: u64,
     /// Blob bytes acknowledged.
     pub image_bytes: u64,
+    /// Bytes copied to make room, or to level.
+    pub copied_bytes: u64,
+    /// Erases of the data segment that has had most.
+    pub erases_max: u32,
+    /// Erases of a data segment in the mean.
+    pub erases_mean: u64,
 }

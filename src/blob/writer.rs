@@ -146,7 +146,7 @@ impl Writer {
             BlobRecord { chunks_root: Some(chunks_root(&self.chunks)), ..self.record.clone() };
         self.store.append(Record::Commit(record))?;
         self.store.settle().await?;
-        self.store.metrics().flash_image_bytes.add(size);
+        self.store.count_committed(size);
         Ok(())
     }
 

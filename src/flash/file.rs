@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use log::warn;
 
-use super::{Error, Geometry};
+use super::{Error, Geometry, SEGMENTS_MAX};
 use crate::kind::Kind;
 use crate::units::ByteCount;
 
@@ -194,14 +194,14 @@ impl Layout {
         // No shift is wider than the largest segment's.
         let shift = wanted.ilog2().min(SEGMENT_BYTES_MAX.ilog2());
         let segment_bytes = (1 << shift).max(SEGMENT_BYTES_MIN);
-        let segment_count = u32::try_from(size_max / u64::from(segment_bytes)).unwrap_or(u32::MAX);
-        Self { segment_bytes, segment_count }
+        Self { segment_bytes, segment_count: 0 }.with_size(size_max)
     }
 
-    /// The same, for another size.
+    /// The same, for another size, or as much of it as a device may have.
     fn with_size(self, size_max: u64) -> Self {
         let segment_count = size_max / u64::from(self.segment_bytes);
-        Self { segment_count: u32::try_from(segment_count).unwrap_or(u32::MAX), ..self }
+        let segment_count = u32::try_from(segment_count).unwrap_or(u32::MAX).min(SEGMENTS_MAX);
+        Self { segment_count, ..self }
     }
 
     /// [`Kind::Missing`] where there is no store.

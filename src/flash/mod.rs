@@ -28,6 +28,10 @@ pub struct Geometry {
     pub reprogram: bool,
 }
 
+/// The most segments that a device may have: what is counted of each must fit one record of the
+/// log.
+pub const SEGMENTS_MAX: u32 = 1 << 17;
+
 /// A place for segments. Calls block; `&self`, because reads go on while others write.
 pub trait Device: Send + Sync {
     /// The shape, fixed while the device is open.

@@ -58,10 +58,16 @@ pub struct StoreReport {
     pub blobs: u64,
     /// Downloads begun and not finished.
     pub partial_blobs: u64,
-    /// Bytes programmed since the process began.
+    /// Bytes programmed since the log was begun.
     pub programmed_bytes: u64,
     /// Blob bytes acknowledged in the same time.
     pub image_bytes: u64,
+    /// Of the bytes programmed, those copied to make room or to level.
+    pub copied_bytes: u64,
+    /// Erases of the data segment that has had most.
+    pub erases_max: u32,
+    /// Erases of a data segment in the mean.
+    pub erases_mean: u64,
 }
 
 /// The uplink.
@@ -111,6 +117,9 @@ impl StoreReport {
             partial_blobs: stat.partials,
             programmed_bytes: stat.programmed_bytes,
             image_bytes: stat.image_bytes,
+            copied_bytes: stat.copied_bytes,
+            erases_max: stat.erases_max,
+            erases_mean: stat.erases_mean,
         }
     }
 }

@@ -89,6 +89,8 @@ pub fn draw_store(store: &StoreReport) -> String {
         ("image bytes written", ByteCount(store.image_bytes).to_string()),
         ("device bytes written", ByteCount(store.programmed_bytes).to_string()),
         ("device bytes / image byte", amplification),
+        ("bytes copied", ByteCount(store.copied_bytes).to_string()),
+        ("segment erases, mean / max", format!("{} / {}", store.erases_mean, store.erases_max)),
     ];
     rows.iter().map(|(name, value)| format!("{name:<26} {value:>12}\n")).collect()
 }

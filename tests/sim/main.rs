@@ -12,6 +12,7 @@ mod cuts;
 mod flips;
 mod model;
 mod rot;
+mod wear;
 
 use moonlet::flash::Geometry;
 

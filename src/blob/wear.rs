@@ -1,0 +1,84 @@
+//! What a log does to its device, counted over the device's life.
+//!
+//! The counts are kept in every checkpoint, so that a restart forgets nothing and a power cut at
+//! most what came since the last one; erases are records of their own. Where the log itself is all
+//! that stands between the data and the cells (NAND, NOR), free segments are taken least worn
+//! first, and what never changes is moved now and then to the segments that are worn most, so that
+//! the ones it rested on wear too. Behind a file system or a card's controller that is theirs.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Store};
+use crate::flash::SEGMENTS_MAX;
+
+/// Counts since the log was begun: FORMAT.md section 4, `Wear`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wear {
+    /// Bytes programmed on the device.
+    pub programmed_bytes: u64,
+    /// Blob bytes acknowledged.
+    pub image_bytes: u64,
+    /// Bytes copied to make room, or to level.
+    pub copied_bytes: u64,
+    /// How often each segment was made ready to be programmed anew, by number; those that follow
+    /// never were.
+    pub erases: Vec<u32>,
+}
+
+impl Wear {
+    /// Counts an erase.
+    pub fn erased(&mut self, segment: u32) {
+        let Ok(index) = usize::try_from(segment) else { return };
+        if segment < SEGMENTS_MAX && index >= self.erases.len() {
+            self.erases.resize(index + 1, 0);
+        }
+        if let Some(count) = self.erases.get_mut(index) {
+            *count = count.saturating_add(1);
+        }
+    }
+
+    /// How often a segment was erased.
+    pub fn erases_of(&self, segment: usize) -> u32 {
+        self.erases.get(segment).copied().unwrap_or(0)
+    }
+}
+
+impl Store {
+    pub(super) fn count_programmed(&self, bytes: u64) {
+        self.metrics().flash_programmed_bytes.add(bytes);
+        self.0.state.borrow_mut().index.wear.programmed_bytes += bytes;
+    }
+
+    pub(super) fn count_committed(&self, bytes: u64) {
+        self.metrics().flash_image_bytes.add(bytes);
+        self.0.state.borrow_mut().index.wear.image_bytes += bytes;
+    }
+
+    pub(super) fn count_copied(&self, bytes: u64) {
+        self.metrics().flash_copied_bytes.add(bytes);
+        self.0.state.borrow_mut().index.wear.copied_bytes += bytes;
+    }
+
+    /// Moves what rests on the least worn segment to the most worn free one, when they are far
+    /// apart and the log is what levels.
+    pub(super) async fn level(&self) -> Result<(), Error> {
+        if self.device().geometry().reprogram {
+            return Ok(());
+        }
+        let _turn = self.0.collecting.lock().await;
+        let held = self.held_by_downloads();
+        let cold = {
+            let state = &mut *self.0.state.borrow_mut();
+            let wear = &state.index.wear;
+            state.space.coldest(wear, LEVEL_ERASES, |segment| !held.contains(&segment))
+        };
+        if let Some(segment) = cold {
+            self.empty_segment(segment, true).await?;
+        }
+        Ok(())
+    }
+}
+
+/// How far apart erase counts may come before data that never changes is moved: small beside the
+/// thousands of cycles that cells last, large beside what a move costs.
+const LEVEL_ERASES: u32 = 8;
