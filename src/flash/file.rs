@@ -367,8 +367,10 @@ mod tests {
         device.program(79, 0, &[8; 4096]).unwrap();
         assert_eq!(byte, [7]);
         drop(device);
-        // More than there is room for changes nothing.
-        let device = Device::open(&path, 1 << 50).unwrap();
+        // What cannot grow stays as it is.
+        std::fs::create_dir(path.join("layout.new")).unwrap();
+        let device = Device::open(&path, 24 << 20).unwrap();
+        std::fs::remove_dir(path.join("layout.new")).unwrap();
         assert_eq!(device.geometry().segment_count, 80);
         device.read(79, 4095, &mut byte).unwrap();
         assert_eq!(byte, [8]);
@@ -419,10 +421,11 @@ mod tests {
     }
 
     #[test]
-    fn no_room_is_said_at_the_start() {
+    fn what_cannot_be_allocated_is_said_at_the_start() {
         let path = scratch("room");
-        let full = Device::open(&path, 1 << 60).err().unwrap();
-        assert!(full.to_string().contains("size_max"), "{full}");
+        std::fs::create_dir_all(path.join("layout.new")).unwrap();
+        let failed = Device::open(&path, 16 << 20).err().unwrap().to_string();
+        assert!(failed.contains("allocating 16 MiB (size_max)"), "{failed}");
         assert_eq!(std::fs::metadata(path.join("log")).unwrap().len(), 0);
         std::fs::remove_dir_all(&path).unwrap();
     }
