@@ -6,6 +6,7 @@
 //! and the simulator enforces it.
 
 pub mod file;
+pub mod nor;
 pub mod sim;
 
 use std::fmt;
