@@ -11,13 +11,15 @@ use std::ops::Range;
 
 use super::format::{BlobRecord, CHUNK_BYTES, Record};
 use super::layout::{self, chunks_root, data_bytes, merged, prefix, suffix};
-use super::{Error, Reader, Store};
+use super::{Error, Store};
 use crate::kind::Kind;
 use crate::oci::Digest;
 
-/// A blob that is being checked, one chunk after the other.
+/// A blob that is being checked, one chunk after the other. Between steps nothing is held: a check
+/// may take days, and the room of a blob that is deleted meanwhile must not wait for it.
 pub struct Check {
-    reader: Reader,
+    store: Store,
+    digest: Digest,
     /// What each chunk's hash must be; none where that is lost.
     hashes: Option<Vec<[u8; 32]>>,
     next: u32,
@@ -25,13 +27,15 @@ pub struct Check {
 }
 
 impl Check {
-    /// Reads and compares the next chunk; gives its length in bytes, or none at the blob's end.
+    /// Reads and compares the next chunk; gives its length in bytes, or none at the blob's end, or
+    /// when it is not held any more.
     pub fn step(&mut self) -> Option<u64> {
-        let range = chunk_range(self.next, self.reader.size());
+        let reader = self.store.reader(&self.digest).ok()?;
+        let range = chunk_range(self.next, reader.size());
         let length = usize::try_from(range.end - range.start).ok().filter(|length| *length > 0)?;
         let mut bytes = vec![0; length];
         // Bytes that cannot be read at all are no better than wrong ones.
-        let is_read = self.reader.read_at(range.start, &mut bytes).is_ok();
+        let is_read = reader.read_at(range.start, &mut bytes).is_ok();
         let index = usize::try_from(self.next).unwrap_or(usize::MAX);
         let expected = self.hashes.as_ref().and_then(|hashes| hashes.get(index));
         if !is_read || expected != Some(blake3::hash(&bytes).as_bytes()) {
@@ -53,10 +57,9 @@ impl Store {
     /// # Errors
     /// [`Kind::Missing`] when it is not held.
     pub fn check(&self, digest: &Digest) -> Result<Check, Error> {
-        let reader = self.reader(digest)?;
-        let record = self.record(digest)?;
-        let hashes = self.chunk_hashes(&record);
-        Ok(Check { reader, hashes, next: 0, rotten: BTreeSet::new() })
+        let hashes = self.chunk_hashes(&self.record(digest)?);
+        let store = self.clone();
+        Ok(Check { store, digest: *digest, hashes, next: 0, rotten: BTreeSet::new() })
     }
 
     /// Records which chunks of a blob are rotten, and that no others are.

@@ -65,6 +65,21 @@ fn rotten_hashes_of_sound_bytes_are_no_rot() {
 }
 
 #[test]
+fn a_check_holds_no_room() {
+    let (device, content, digest) = held(EMMC);
+    let (store, _) = mount(&device).unwrap();
+    let used = store.stat().used_bytes;
+    let mut check = store.check(&digest).unwrap();
+    assert!(check.step().is_some());
+    smol::block_on(store.delete(&[digest])).unwrap();
+    assert_eq!(store.stat().used_bytes, 0, "of {used}");
+    assert_eq!(check.step(), None);
+    smol::block_on(store.set_rotten(&digest, check.rotten())).unwrap();
+    smol::block_on(store.put(&digest, &content, None)).unwrap();
+    assert!(store.rotten().is_empty());
+}
+
+#[test]
 fn mending_survives_a_cut_anywhere() {
     for shape in [EMMC, NAND, NOR] {
         let (device, content, digest) = held(shape);
