@@ -18,6 +18,7 @@ mod layout;
 mod meta;
 mod reader;
 mod recover;
+mod reserve;
 mod scrub;
 mod space;
 mod store;

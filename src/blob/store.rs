@@ -9,11 +9,11 @@ use log::warn;
 use smol::lock::Mutex;
 
 use super::format::{BLOB_BYTES_MAX, BlobRecord, Extent, Record, TagKey};
-use super::index::{Index, PartialBlob, partial_bytes, tag_bytes};
-use super::layout::{difference, pieces, prefix, reserved_bytes, suffix, whole_segments};
+use super::index::{Index, tag_bytes};
+use super::layout::{difference, pieces};
 use super::meta::Meta;
 use super::recover::{MountReport, mount};
-use super::space::{Allocation, Space};
+use super::space::Space;
 use super::syncing::Syncing;
 use super::view::{Entry, Partial, Stat};
 use super::{Error, Reader, Writer};
@@ -222,36 +222,6 @@ impl Store {
         }
     }
 
-    /// The partial blob that a writer goes on with; it has room for the rest.
-    async fn begin_writing(
-        &self,
-        digest: &Digest,
-        size: u64,
-        media_type: Option<&str>,
-    ) -> Result<PartialBlob, Error> {
-        let geometry = self.0.device.geometry();
-        let known = self.0.state.borrow().index.partials.get(digest).cloned();
-        let usable = known.as_ref().is_some_and(|known| known.continues(size, geometry));
-        if known.is_some() && !usable {
-            self.append(Record::Delete { digest: *digest })?;
-        }
-        // Where units are programmed once, those that were programmed and not recorded cannot be
-        // programmed again: the rest of their segments is given up for other room.
-        if !usable || !geometry.reprogram {
-            self.level().await?;
-            match self.reserve(digest, size, media_type).await {
-                Err(error) if error.kind() == Kind::Full && usable => {
-                    // Better from the beginning than never.
-                    self.append(Record::Delete { digest: *digest })?;
-                    self.reserve(digest, size, media_type).await?;
-                }
-                other => other?,
-            }
-        }
-        let partial = self.0.state.borrow().index.partials.get(digest).cloned();
-        partial.ok_or_else(|| missing(digest))
-    }
-
     /// Holds `bytes` under their digest. When they are held already, nothing is done but to put
     /// right what of them has rotted.
     ///
@@ -453,121 +423,6 @@ impl Store {
         error
     }
 
-    /// Takes room for a blob, in place of what an earlier writer reserved and did not record.
-    async fn reserve(
-        &self,
-        digest: &Digest,
-        size: u64,
-        media_type: Option<&str>,
-    ) -> Result<(), Error> {
-        let geometry = self.0.device.geometry();
-        let capacity = self.0.state.borrow().space.capacity_bytes();
-        let (mut extents, again) = self.kept(digest);
-        extents.extend(&again);
-        let kept: u64 = extents.iter().map(|extent| extent.bytes).sum();
-        let wanted = (size <= capacity).then(|| reserved_bytes(size, geometry) - kept);
-        let allocation = match wanted {
-            Some(bytes) => self.allocate(bytes).await?,
-            None => None,
-        };
-        let Some(allocation) = allocation else { return Err(self.full(digest, size)) };
-        extents.extend(&allocation.extents);
-        let record = BlobRecord {
-            digest: *digest,
-            size,
-            media_type: media_type.map(str::to_owned),
-            extents,
-            chunks_root: None,
-            pinned: false,
-        };
-        let bytes: u64 = again.iter().map(|extent| extent.bytes).sum();
-        let again = pieces(&again, geometry.segment_bytes, 0, bytes);
-        let fresh = again.iter().map(|piece| piece.segment).chain(allocation.fresh.clone());
-        let admitted = {
-            let state = self.0.state.borrow();
-            self.admit(&state, partial_bytes(&record), &digest.to_string())
-        };
-        let ready = admitted.and_then(|()| {
-            self.erase(fresh)?;
-            self.append(Record::Reserve(record))
-        });
-        ready.inspect_err(|_| {
-            let mut state = self.0.state.borrow_mut();
-            state.space.settle(&allocation.extents);
-            state.space.release(&allocation.extents);
-        })
-    }
-
-    /// Of what an earlier writer of a blob reserved: where its recorded bytes are, and whole
-    /// segments that can be erased once more.
-    fn kept(&self, digest: &Digest) -> (Vec<Extent>, Vec<Extent>) {
-        let state = self.0.state.borrow();
-        let Some(partial) = state.index.partials.get(digest) else { return Default::default() };
-        let extents = &partial.record.extents;
-        let rest = suffix(extents, partial.frontier);
-        let segment_bytes = self.0.device.geometry().segment_bytes;
-        (prefix(extents, partial.frontier), whole_segments(&rest, segment_bytes))
-    }
-
-    /// Takes room, and makes some if there is none: what was deleted a moment ago only waits for
-    /// a sync, and what is dead in shared segments for copying.
-    async fn allocate(&self, bytes: u64) -> Result<Option<Allocation>, Error> {
-        let take = || {
-            let state = &mut *self.0.state.borrow_mut();
-            state.space.allocate(bytes, &state.index.wear)
-        };
-        let mut allocation = take();
-        if allocation.is_none() && !self.0.state.borrow().limbo.is_empty() {
-            self.settle().await?;
-            allocation = take();
-        }
-        for _ in 0..self.0.device.geometry().segment_count {
-            let may_help = {
-                let space = &self.0.state.borrow().space;
-                space.used_bytes() + bytes <= space.capacity_bytes()
-            };
-            if allocation.is_some() || !may_help || !self.collect_segment().await? {
-                break;
-            }
-            allocation = take();
-        }
-        Ok(allocation)
-    }
-
-    /// Makes segments ready to be programmed, and counts that.
-    pub(super) fn erase(&self, segments: impl Iterator<Item = u32>) -> Result<(), Error> {
-        let segments: Vec<u32> = segments.collect();
-        for segment in &segments {
-            self.0.metrics.flash_erases.add(1);
-            self.0.device.erase(*segment)?;
-        }
-        if segments.is_empty() { Ok(()) } else { self.append(Record::Erased { segments }) }
-    }
-
-    fn full(&self, digest: &Digest, size: u64) -> Error {
-        let stat = self.stat();
-        let free = ByteCount(stat.size_max_bytes.saturating_sub(stat.used_bytes));
-        let (size, all) = (ByteCount(size), ByteCount(stat.size_max_bytes));
-        let what = format!("no room for {digest} ({size}): {free} of {all} free");
-        Error::new(Kind::Full, what)
-    }
-
-    /// Refuses what would leave a META segment's checkpoint too little room for the tail.
-    fn admit(&self, state: &State, bytes: u64, what: &str) -> Result<(), Error> {
-        let segment = u64::from(self.0.device.geometry().segment_bytes);
-        let (needed, max) = (state.index.snapshot_bytes() + bytes, segment / 4 * 3);
-        if needed <= max {
-            return Ok(());
-        }
-        let what = format!(
-            "no room for {what} in the log's index: {} of {} in use; a store made with a larger size_max has \
-             more",
-            ByteCount(needed - bytes),
-            ByteCount(max)
-        );
-        Err(Error::new(Kind::Full, what))
-    }
-
     /// Gives a blob that is held already the media type that it turns out to have.
     async fn name_type(&self, entry: &Entry, media_type: Option<&str>) -> Result<(), Error> {
         if media_type.is_none() || media_type == entry.media_type.as_deref() {
@@ -617,6 +472,11 @@ impl State {
         }
     }
 
+    /// Whether room was given up that only a sync may free.
+    pub(super) fn waits_for_sync(&self) -> bool {
+        !self.limbo.is_empty()
+    }
+
     /// Frees the room that nothing names any more.
     fn reclaim(&mut self) {
         let synced = self.synced;
@@ -630,7 +490,7 @@ impl State {
     }
 }
 
-fn missing(digest: &Digest) -> Error {
+pub(super) fn missing(digest: &Digest) -> Error {
     Error::new(Kind::Missing, format!("{digest} is not held"))
 }
 

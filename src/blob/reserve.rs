@@ -1,0 +1,162 @@
+//! Room for a blob before its first byte arrives.
+//!
+//! What a blob needs is known beforehand and set aside whole, so that it never runs out half way.
+//! When there is none, what was deleted a moment ago is waited for, and shared segments are emptied
+//! by copying; the index's room in a checkpoint is checked too.
+
+use super::format::{BlobRecord, Extent, Record};
+use super::index::{PartialBlob, partial_bytes};
+use super::layout::{pieces, prefix, reserved_bytes, suffix, whole_segments};
+use super::space::Allocation;
+use super::store::{State, missing};
+use super::{Error, Store};
+use crate::kind::Kind;
+use crate::oci::Digest;
+use crate::units::ByteCount;
+
+impl Store {
+    /// The partial blob that a writer goes on with; it has room for the rest.
+    pub(super) async fn begin_writing(
+        &self,
+        digest: &Digest,
+        size: u64,
+        media_type: Option<&str>,
+    ) -> Result<PartialBlob, Error> {
+        let geometry = self.device().geometry();
+        let known = self.0.state.borrow().index.partials.get(digest).cloned();
+        let usable = known.as_ref().is_some_and(|known| known.continues(size, geometry));
+        if known.is_some() && !usable {
+            self.append(Record::Delete { digest: *digest })?;
+        }
+        // Where units are programmed once, those that were programmed and not recorded cannot be
+        // programmed again: the rest of their segments is given up for other room.
+        if !usable || !geometry.reprogram {
+            self.level().await?;
+            match self.reserve(digest, size, media_type).await {
+                Err(error) if error.kind() == Kind::Full && usable => {
+                    // Better from the beginning than never.
+                    self.append(Record::Delete { digest: *digest })?;
+                    self.reserve(digest, size, media_type).await?;
+                }
+                other => other?,
+            }
+        }
+        let partial = self.0.state.borrow().index.partials.get(digest).cloned();
+        partial.ok_or_else(|| missing(digest))
+    }
+
+    /// Takes room for a blob, in place of what an earlier writer reserved and did not record.
+    async fn reserve(
+        &self,
+        digest: &Digest,
+        size: u64,
+        media_type: Option<&str>,
+    ) -> Result<(), Error> {
+        let geometry = self.device().geometry();
+        let capacity = self.0.state.borrow().space.capacity_bytes();
+        let (mut extents, again) = self.kept(digest);
+        extents.extend(&again);
+        let kept: u64 = extents.iter().map(|extent| extent.bytes).sum();
+        let wanted = (size <= capacity).then(|| reserved_bytes(size, geometry) - kept);
+        let allocation = match wanted {
+            Some(bytes) => self.allocate(bytes).await?,
+            None => None,
+        };
+        let Some(allocation) = allocation else { return Err(self.full(digest, size)) };
+        extents.extend(&allocation.extents);
+        let record = BlobRecord {
+            digest: *digest,
+            size,
+            media_type: media_type.map(str::to_owned),
+            extents,
+            chunks_root: None,
+            pinned: false,
+        };
+        let bytes: u64 = again.iter().map(|extent| extent.bytes).sum();
+        let again = pieces(&again, geometry.segment_bytes, 0, bytes);
+        let fresh = again.iter().map(|piece| piece.segment).chain(allocation.fresh.clone());
+        let admitted = {
+            let state = self.0.state.borrow();
+            self.admit(&state, partial_bytes(&record), &digest.to_string())
+        };
+        let ready = admitted.and_then(|()| {
+            self.erase(fresh)?;
+            self.append(Record::Reserve(record))
+        });
+        ready.inspect_err(|_| {
+            let mut state = self.0.state.borrow_mut();
+            state.space.settle(&allocation.extents);
+            state.space.release(&allocation.extents);
+        })
+    }
+
+    /// Of what an earlier writer of a blob reserved: where its recorded bytes are, and whole
+    /// segments that can be erased once more.
+    fn kept(&self, digest: &Digest) -> (Vec<Extent>, Vec<Extent>) {
+        let state = self.0.state.borrow();
+        let Some(partial) = state.index.partials.get(digest) else { return Default::default() };
+        let extents = &partial.record.extents;
+        let rest = suffix(extents, partial.frontier);
+        let segment_bytes = self.device().geometry().segment_bytes;
+        (prefix(extents, partial.frontier), whole_segments(&rest, segment_bytes))
+    }
+
+    /// Takes room, and makes some if there is none: what was deleted a moment ago only waits for
+    /// a sync, and what is dead in shared segments for copying.
+    async fn allocate(&self, bytes: u64) -> Result<Option<Allocation>, Error> {
+        let take = || {
+            let state = &mut *self.0.state.borrow_mut();
+            state.space.allocate(bytes, &state.index.wear)
+        };
+        let mut allocation = take();
+        if allocation.is_none() && self.0.state.borrow().waits_for_sync() {
+            self.settle().await?;
+            allocation = take();
+        }
+        for _ in 0..self.device().geometry().segment_count {
+            let may_help = {
+                let space = &self.0.state.borrow().space;
+                space.used_bytes() + bytes <= space.capacity_bytes()
+            };
+            if allocation.is_some() || !may_help || !self.collect_segment().await? {
+                break;
+            }
+            allocation = take();
+        }
+        Ok(allocation)
+    }
+
+    /// Makes segments ready to be programmed, and counts that.
+    pub(super) fn erase(&self, segments: impl Iterator<Item = u32>) -> Result<(), Error> {
+        let segments: Vec<u32> = segments.collect();
+        for segment in &segments {
+            self.metrics().flash_erases.add(1);
+            self.device().erase(*segment)?;
+        }
+        if segments.is_empty() { Ok(()) } else { self.append(Record::Erased { segments }) }
+    }
+
+    fn full(&self, digest: &Digest, size: u64) -> Error {
+        let stat = self.stat();
+        let free = ByteCount(stat.size_max_bytes.saturating_sub(stat.used_bytes));
+        let (size, all) = (ByteCount(size), ByteCount(stat.size_max_bytes));
+        let what = format!("no room for {digest} ({size}): {free} of {all} free");
+        Error::new(Kind::Full, what)
+    }
+
+    /// Refuses what would leave a META segment's checkpoint too little room for the tail.
+    pub(super) fn admit(&self, state: &State, bytes: u64, what: &str) -> Result<(), Error> {
+        let segment = u64::from(self.device().geometry().segment_bytes);
+        let (needed, max) = (state.index.snapshot_bytes() + bytes, segment / 4 * 3);
+        if needed <= max {
+            return Ok(());
+        }
+        let what = format!(
+            "no room for {what} in the log's index: {} of {} in use; a store made with a larger size_max has \
+             more",
+            ByteCount(needed - bytes),
+            ByteCount(max)
+        );
+        Err(Error::new(Kind::Full, what))
+    }
+}
