@@ -56,6 +56,53 @@ pub trait Device: Send + Sync {
     /// The file and the position in it behind `offset` of `segment`, where there is one: from
     /// there a socket is fed without a copy.
     fn file_span(&self, segment: u32, offset: u32) -> Option<(Arc<File>, u64)>;
+    /// Whether a segment cannot be trusted to keep what is programmed: since it left the factory,
+    /// or since [`Device::mark_bad`].
+    fn is_bad(&self, _segment: u32) -> Result<bool, Error> {
+        Ok(false)
+    }
+    /// Remembers, where the device can, that a segment is bad. Nothing on it is needed any more.
+    fn mark_bad(&self, _segment: u32) -> Result<(), Error> {
+        Ok(())
+    }
+    /// Tells whoever moves data behind the device that a segment holds nothing. Its contents are
+    /// undefined from here on. Worth doing only when idle: some cards answer nothing else meanwhile.
+    fn trim(&self, _segment: u32) -> Result<(), Error> {
+        Ok(())
+    }
+    /// Whether somebody else's data may lie here, so that no log is begun over what is not blank.
+    fn may_be_anothers(&self) -> bool {
+        false
+    }
+    /// What the hardware says of its own wear, where it says anything.
+    fn health(&self) -> Option<Health> {
+        None
+    }
+}
+
+/// What a device tells of its wear; each part only where it is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Percent of the rated life that is used at most: eMMC `life_time` (JEDEC JESD84-B51,
+    /// DEVICE_LIFE_TIME_EST), which counts in steps of ten; 110 is beyond it.
+    pub life_used_percent: Option<u8>,
+    /// What is left of the blocks kept in reserve: eMMC `pre_eol_info`.
+    pub reserve: Option<Reserve>,
+    /// Erase blocks that are out of use: MTD and UBI.
+    pub bad_blocks: Option<u32>,
+    /// Erases of the block that has had most: UBI.
+    pub erases_max: Option<u32>,
+}
+
+/// PRE_EOL_INFO of JEDEC JESD84-B51.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reserve {
+    /// Less than 80 % used.
+    Normal,
+    /// 80 % or more used.
+    Warning,
+    /// 90 % or more used.
+    Urgent,
 }
 
 /// Why a device did not do what it was asked to.
