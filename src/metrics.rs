@@ -85,6 +85,8 @@ metrics! {
     Counter flash_syncs "moonlet_flash_syncs_total" "Syncs of the flash device.";
     Counter flash_erases "moonlet_flash_erases_total" "Segments erased or recycled.";
     Counter flash_mended_chunks "moonlet_flash_mended_chunks_total" "Chunks that had rotted on flash and were fetched again.";
+    Counter store_evicted_bytes "moonlet_store_evicted_bytes_total" "Bytes of blobs that no desired image needed and that gave way to others.";
+    Gauge store_cached_bytes "moonlet_store_cached_bytes" "Bytes of blobs that no desired image needs and that may give way.";
     Gauge store_rotten_chunks "moonlet_store_rotten_chunks" "Chunks that rotted on flash and are not served.";
     Gauge store_size_max_bytes "moonlet_store_size_max_bytes" "Capacity of the blob log.";
     Gauge store_used_bytes "moonlet_store_used_bytes" "Bytes of the blob log in use.";

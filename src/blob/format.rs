@@ -14,7 +14,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::wear::Wear;
-use crate::flash::SEGMENTS_MAX;
+use crate::flash::{Geometry, SEGMENTS_MAX};
 use crate::oci::Digest;
 
 /// The name of an image: FORMAT.md section 4, `Tag`.
@@ -62,8 +62,6 @@ pub struct BlobRecord {
     pub media_type: Option<String>,
     /// Where its bytes and then its chunk hashes lie.
     pub extents: Vec<Extent>,
-    /// Of a finished blob: the hash of its chunk hashes.
-    pub chunks_root: Option<[u8; 32]>,
     /// Whether the desired state needs it.
     pub pinned: bool,
 }
@@ -138,10 +136,14 @@ pub enum Record {
 /// The start of a META segment: FORMAT.md section 3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Counts META segments as they are begun; the segment's place is `sequence % META_SEGMENTS`.
+    /// Counts META segments as they are begun.
     pub sequence: u64,
     /// How often this segment was begun.
     pub erase_count: u32,
+    /// Bytes of a segment, of META and of the others.
+    pub segment_bytes: u32,
+    /// Bytes of a program unit.
+    pub program_bytes: u32,
 }
 
 /// What stands where a header should.
@@ -153,12 +155,21 @@ pub enum HeaderState {
     Blank,
     /// Sound, but of a version that this program does not know.
     Newer(u16),
-    /// Anything else.
+    /// The magic of a header, and not the rest.
     Damaged,
+    /// Anything else.
+    Foreign,
+}
+
+impl HeaderState {
+    /// Whether something stood here that cannot be read.
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Self::Damaged | Self::Foreign)
+    }
 }
 
 impl Header {
-    /// Its bytes: magic, version, sequence, erase count, checksum.
+    /// Its bytes: magic, version, then the fields in order, checksum.
     pub fn encode(self) -> heapless::Vec<u8, HEADER_BYTES> {
         let mut bytes = heapless::Vec::new();
         // The capacity is the sum of the parts.
@@ -166,6 +177,8 @@ impl Header {
         let _ = bytes.extend_from_slice(&VERSION.to_le_bytes());
         let _ = bytes.extend_from_slice(&self.sequence.to_le_bytes());
         let _ = bytes.extend_from_slice(&self.erase_count.to_le_bytes());
+        let _ = bytes.extend_from_slice(&self.segment_bytes.to_le_bytes());
+        let _ = bytes.extend_from_slice(&self.program_bytes.to_le_bytes());
         let checksum = crc32c::crc32c(&bytes);
         let _ = bytes.extend_from_slice(&checksum.to_le_bytes());
         bytes
@@ -190,7 +203,8 @@ impl Header {
                 state
             })
         });
-        state.unwrap_or(HeaderState::Damaged)
+        let is_ours = bytes.starts_with(MAGIC);
+        state.unwrap_or(if is_ours { HeaderState::Damaged } else { HeaderState::Foreign })
     }
 
     fn parse(bytes: &[u8]) -> Option<HeaderState> {
@@ -200,9 +214,13 @@ impl Header {
         let version = u16::from_le_bytes(take(&mut rest)?);
         let sequence = u64::from_le_bytes(take(&mut rest)?);
         let erase_count = u32::from_le_bytes(take(&mut rest)?);
+        let segment_bytes = u32::from_le_bytes(take(&mut rest)?);
+        let program_bytes = u32::from_le_bytes(take(&mut rest)?);
         let is_sound = u32::from_le_bytes(take(&mut rest)?) == crc32c::crc32c(body);
         let state = match version {
-            VERSION => HeaderState::Valid(Self { sequence, erase_count }),
+            VERSION => {
+                HeaderState::Valid(Self { sequence, erase_count, segment_bytes, program_bytes })
+            }
             newer => HeaderState::Newer(newer),
         };
         (is_sound && magic == *MAGIC).then_some(state)
@@ -272,6 +290,15 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     Some(*taken)
 }
 
+/// Segments of the META ring, the first of the device. Where the cells are the log's own to wear
+/// out, there are as many again: each wears half as much, and some may go bad.
+pub fn meta_segments(geometry: Geometry) -> u32 {
+    if geometry.reprogram { 4 } else { 8 }
+}
+
+/// The most that [`meta_segments`] gives.
+pub const META_SEGMENTS_MAX: usize = 8;
+
 /// A record that does not fit a frame.
 #[derive(Debug)]
 pub struct FrameError;
@@ -280,21 +307,19 @@ const MAGIC: &[u8; 8] = b"MOONLET\0";
 /// The version of the format: FORMAT.md section 1.
 pub const VERSION: u16 = 1;
 /// Bytes of a header; the rest of its unit is zero.
-pub const HEADER_BYTES: usize = 26;
+pub const HEADER_BYTES: usize = 34;
 /// Bytes before a frame's payload.
 pub const FRAME_HEADER_BYTES: usize = 12;
 /// The largest payload.
 pub const FRAME_PAYLOAD_MAX: u32 = 1 << 20;
 /// The longest blob: the hashes of its chunks fit one Progress record of a checkpoint.
 pub const BLOB_BYTES_MAX: u64 = 7 << 30;
-/// Segments of the META ring, the first of the device.
-pub const META_SEGMENTS: u32 = 4;
 /// Bytes of a chunk: each has its own hash.
 pub const CHUNK_BYTES: u64 = 256 << 10;
 /// Bytes of a chunk's hash (blake3).
 pub const CHUNK_HASH_BYTES: u64 = 32;
 
-const _: () = assert!(HEADER_BYTES == 8 + 2 + 8 + 4 + 4);
+const _: () = assert!(HEADER_BYTES == 8 + 2 + 8 + 4 + 4 + 4 + 4);
 const _: () = {
     let hashes = BLOB_BYTES_MAX / CHUNK_BYTES * CHUNK_HASH_BYTES;
     assert!(hashes + 4096 < FRAME_PAYLOAD_MAX as u64);
@@ -307,7 +332,8 @@ mod tests {
 
     #[test]
     fn headers() {
-        let header = Header { sequence: 7, erase_count: 3 };
+        let header =
+            Header { sequence: 7, erase_count: 3, segment_bytes: 1 << 20, program_bytes: 4096 };
         let bytes = header.encode();
         assert_eq!(Header::decode(&bytes), HeaderState::Valid(header));
         assert_eq!(Header::decode(&[0; HEADER_BYTES]), HeaderState::Blank);
@@ -317,7 +343,9 @@ mod tests {
             wrong[index] ^= 0x10;
             assert_eq!(Header::decode(&wrong), HeaderState::Valid(header), "byte {index}");
             wrong[(index + 3) % HEADER_BYTES] ^= 0x81;
-            assert_eq!(Header::decode(&wrong), HeaderState::Damaged, "byte {index}");
+            let state = Header::decode(&wrong);
+            let expected = [HeaderState::Damaged, HeaderState::Foreign];
+            assert!(expected.contains(&state), "byte {index}: {state:?}");
         }
         let mut newer = bytes.clone();
         newer[8] = 2;

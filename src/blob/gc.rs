@@ -10,18 +10,19 @@
 //! J. Ousterhout, "The Design and Implementation of a Log-Structured File System", 1992).
 
 use std::collections::BTreeSet;
-use std::rc::Rc;
 
-use super::format::{BlobRecord, Extent, Record};
+use super::format::{BlobRecord, CHUNK_BYTES, Extent, Record};
 use super::layout::{self, bytes_within, merged, relocated};
 use super::{Error, Store};
 
 /// A blob with a part of it copied elsewhere.
 struct Move {
-    old: Rc<BlobRecord>,
+    old: BlobRecord,
     new: BlobRecord,
     /// Where the copy is.
     room: Vec<Extent>,
+    /// Chunks that could not be read whole.
+    unreadable: BTreeSet<u32>,
 }
 
 impl Store {
@@ -53,8 +54,10 @@ impl Store {
         let _turn = self.0.collecting.lock().await;
         let held = self.held_by_downloads();
         for segment in beyond {
-            if held.contains(&segment) || !self.empty_segment(segment, false).await? {
-                return Ok(false);
+            while !held.contains(&segment) && !self.empty_segment(segment, false).await? {
+                if !self.evict(u64::from(geometry.segment_bytes)).await? {
+                    return Ok(false);
+                }
             }
         }
         let mut state = self.0.state.borrow_mut();
@@ -78,16 +81,19 @@ impl Store {
         let is_empty = copied?;
         // The copies are durable before anything says that they are there.
         self.settle().await?;
-        for Move { old, new, room } in moves {
-            let (held, pinned) = {
-                let index = &self.0.state.borrow().index;
-                (index.blobs.get(&new.digest).cloned(), index.pins.contains(&new.digest))
+        for Move { old, new, room, unreadable } in moves {
+            let held = self.0.state.borrow().index.blobs.get(&new.digest);
+            let is_same = |held: &BlobRecord| {
+                held.extents == old.extents && held.media_type == old.media_type
             };
-            // Deleted, or given another media type, while the sync was under way.
-            if held.is_some_and(|held| Rc::ptr_eq(&held, &old)) {
-                self.append(Record::Commit(BlobRecord { pinned, ..new }))?;
-            } else {
-                self.give_back(&room);
+            match held.filter(is_same) {
+                Some(BlobRecord { pinned, digest, size, .. }) => {
+                    // Before anyone can read the copy.
+                    self.add_rotten(&digest, size, &unreadable)?;
+                    self.append(Record::Commit(BlobRecord { pinned, ..new }))?;
+                }
+                // Deleted, or given another media type, while the sync was under way.
+                None => self.give_back(&room),
             }
         }
         self.settle().await?;
@@ -118,12 +124,12 @@ impl Store {
         cold: bool,
         moves: &mut Vec<Move>,
     ) -> Result<bool, Error> {
-        let residents: Vec<Rc<BlobRecord>> = {
+        let residents: Vec<BlobRecord> = {
             let state = self.0.state.borrow();
             let segment_bytes = self.device().geometry().segment_bytes;
             let lives =
-                |record: &&Rc<BlobRecord>| bytes_within(&record.extents, victim, segment_bytes) > 0;
-            state.index.blobs.values().filter(lives).cloned().collect()
+                |record: &BlobRecord| bytes_within(&record.extents, victim, segment_bytes) > 0;
+            state.index.blobs.records().filter(lives).collect()
         };
         for old in residents {
             let Some(moved) = self.copy(old, victim, cold)? else { return Ok(false) };
@@ -133,7 +139,7 @@ impl Store {
     }
 
     /// Copies what of a blob lies in `victim`.
-    fn copy(&self, old: Rc<BlobRecord>, victim: u32, cold: bool) -> Result<Option<Move>, Error> {
+    fn copy(&self, old: BlobRecord, victim: u32, cold: bool) -> Result<Option<Move>, Error> {
         let geometry = self.device().geometry();
         let bytes = bytes_within(&old.extents, victim, geometry.segment_bytes);
         let allocation = {
@@ -142,23 +148,16 @@ impl Store {
         };
         let Some(allocation) = allocation else { return Ok(None) };
         let room = allocation.extents;
-        let outcome = self.erase(allocation.fresh.into_iter()).and_then(|()| {
-            let new = relocated(&old.extents, victim, geometry.segment_bytes, &room);
-            let mut at = 0;
-            for (from, to) in new.iter().filter(|(from, to)| from != to) {
-                let mut bytes = vec![0; usize::try_from(from.bytes).unwrap_or(0)];
-                layout::read(self.device(), &[*from], 0, &mut bytes)?;
-                self.program(&[*to], 0, &bytes)?;
-                at += from.bytes;
-            }
-            self.count_copied(at);
-            Ok(merged(new.into_iter().map(|(_, to)| to)))
-        });
+        let moves = relocated(&old.extents, victim, geometry.segment_bytes, &room);
+        let outcome =
+            self.erase(allocation.fresh.into_iter()).and_then(|()| self.copy_moved(&moves));
         self.0.state.borrow_mut().space.settle(&room);
         match outcome {
-            Ok(extents) => {
-                let new = BlobRecord { extents, ..BlobRecord::clone(&old) };
-                Ok(Some(Move { old, new, room }))
+            Ok(unreadable) => {
+                self.count_copied(bytes);
+                let extents = merged(moves.into_iter().map(|(_, to)| to));
+                let new = BlobRecord { extents, ..old.clone() };
+                Ok(Some(Move { old, new, room, unreadable }))
             }
             Err(error) => {
                 self.give_back(&room);
@@ -167,7 +166,38 @@ impl Store {
         }
     }
 
+    /// Copies, of a blob's extents in order, those that change their place; gives the chunks of
+    /// which something could not be read.
+    fn copy_moved(&self, moves: &[(Extent, Extent)]) -> Result<BTreeSet<u32>, Error> {
+        let unit = u64::from(self.device().geometry().program_bytes);
+        let piece_bytes = PIECE_BYTES.next_multiple_of(unit);
+        let mut buffer = Vec::new();
+        let mut unreadable = BTreeSet::new();
+        let mut offset = 0;
+        for (from, to) in moves {
+            let pieces = (0..from.bytes).step_by(usize::try_from(piece_bytes).unwrap_or(1));
+            for at in pieces.filter(|_| from != to) {
+                let bytes = piece_bytes.min(from.bytes - at);
+                buffer.resize(usize::try_from(bytes).unwrap_or(0), 0);
+                let source = Extent { start: from.start + at, bytes };
+                if layout::read(self.device(), &[source], 0, &mut buffer).is_err() {
+                    // The rest of the blob is worth moving; these chunks are fetched again.
+                    buffer.fill(0);
+                    let chunks =
+                        (offset + at) / CHUNK_BYTES..=(offset + at + bytes - 1) / CHUNK_BYTES;
+                    unreadable.extend(chunks.filter_map(|chunk| u32::try_from(chunk).ok()));
+                }
+                self.program(&[Extent { start: to.start + at, bytes }], 0, &buffer)?;
+            }
+            offset += from.bytes;
+        }
+        Ok(unreadable)
+    }
+
     fn give_back(&self, room: &[Extent]) {
         self.0.state.borrow_mut().space.release(room);
     }
 }
+
+/// What is copied at a time, in bytes, or a unit if that is more.
+const PIECE_BYTES: u64 = 64 << 10;

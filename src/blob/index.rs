@@ -4,25 +4,24 @@
 //! that is not wholly described by records that were read.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
 
-use super::format::{BlobRecord, CHUNK_BYTES, CHUNK_HASH_BYTES, Extent, Record, TagKey};
+use super::blobs::Blobs;
+use super::format::{
+    BlobRecord, CHUNK_BYTES, CHUNK_HASH_BYTES, Extent, FRAME_HEADER_BYTES, Record, TagKey,
+};
 use super::layout::{difference, prefix};
 use super::wear::Wear;
 use crate::flash::Geometry;
 use crate::oci::{Digest, Hasher};
 
 /// All blobs, whole and partial, and all tags.
-#[derive(Default)]
 pub struct Index {
-    /// Whole blobs. A reader holds a clone of the `Rc` as its lease.
-    pub blobs: BTreeMap<Digest, Rc<BlobRecord>>,
+    /// Whole blobs.
+    pub blobs: Blobs,
     /// Downloads begun and not finished.
     pub partials: BTreeMap<Digest, PartialBlob>,
     /// What each tag means.
     pub tags: BTreeMap<TagKey, Digest>,
-    /// Whole blobs that the desired state needs.
-    pub pins: BTreeSet<Digest>,
     /// Chunks of whole blobs that do not read back as what they were.
     pub rotten: BTreeMap<Digest, BTreeSet<u32>>,
     /// What the device has been through.
@@ -43,86 +42,82 @@ pub struct PartialBlob {
 }
 
 impl Index {
-    /// Takes in one record; gives back what lost its place on the device.
-    pub fn apply(&mut self, record: Record) -> Option<Vec<Extent>> {
-        match record {
-            Record::CheckpointBegin | Record::CheckpointEnd { .. } => None,
-            Record::Reserve(record) => {
-                let old = self.partials.remove(&record.digest);
-                let (partial, freed) = PartialBlob::reserved(record, old);
-                self.partials.insert(partial.record.digest, partial);
-                freed
-            }
-            Record::Progress { digest, frontier, midstate, chunks_from, chunks } => {
-                let partial = self.partials.get_mut(&digest)?;
-                let known = usize::try_from(chunks_from).ok()? == partial.chunks.len();
-                if known && frontier > partial.frontier && frontier <= partial.record.size {
-                    partial.frontier = frontier;
-                    partial.midstate = midstate;
-                    partial.chunks.extend(chunks);
-                }
-                None
-            }
-            Record::Commit(record) => {
-                let digest = record.digest;
-                if record.pinned {
-                    self.pins.insert(digest);
-                }
-                // The reservation's extents are the blob's own from here on.
-                self.partials.remove(&digest);
-                self.blobs.insert(digest, Rc::new(record));
-                None
-            }
-            Record::Tag { key, digest } => {
-                // A tag whose blob was not yet durable when the power went must not take the
-                // place of the one before it.
-                if self.blobs.contains_key(&digest) {
-                    self.tags.insert(key, digest);
-                }
-                None
-            }
-            Record::Untag { key } => {
-                self.tags.remove(&key);
-                None
-            }
-            Record::Pin { digest, pinned } => {
-                if !pinned {
-                    self.pins.remove(&digest);
-                } else if self.blobs.contains_key(&digest) {
-                    self.pins.insert(digest);
-                }
-                None
-            }
-            Record::Rot { digest, chunks } => {
-                self.rotten.remove(&digest);
-                if self.blobs.contains_key(&digest) && !chunks.is_empty() {
-                    self.rotten.insert(digest, chunks.into_iter().collect());
-                }
-                None
-            }
-            Record::Wear(wear) => {
-                self.wear = wear;
-                None
-            }
-            Record::Erased { segments } => {
-                segments.into_iter().for_each(|segment| self.wear.erased(segment));
-                None
-            }
-            Record::Delete { digest } => {
-                self.pins.remove(&digest);
-                self.rotten.remove(&digest);
-                self.blobs.remove(&digest);
-                self.partials.remove(&digest).map(|partial| partial.record.extents)
-            }
+    /// Nothing, on a device of that shape.
+    pub fn new(geometry: Geometry) -> Self {
+        Self {
+            blobs: Blobs::new(geometry),
+            partials: BTreeMap::new(),
+            tags: BTreeMap::new(),
+            rotten: BTreeMap::new(),
+            wear: Wear::default(),
         }
     }
 
-    /// The fewest records that say all of this: a checkpoint.
+    /// Takes in one record; gives back the room that nothing names any more with it.
+    pub fn apply(&mut self, record: Record) -> Vec<Extent> {
+        let mut freed = Vec::new();
+        match record {
+            Record::CheckpointBegin | Record::CheckpointEnd { .. } => {}
+            Record::Reserve(record) => {
+                let old = self.partials.remove(&record.digest);
+                let (partial, given_up) = PartialBlob::reserved(record, old);
+                self.partials.insert(partial.record.digest, partial);
+                freed = given_up;
+            }
+            Record::Progress { digest, frontier, midstate, chunks_from, chunks } => {
+                if let Some(partial) = self.partials.get_mut(&digest) {
+                    partial.advance(frontier, midstate, chunks_from, chunks);
+                }
+            }
+            Record::Commit(record) => {
+                let partial = self.partials.remove(&record.digest).map(|partial| partial.record);
+                for old in self.blobs.remove(&record.digest).into_iter().chain(partial) {
+                    // The reservation's extents are the blob's own from here on.
+                    freed.extend(difference(&old.extents, &record.extents));
+                }
+                self.blobs.insert(record);
+            }
+            Record::Delete { digest } => {
+                self.rotten.remove(&digest);
+                let partial = self.partials.remove(&digest).map(|partial| partial.record);
+                let gone = self.blobs.remove(&digest).into_iter().chain(partial);
+                freed.extend(gone.flat_map(|record| record.extents));
+            }
+            other => self.note(other),
+        }
+        freed
+    }
+
+    /// Takes in a record that frees no room.
+    fn note(&mut self, record: Record) {
+        match record {
+            // A tag whose blob was not yet durable when the power went must not take the place of
+            // the one before it.
+            Record::Tag { key, digest } if self.blobs.contains(&digest) => {
+                self.tags.insert(key, digest);
+            }
+            Record::Untag { key } => {
+                self.tags.remove(&key);
+            }
+            Record::Pin { digest, pinned } => self.blobs.set_pinned(&digest, pinned),
+            Record::Rot { digest, chunks } => {
+                self.rotten.remove(&digest);
+                if self.blobs.contains(&digest) && !chunks.is_empty() {
+                    self.rotten.insert(digest, chunks.into_iter().collect());
+                }
+            }
+            Record::Wear(wear) => self.wear = wear,
+            Record::Erased { segments } => {
+                segments.into_iter().for_each(|segment| self.wear.erased(segment));
+            }
+            _ => {}
+        }
+    }
+
+    /// The fewest records that say all of this: a checkpoint. Blobs come in the order of their
+    /// last use, so that a mount knows it.
     pub fn snapshot(&self) -> impl Iterator<Item = Record> {
-        let blobs = self.blobs.values().map(|record| {
-            let pinned = self.pins.contains(&record.digest);
-            Record::Commit(BlobRecord { pinned, ..BlobRecord::clone(record) })
-        });
+        let blobs = self.blobs.by_use().map(Record::Commit);
         let partials = self.partials.values().flat_map(|partial| {
             let progress = (partial.frontier > 0).then(|| Record::Progress {
                 digest: partial.record.digest,
@@ -160,7 +155,7 @@ impl Index {
 
     /// An upper bound of a checkpoint's bytes, with all downloads at their ends.
     pub fn snapshot_bytes(&self) -> u64 {
-        let blobs: u64 = self.blobs.values().map(|blob| record_bytes(blob)).sum();
+        let blobs: u64 = self.blobs.records().map(|blob| record_bytes(&blob)).sum();
         let partials = self.partials.values().map(|partial| partial_bytes(&partial.record));
         let tags = self.tags.keys().map(tag_bytes);
         let rotten = self.rotten.values().map(|chunks| RECORD_BYTES + 5 * chunks.len() as u64);
@@ -169,9 +164,11 @@ impl Index {
     }
 }
 
+/// An upper bound of a blob's frame: its fixed parts, its digest, size, media type and extents.
 fn record_bytes(record: &BlobRecord) -> u64 {
     let media_type = record.media_type.as_ref().map_or(0, String::len);
-    RECORD_BYTES + media_type as u64 + EXTENT_BYTES * record.extents.len() as u64
+    let variable = record.digest.bytes().len() + media_type;
+    BLOB_FIXED_BYTES + variable as u64 + EXTENT_BYTES * record.extents.len() as u64
 }
 
 /// An upper bound of what a download needs in a checkpoint at its end.
@@ -195,23 +192,41 @@ impl PartialBlob {
             && (self.frontier == 0 || has_state())
     }
 
+    /// Takes in how far the download is, if that follows on what is known.
+    fn advance(
+        &mut self,
+        frontier: u64,
+        midstate: Vec<u8>,
+        chunks_from: u32,
+        chunks: Vec<[u8; 32]>,
+    ) {
+        let is_next = usize::try_from(chunks_from) == Ok(self.chunks.len());
+        if is_next && frontier > self.frontier && frontier <= self.record.size {
+            self.frontier = frontier;
+            self.midstate = midstate;
+            self.chunks.extend(chunks);
+        }
+    }
+
     /// A new reservation, which keeps of an older one of the same blob what lies in the same
     /// place, and gives back where the rest was.
-    fn reserved(record: BlobRecord, old: Option<Self>) -> (Self, Option<Vec<Extent>>) {
+    fn reserved(record: BlobRecord, old: Option<Self>) -> (Self, Vec<Extent>) {
         let fresh = Self { record, frontier: 0, midstate: Vec::new(), chunks: Vec::new() };
-        let Some(old) = old else { return (fresh, None) };
+        let Some(old) = old else { return (fresh, Vec::new()) };
         let kept = prefix(&old.record.extents, old.frontier);
         if old.record.size == fresh.record.size
             && kept == prefix(&fresh.record.extents, old.frontier)
         {
             let freed = difference(&old.record.extents, &fresh.record.extents);
-            return (Self { record: fresh.record, ..old }, Some(freed));
+            return (Self { record: fresh.record, ..old }, freed);
         }
         let freed = difference(&old.record.extents, &fresh.record.extents);
-        (fresh, Some(freed))
+        (fresh, freed)
     }
 }
 
 /// Room for a record's fixed parts and its frame: a sha512 digest and its midstate are the longest.
 const RECORD_BYTES: u64 = 200;
 const EXTENT_BYTES: u64 = 20;
+/// A frame's header, then variant, algorithm, lengths, size and flags in their longest forms.
+const BLOB_FIXED_BYTES: u64 = FRAME_HEADER_BYTES as u64 + 24;

@@ -6,6 +6,7 @@
 use super::Error;
 use super::format::{BlobRecord, CHUNK_BYTES, CHUNK_HASH_BYTES, Extent};
 use crate::flash::{Device, Geometry};
+use crate::oci::{Digest, Hasher};
 
 /// A run of bytes within one segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +83,12 @@ pub fn difference(extents: &[Extent], others: &[Extent]) -> Vec<Extent> {
     left
 }
 
+/// Whether any byte of `extents` is in `others`.
+pub fn overlap(extents: &[Extent], others: &[Extent]) -> bool {
+    let meets = |one: &Extent, other: &Extent| one.start < other.end() && other.start < one.end();
+    extents.iter().any(|one| others.iter().any(|other| meets(one, other)))
+}
+
 /// Those parts of `extents` that are whole segments.
 pub fn whole_segments(extents: &[Extent], segment_bytes: u32) -> Vec<Extent> {
     let bytes = u64::from(segment_bytes);
@@ -150,30 +157,65 @@ fn clipped(extent: Extent, segment: u32, segment_bytes: u32) -> Option<Extent> {
 
 /// Bytes of the part of a blob's extents that holds the blob itself.
 pub fn data_bytes(size: u64, geometry: Geometry) -> u64 {
-    size.next_multiple_of(u64::from(geometry.program_bytes))
+    // What claims to be longer than any device is no multiple, and fits nowhere either.
+    size.checked_next_multiple_of(u64::from(geometry.program_bytes)).unwrap_or(u64::MAX)
 }
 
 /// Bytes of all extents of a blob of `size` bytes.
 pub fn reserved_bytes(size: u64, geometry: Geometry) -> u64 {
     let chunks = size.div_ceil(CHUNK_BYTES);
-    let trailer = if chunks > 1 { chunks * CHUNK_HASH_BYTES } else { 0 };
-    data_bytes(size, geometry) + data_bytes(trailer, geometry)
+    let trailer = if chunks > 1 { (chunks + 1) * CHUNK_HASH_BYTES } else { 0 };
+    data_bytes(size, geometry).saturating_add(data_bytes(trailer, geometry))
 }
 
-/// The hash over the hashes of a blob's chunks, in order; of a blob of one chunk, that chunk's.
-pub fn chunks_root(chunks: &[[u8; 32]]) -> [u8; 32] {
-    match chunks {
-        [] => *blake3::hash(b"").as_bytes(),
-        [only] => *only,
-        chunks => *blake3::hash(chunks.as_flattened()).as_bytes(),
-    }
+/// What follows the bytes of a blob of more than one chunk: the hashes of its chunks, then a hash
+/// over its digest and those, which tells them from whatever else may lie there.
+pub fn trailer(digest: &Digest, chunks: &[[u8; 32]]) -> Vec<u8> {
+    let mut bytes = chunks.as_flattened().to_vec();
+    bytes.extend_from_slice(&seal(digest, chunks));
+    bytes
 }
 
-/// Whether the bytes of a finished blob are what was committed.
-pub fn is_intact(device: &dyn Device, record: &BlobRecord) -> Result<bool, Error> {
-    let mut chunks = Vec::new();
-    read_chunks(device, record, record.size, |bytes| chunks.push(*blake3::hash(bytes).as_bytes()))?;
-    Ok(record.chunks_root == Some(chunks_root(&chunks)))
+fn seal(digest: &Digest, chunks: &[[u8; 32]]) -> [u8; 32] {
+    let mut hash = blake3::Hasher::new();
+    hash.update(digest.bytes()).update(chunks.as_flattened());
+    *hash.finalize().as_bytes()
+}
+
+/// The hashes of the chunks of a blob that has more than one, from its trailer; none when that is
+/// not what was written.
+pub fn read_trailer(device: &dyn Device, record: &BlobRecord) -> Option<Vec<[u8; 32]>> {
+    let count = usize::try_from(record.size.div_ceil(CHUNK_BYTES)).ok()?;
+    let mut hashes = vec![[0; 32]; count.checked_add(1)?];
+    let at = data_bytes(record.size, device.geometry());
+    read(device, &record.extents, at, hashes.as_flattened_mut()).ok()?;
+    let found = hashes.pop()?;
+    (found == seal(&record.digest, &hashes)).then_some(hashes)
+}
+
+/// Whether the bytes of a finished blob are what was committed; those that cannot be read are not.
+pub fn is_intact(device: &dyn Device, record: &BlobRecord) -> bool {
+    let trailer = match record.size {
+        0..=CHUNK_BYTES => None,
+        _ => read_trailer(device, record),
+    };
+    let Some(expected) = trailer else {
+        // One chunk has its digest, and a trailer that rotted makes none of the bytes wrong.
+        return has_digest(device, record);
+    };
+    let mut expected = expected.into_iter();
+    let mut is_same = true;
+    let outcome = read_chunks(device, record, record.size, |bytes| {
+        is_same &= expected.next() == Some(*blake3::hash(bytes).as_bytes());
+    });
+    outcome.is_ok() && is_same
+}
+
+/// Whether the bytes of a finished blob have its digest.
+pub fn has_digest(device: &dyn Device, record: &BlobRecord) -> bool {
+    let mut hash = Hasher::new(record.digest.algorithm());
+    let read = read_chunks(device, record, record.size, |bytes| hash.update(bytes));
+    read.is_ok() && hash.finish() == record.digest
 }
 
 /// Reads the first `size` bytes of a blob, chunk by chunk.
@@ -265,6 +307,6 @@ mod tests {
         assert_eq!(reserved_bytes(0, GEOMETRY), 0);
         assert_eq!(reserved_bytes(1, GEOMETRY), 64);
         assert_eq!(reserved_bytes(CHUNK_BYTES, GEOMETRY), CHUNK_BYTES);
-        assert_eq!(reserved_bytes(CHUNK_BYTES + 1, GEOMETRY), CHUNK_BYTES + 64 + 64);
+        assert_eq!(reserved_bytes(CHUNK_BYTES + 1, GEOMETRY), CHUNK_BYTES + 64 + 128);
     }
 }

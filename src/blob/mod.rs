@@ -10,7 +10,9 @@
 //! wait at the same time share one. State is plain memory behind a `RefCell` that is never held
 //! across an await.
 
+mod blobs;
 mod error;
+mod evict;
 pub mod format;
 mod gc;
 mod index;

@@ -7,16 +7,17 @@
 //! among what was lost. Mount ends by beginning a new segment, so that nothing is ever appended
 //! after a torn unit.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use super::Error;
-use super::format::{BlobRecord, Extent, Header, HeaderState, META_SEGMENTS, Record, VERSION};
+use super::format::{BlobRecord, Header, HeaderState, Record, VERSION, meta_segments};
 use super::index::Index;
 use super::layout::{is_intact, read_chunks};
-use super::meta::{Meta, Scan, read_header, scan};
+use super::meta::{Meta, Ring, Survey, read_header, scan};
 use super::space::Space;
-use crate::flash::{Device, SEGMENTS_MAX};
+use crate::flash::{Device, Geometry, SEGMENTS_MAX};
 use crate::kind::Kind;
 use crate::oci::{Digest, Hasher};
 
@@ -72,36 +73,33 @@ pub struct Mounted {
 /// nothing may be appended to it.
 pub fn mount(device: &Arc<dyn Device>) -> Result<Mounted, Error> {
     let geometry = device.geometry();
-    if geometry.segment_count <= META_SEGMENTS {
-        let count = geometry.segment_count;
-        let what =
-            format!("device of {count} segments: expected more than the {META_SEGMENTS} of META");
-        return Err(Error::new(Kind::Invalid, what));
-    }
-    if geometry.segment_count > SEGMENTS_MAX {
-        let count = geometry.segment_count;
-        let what = format!("device of {count} segments: expected at most {SEGMENTS_MAX}");
-        return Err(Error::new(Kind::Invalid, what));
-    }
-    let ring = Ring::read(device.as_ref())?;
-    let mut report = ring.report;
-    let mut index = Index::default();
-    for record in ring.records {
-        index.apply(record);
+    check_geometry(geometry)?;
+    let Found { ring, replay, mut report } = look(device.as_ref())?;
+    let mut index = Index::new(geometry);
+    for Survey { slot, header, .. } in replay {
+        scan(device.as_ref(), slot, header, |record| {
+            index.apply(record);
+        });
     }
     let mut space = Space::new(geometry);
+    for segment in space.data_segments() {
+        let number = u32::try_from(segment).unwrap_or(u32::MAX);
+        if device.is_bad(number)? {
+            space.retire(number);
+        }
+    }
     report.dropped += drop_wrong_places(&space, &mut index);
     if report.damaged > 0 {
-        report.dropped += drop_wrong_bytes(device.as_ref(), &mut index)?;
+        report.dropped += drop_wrong_bytes(device.as_ref(), &mut index);
     }
-    report.dropped += drop_overlaps(&mut index);
-    index.tags.retain(|_, digest| index.blobs.contains_key(digest));
-    index.pins.retain(|digest| index.blobs.contains_key(digest));
+    report.dropped += drop_overlaps(geometry, &mut index);
+    let Index { blobs, tags, .. } = &mut index;
+    tags.retain(|_, digest| blobs.contains(digest));
     claim_all(&mut space, &index);
-    let mut meta = Meta::new(Arc::clone(device), ring.last_sequence, ring.erase_counts);
+    let mut meta = Meta::new(Arc::clone(device), ring);
     let programmed_bytes = match device.read_only() {
         Some(_) => 0,
-        None => meta.begin(index.snapshot())?,
+        None => meta.program(&index)?.bytes,
     };
     report.blobs = index.blobs.len();
     report.partials = index.partials.len();
@@ -109,148 +107,222 @@ pub fn mount(device: &Arc<dyn Device>) -> Result<Mounted, Error> {
     Ok(Mounted { index, space, meta, report, programmed_bytes })
 }
 
+fn check_geometry(geometry: Geometry) -> Result<(), Error> {
+    let (count, least) = (geometry.segment_count, meta_segments(geometry) + 2);
+    if (least..=SEGMENTS_MAX).contains(&count) {
+        return Ok(());
+    }
+    let what = format!(
+        "device of {count} segments of {} bytes: expected {least} to {SEGMENTS_MAX}",
+        geometry.segment_bytes
+    );
+    Err(Error::new(Kind::Invalid, what))
+}
+
 /// What the META ring tells.
-struct Ring {
-    /// All that must be replayed, in order.
-    records: Vec<Record>,
-    /// The number after which the next segment is counted.
-    last_sequence: u64,
-    erase_counts: [u32; META_SEGMENTS as usize],
+struct Found {
+    ring: Ring,
+    /// The segments whose records must be replayed, in order.
+    replay: Vec<Survey>,
     report: MountReport,
 }
 
-impl Ring {
-    fn read(device: &dyn Device) -> Result<Self, Error> {
-        let mut erase_counts = [0; META_SEGMENTS as usize];
-        let mut found: Vec<(u32, Header)> = Vec::new();
-        let mut unreadable = Vec::new();
-        for (slot, erase_count) in (0..META_SEGMENTS).zip(&mut erase_counts) {
-            match read_header(device, slot)? {
-                HeaderState::Valid(header) => {
-                    *erase_count = header.erase_count;
-                    found.push((slot, header));
-                }
-                HeaderState::Blank => {}
-                HeaderState::Newer(version) => return Err(newer(version)),
-                HeaderState::Damaged => unreadable.push(slot),
-            }
+fn look(device: &dyn Device) -> Result<Found, Error> {
+    let slots = 0..meta_segments(device.geometry());
+    let states: Vec<_> = slots.clone().map(|slot| read_header(device, slot)).collect();
+    check_headers(device, &states)?;
+    let mut ring = Ring { slot: slots.end - 1, ..Ring::default() };
+    let mut found: Vec<(u32, Header)> = Vec::new();
+    for ((slot, state), erase_count) in slots.zip(&states).zip(&mut ring.erase_counts) {
+        if let HeaderState::Valid(header) = state {
+            *erase_count = header.erase_count;
+            found.push((slot, *header));
         }
-        let last = found.iter().map(|(_, header)| header.sequence).max();
-        let mut report = MountReport {
-            was_lost: last.is_none() && !unreadable.is_empty(),
-            ..MountReport::default()
-        };
-        let mut scans = Vec::new();
-        for (slot, header) in &found {
-            scans.push(scan(device, *slot, *header)?);
-        }
-        if let Some(last) = last {
-            for slot in &unreadable {
-                scans.extend(rescue(device, *slot, last)?);
-            }
-        }
-        scans.sort_by_key(|scan| std::cmp::Reverse(scan.header.sequence));
-        // A number that a header now unreadable may have had is not used again.
-        let slack = if unreadable.is_empty() { 0 } else { u64::from(META_SEGMENTS) };
-        let mut last_sequence = last.unwrap_or(0) + slack;
-        let (records, base) = replayed(scans, &mut report);
-        let slot = |sequence: u64| sequence % u64::from(META_SEGMENTS);
-        if base.is_some_and(|base| slot(base) == slot(last_sequence + 1)) {
-            // The base is what there is until the next segment stands.
-            last_sequence += 1;
-        }
-        Ok(Self { records, last_sequence, erase_counts, report })
     }
-}
-
-/// The records of the base and of what was in use after it, in order, and the base's number.
-fn replayed(newest_first: Vec<Scan>, report: &mut MountReport) -> (Vec<Record>, Option<u64>) {
-    let mut parts = Vec::new();
-    let mut base = None;
-    for scan in newest_first {
-        report.damaged += scan.damaged;
-        if scan.is_complete {
-            base = Some(scan.header.sequence);
-            parts.push(scan.records);
+    found.sort_by_key(|(_, header)| std::cmp::Reverse(header.sequence));
+    if let Some((slot, header)) = found.first() {
+        ring.slot = *slot;
+        ring.sequence = header.sequence;
+    }
+    let unreadable: Vec<u32> =
+        (0..).zip(&states).filter(|(_, state)| state.is_lost()).map(|(slot, _)| slot).collect();
+    let mut report = MountReport {
+        was_lost: found.is_empty() && !unreadable.is_empty(),
+        ..MountReport::default()
+    };
+    let mut surveys = Vec::new();
+    if !found.is_empty() {
+        for slot in &unreadable {
+            match rescue(device, *slot, ring.sequence) {
+                Some(survey) => surveys.push(survey),
+                // The newest segment may have been there, and with it a Delete.
+                None => report.damaged += u32::from(may_be_newest(*slot, &states)),
+            }
+        }
+    }
+    for (slot, header) in found {
+        let survey = scan(device, slot, header, drop);
+        surveys.push(survey);
+        if survey.is_complete {
             break;
         }
-        if scan.was_used {
-            report.damaged += 1;
-            parts.push(scan.records);
+    }
+    surveys.sort_by_key(|survey| std::cmp::Reverse(survey.header.sequence));
+    let replay = replayed(surveys, &mut report);
+    ring.base = replay.first().filter(|base| base.is_complete).map(|base| base.slot);
+    // A number that a header now unreadable may have had is not used again.
+    ring.sequence +=
+        if unreadable.is_empty() { 0 } else { u64::from(meta_segments(device.geometry())) };
+    Ok(Found { ring, replay, report })
+}
+
+/// Refuses a log of another version or shape, and what is somebody else's.
+fn check_headers(device: &dyn Device, states: &[HeaderState]) -> Result<(), Error> {
+    let Geometry { segment_bytes, program_bytes, .. } = device.geometry();
+    for state in states {
+        let what = match state {
+            HeaderState::Newer(version) => format!(
+                "the log is of format version {version}, this program knows version {VERSION}: run \
+                 the newer moonlet that wrote it, or give this one an empty store"
+            ),
+            HeaderState::Valid(header)
+                if (header.segment_bytes, header.program_bytes)
+                    != (segment_bytes, program_bytes) =>
+            {
+                format!(
+                    "the log was made with segments of {} bytes in units of {}, the device has \
+                     {segment_bytes} in units of {program_bytes}: it lies on another device than it \
+                     was made on, or on one that was resized",
+                    header.segment_bytes, header.program_bytes
+                )
+            }
+            _ => continue,
+        };
+        return Err(Error::new(Kind::Invalid, what));
+    }
+    let is_ours =
+        |state: &HeaderState| matches!(state, HeaderState::Valid(_) | HeaderState::Damaged);
+    if device.may_be_anothers()
+        && states.contains(&HeaderState::Foreign)
+        && !states.iter().any(is_ours)
+    {
+        let what = "the device holds something that is no log of Moonlet: expected it to be blank; \
+                    if nothing on it is needed, erase its beginning (blkdiscard, flash_erase, \
+                    ubiupdatevol -t, or dd from /dev/zero)";
+        return Err(Error::new(Kind::Invalid, what));
+    }
+    Ok(())
+}
+
+/// Whether the segment in `slot`, of which nothing can be read, can have been begun after all the
+/// others: not if numbers go on rising behind it.
+fn may_be_newest(slot: u32, states: &[HeaderState]) -> bool {
+    let slot = usize::try_from(slot).unwrap_or(0);
+    let sequence = |state: &HeaderState| match state {
+        HeaderState::Valid(header) => Some(header.sequence),
+        _ => None,
+    };
+    let (before, after) = states.split_at_checked(slot).unwrap_or_default();
+    let around = after.iter().skip(1).chain(before);
+    let next = around.clone().find_map(sequence);
+    let previous = around.rev().find_map(sequence);
+    previous >= next
+}
+
+/// The segments to replay, oldest first: the newest whole one, and those that were in use after
+/// it. A newer one that was never used is a begin that power cut short.
+fn replayed(newest_first: Vec<Survey>, report: &mut MountReport) -> Vec<Survey> {
+    let mut replay = Vec::new();
+    for survey in newest_first {
+        if survey.is_complete {
+            report.damaged += survey.damaged;
+            replay.push(survey);
+            break;
+        }
+        if survey.was_used {
+            report.damaged += survey.damaged + 1;
+            replay.push(survey);
         }
     }
-    if base.is_none() && parts.is_empty() {
-        report.damaged = 0;
-    }
-    (parts.into_iter().rev().flatten().collect(), base)
+    replay.reverse();
+    replay
 }
 
 /// Looks behind a header that cannot be read: were frames written there after segment `last`?
-fn rescue(device: &dyn Device, slot: u32, last: u64) -> Result<Option<Scan>, Error> {
-    let sequences = last + 1..last + u64::from(META_SEGMENTS);
-    for sequence in sequences {
-        if sequence % u64::from(META_SEGMENTS) == u64::from(slot) {
-            let found = scan(device, slot, Header { sequence, erase_count: 0 })?;
-            return Ok((found.is_complete || found.was_used).then_some(found));
-        }
-    }
-    Ok(None)
+fn rescue(device: &dyn Device, slot: u32, last: u64) -> Option<Survey> {
+    let sequences = last + 1..=last + u64::from(meta_segments(device.geometry()));
+    sequences.into_iter().find_map(|sequence| {
+        let Geometry { segment_bytes, program_bytes, .. } = device.geometry();
+        let header = Header { sequence, erase_count: 0, segment_bytes, program_bytes };
+        let survey = scan(device, slot, header, drop);
+        (survey.is_complete || survey.was_used).then_some(survey)
+    })
 }
 
 /// Drops what does not lie within the device; gives the number.
 fn drop_wrong_places(space: &Space, index: &mut Index) -> usize {
-    let records = index.blobs.values().map(AsRef::as_ref);
-    let records = records.chain(index.partials.values().map(|partial| &partial.record));
-    let is_wrong = |record: &&BlobRecord| !space.is_whole(record.size, &record.extents);
-    let wrong = records.filter(is_wrong).map(|record| record.digest).collect();
+    let is_wrong = |record: &BlobRecord| !space.is_whole(record.size, &record.extents);
+    let wrong = all_records(index).filter(is_wrong).map(|record| record.digest).collect();
     drop_all(wrong, index)
 }
 
 /// Drops whatever does not read back as what its record says; gives the number.
-fn drop_wrong_bytes(device: &dyn Device, index: &mut Index) -> Result<usize, Error> {
-    let mut wrong = Vec::new();
-    for (digest, record) in &index.blobs {
-        if !is_intact(device, record)? {
-            wrong.push(*digest);
-        }
-    }
+fn drop_wrong_bytes(device: &dyn Device, index: &mut Index) -> usize {
+    let wrong = index.blobs.records().filter(|record| !is_intact(device, record));
+    let mut wrong: Vec<Digest> = wrong.map(|record| record.digest).collect();
     for (digest, partial) in &index.partials {
         let mut hash = Hasher::new(digest.algorithm());
-        read_chunks(device, &partial.record, partial.frontier, |bytes| hash.update(bytes))?;
-        if partial.frontier > 0 && hash.state() != partial.midstate {
+        let read =
+            read_chunks(device, &partial.record, partial.frontier, |bytes| hash.update(bytes));
+        if partial.frontier > 0 && (read.is_err() || hash.state() != partial.midstate) {
             wrong.push(*digest);
         }
     }
-    Ok(drop_all(wrong, index))
+    drop_all(wrong, index)
 }
 
 /// Drops what claims the same bytes as another; gives the number. Of two owners at most one is
 /// right; between a blob and a download, the download is the one that is cheap to lose.
-fn drop_overlaps(index: &mut Index) -> usize {
-    let records = index.blobs.values().map(AsRef::as_ref);
-    let records = records.chain(index.partials.values().map(|partial| &partial.record));
-    let mut taken: Vec<(Extent, Digest)> = records
-        .flat_map(|record| record.extents.iter().map(|extent| (*extent, record.digest)))
-        .collect();
-    taken.sort_by_key(|(extent, _)| *extent);
-    let is_partial = |digest: &Digest| index.partials.contains_key(digest);
-    let mut wrong = Vec::new();
-    let mut furthest: Option<(Extent, Digest)> = None;
-    for (extent, digest) in taken {
+fn drop_overlaps(geometry: Geometry, index: &mut Index) -> usize {
+    // In units and by position, not by digest: there may be many.
+    let unit = u64::from(geometry.program_bytes);
+    let units = |bytes: u64| u32::try_from(bytes / unit).unwrap_or(u32::MAX);
+    let mut taken: Vec<(u32, u32, u32)> = Vec::new();
+    for (record, owner) in all_records(index).zip(0..) {
+        let extents = record.extents.iter();
+        taken.extend(extents.map(|extent| (units(extent.start), units(extent.end()), owner)));
+    }
+    taken.sort_unstable();
+    let blobs = u32::try_from(index.blobs.len()).unwrap_or(u32::MAX);
+    let is_partial = |owner: u32| owner >= blobs;
+    let mut wrong = BTreeSet::new();
+    let mut furthest: Option<(u32, u32)> = None;
+    for (start, end, owner) in taken {
         if let Some((before, other)) = furthest
-            && before.end() > extent.start
+            && before > start
         {
-            match (is_partial(&other), is_partial(&digest)) {
-                (true, false) => wrong.push(other),
-                (false, true) => wrong.push(digest),
-                _ => wrong.extend([other, digest]),
+            match (is_partial(other), is_partial(owner)) {
+                (true, false) => wrong.extend([other]),
+                (false, true) => wrong.extend([owner]),
+                _ => wrong.extend([other, owner]),
             }
         }
-        if furthest.is_none_or(|(before, _)| before.end() < extent.end()) {
-            furthest = Some((extent, digest));
+        if furthest.is_none_or(|(before, _)| before < end) {
+            furthest = Some((end, owner));
         }
     }
-    drop_all(wrong, index)
+    if wrong.is_empty() {
+        return 0;
+    }
+    let owners = all_records(index).zip(0..);
+    let wrong = owners.filter(|(_, owner)| wrong.contains(owner));
+    drop_all(wrong.map(|(record, _)| record.digest).collect(), index)
+}
+
+/// Blobs, then downloads.
+fn all_records(index: &Index) -> impl Iterator<Item = BlobRecord> {
+    let partials = index.partials.values().map(|partial| partial.record.clone());
+    index.blobs.records().chain(partials)
 }
 
 fn drop_all(mut digests: Vec<Digest>, index: &mut Index) -> usize {
@@ -263,17 +335,6 @@ fn drop_all(mut digests: Vec<Digest>, index: &mut Index) -> usize {
 }
 
 fn claim_all(space: &mut Space, index: &Index) {
-    let blobs = index.blobs.values().map(|record| &record.extents);
-    let partials = index.partials.values().map(|partial| &partial.record.extents);
-    let all = blobs.chain(partials);
-    all.clone().for_each(|extents| space.claim(extents));
-    space.reopen(all.flatten());
-}
-
-fn newer(version: u16) -> Error {
-    let what = format!(
-        "the log is of format version {version}, this program knows version {VERSION}: \
-         run the newer moonlet that wrote it, or give this one an empty store"
-    );
-    Error::new(Kind::Invalid, what)
+    all_records(index).for_each(|record| space.claim(&record.extents));
+    space.reopen(all_records(index).flat_map(|record| record.extents));
 }

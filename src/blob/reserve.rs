@@ -31,6 +31,7 @@ impl Store {
         // Where units are programmed once, those that were programmed and not recorded cannot be
         // programmed again: the rest of their segments is given up for other room.
         if !usable || !geometry.reprogram {
+            self.retire_worn().await?;
             self.level().await?;
             match self.reserve(digest, size, media_type).await {
                 Err(error) if error.kind() == Kind::Full && usable => {
@@ -45,8 +46,25 @@ impl Store {
         partial.ok_or_else(|| missing(digest))
     }
 
-    /// Takes room for a blob, in place of what an earlier writer reserved and did not record.
+    /// Takes room for a blob, in place of what an earlier writer reserved and did not record;
+    /// elsewhere, when a segment turns out to be bad.
     async fn reserve(
+        &self,
+        digest: &Digest,
+        size: u64,
+        media_type: Option<&str>,
+    ) -> Result<(), Error> {
+        loop {
+            let bad = self.0.state.borrow().space.bad_segments();
+            let outcome = self.try_reserve(digest, size, media_type).await;
+            let is_other = self.0.state.borrow().space.bad_segments() > bad;
+            if !is_other || !outcome.as_ref().is_err_and(|error| error.kind() == Kind::Retry) {
+                return outcome;
+            }
+        }
+    }
+
+    async fn try_reserve(
         &self,
         digest: &Digest,
         size: u64,
@@ -57,7 +75,8 @@ impl Store {
         let (mut extents, again) = self.kept(digest);
         extents.extend(&again);
         let kept: u64 = extents.iter().map(|extent| extent.bytes).sum();
-        let wanted = (size <= capacity).then(|| reserved_bytes(size, geometry) - kept);
+        let wanted =
+            (size <= capacity).then(|| reserved_bytes(size, geometry).saturating_sub(kept));
         let allocation = match wanted {
             Some(bytes) => self.allocate(bytes).await?,
             None => None,
@@ -69,7 +88,6 @@ impl Store {
             size,
             media_type: media_type.map(str::to_owned),
             extents,
-            chunks_root: None,
             pinned: false,
         };
         let bytes: u64 = again.iter().map(|extent| extent.bytes).sum();
@@ -98,32 +116,41 @@ impl Store {
         let extents = &partial.record.extents;
         let rest = suffix(extents, partial.frontier);
         let segment_bytes = self.device().geometry().segment_bytes;
-        (prefix(extents, partial.frontier), whole_segments(&rest, segment_bytes))
+        let mut again = whole_segments(&rest, segment_bytes);
+        again.retain(|extent| !state.space.touches_bad(extent));
+        (prefix(extents, partial.frontier), again)
     }
 
     /// Takes room, and makes some if there is none: what was deleted a moment ago only waits for
-    /// a sync, and what is dead in shared segments for copying.
+    /// a sync; what nobody needs gives way; what is dead in shared segments waits for copying.
     async fn allocate(&self, bytes: u64) -> Result<Option<Allocation>, Error> {
         let take = || {
             let state = &mut *self.0.state.borrow_mut();
             state.space.allocate(bytes, &state.index.wear)
         };
-        let mut allocation = take();
-        if allocation.is_none() && self.0.state.borrow().waits_for_sync() {
-            self.settle().await?;
-            allocation = take();
-        }
-        for _ in 0..self.device().geometry().segment_count {
-            let may_help = {
-                let space = &self.0.state.borrow().space;
-                space.used_bytes() + bytes <= space.capacity_bytes()
-            };
-            if allocation.is_some() || !may_help || !self.collect_segment().await? {
-                break;
+        let mut collected = 0;
+        loop {
+            if let Some(allocation) = take() {
+                return Ok(Some(allocation));
             }
-            allocation = take();
+            if self.0.state.borrow().waits_for_sync() {
+                self.settle().await?;
+                if let Some(allocation) = take() {
+                    return Ok(Some(allocation));
+                }
+            }
+            let (used, capacity) = {
+                let space = &self.0.state.borrow().space;
+                (space.used_bytes(), space.capacity_bytes())
+            };
+            let lacking = (used + bytes).saturating_sub(capacity);
+            let may_collect = lacking == 0 && collected < self.device().geometry().segment_count;
+            if may_collect && self.collect_segment().await? {
+                collected += 1;
+            } else if !self.evict(lacking.max(1)).await? {
+                return Ok(None);
+            }
         }
-        Ok(allocation)
     }
 
     /// Makes segments ready to be programmed, and counts that.
@@ -131,7 +158,7 @@ impl Store {
         let segments: Vec<u32> = segments.collect();
         for segment in &segments {
             self.metrics().flash_erases.add(1);
-            self.device().erase(*segment)?;
+            self.device().erase(*segment).map_err(|error| self.blame(*segment, error))?;
         }
         if segments.is_empty() { Ok(()) } else { self.append(Record::Erased { segments }) }
     }

@@ -10,20 +10,47 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::format::{BlobRecord, CHUNK_BYTES, Record};
-use super::layout::{self, chunks_root, data_bytes, merged, prefix, suffix};
+use super::layout::{self, data_bytes, has_digest, merged, prefix, read_trailer, suffix};
 use super::{Error, Store};
 use crate::kind::Kind;
-use crate::oci::Digest;
+use crate::oci::{Digest, Hasher};
 
 /// A blob that is being checked, one chunk after the other. Between steps nothing is held: a check
 /// may take days, and the room of a blob that is deleted meanwhile must not wait for it.
 pub struct Check {
     store: Store,
     digest: Digest,
-    /// What each chunk's hash must be; none where that is lost.
-    hashes: Option<Vec<[u8; 32]>>,
+    hashes: Hashes,
     next: u32,
     rotten: BTreeSet<u32>,
+}
+
+/// What is known of the bytes that a blob's chunks must have.
+enum Hashes {
+    /// There is one chunk, and it has the blob's digest.
+    Whole,
+    /// A hash for each.
+    Each(Vec<[u8; 32]>),
+    /// Nothing any more.
+    Lost,
+}
+
+impl Hashes {
+    /// Whether `bytes` are those of chunk number `chunk` of the blob `digest`.
+    fn allow(&self, digest: &Digest, chunk: u32, bytes: &[u8]) -> bool {
+        match self {
+            Self::Whole => {
+                let mut hash = Hasher::new(digest.algorithm());
+                hash.update(bytes);
+                hash.finish() == *digest
+            }
+            Self::Each(hashes) => {
+                let index = usize::try_from(chunk).unwrap_or(usize::MAX);
+                hashes.get(index) == Some(blake3::hash(bytes).as_bytes())
+            }
+            Self::Lost => false,
+        }
+    }
 }
 
 impl Check {
@@ -36,9 +63,7 @@ impl Check {
         let mut bytes = vec![0; length];
         // Bytes that cannot be read at all are no better than wrong ones.
         let is_read = reader.read_at(range.start, &mut bytes).is_ok();
-        let index = usize::try_from(self.next).unwrap_or(usize::MAX);
-        let expected = self.hashes.as_ref().and_then(|hashes| hashes.get(index));
-        if !is_read || expected != Some(blake3::hash(&bytes).as_bytes()) {
+        if !is_read || !self.hashes.allow(&self.digest, self.next, &bytes) {
             self.rotten.insert(self.next);
         }
         self.next += 1;
@@ -103,13 +128,13 @@ impl Store {
     /// blob is given up, to be fetched anew. [`Kind::Full`] when there is no room.
     pub async fn mend(&self, digest: &Digest, chunk: u32, bytes: &[u8]) -> Result<(), Error> {
         let record = self.record(digest)?;
-        let Some(hashes) = self.chunk_hashes(&record) else {
+        let hashes = self.chunk_hashes(&record);
+        if let Hashes::Lost = hashes {
             self.delete(&[*digest]).await?;
             let what = format!("{digest}: the hashes of its chunks are lost: given up");
             return Err(Error::new(Kind::Corrupt, what));
-        };
-        let index = usize::try_from(chunk).unwrap_or(usize::MAX);
-        if hashes.get(index) != Some(blake3::hash(bytes).as_bytes()) {
+        }
+        if !hashes.allow(digest, chunk, bytes) {
             let what = format!("{digest}: what arrived for chunk {chunk} is not that chunk");
             return Err(Error::new(Kind::Corrupt, what));
         }
@@ -164,35 +189,47 @@ impl Store {
         let before = prefix(&record.extents, at);
         let after = suffix(&record.extents, at + length);
         let extents = merged(before.into_iter().chain(room).chain(after));
-        let pinned = self.0.state.borrow().index.pins.contains(digest);
-        self.append(Record::Commit(BlobRecord { extents, pinned, ..record }))?;
+        self.append(Record::Commit(BlobRecord { extents, ..record }))?;
         self.settle().await
     }
 
     fn record(&self, digest: &Digest) -> Result<BlobRecord, Error> {
         let state = self.0.state.borrow();
-        let record = state.index.blobs.get(digest).map(|record| BlobRecord::clone(record));
+        let record = state.index.blobs.get(digest);
         record.ok_or_else(|| Error::new(Kind::Missing, format!("{digest} is not held")))
     }
 
-    /// What the hashes of a blob's chunks must be: from its trailer if that is sound, else from
-    /// its bytes if those are.
-    fn chunk_hashes(&self, record: &BlobRecord) -> Option<Vec<[u8; 32]>> {
-        let root = record.chunks_root?;
-        let count = usize::try_from(record.size.div_ceil(CHUNK_BYTES)).ok()?;
-        if count <= 1 {
-            return Some(vec![root; count]);
+    /// Adds to the chunks of a blob that are known to be rotten.
+    pub(super) fn add_rotten(
+        &self,
+        digest: &Digest,
+        size: u64,
+        chunks: &BTreeSet<u32>,
+    ) -> Result<(), Error> {
+        let mut known = self.0.state.borrow().index.rotten.get(digest).cloned().unwrap_or_default();
+        let before = known.len();
+        // Those of the trailer are no chunks; it is made anew from the bytes.
+        known.extend(chunks.iter().filter(|chunk| !chunk_range(**chunk, size).is_empty()));
+        if known.len() == before {
+            return Ok(());
         }
-        let mut trailer = vec![[0; 32]; count];
-        let at = data_bytes(record.size, self.device().geometry());
-        let read = layout::read(self.device(), &record.extents, at, trailer.as_flattened_mut());
-        if read.is_ok() && chunks_root(&trailer) == root {
-            return Some(trailer);
+        self.append(Record::Rot { digest: *digest, chunks: known.into_iter().collect() })
+    }
+
+    /// What the bytes of a blob's chunks must be: from its trailer if that is sound, else from
+    /// the bytes if those are.
+    fn chunk_hashes(&self, record: &BlobRecord) -> Hashes {
+        if record.size <= CHUNK_BYTES {
+            return Hashes::Whole;
         }
-        let mut hashes = Vec::with_capacity(count);
+        if let Some(hashes) = read_trailer(self.device(), record) {
+            return Hashes::Each(hashes);
+        }
+        let mut hashes = Vec::new();
         let each = |bytes: &[u8]| hashes.push(*blake3::hash(bytes).as_bytes());
-        layout::read_chunks(self.device(), record, record.size, each).ok()?;
-        (chunks_root(&hashes) == root).then_some(hashes)
+        let is_sound = has_digest(self.device(), record)
+            && layout::read_chunks(self.device(), record, record.size, each).is_ok();
+        if is_sound { Hashes::Each(hashes) } else { Hashes::Lost }
     }
 }
 

@@ -7,7 +7,9 @@
 //! Where units are programmed once, a shared segment is written by one blob at a time, and none
 //! that was begun before the last mount is continued: its last pages may be torn.
 
-use super::format::{Extent, META_SEGMENTS};
+use std::collections::BTreeSet;
+
+use super::format::{Extent, meta_segments};
 use super::layout::reserved_bytes;
 use super::wear::Wear;
 use crate::flash::Geometry;
@@ -27,6 +29,8 @@ pub struct Space {
     clock: u32,
     /// When a segment was last given room in, by that clock.
     touched: Vec<u32>,
+    /// Segments that nothing is allocated in any more.
+    bad: BTreeSet<u32>,
 }
 
 /// A shared segment that has room after `next`.
@@ -51,7 +55,7 @@ impl Space {
     /// All free.
     pub fn new(geometry: Geometry) -> Self {
         let count = usize::try_from(geometry.segment_count).unwrap_or(0);
-        let first = usize::try_from(META_SEGMENTS).unwrap_or(0);
+        let first = usize::try_from(meta_segments(geometry)).unwrap_or(0);
         Self {
             geometry,
             limit: geometry.segment_count,
@@ -61,12 +65,40 @@ impl Space {
             used_bytes: 0,
             clock: 0,
             touched: vec![0; count],
+            bad: BTreeSet::new(),
         }
+    }
+
+    /// Allocates nothing in a segment any more.
+    pub fn retire(&mut self, segment: u32) {
+        self.bad.insert(segment);
+        self.open.retain(|open| u32::try_from(open.segment) != Ok(segment));
+    }
+
+    /// How many segments are bad.
+    pub fn bad_segments(&self) -> usize {
+        self.bad.len()
+    }
+
+    /// Whether a part of an extent lies in a bad segment.
+    pub fn touches_bad(&self, extent: &Extent) -> bool {
+        let segment = |at: u64| u32::try_from(at / self.segment_bytes()).unwrap_or(u32::MAX);
+        self.bad.range(segment(extent.start)..=segment(extent.end() - 1)).next().is_some()
+    }
+
+    /// Whether nothing lives in a segment.
+    pub fn is_empty(&self, segment: u32) -> bool {
+        usize::try_from(segment).is_ok_and(|segment| self.live_of(segment) == 0)
     }
 
     /// Bytes that blobs can have in all: what is kept free for copying is not among them.
     pub fn capacity_bytes(&self) -> u64 {
-        let segments = self.limit.saturating_sub(META_SEGMENTS + RESERVE_SEGMENTS);
+        let bad = self.bad.range(..self.limit).count();
+        let unusable = meta_segments(self.geometry) + RESERVE_SEGMENTS;
+        let segments = self
+            .limit
+            .saturating_sub(unusable)
+            .saturating_sub(u32::try_from(bad).unwrap_or(u32::MAX));
         u64::from(segments) * u64::from(self.geometry.segment_bytes)
     }
 
@@ -77,12 +109,20 @@ impl Space {
 
     /// Segments with nothing in them.
     pub fn free_segments(&self) -> usize {
-        self.data_segments().filter(|segment| self.live_of(*segment) == 0).count()
+        self.data_segments().filter(|segment| self.is_free(*segment)).count()
+    }
+
+    fn is_free(&self, segment: usize) -> bool {
+        self.live_of(segment) == 0 && !self.is_bad(segment)
+    }
+
+    fn is_bad(&self, segment: usize) -> bool {
+        !self.bad.is_empty() && u32::try_from(segment).is_ok_and(|s| self.bad.contains(&s))
     }
 
     /// Whether an extent lies among the data segments, aligned.
     pub fn is_sound(&self, extent: &Extent) -> bool {
-        let first = u64::from(META_SEGMENTS) * self.segment_bytes();
+        let first = u64::from(meta_segments(self.geometry)) * self.segment_bytes();
         let unit = u64::from(self.geometry.program_bytes);
         let end = u64::from(self.geometry.segment_count) * self.segment_bytes();
         extent.start >= first
@@ -95,9 +135,7 @@ impl Space {
     /// Whether `extents` are sound and all that a blob of `size` bytes needs.
     pub fn is_whole(&self, size: u64, extents: &[Extent]) -> bool {
         let bytes = extents.iter().try_fold(0_u64, |sum, extent| sum.checked_add(extent.bytes));
-        // A size beyond the device's cannot be rounded up near the end of u64.
-        size <= self.capacity_bytes()
-            && bytes == Some(reserved_bytes(size, self.geometry))
+        bytes == Some(reserved_bytes(size, self.geometry))
             && extents.iter().all(|extent| self.is_sound(extent))
     }
 
@@ -109,16 +147,17 @@ impl Space {
 
     /// After all claims of `extents`: segments that have room behind what is live in them are
     /// continued.
-    pub fn reopen<'a>(&mut self, extents: impl Iterator<Item = &'a Extent>) {
+    pub fn reopen(&mut self, extents: impl Iterator<Item = Extent>) {
         if !self.geometry.reprogram {
             return;
         }
         let segment_bytes = self.segment_bytes();
-        let mut ends = vec![0; self.live.len()];
+        let mut ends = vec![0_u32; self.live.len()];
         for extent in extents {
             for segment in extent.start / segment_bytes..=(extent.end() - 1) / segment_bytes {
                 let here =
                     extent.end().min((segment + 1) * segment_bytes) - segment * segment_bytes;
+                let here = u32::try_from(here).unwrap_or(u32::MAX);
                 let index = usize::try_from(segment).ok();
                 if let Some(end) = index.and_then(|index| ends.get_mut(index)) {
                     *end = here.max(*end);
@@ -126,12 +165,10 @@ impl Space {
             }
         }
         let partly = ends.into_iter().enumerate();
-        self.open = partly
-            .filter(|(_, end)| (1..segment_bytes).contains(end))
-            .filter_map(|(segment, end)| {
-                Some(Open { segment, next: u32::try_from(end).ok()?, busy: false })
-            })
-            .collect();
+        let partly = partly.filter(|(segment, end)| {
+            (1..self.geometry.segment_bytes).contains(end) && !self.is_bad(*segment)
+        });
+        self.open = partly.map(|(segment, next)| Open { segment, next, busy: false }).collect();
     }
 
     /// Takes room for `bytes` (a multiple of the program unit), or nothing. The last
@@ -150,8 +187,9 @@ impl Space {
     /// one is `erases` ahead of it. Nothing is allocated in it any more.
     pub fn coldest(&mut self, wear: &Wear, erases: u32, may: impl Fn(u32) -> bool) -> Option<u32> {
         let is_open = |segment: usize| self.open.iter().any(|open| open.segment == segment);
+        let sound = self.data_segments().filter(|segment| !self.is_bad(*segment));
         let (free, taken): (Vec<usize>, Vec<usize>) =
-            self.data_segments().partition(|segment| self.live_of(*segment) == 0);
+            sound.partition(|segment| self.live_of(*segment) == 0);
         let taken = taken
             .into_iter()
             .filter(|segment| !is_open(*segment) && u32::try_from(*segment).is_ok_and(&may));
@@ -163,7 +201,7 @@ impl Space {
     /// Uses only the first `segment_count` segments from here on; those of META and one more at
     /// least.
     pub fn set_limit(&mut self, segment_count: u32) {
-        let least = META_SEGMENTS + RESERVE_SEGMENTS + 1;
+        let least = meta_segments(self.geometry) + RESERVE_SEGMENTS + 1;
         self.limit = segment_count.max(least).min(self.geometry.segment_count);
         let limit = usize::try_from(self.limit).unwrap_or(0);
         self.open.retain(|open| open.segment < limit);
@@ -209,6 +247,7 @@ impl Space {
         let candidates = self.data_segments().filter(|segment| {
             self.live_of(*segment) > 0
                 && !is_busy(*segment)
+                && !self.is_bad(*segment)
                 && u32::try_from(*segment).is_ok_and(&may)
         });
         let scored = candidates.filter_map(|segment| Some((score(segment)?, segment)));
@@ -319,7 +358,7 @@ impl Space {
         }
         let (before, after): (Vec<usize>, Vec<usize>) =
             self.data_segments().partition(|segment| *segment < self.cursor);
-        let free = after.into_iter().chain(before).filter(|segment| self.live_of(*segment) == 0);
+        let free = after.into_iter().chain(before).filter(|segment| self.is_free(*segment));
         let mut found: Vec<usize> = free.collect();
         if found.len() < count + spared {
             return None;
@@ -352,7 +391,8 @@ impl Space {
 
     /// The numbers of the segments that blobs may have.
     pub fn data_segments(&self) -> std::ops::Range<usize> {
-        usize::try_from(META_SEGMENTS).unwrap_or(0)..usize::try_from(self.limit).unwrap_or(0)
+        let first = meta_segments(self.geometry);
+        usize::try_from(first).unwrap_or(0)..usize::try_from(self.limit).unwrap_or(0)
     }
 
     fn live_of(&self, segment: usize) -> u32 {
@@ -406,7 +446,7 @@ mod tests {
         // Two that fill a segment, one that ends in the middle of the next, one across two.
         let live = [extent(4096, 512), extent(4608, 512), extent(5120, 448), extent(7104, 128)];
         space.claim(&live);
-        space.reopen(live.iter());
+        space.reopen(live.into_iter());
         assert_eq!(space.allocate(960, &Wear::default()).unwrap().extents, [extent(7232, 960)]);
         assert_eq!(space.allocate(576, &Wear::default()).unwrap().extents, [extent(5568, 576)]);
         assert!(space.allocate(64, &Wear::default()).is_none(), "nothing behind the others");
@@ -414,7 +454,7 @@ mod tests {
 
     #[test]
     fn program_once_segments_have_one_writer_at_a_time() {
-        let mut space = Space::new(Geometry { reprogram: false, ..GEOMETRY });
+        let mut space = Space::new(Geometry { reprogram: false, segment_count: 13, ..GEOMETRY });
         let first = space.allocate(64, &Wear::default()).unwrap();
         let second = space.allocate(64, &Wear::default()).unwrap();
         assert_ne!(first.fresh, second.fresh);

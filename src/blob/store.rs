@@ -2,22 +2,23 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use log::warn;
 use smol::lock::Mutex;
 
+use super::blobs::Brief;
 use super::format::{BLOB_BYTES_MAX, BlobRecord, Extent, Record, TagKey};
 use super::index::{Index, tag_bytes};
-use super::layout::{difference, pieces};
+use super::layout::{overlap, pieces};
 use super::meta::Meta;
 use super::recover::{MountReport, mount};
 use super::space::Space;
 use super::syncing::Syncing;
 use super::view::{Entry, Partial, Stat};
 use super::{Error, Reader, Writer};
-use crate::flash::Device;
+use crate::flash::{Device, program_checked};
 use crate::kind::Kind;
 use crate::metrics::Metrics;
 use crate::oci::{Digest, Hasher};
@@ -49,8 +50,12 @@ pub(super) struct State {
     synced: u64,
     /// Room that is free as soon as nothing durable and nobody here names it.
     limbo: Vec<Limbo>,
+    /// What readers hold: their room is not used again, even if the blob is deleted.
+    pub(super) leases: Vec<Weak<BlobRecord>>,
     /// Blobs that have a live writer.
-    writing: BTreeSet<Digest>,
+    pub(super) writing: BTreeSet<Digest>,
+    /// Segments that went bad and hold something still, or are not marked yet.
+    pub(super) worn: BTreeSet<u32>,
     /// Why nothing can be written.
     failure: Option<String>,
 }
@@ -59,8 +64,6 @@ struct Limbo {
     extents: Vec<Extent>,
     /// The change that gave the room up.
     generation: u64,
-    /// Of a deleted blob; readers hold others.
-    lease: Option<Rc<BlobRecord>>,
 }
 
 impl Store {
@@ -82,7 +85,9 @@ impl Store {
             generation: 0,
             synced: 0,
             limbo: Vec::new(),
+            leases: Vec::new(),
             writing: BTreeSet::new(),
+            worn: BTreeSet::new(),
             failure,
         };
         let (sync, collecting) = (Mutex::new(()), Mutex::new(()));
@@ -96,23 +101,36 @@ impl Store {
     /// What is held under a digest.
     pub fn entry(&self, digest: &Digest) -> Option<Entry> {
         let state = self.0.state.borrow();
-        state.index.blobs.get(digest).map(|record| state.entry(record))
+        state.index.blobs.brief(digest).map(|brief| state.entry(brief))
     }
 
-    /// All that is held, in order of digest.
-    pub fn entries(&self) -> Vec<Entry> {
+    /// The names of all that is held, in order.
+    pub fn digests(&self) -> Vec<Digest> {
         let state = self.0.state.borrow();
-        state.index.blobs.values().map(|record| state.entry(record)).collect()
+        let mut digests: Vec<Digest> = state.index.blobs.briefs().map(|b| b.digest).collect();
+        digests.sort_unstable();
+        digests
     }
 
-    /// Opens a blob that is held.
+    /// All that is held and has a media type, in no order.
+    pub fn manifests(&self) -> Vec<Entry> {
+        let state = self.0.state.borrow();
+        let entries = state.index.blobs.briefs().map(|brief| state.entry(brief));
+        entries.filter(|entry| entry.media_type.is_some()).collect()
+    }
+
+    /// Opens a blob that is held, which counts as using it.
     ///
     /// # Errors
     /// [`Kind::Missing`] when it is not.
     pub fn reader(&self, digest: &Digest) -> Result<Reader, Error> {
-        let state = self.0.state.borrow();
+        let mut state = self.0.state.borrow_mut();
         let record = state.index.blobs.get(digest).ok_or_else(|| missing(digest))?;
-        Ok(Reader::new(Arc::clone(&self.0.device), Rc::clone(record)))
+        state.index.blobs.touch(digest);
+        let record = Rc::new(record);
+        state.leases.retain(|lease| lease.strong_count() > 0);
+        state.leases.push(Rc::downgrade(&record));
+        Ok(Reader::new(Arc::clone(&self.0.device), record))
     }
 
     /// All bytes of a blob that is held.
@@ -174,11 +192,19 @@ impl Store {
     pub fn stat(&self) -> Stat {
         let state = self.0.state.borrow();
         let wear = &state.index.wear;
+        let mut bytes = [0; 2];
+        for brief in state.index.blobs.briefs() {
+            let [pinned, cached] = &mut bytes;
+            *if brief.pinned { pinned } else { cached } += brief.size;
+        }
+        let [pinned_bytes, cached_bytes] = bytes;
         let erases = state.space.data_segments().map(|segment| wear.erases_of(segment));
         Stat {
             size_max_bytes: state.space.capacity_bytes(),
             used_bytes: state.space.used_bytes(),
             blobs: state.index.blobs.len() as u64,
+            held_bytes: pinned_bytes.saturating_add(cached_bytes),
+            cached_bytes,
             partials: state.index.partials.len() as u64,
             free_segments: state.space.free_segments(),
             programmed_bytes: wear.programmed_bytes,
@@ -208,7 +234,7 @@ impl Store {
         {
             let mut state = self.0.state.borrow_mut();
             state.check()?;
-            if state.index.blobs.contains_key(digest) || !state.writing.insert(*digest) {
+            if state.index.blobs.contains(digest) || !state.writing.insert(*digest) {
                 let what = format!("{digest}: is held or being written, expected neither");
                 return Err(Error::new(Kind::Invalid, what));
             }
@@ -252,7 +278,7 @@ impl Store {
     pub async fn set_tag(&self, key: &TagKey, digest: &Digest) -> Result<(), Error> {
         {
             let state = self.0.state.borrow();
-            if !state.index.blobs.contains_key(digest) {
+            if !state.index.blobs.contains(digest) {
                 return Err(missing(digest));
             }
             let is_new = !state.index.tags.contains_key(key);
@@ -290,7 +316,7 @@ impl Store {
                 let state = self.0.state.borrow();
                 let index = &state.index;
                 !state.writing.contains(digest)
-                    && (index.blobs.contains_key(digest) || index.partials.contains_key(digest))
+                    && (index.blobs.contains(digest) || index.partials.contains_key(digest))
             };
             if is_there {
                 self.append(Record::Delete { digest: *digest })?;
@@ -326,41 +352,15 @@ impl Store {
         let mut state = self.0.state.borrow_mut();
         state.check()?;
         let State { index, meta, .. } = &mut *state;
-        let lease = match &record {
-            Record::Delete { digest } | Record::Commit(BlobRecord { digest, .. }) => {
-                index.blobs.get(digest).cloned()
-            }
-            _ => None,
-        };
-        let kept = match &record {
-            Record::Commit(record) => record.extents.clone(),
-            _ => Vec::new(),
-        };
-        let freed = index.apply(record.clone());
-        let appended = match meta.append(&record) {
-            Ok(true) => Ok(0),
-            Ok(false) => meta.begin(index.snapshot()),
-            Err(error) => Err(error),
-        };
-        drop(state);
-        let programmed = appended.map_err(|error| self.fail(error))?;
-        self.count_programmed(programmed);
-        let mut state = self.0.state.borrow_mut();
+        let appended = meta.append(&record);
+        let extents = index.apply(record);
         state.generation += 1;
         let generation = state.generation;
-        if programmed > 0 {
-            // A checkpoint syncs the device.
-            self.0.metrics.flash_erases.add(1);
-            state.synced = generation;
+        if !extents.is_empty() {
+            state.limbo.push(Limbo { extents, generation });
         }
-        if let Some(lease) = lease {
-            let extents = difference(&lease.extents, &kept);
-            state.limbo.push(Limbo { extents, generation, lease: Some(lease) });
-        }
-        if let Some(extents) = freed {
-            state.limbo.push(Limbo { extents, generation, lease: None });
-        }
-        Ok(())
+        drop(state);
+        appended.map_err(|error| self.fail(error))
     }
 
     /// Programs the records appended so far; gives the change up to which that covers.
@@ -368,15 +368,23 @@ impl Store {
         let mut state = self.0.state.borrow_mut();
         state.check()?;
         let covered = state.generation;
-        let outcome = state.meta.program();
+        let State { index, meta, .. } = &mut *state;
+        let outcome = meta.program(index);
+        if outcome.as_ref().is_ok_and(|programmed| programmed.begun) {
+            state.synced = covered;
+            self.0.metrics.flash_erases.add(1);
+        }
         drop(state);
         let programmed = outcome.map_err(|error| self.fail(error))?;
-        self.count_programmed(programmed);
+        self.count_programmed(programmed.bytes);
         Ok(covered)
     }
 
     /// Programs bytes of a blob from byte `start` of its extents. Lengths and `start` are
     /// multiples of the program unit.
+    ///
+    /// # Errors
+    /// [`Kind::Retry`] when a segment went bad under it: other room is to be reserved.
     pub(super) fn program(
         &self,
         extents: &[Extent],
@@ -384,12 +392,13 @@ impl Store {
         bytes: &[u8],
     ) -> Result<(), Error> {
         self.0.state.borrow().check()?;
-        let device = &self.0.device;
+        let device = self.device();
         let mut rest = bytes;
         let segment_bytes = device.geometry().segment_bytes;
         for piece in pieces(extents, segment_bytes, start, bytes.len() as u64) {
             let (here, later) = rest.split_at_checked(piece.bytes).unwrap_or((rest, &[]));
-            device.program(piece.segment, piece.offset, here)?;
+            program_checked(device, piece.segment, piece.offset, here)
+                .map_err(|error| self.blame(piece.segment, error))?;
             rest = later;
         }
         self.count_programmed(bytes.len() as u64);
@@ -414,9 +423,10 @@ impl Store {
 
     /// From here on nothing is written: what the device holds of the last writes is unknown, and
     /// only mounting it again tells.
+    /// A file system that is full has taken nothing, and may take it later: then nothing changes.
     pub(super) fn fail(&self, error: Error) -> Error {
         let mut state = self.0.state.borrow_mut();
-        if state.failure.is_none() {
+        if state.failure.is_none() && error.kind() != Kind::Full {
             warn!("{error}; the store takes no more writes until Moonlet is started again");
             state.failure = Some(format!("an error left it in doubt: {error}"));
         }
@@ -428,13 +438,9 @@ impl Store {
         if media_type.is_none() || media_type == entry.media_type.as_deref() {
             return Ok(());
         }
-        let record = self.0.state.borrow().index.blobs.get(&entry.digest).cloned();
+        let record = self.0.state.borrow().index.blobs.get(&entry.digest);
         let Some(record) = record else { return Err(missing(&entry.digest)) };
-        let record = BlobRecord {
-            media_type: media_type.map(str::to_owned),
-            pinned: entry.pinned,
-            ..BlobRecord::clone(&record)
-        };
+        let record = BlobRecord { media_type: media_type.map(str::to_owned), ..record };
         self.append(Record::Commit(record))?;
         self.settle().await
     }
@@ -446,6 +452,7 @@ impl Store {
         metrics.store_size_max_bytes.set(stat.size_max_bytes);
         metrics.store_used_bytes.set(stat.used_bytes);
         metrics.store_blobs.set(stat.blobs);
+        metrics.store_cached_bytes.set(stat.cached_bytes);
         let rotten = self.rotten();
         let rotten = rotten.iter().map(|(_, chunks)| chunks.len() as u64);
         metrics.store_rotten_chunks.set(rotten.sum());
@@ -453,13 +460,10 @@ impl Store {
 }
 
 impl State {
-    fn entry(&self, record: &BlobRecord) -> Entry {
-        Entry {
-            digest: record.digest,
-            size: record.size,
-            media_type: record.media_type.clone(),
-            pinned: self.index.pins.contains(&record.digest),
-        }
+    fn entry(&self, brief: Brief) -> Entry {
+        let Brief { digest, size, pinned, .. } = brief;
+        let media_type = self.index.blobs.media_type(&digest).map(str::to_owned);
+        Entry { digest, size, media_type, pinned }
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -480,10 +484,9 @@ impl State {
     /// Frees the room that nothing names any more.
     fn reclaim(&mut self) {
         let synced = self.synced;
-        let is_free = |limbo: &mut Limbo| {
-            limbo.generation <= synced
-                && limbo.lease.as_ref().is_none_or(|lease| Rc::strong_count(lease) == 1)
-        };
+        let held: Vec<Rc<BlobRecord>> = self.leases.iter().filter_map(Weak::upgrade).collect();
+        let is_held = |extents: &[Extent]| held.iter().any(|held| overlap(&held.extents, extents));
+        let is_free = |limbo: &mut Limbo| limbo.generation <= synced && !is_held(&limbo.extents);
         for limbo in self.limbo.extract_if(.., is_free) {
             self.space.release(&limbo.extents);
         }

@@ -35,6 +35,10 @@ pub struct Stat {
     pub used_bytes: u64,
     /// Blobs held.
     pub blobs: u64,
+    /// Bytes of them.
+    pub held_bytes: u64,
+    /// Bytes of those that the desired state does not need, and that may give way.
+    pub cached_bytes: u64,
     /// Downloads under way or suspended.
     pub partials: u64,
     /// Segments with nothing in them.

@@ -6,10 +6,12 @@
 //! first, and what never changes is moved now and then to the segments that are worn most, so that
 //! the ones it rested on wear too. Behind a file system or a card's controller that is theirs.
 
+use log::warn;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Store};
-use crate::flash::SEGMENTS_MAX;
+use crate::flash::{self, SEGMENTS_MAX};
+use crate::kind::Kind;
 
 /// Counts since the log was begun: FORMAT.md section 4, `Wear`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +59,42 @@ impl Store {
     pub(super) fn count_copied(&self, bytes: u64) {
         self.metrics().flash_copied_bytes.add(bytes);
         self.0.state.borrow_mut().index.wear.copied_bytes += bytes;
+    }
+
+    /// What an error of programming or erasing a segment means. Where cells are the log's own, the
+    /// segment is out of use from here on, and other room does as well.
+    pub(super) fn blame(&self, segment: u32, error: flash::Error) -> Error {
+        let is_worn = matches!(error.kind(), Kind::Retry | Kind::Corrupt);
+        if self.device().geometry().reprogram || !is_worn {
+            return error.into();
+        }
+        let what = format!("{error}; segment {segment} is bad and out of use");
+        warn!("{what}");
+        let mut state = self.0.state.borrow_mut();
+        state.space.retire(segment);
+        state.worn.insert(segment);
+        Error::new(Kind::Retry, what)
+    }
+
+    /// Moves what lives in segments that went bad elsewhere, and marks them on the device, except
+    /// those in which a download is under way.
+    pub(super) async fn retire_worn(&self) -> Result<(), Error> {
+        let worn = self.0.state.borrow().worn.clone();
+        if worn.is_empty() {
+            return Ok(());
+        }
+        let _turn = self.0.collecting.lock().await;
+        let held = self.held_by_downloads();
+        for segment in worn.difference(&held) {
+            let is_empty = self.empty_segment(*segment, false).await?;
+            let mut state = self.0.state.borrow_mut();
+            // A reader may still be at the old place of something.
+            if is_empty && state.space.is_empty(*segment) {
+                self.device().mark_bad(*segment)?;
+                state.worn.remove(segment);
+            }
+        }
+        Ok(())
     }
 
     /// Moves what rests on the least worn segment to the most worn free one, when they are far

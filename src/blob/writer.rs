@@ -7,7 +7,7 @@
 
 use super::format::{BlobRecord, CHUNK_BYTES, Record};
 use super::index::PartialBlob;
-use super::layout::{self, chunks_root, data_bytes};
+use super::layout::{self, data_bytes, trailer};
 use super::syncing::Syncing;
 use super::{Error, Store};
 use crate::kind::Kind;
@@ -75,6 +75,11 @@ impl Writer {
         self.programmed + self.rest.len() as u64
     }
 
+    /// The desired state needs the blob: it is pinned from the moment that it is held.
+    pub fn pin(&mut self) {
+        self.record.pinned = true;
+    }
+
     /// Takes the next bytes of the blob.
     ///
     /// # Errors
@@ -132,7 +137,7 @@ impl Writer {
             self.chunks.push(*self.chunk.finalize().as_bytes());
         }
         if self.chunks.len() > 1 {
-            let trailer = padded(self.chunks.as_flattened().to_vec(), self.unit());
+            let trailer = padded(trailer(&digest, &self.chunks), self.unit());
             self.store.program(&self.record.extents, data_bytes(size, geometry), &trailer)?;
         }
         let found = std::mem::replace(&mut self.hash, Hasher::new(digest.algorithm())).finish();
@@ -142,9 +147,7 @@ impl Writer {
             return Err(Error::new(Kind::Corrupt, what));
         }
         self.store.settle().await?;
-        let record =
-            BlobRecord { chunks_root: Some(chunks_root(&self.chunks)), ..self.record.clone() };
-        self.store.append(Record::Commit(record))?;
+        self.store.append(Record::Commit(self.record.clone()))?;
         self.store.settle().await?;
         self.store.count_committed(size);
         Ok(())

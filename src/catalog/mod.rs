@@ -41,12 +41,12 @@ impl Catalog {
 
     /// Reads the manifests that came since, and forgets those that went.
     pub fn refresh(&self) -> Result<(), Error> {
-        let entries = self.store.entries();
+        let manifests = self.store.manifests();
         let mut known = self.known.borrow_mut();
         known.retain(|digest, _| self.store.entry(digest).is_some());
         self.rotten.borrow_mut().retain(|digest| self.store.entry(digest).is_some());
-        for entry in entries {
-            if entry.media_type.is_none() || known.contains_key(&entry.digest) {
+        for entry in manifests {
+            if known.contains_key(&entry.digest) {
                 continue;
             }
             if let Some(manifest) = self.read(&entry)? {

@@ -105,6 +105,35 @@ pub enum Reserve {
     Urgent,
 }
 
+/// Programs whole units and, where nobody below corrects what cells got wrong, reads them back.
+///
+/// # Errors
+/// [`Kind::Corrupt`] when something else is read back; the device's own.
+pub fn program_checked(
+    device: &dyn Device,
+    segment: u32,
+    offset: u32,
+    bytes: &[u8],
+) -> Result<(), Error> {
+    device.program(segment, offset, bytes)?;
+    let Geometry { program_bytes, reprogram, .. } = device.geometry();
+    if reprogram {
+        return Ok(());
+    }
+    let mut found = vec![0; usize::try_from(program_bytes).unwrap_or(0)];
+    let mut at = offset;
+    for unit in bytes.chunks(found.len().max(1)) {
+        let found = found.get_mut(..unit.len()).unwrap_or_default();
+        device.read(segment, at, found)?;
+        if found != unit {
+            let what = format!("segment {segment}: byte {at} reads back as something else");
+            return Err(Error::new(Kind::Corrupt, what));
+        }
+        at += program_bytes;
+    }
+    Ok(())
+}
+
 /// Why a device did not do what it was asked to.
 #[derive(Debug)]
 pub struct Error {

@@ -6,7 +6,12 @@
 //! not, a subset drawn from a seed. Where units may be reprogrammed (a cache sits before the
 //! flash) any unit may have persisted or not, in any order; where not (raw NAND, NOR) a segment
 //! keeps a prefix. The unit at the cut may be torn: half new, half noise.
+//!
+//! Segments wear out in the ways of littlefs's emulated block device, an erase may turn out never
+//! to have happened (UBI, after an unclean reboot), the unit beside a cut may decay, a sync may
+//! lie, and a file system may have no block left.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -28,18 +33,51 @@ struct State {
     /// What was done since the last sync.
     pending: Vec<Operation>,
     operations: u64,
+    reads: u64,
     programmed_bytes: u64,
     /// Operations until the power goes away.
     budget: Option<u64>,
-    sync_lies: bool,
+    /// Of how many operations a sync that lies keeps nothing.
+    sync_lies: Option<usize>,
+    /// Segments that fail, and how.
+    worn: BTreeMap<u32, Worn>,
+    marked: BTreeSet<u32>,
+    is_full: bool,
 }
 
+/// What a worn segment does: littlefs's bad-block behaviours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Worn {
+    /// Programming it is an error.
+    ProgramError,
+    /// Programming it does nothing and says that it did.
+    ProgramNothing,
+    /// Erasing it is an error.
+    EraseError,
+    /// Erasing it does nothing and says that it did.
+    EraseNothing,
+    /// Reading it is an error.
+    ReadError,
+}
+
+/// What else went wrong when the power went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Aftermath {
+    /// Segments that were erased and not programmed since have their old bytes again.
+    pub resurrection: bool,
+    /// The unit that was programmed before the one at the cut does not read back.
+    pub decay: bool,
+}
+
+/// Bytes are shared until somebody changes them: most survivors are only looked at.
 #[derive(Clone)]
 struct Segment {
-    bytes: Vec<u8>,
+    bytes: Arc<Vec<u8>>,
     /// First byte that may be programmed, where units are programmed once.
     next: u32,
     erases: u32,
+    /// What was there before the last erase, until something is programmed.
+    ghost: Option<(Arc<Vec<u8>>, u32)>,
 }
 
 #[derive(Clone)]
@@ -53,11 +91,33 @@ impl Device {
     pub fn new(geometry: Geometry) -> Self {
         let length = usize::try_from(geometry.segment_bytes).unwrap_or(0);
         let blank = if geometry.reprogram { 0 } else { ERASED };
-        let segment = Segment { bytes: vec![blank; length], next: 0, erases: 0 };
+        let bytes = Arc::new(vec![blank; length]);
+        let segment = Segment { bytes, next: 0, erases: 0, ghost: None };
         let count = usize::try_from(geometry.segment_count).unwrap_or(0);
         let segments = vec![segment; count];
         let state = State { now: segments.clone(), durable: segments, ..State::default() };
         Self { geometry, state: Mutex::new(state) }
+    }
+
+    /// A device whose segments hold `image`, one after the other.
+    pub fn with_image(geometry: Geometry, image: &[u8]) -> Self {
+        let device = Self::new(geometry);
+        let mut state = device.lock();
+        let length = usize::try_from(geometry.segment_bytes).unwrap_or(0).max(1);
+        for (segment, bytes) in state.now.iter_mut().zip(image.chunks(length)) {
+            let target = Arc::make_mut(&mut segment.bytes);
+            target.iter_mut().zip(bytes).for_each(|(target, byte)| *target = *byte);
+            // Nothing may be programmed behind what is not erased.
+            segment.next = geometry.segment_bytes;
+        }
+        state.durable = state.now.clone();
+        drop(state);
+        device
+    }
+
+    /// All bytes, segment after segment.
+    pub fn image(&self) -> Vec<u8> {
+        self.lock().now.iter().flat_map(|segment| segment.bytes.iter().copied()).collect()
     }
 
     /// Pulls the plug at the `operations`-th program, erase or sync from now (0 is the next).
@@ -65,14 +125,30 @@ impl Device {
         self.lock().budget = Some(operations);
     }
 
-    /// From now on a sync answers and does nothing, as some SD cards do.
-    pub fn lie_about_sync(&self) {
-        self.lock().sync_lies = true;
+    /// From now on a sync answers and does nothing, as some SD cards do: the last `operations` are
+    /// still on their way.
+    pub fn lie_about_sync(&self, operations: usize) {
+        self.lock().sync_lies = Some(operations);
+    }
+
+    /// From now on a segment fails.
+    pub fn wear_out(&self, segment: u32, how: Worn) {
+        self.lock().worn.insert(segment, how);
+    }
+
+    /// From now on nothing can be programmed for want of room behind the device, or it can again.
+    pub fn fill_up(&self, is_full: bool) {
+        self.lock().is_full = is_full;
     }
 
     /// Programs, erases and syncs so far.
     pub fn operations(&self) -> u64 {
         self.lock().operations
+    }
+
+    /// Reads so far.
+    pub fn reads(&self) -> u64 {
+        self.lock().reads
     }
 
     /// Bytes programmed so far.
@@ -91,7 +167,9 @@ impl Device {
         let State { now, durable, .. } = &mut *state;
         for image in [now, durable] {
             let segment = usize::try_from(segment).ok().and_then(|index| image.get_mut(index));
-            let byte = segment.and_then(|s| s.bytes.get_mut(usize::try_from(offset).ok()?));
+            let byte = segment.and_then(|segment| {
+                Arc::make_mut(&mut segment.bytes).get_mut(usize::try_from(offset).ok()?)
+            });
             if let Some(byte) = byte {
                 *byte ^= mask;
             }
@@ -101,6 +179,11 @@ impl Device {
     /// The device after a power cut: see the module's words. Seed 0 keeps nothing that was not
     /// synced, seed 1 everything, others a subset of their own.
     pub fn survivor(&self, seed: u64) -> Self {
+        self.survivor_of(seed, Aftermath::default())
+    }
+
+    /// As [`Device::survivor`], with more that went wrong.
+    pub fn survivor_of(&self, seed: u64, aftermath: Aftermath) -> Self {
         let state = self.lock();
         let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
         let mut segments = state.durable.clone();
@@ -114,8 +197,39 @@ impl Device {
             let Some(stopped) = stopped.get_mut(index) else { continue };
             self.survive(operation, segment, stopped, seed, &mut random);
         }
-        let state = State { now: segments.clone(), durable: segments, ..State::default() };
+        if aftermath.resurrection {
+            for segment in segments.iter_mut().filter(|_| random.below(2) == 0) {
+                if let Some((bytes, next)) = segment.ghost.take() {
+                    (segment.bytes, segment.next) = (bytes, next);
+                }
+            }
+        }
+        if aftermath.decay {
+            self.decay(&state.pending, &mut segments);
+        }
+        let (worn, marked) = (state.worn.clone(), state.marked.clone());
+        let state =
+            State { now: segments.clone(), durable: segments, worn, marked, ..State::default() };
         Self { geometry: self.geometry, state: Mutex::new(state) }
+    }
+
+    /// Spoils the unit before the last one that was programmed.
+    fn decay(&self, pending: &[Operation], segments: &mut [Segment]) {
+        let last = pending.iter().rev().find_map(|operation| match operation {
+            Operation::Program { segment, offset, bytes } => {
+                Some((*segment, u64::from(*offset) + bytes.len() as u64))
+            }
+            Operation::Erase { .. } => None,
+        });
+        let Some((segment, end)) = last else { return };
+        let unit = u64::from(self.geometry.program_bytes);
+        let start = usize::try_from(end.saturating_sub(2 * unit)).unwrap_or(0);
+        let length = usize::try_from(unit).unwrap_or(0);
+        let segment = usize::try_from(segment).ok().and_then(|index| segments.get_mut(index));
+        let bytes = segment.map(|segment| Arc::make_mut(&mut segment.bytes));
+        if let Some(unit) = bytes.and_then(|bytes| bytes.get_mut(start..start + length)) {
+            unit.iter_mut().step_by(5).for_each(|byte| *byte ^= NOISE);
+        }
     }
 
     fn survive(
@@ -199,7 +313,11 @@ impl super::Device for Device {
 
     fn read(&self, segment: u32, offset: u32, buffer: &mut [u8]) -> Result<(), Error> {
         let index = self.check(segment, offset, buffer.len())?;
-        let state = self.lock();
+        let mut state = self.lock();
+        state.reads += 1;
+        if state.worn.get(&segment) == Some(&Worn::ReadError) {
+            return Err(worn_out("reading", segment));
+        }
         let start = usize::try_from(offset).unwrap_or(0);
         let bytes = state.now.get(index).and_then(|s| s.bytes.get(start..start + buffer.len()));
         buffer.copy_from_slice(bytes.unwrap_or_default());
@@ -214,18 +332,33 @@ impl super::Device for Device {
             return Err(Error::new(Kind::Invalid, what));
         }
         let mut state = self.lock();
+        if state.is_full {
+            return Err(Error::new(Kind::Full, "no block left"));
+        }
         let cut = Self::spend(&mut state)?;
         state.programmed_bytes += bytes.len() as u64;
+        match state.worn.get(&segment) {
+            Some(Worn::ProgramError) => return Err(worn_out("programming", segment)),
+            Some(Worn::ProgramNothing) => return Ok(()),
+            _ => {}
+        }
+        // Cells that were not erased keep their old bits.
+        let is_stuck = state.worn.get(&segment) == Some(&Worn::EraseNothing);
         let Some(target) = state.now.get_mut(index) else { return Err(power_cut()) };
-        if !self.geometry.reprogram && offset < target.next {
+        if !self.geometry.reprogram && offset < target.next && !is_stuck {
             let next = target.next;
             let what = format!("segment {segment}: byte {offset} programmed again, next is {next}");
             return Err(Error::new(Kind::Invalid, what));
         }
         let start = usize::try_from(offset).unwrap_or(0);
-        store(target, start, bytes, Fate::Kept);
+        let mut bytes = bytes.to_vec();
+        if is_stuck && !self.geometry.reprogram {
+            let old = target.bytes.get(start..).unwrap_or_default();
+            bytes.iter_mut().zip(old).for_each(|(byte, old)| *byte &= old);
+        }
+        store(target, start, &bytes, Fate::Kept);
         target.next = target.next.max(offset + u32::try_from(bytes.len()).unwrap_or(0));
-        state.pending.push(Operation::Program { segment, offset, bytes: bytes.to_vec() });
+        state.pending.push(Operation::Program { segment, offset, bytes });
         if cut { Err(power_cut()) } else { Ok(()) }
     }
 
@@ -233,6 +366,11 @@ impl super::Device for Device {
         let index = self.check(segment, 0, 0)?;
         let mut state = self.lock();
         let cut = Self::spend(&mut state)?;
+        match state.worn.get(&segment) {
+            Some(Worn::EraseError) => return Err(worn_out("erasing", segment)),
+            Some(Worn::EraseNothing) => return Ok(()),
+            _ => {}
+        }
         let in_order = !self.geometry.reprogram;
         if let Some(target) = state.now.get_mut(index) {
             erase(target, in_order);
@@ -246,10 +384,35 @@ impl super::Device for Device {
         if Self::spend(&mut state)? {
             return Err(power_cut());
         }
-        if !state.sync_lies {
-            let State { durable, pending, .. } = &mut *state;
-            for operation in pending.drain(..) {
-                keep(durable, &operation, !self.geometry.reprogram);
+        let State { durable, pending, sync_lies, .. } = &mut *state;
+        let done = pending.len().saturating_sub(sync_lies.unwrap_or(0));
+        for operation in pending.drain(..done) {
+            keep(durable, &operation, !self.geometry.reprogram);
+        }
+        Ok(())
+    }
+
+    fn is_bad(&self, segment: u32) -> Result<bool, Error> {
+        Ok(self.lock().marked.contains(&segment))
+    }
+
+    fn mark_bad(&self, segment: u32) -> Result<(), Error> {
+        let mut state = self.lock();
+        if state.budget == Some(u64::MAX) {
+            return Err(power_cut());
+        }
+        state.marked.insert(segment);
+        Ok(())
+    }
+
+    fn trim(&self, segment: u32) -> Result<(), Error> {
+        self.check(segment, 0, 0)?;
+        let mut state = self.lock();
+        let State { now, durable, .. } = &mut *state;
+        for image in [now, durable] {
+            let target = usize::try_from(segment).ok().and_then(|index| image.get_mut(index));
+            if let Some(target) = target.filter(|_| self.geometry.reprogram) {
+                Arc::make_mut(&mut target.bytes).fill(NOISE);
             }
         }
         Ok(())
@@ -297,7 +460,12 @@ fn keep(segments: &mut [Segment], operation: &Operation, in_order: bool) {
 }
 
 fn store(segment: &mut Segment, at: usize, bytes: &[u8], fate: Fate) {
-    let Some(target) = segment.bytes.get_mut(at..at + bytes.len()) else { return };
+    if fate != Fate::Lost {
+        segment.ghost = None;
+    }
+    let Some(target) = Arc::make_mut(&mut segment.bytes).get_mut(at..at + bytes.len()) else {
+        return;
+    };
     let half = bytes.len() / 2;
     match fate {
         Fate::Lost => {}
@@ -313,10 +481,17 @@ fn store(segment: &mut Segment, at: usize, bytes: &[u8], fate: Fate) {
 /// Behind a flash translation layer an erase is only a promise: the old bytes stay.
 fn erase(segment: &mut Segment, in_order: bool) {
     segment.erases += 1;
-    segment.next = 0;
     if in_order {
-        segment.bytes.fill(ERASED);
+        let before = (Arc::clone(&segment.bytes), segment.next);
+        // Erased twice, it is the first time that something was there.
+        segment.ghost = segment.ghost.take().or(Some(before));
+        segment.bytes = Arc::new(vec![ERASED; segment.bytes.len()]);
     }
+    segment.next = 0;
+}
+
+fn worn_out(doing: &str, segment: u32) -> Error {
+    Error::new(Kind::Retry, format!("{doing} segment {segment}: it is worn out"))
 }
 
 fn power_cut() -> Error {

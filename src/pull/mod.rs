@@ -84,6 +84,9 @@ impl Puller {
         if !missing.is_empty() {
             info!("{}: fetching {} blobs, {}", plan.name, missing.len(), ByteCount(bytes));
         }
+        // What is there already must not give way to what comes.
+        let wanted: Vec<Digest> = plan.digests().into_iter().collect();
+        self.parts.store.pin(&wanted, true).await?;
         let queue = RefCell::new(missing.into_iter());
         let worker = async || -> Result<(), Error> {
             loop {
@@ -107,6 +110,7 @@ impl Puller {
             let media_type = Some(manifest.media_type.as_str());
             self.parts.store.put(&manifest.digest, &manifest.bytes, media_type).await?;
         }
+        self.parts.store.pin(&wanted, true).await?;
         for (key, digest) in plan.tags() {
             if self.parts.store.tag(key) != Some(*digest) {
                 self.parts.store.set_tag(key, digest).await?;
@@ -160,6 +164,7 @@ impl Puller {
         let mut refetched = false;
         loop {
             let mut writer = self.parts.store.writer(&wanted.digest, wanted.size, None).await?;
+            writer.pin();
             let begun_at = writer.frontier();
             let error = match self.stream(source, wanted, &mut writer).await {
                 Ok(()) => match writer.commit().await {

@@ -2,8 +2,8 @@
 //!
 //! Observed state is the blob log itself, never a second file that could disagree with it. Each
 //! image stands alone: one that fails keeps what it had, is reported, and holds up no other. What
-//! an unreachable registry cannot tell is left as it is. Only after every image was looked at is
-//! anything collected.
+//! an unreachable registry cannot tell is left as it is. Only after every image was looked at does
+//! anything lose its place.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,7 +82,7 @@ impl Reconciler {
         Ok(())
     }
 
-    /// One pass over all images, then a collection of what is not desired any more.
+    /// One pass over all images; then what is not desired any more loses its place.
     pub async fn run(&self) -> Outcome {
         self.metrics.sync_runs.add(1);
         let mut outcome = Outcome { held: 0, failed: 0 };
@@ -108,7 +108,7 @@ impl Reconciler {
         }
         let keep_partials = !outcome.is_converged();
         if let Err(error) = self.collect(&BTreeSet::new(), keep_partials).await {
-            error!("collecting what is not desired any more: {error}");
+            error!("giving up what is not desired any more: {error}");
         }
         if outcome.is_converged() {
             self.metrics.sync_last_success_seconds.set(self.clock.unix_seconds());
@@ -141,7 +141,7 @@ impl Reconciler {
         });
         match self.puller.fetch(&plan).await {
             Err(error) if error.kind() == Kind::Full => {
-                warn!("{error}; collecting what is not desired and trying once more");
+                warn!("{error}; giving up what is not desired and trying once more");
                 self.collect(&plan.digests(), true).await?;
                 self.puller.fetch(&plan).await?;
             }
@@ -197,9 +197,9 @@ impl Reconciler {
         Ok(entries.map(|entry| entry.size).sum())
     }
 
-    /// Removes the tags that nobody desires, pins what the others reach, then deletes every other
-    /// blob except `keep`.
-    /// Partial downloads are kept while an image still waits for them.
+    /// Removes the tags that nobody desires and pins what the others reach; every other blob except
+    /// `keep` is held only for as long as nothing else needs its room. Downloads that nobody
+    /// desires are given up, except while an image still waits for some.
     async fn collect(
         &self,
         keep: &BTreeSet<Digest>,
@@ -231,17 +231,13 @@ impl Reconciler {
         let desired: Vec<Digest> = reachable.iter().copied().collect();
         self.store.pin(&desired, true).await?;
         let kept = |digest: &Digest| reachable.contains(digest) || keep.contains(digest);
-        let entries = self.store.entries().into_iter();
-        let mut dead: Vec<Digest> =
-            entries.map(|entry| entry.digest).filter(|digest| !kept(digest)).collect();
+        let mut idle = self.store.digests();
+        idle.retain(|digest| !kept(digest));
+        self.store.pin(&idle, false).await?;
         if !keep_partials {
-            let partials = self.store.partials().into_iter();
-            dead.extend(partials.map(|partial| partial.digest).filter(|digest| !kept(digest)));
-        }
-        if !dead.is_empty() {
+            let partials = self.store.partials().into_iter().map(|partial| partial.digest);
+            let dead: Vec<Digest> = partials.filter(|digest| !kept(digest)).collect();
             self.store.delete(&dead).await?;
-            self.catalog.refresh()?;
-            info!("collected {} blobs that no desired image needs", dead.len());
         }
         Ok(())
     }

@@ -93,18 +93,18 @@ impl Satellite {
     /// Reads everything that is held; gives the numbers of blobs and of rotten chunks. `each` is
     /// called with the bytes read so far and those there are.
     pub async fn verify(&self, each: impl Fn(u64, u64)) -> Result<(usize, usize), Failure> {
-        let entries = self.store.entries();
-        let all: u64 = entries.iter().map(|entry| entry.size).sum();
+        let digests = self.store.digests();
+        let all = self.store.stat().held_bytes;
         let read = Cell::new(0);
         let mut rotten = 0;
-        for entry in &entries {
-            let count = scrub::blob(&self.store, &entry.digest, async |bytes| {
+        for digest in &digests {
+            let count = scrub::blob(&self.store, digest, async |bytes| {
                 read.set(read.get() + bytes);
                 each(read.get(), all);
             });
             rotten += count.await?;
         }
-        Ok((entries.len(), rotten))
+        Ok((digests.len(), rotten))
     }
 
     /// Serves and reconciles until a signal asks to stop; whatever was acknowledged is durable by

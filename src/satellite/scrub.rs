@@ -15,8 +15,8 @@ use crate::units::ByteCount;
 pub async fn forever(store: &Store, random: u64) -> Result<(), Error> {
     let mut from = random;
     loop {
-        let digests: Vec<Digest> = store.entries().iter().map(|entry| entry.digest).collect();
-        let held: u64 = store.entries().iter().map(|entry| entry.size).sum();
+        let digests: Vec<Digest> = store.digests();
+        let held = store.stat().held_bytes;
         let count = digests.len().max(1) as u64;
         let begin = usize::try_from(from % count).unwrap_or(0);
         for digest in digests.iter().cycle().skip(begin).take(digests.len()) {

@@ -21,7 +21,7 @@ pub const EMMC: Geometry =
     Geometry { segment_count: 24, segment_bytes: 256 << 10, program_bytes: 4096, reprogram: true };
 /// Raw NAND: pages programmed once, in order, in large erase blocks.
 pub const NAND: Geometry =
-    Geometry { segment_count: 40, segment_bytes: 128 << 10, program_bytes: 2048, reprogram: false };
+    Geometry { segment_count: 44, segment_bytes: 128 << 10, program_bytes: 2048, reprogram: false };
 /// Serial NOR: small pages and sectors.
 pub const NOR: Geometry =
-    Geometry { segment_count: 72, segment_bytes: 64 << 10, program_bytes: 256, reprogram: false };
+    Geometry { segment_count: 76, segment_bytes: 64 << 10, program_bytes: 256, reprogram: false };

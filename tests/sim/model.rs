@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use moonlet::blob::format::meta_segments;
 use moonlet::blob::{Error, MountReport, Store, TagKey};
 use moonlet::flash::sim::Device;
+use moonlet::flash::{Device as _, Geometry};
 use moonlet::kind::Kind;
 use moonlet::metrics::Metrics;
 use moonlet::oci::Digest;
@@ -13,7 +15,7 @@ use moonlet::oci::Digest;
 /// One thing done to the log, acknowledged as a whole.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
-    /// Holds blob `.0` whole.
+    /// Holds blob `.0` whole, pinned.
     Put(usize),
     /// Writes blob `.0` up to byte `.1` and suspends.
     Begin(usize, usize),
@@ -25,8 +27,8 @@ pub enum Step {
     Delete(usize),
     /// Pins a blob.
     Pin(usize),
-    /// Uses at most `.0` bytes of the device.
-    Fit(u64),
+    /// Uses at most `.0` segments beside META.
+    Fit(u32),
     /// Unmounts and mounts again.
     Remount,
 }
@@ -85,8 +87,8 @@ pub fn churn() -> Vec<Step> {
     steps.extend([Tag("a", 9), Pin(11), Delete(10), Delete(12), Delete(14), Delete(16)]);
     steps.extend([Put(19), Tag("b", 19), Remount, Begin(10, 20_000), Delete(13)]);
     steps.extend([Delete(11), Delete(15), Put(10), Put(20), Delete(20), Put(12), Put(14)]);
-    steps.extend([Delete(9), Delete(19), Fit(9 << 16), Put(13), Fit(8 << 16)]);
-    steps.extend([Delete(10), Delete(12), Delete(13), Delete(14), Remount, Put(20), Fit(8 << 16)]);
+    steps.extend([Delete(9), Delete(19), Fit(5), Put(13), Fit(4)]);
+    steps.extend([Delete(10), Delete(12), Delete(13), Delete(14), Remount, Put(20), Fit(4)]);
     steps
 }
 
@@ -138,6 +140,7 @@ impl Model {
         match step {
             Step::Put(blob) => {
                 next.held.insert(blob);
+                next.pinned.insert(blob);
                 next.begun.remove(&blob);
             }
             Step::Begin(blob, end) => {
@@ -182,7 +185,7 @@ pub fn run(device: &Arc<Device>, blobs: &Blobs, steps: &[Step]) -> usize {
                 }
                 continue;
             }
-            step => smol::block_on(apply(&store, blobs, *step)),
+            step => smol::block_on(apply(&store, blobs, *step, device.geometry())),
         };
         if let Err(error) = outcome {
             assert_ne!(error.kind(), Kind::Invalid, "{step:?}: {error}");
@@ -192,7 +195,7 @@ pub fn run(device: &Arc<Device>, blobs: &Blobs, steps: &[Step]) -> usize {
     steps.len()
 }
 
-async fn apply(store: &Store, blobs: &Blobs, step: Step) -> Result<(), Error> {
+async fn apply(store: &Store, blobs: &Blobs, step: Step, geometry: Geometry) -> Result<(), Error> {
     match step {
         Step::Put(blob) => {
             let media_type =
@@ -223,8 +226,10 @@ async fn apply(store: &Store, blobs: &Blobs, step: Step) -> Result<(), Error> {
             store.delete(&[blobs.digests[blob]]).await
         }
         Step::Pin(blob) => store.pin(&[blobs.digests[blob]], true).await,
-        Step::Fit(size_max) => {
-            assert!(store.fit(size_max).await?, "everything fits {size_max}");
+        Step::Fit(segments) => {
+            let segments = meta_segments(geometry) + segments;
+            let size_max = u64::from(segments) * u64::from(geometry.segment_bytes);
+            assert!(store.fit(size_max).await?, "everything fits {segments} segments");
             Ok(())
         }
         Step::Remount => Ok(()),
@@ -238,9 +243,11 @@ async fn put(
     media_type: Option<&str>,
 ) -> Result<(), Error> {
     if store.entry(digest).is_some() || bytes.len() < 10_000 {
-        return store.put(digest, bytes, media_type).await;
+        store.put(digest, bytes, media_type).await?;
+        return store.pin(&[*digest], true).await;
     }
     let mut writer = store.writer(digest, bytes.len() as u64, media_type).await?;
+    writer.pin();
     let from = writer.frontier() as usize;
     for piece in bytes[from..].chunks(65_000) {
         writer.write(piece).await?;
@@ -251,7 +258,8 @@ async fn put(
 /// Compares a mounted log with what was promised before and after the step that was cut. Gives
 /// the first breach.
 pub fn check(store: &Store, blobs: &Blobs, before: &Model, after: &Model) -> Result<(), String> {
-    for entry in store.entries() {
+    for digest in store.digests() {
+        let entry = store.entry(&digest).ok_or("listed and not held")?;
         let blob = blobs.index(&entry.digest);
         if !before.held.contains(&blob) && !after.held.contains(&blob) {
             return Err(format!("blob {blob} is held and was never acknowledged"));
@@ -261,7 +269,8 @@ pub fn check(store: &Store, blobs: &Blobs, before: &Model, after: &Model) -> Res
             return Err(format!("blob {blob} has wrong bytes"));
         }
         let (pinned, promised) = (entry.pinned, before.pinned.contains(&blob));
-        if pinned != promised && pinned != after.pinned.contains(&blob) {
+        let is_new = !before.held.contains(&blob);
+        if pinned != promised && pinned != after.pinned.contains(&blob) && !is_new {
             return Err(format!("blob {blob}: pinned {pinned}"));
         }
     }
@@ -296,9 +305,9 @@ pub fn check(store: &Store, blobs: &Blobs, before: &Model, after: &Model) -> Res
 /// Whether everything that is held has the right bytes, and every tag a blob; gives the number
 /// held.
 pub fn check_bytes(store: &Store, blobs: &Blobs) -> Result<usize, String> {
-    for entry in store.entries() {
-        let found = store.read_all(&entry.digest, u64::MAX).map_err(|error| error.to_string())?;
-        let blob = blobs.index(&entry.digest);
+    for digest in store.digests() {
+        let found = store.read_all(&digest, u64::MAX).map_err(|error| error.to_string())?;
+        let blob = blobs.index(&digest);
         if found != blobs.bytes[blob] {
             return Err(format!("blob {blob} has wrong bytes"));
         }
@@ -308,7 +317,7 @@ pub fn check_bytes(store: &Store, blobs: &Blobs) -> Result<usize, String> {
             return Err(format!("{key} means nothing that is held"));
         }
     }
-    Ok(store.entries().len())
+    Ok(store.digests().len())
 }
 
 /// Finishes every download that the log knows of: what is on flash must fit what comes.

@@ -10,8 +10,8 @@ use moonlet::oci::Digest;
 use crate::NOR;
 use crate::model::mount;
 
-const GEOMETRY: Geometry = Geometry { segment_count: 24, ..NOR };
-const META_SEGMENTS: usize = 4;
+const GEOMETRY: Geometry = Geometry { segment_count: 28, ..NOR };
+const META_SEGMENTS: usize = 8;
 /// Fills most of a segment.
 const BLOB_BYTES: usize = 60_000;
 
