@@ -18,7 +18,8 @@ use std::sync::Arc;
 
 use log::warn;
 
-use super::{Error, Geometry, SEGMENTS_MAX};
+use super::shape::{self, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+use super::{Error, Geometry};
 use crate::kind::Kind;
 use crate::units::ByteCount;
 
@@ -35,8 +36,8 @@ pub struct Device {
 impl Device {
     /// Opens the store in `directory`, or makes one of `size_max` bytes (rounded down to whole
     /// segments) where there is none. A store that exists grows to `size_max`, in segments of the
-    /// size it was made with, as far as there is room; to shrink it is [`Device::give_up_from`]'s. One that may only be read
-    /// is opened for that: what it holds can still be served.
+    /// size it was made with, as far as there is room; to shrink it is [`Device::give_up_from`]'s.
+    /// One that may only be read is opened for that: what it holds can still be served.
     ///
     /// Errors name the path: no permission, no room for `size_max`, a store in use by another
     /// process, a layout that this version does not know.
@@ -121,12 +122,9 @@ impl Device {
     }
 
     fn position(&self, segment: u32, offset: u32, length: usize) -> Result<u64, Error> {
-        let end = u64::from(offset) + length as u64;
-        if segment >= self.geometry.segment_count || end > u64::from(self.geometry.segment_bytes) {
-            let what = format!("{}: segment {segment}, byte {end} is outside", self.path.display());
-            return Err(Error::new(Kind::Corrupt, what));
-        }
-        Ok(u64::from(segment) * u64::from(self.geometry.segment_bytes) + u64::from(offset))
+        self.geometry
+            .position(segment, offset, length)
+            .map_err(|what| Error::new(Kind::Corrupt, format!("{}: {what}", self.path.display())))
     }
 
     fn error(&self, doing: &str, error: io::Error) -> Error {
@@ -188,20 +186,14 @@ struct Layout {
 }
 
 impl Layout {
-    /// Segments of 4 MiB; smaller ones where fewer than 64 would fit.
     fn for_size(size_max: u64) -> Self {
-        let wanted = (size_max / SEGMENTS_WANTED).max(1);
-        // No shift is wider than the largest segment's.
-        let shift = wanted.ilog2().min(SEGMENT_BYTES_MAX.ilog2());
-        let segment_bytes = (1 << shift).max(SEGMENT_BYTES_MIN);
+        let segment_bytes = shape::segment_bytes(size_max);
         Self { segment_bytes, segment_count: 0 }.with_size(size_max)
     }
 
     /// The same, for another size, or as much of it as a device may have.
     fn with_size(self, size_max: u64) -> Self {
-        let segment_count = size_max / u64::from(self.segment_bytes);
-        let segment_count = u32::try_from(segment_count).unwrap_or(u32::MAX).min(SEGMENTS_MAX);
-        Self { segment_count, ..self }
+        Self { segment_count: shape::segment_count(size_max, self.segment_bytes), ..self }
     }
 
     /// [`Kind::Missing`] where there is no store.
@@ -264,22 +256,12 @@ impl Layout {
 fn lock(
     directory: &Path,
     options: &OpenOptions,
-    take: fn(&File) -> Result<(), TryLockError>,
+    how: fn(&File) -> Result<(), TryLockError>,
 ) -> Result<File, Error> {
     let what = || format!("store {}: lock", directory.display());
     let file = options.open(directory.join("lock")).map_err(|error| Error::io(what(), error))?;
-    match take(&file) {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::new(
-            Kind::Invalid,
-            format!(
-                "store {} is in use by another moonlet: stop it first, or give it an admin.listen \
-                 to ask it at",
-                directory.display()
-            ),
-        )),
-        Err(TryLockError::Error(error)) => Err(Error::io(what(), error)),
-    }
+    super::lock::take(&file, directory, how)?;
+    Ok(file)
 }
 
 /// Makes the log, or a longer one of it, then its layout: a store exists, or has grown, once its
@@ -315,9 +297,6 @@ fn allocate(directory: &Path, layout: Layout) -> Result<(), Error> {
 
 /// Committed bytes never share a page with bytes that are still to come.
 const PROGRAM_BYTES: u32 = 4096;
-const SEGMENT_BYTES_MAX: u32 = 4 << 20;
-const SEGMENT_BYTES_MIN: u32 = 64 << 10;
-const SEGMENTS_WANTED: u64 = 64;
 const LAYOUT_NAME: &str = "moonlet-store";
 const LAYOUT_VERSION: u32 = 1;
 

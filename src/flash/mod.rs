@@ -6,7 +6,9 @@
 //! and the simulator enforces it.
 
 pub mod file;
+mod lock;
 pub mod nor;
+mod shape;
 pub mod sim;
 
 use std::fmt;
@@ -27,6 +29,18 @@ pub struct Geometry {
     /// Whether a unit may be programmed again without an erase. Where not (NAND, NOR), units of
     /// a segment are programmed once each, in ascending order, after an erase.
     pub reprogram: bool,
+}
+
+impl Geometry {
+    /// The byte behind `offset` of `segment` on a device whose segments follow one another, where
+    /// `length` bytes are within the segment; what is wrong, otherwise.
+    fn position(&self, segment: u32, offset: u32, length: usize) -> Result<u64, String> {
+        let end = u64::from(offset) + length as u64;
+        if segment >= self.segment_count || end > u64::from(self.segment_bytes) {
+            return Err(format!("segment {segment}, byte {end} is outside"));
+        }
+        Ok(u64::from(segment) * u64::from(self.segment_bytes) + u64::from(offset))
+    }
 }
 
 /// The most segments that a device may have: what is counted of each must fit one record of the

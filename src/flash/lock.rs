@@ -1,0 +1,45 @@
+//! One process at a store: `flock` on a file that stands for it.
+//!
+//! A satellite holds the lock alone, those who only look share it. The kernel gives it back when
+//! the process is gone, however it went; nothing is left behind that would have to be believed.
+
+use std::fs::{File, TryLockError};
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use super::Error;
+use crate::kind::Kind;
+
+/// Takes `file`'s lock with [`File::try_lock`] or [`File::try_lock_shared`]. `store` names it in
+/// errors.
+///
+/// # Errors
+/// [`Kind::Invalid`] when another process has it.
+pub fn take(
+    file: &File,
+    store: &Path,
+    take: fn(&File) -> Result<(), TryLockError>,
+) -> Result<(), Error> {
+    for _ in 0..TRIES_MAX {
+        match take(file) {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) => thread::sleep(PAUSE),
+            Err(TryLockError::Error(error)) => {
+                return Err(Error::io(format!("store {}: lock", store.display()), error));
+            }
+        }
+    }
+    Err(Error::new(
+        Kind::Invalid,
+        format!(
+            "store {} is in use by another moonlet: stop it first, or give it an admin.listen to \
+             ask it at",
+            store.display()
+        ),
+    ))
+}
+
+/// udev holds the lock of a disk for a moment while it looks what is on it, at boot of all times.
+const TRIES_MAX: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(20);
