@@ -12,14 +12,14 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use log::warn;
 
 use super::shape::{self, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
-use super::{Error, Geometry};
+use super::{Error, Geometry, Health, health, sysfs};
 use crate::kind::Kind;
 use crate::units::ByteCount;
 
@@ -175,6 +175,12 @@ impl super::Device for Device {
     fn file_span(&self, segment: u32, offset: u32) -> Option<(Arc<File>, u64)> {
         let position = self.position(segment, offset, 0).ok()?;
         Some((Arc::clone(&self.log), position))
+    }
+
+    /// Of the disk that the file system is on, where that is one.
+    fn health(&self) -> Option<Health> {
+        let number = self.log.metadata().ok()?.dev();
+        health::of_block(Path::new(sysfs::ROOT), number)
     }
 }
 

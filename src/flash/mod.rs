@@ -5,17 +5,24 @@
 //! twice, or out of order) is told by its run-time [`Geometry`]; the log obeys the strictest rule
 //! and the simulator enforces it.
 
+pub mod block;
 pub mod file;
+mod health;
+mod ioctl;
 mod lock;
 pub mod nor;
+mod open;
 mod shape;
 pub mod sim;
+mod sysfs;
 
 use std::fmt;
 use std::fs::File;
 use std::sync::Arc;
 
 use crate::kind::Kind;
+
+pub use open::{inspect, open};
 
 /// The shape of a device. All lengths in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +47,16 @@ impl Geometry {
             return Err(format!("segment {segment}, byte {end} is outside"));
         }
         Ok(u64::from(segment) * u64::from(self.segment_bytes) + u64::from(offset))
+    }
+
+    /// Whether a program is of whole units.
+    fn check_units(&self, offset: u32, length: usize) -> Result<(), Error> {
+        let unit = self.program_bytes;
+        if offset.is_multiple_of(unit) && (length as u64).is_multiple_of(u64::from(unit)) {
+            return Ok(());
+        }
+        let what = format!("program of {length} bytes at {offset}: expected units of {unit}");
+        Err(Error::new(Kind::Invalid, what))
     }
 }
 
