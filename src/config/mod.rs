@@ -72,15 +72,26 @@ pub struct Admin {
 pub struct Store {
     /// On what.
     pub location: Location,
-    /// Never more bytes than this.
-    pub size_max: ByteCount,
+    /// Never more bytes than this; a device is used whole where none is given, a directory has a
+    /// default.
+    pub size_max: Option<ByteCount>,
 }
 
 /// What the log lies on.
 #[derive(Clone, Debug)]
 pub enum Location {
-    /// Files in a directory.
+    /// Files in a directory: `path`.
     Directory(PathBuf),
+    /// A partition, an MTD device or a UBI volume: `device`.
+    Device(PathBuf),
+}
+
+impl Location {
+    /// Where it is, whatever it is.
+    pub fn path(&self) -> &Path {
+        let (Self::Directory(path) | Self::Device(path)) = self;
+        path
+    }
 }
 
 /// `[sync]`
@@ -180,8 +191,13 @@ impl fmt::Display for Config {
         if let Some(listen) = admin.listen {
             writeln!(f, "\n[admin]\nlisten = \"{listen}\"")?;
         }
-        let Location::Directory(path) = &store.location;
-        writeln!(f, "\n[store]\npath = {path:?}\nsize_max = \"{}\"", store.size_max)?;
+        match &store.location {
+            Location::Directory(path) => writeln!(f, "\n[store]\npath = {path:?}")?,
+            Location::Device(path) => writeln!(f, "\n[store]\ndevice = {path:?}")?,
+        }
+        if let Some(size_max) = store.size_max {
+            writeln!(f, "size_max = \"{size_max}\"")?;
+        }
         let interval = sync.poll_interval.as_secs();
         writeln!(f, "\n[sync]\npoll_interval = \"{interval}s\"")?;
         if let Some(rate) = link.rate_max {

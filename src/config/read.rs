@@ -49,7 +49,7 @@ impl<'a> Reader<'a> {
         let mut top = table(String::new(), document, 0..0);
         let mut serve = self.section(&mut top, "serve");
         let mut admin = self.section(&mut top, "admin");
-        let mut store = self.section(&mut top, "store");
+        let store = self.section(&mut top, "store");
         let mut sync = self.section(&mut top, "sync");
         let mut link = self.section(&mut top, "link");
         let upstreams = self.list(&mut top, "upstream");
@@ -63,10 +63,7 @@ impl<'a> Reader<'a> {
         self.finish(serve, &SERVE_KEYS, &["htpasswd"]);
         let listen = self.parsed::<SocketAddr>(&mut admin, "listen", "an address and port");
         self.finish(admin, &["listen"], &[]);
-        let path = self.text(&mut store, "path").unwrap_or_else(|| STORE_PATH.to_owned());
-        let size_max = self.parsed(&mut store, "size_max", "a size such as \"4GiB\"");
-        let size_max = size_max.unwrap_or(ByteCount(SIZE_MAX_DEFAULT));
-        self.finish(store, &["path", "size_max"], &["device"]);
+        let store = self.store(store);
         let poll_interval = self.duration(&mut sync, "poll_interval").unwrap_or(POLL_INTERVAL);
         self.finish(sync, &["poll_interval"], &[]);
         let rate_max: Option<ByteRate> =
@@ -85,7 +82,7 @@ impl<'a> Reader<'a> {
             name,
             serve: serve_config,
             admin: Admin { listen },
-            store: Store { location: Location::Directory(PathBuf::from(path)), size_max },
+            store,
             sync: Sync { poll_interval },
             link: Link { rate_max },
             upstreams,
@@ -140,6 +137,24 @@ impl<'a> Reader<'a> {
         }
         self.finish(table, &["reference", "platforms"], &[]);
         Some(Image { reference: reference?, platforms })
+    }
+
+    fn store(&mut self, mut table: Table<'a>) -> Store {
+        let path = self.text(&mut table, "path");
+        let device = self.text(&mut table, "device");
+        let size_max = self.parsed(&mut table, "size_max", "a size such as \"4GiB\"");
+        if path.is_some() && device.is_some() {
+            self.wrong(&table, "path and device", "one of them");
+        }
+        self.finish(table, &["path", "device", "size_max"], &[]);
+        match device {
+            Some(device) => Store { location: Location::Device(PathBuf::from(device)), size_max },
+            None => {
+                let path = PathBuf::from(path.unwrap_or_else(|| STORE_PATH.to_owned()));
+                let size_max = size_max.or(Some(ByteCount(SIZE_MAX_DEFAULT)));
+                Store { location: Location::Directory(path), size_max }
+            }
+        }
     }
 
     fn listen(&mut self, table: &mut Table<'a>) -> Vec<SocketAddr> {
@@ -419,9 +434,27 @@ mod tests {
         )
         .unwrap();
         assert_eq!(config.upstreams[0].url.as_str(), "https://registry-1.docker.io/");
-        assert_eq!(config.store.size_max.0, 64 << 20);
+        assert_eq!(config.store.size_max, Some(ByteCount(64 << 20)));
         let again = parse("again", &config.to_string()).unwrap();
         assert_eq!(again.to_string(), config.to_string());
+    }
+
+    #[test]
+    fn a_store_is_a_directory_or_a_device() {
+        let store = |text: &str| parse("m.toml", &format!("[store]\n{text}")).unwrap().store;
+        let Store { location, size_max } = store("");
+        assert!(matches!(location, Location::Directory(_)));
+        assert_eq!(size_max, Some(ByteCount(SIZE_MAX_DEFAULT)));
+        let whole = parse("m.toml", "[store]\ndevice = \"/dev/ubi0_1\"\n").unwrap();
+        let Store { location, size_max } = &whole.store;
+        assert!(matches!(location, Location::Device(path) if path == Path::new("/dev/ubi0_1")));
+        assert_eq!(*size_max, None, "all of it");
+        let again = parse("again", &whole.to_string()).unwrap();
+        assert_eq!(again.to_string(), whole.to_string());
+        let part = store("device = \"/dev/sda3\"\nsize_max = \"64MiB\"\n");
+        assert_eq!(part.size_max, Some(ByteCount(64 << 20)));
+        let both = problems("[store]\npath = \"/x\"\ndevice = \"/dev/sda3\"\n");
+        assert_eq!(both, ["m.toml:1: [store] path and device: expected one of them"]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::catalog::Catalog;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, Location, Upstream};
 use crate::fetch::Pace;
-use crate::flash::{self, Device as _};
+use crate::flash::{self, Device};
 use crate::link::rate::Bucket;
 use crate::metrics::Metrics;
 use crate::net::http::{Handler, Listener, ServerLimits};
@@ -43,12 +43,18 @@ pub struct Satellite {
 impl Satellite {
     /// Mounts the log that `config` names, or begins it.
     pub fn open(config: Config) -> Result<Self, Failure> {
-        let Location::Directory(path) = &config.store.location;
-        let device = flash::file::Device::open(path, config.store.size_max.0)?;
+        let location = &config.store.location;
+        let device = match location {
+            // Its size is ours to say; a device has one, within which `fit` keeps the log.
+            Location::Directory(path) => {
+                flash::open(path, config.store.size_max.map(|size| size.0))?
+            }
+            Location::Device(path) => flash::open(path, None)?,
+        };
         if let Some(why) = device.read_only() {
             warn!("{why}; what is held is served, nothing can be added");
         }
-        let path = path.display().to_string();
+        let path = location.path().display().to_string();
         let (satellite, report) = Self::mount(config, device)?;
         info!("{path}: {report}");
         Ok(satellite)
@@ -56,15 +62,14 @@ impl Satellite {
 
     /// Mounts the log that `config` names to look at it; nothing on flash changes.
     pub fn inspect(config: Config) -> Result<Self, Failure> {
-        let Location::Directory(path) = &config.store.location;
-        let device = flash::file::Device::inspect(path)?;
+        let device = flash::inspect(config.store.location.path())?;
         Ok(Self::mount(config, device)?.0)
     }
 
-    fn mount(config: Config, device: flash::file::Device) -> Result<(Self, MountReport), Failure> {
+    fn mount(config: Config, device: Arc<dyn Device>) -> Result<(Self, MountReport), Failure> {
         let clock: SharedClock = Rc::new(SystemClock::new());
         let metrics = Rc::new(Metrics::default());
-        let (store, report) = Store::open(Arc::new(device), Rc::clone(&metrics))?;
+        let (store, report) = Store::open(device, Rc::clone(&metrics))?;
         let catalog = Catalog::new(store.clone());
         Ok((Self { config, clock, metrics, board: Board::default(), store, catalog }, report))
     }
@@ -142,7 +147,7 @@ impl Satellite {
 
     /// Holds the log to the configured size: it may have been made with a larger one.
     async fn fit(&self) -> Result<(), Failure> {
-        let size_max = self.config.store.size_max;
+        let Some(size_max) = self.config.store.size_max else { return Ok(()) };
         if !self.store.fit(size_max.0).await? {
             warn!("size_max is {size_max} now, and more is held: it shrinks as images go");
         }
