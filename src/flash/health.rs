@@ -1,7 +1,8 @@
 //! What hardware says of its wear.
 //!
 //! An eMMC tells what its standard makes it tell (JEDEC JESD84-B51, EXT_CSD bytes 267 to 269), in
-//! steps of ten percent; SD cards and USB sticks tell nothing. It is reported and never acted upon: too coarse to steer by.
+//! steps of ten percent; SD cards and USB sticks tell nothing. MTD and UBI count erase blocks that
+//! are out of use, UBI erases as well. It is reported and never acted upon: too coarse to steer by.
 
 use std::path::Path;
 
@@ -21,6 +22,17 @@ pub fn of_block(sys: &Path, number: u64) -> Option<Health> {
         _ => None,
     };
     told(Health { life_used_percent: used, reserve, ..Health::default() })
+}
+
+/// Of an MTD device.
+pub fn of_mtd(node: &Node) -> Option<Health> {
+    told(Health { bad_blocks: node.number("bad_blocks"), ..Health::default() })
+}
+
+/// Of a UBI device, which all its volumes share.
+pub fn of_ubi(node: &Node) -> Option<Health> {
+    let (bad_blocks, erases_max) = (node.number("bad_peb_count"), node.number("max_ec"));
+    told(Health { bad_blocks, erases_max, ..Health::default() })
 }
 
 fn told(health: Health) -> Option<Health> {
@@ -112,5 +124,19 @@ mod tests {
         for minor in [0, 16, 32] {
             assert_eq!(of_block(&tree.0, rustix::fs::makedev(8, minor)), None, "8:{minor}");
         }
+    }
+
+    #[test]
+    fn mtd_and_ubi_count_blocks() {
+        let tree = Tree::new("ubi");
+        tree.file("class/mtd/mtd3/bad_blocks", "4\n");
+        tree.file("class/ubi/ubi0/bad_peb_count", "2\n");
+        tree.file("class/ubi/ubi0/max_ec", "17\n");
+        let mtd = Node::of_class(&tree.0, "mtd", "mtd3").unwrap();
+        assert_eq!(of_mtd(&mtd), Some(Health { bad_blocks: Some(4), ..Health::default() }));
+        let ubi = Node::of_class(&tree.0, "ubi", "ubi0").unwrap();
+        let expected = Health { bad_blocks: Some(2), erases_max: Some(17), ..Health::default() };
+        assert_eq!(of_ubi(&ubi), Some(expected));
+        assert_eq!(of_mtd(&ubi), None);
     }
 }

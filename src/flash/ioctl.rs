@@ -1,7 +1,7 @@
 //! The few requests to flash drivers that have no system call of their own, as safe functions.
 //!
 //! All unsafe code of this program is in this file. Numbers and structures are those of Linux's
-//! `include/uapi/linux/fs.h`; they are the same on every
+//! `include/uapi/linux/fs.h`, `mtd/mtd-abi.h` and `mtd/ubi-user.h`; they are the same on every
 //! processor, because each structure has the same bytes everywhere.
 
 use std::ffi::c_void;
@@ -13,6 +13,55 @@ use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, opcode};
 /// Tells a block device that `length` bytes from `start` hold nothing (BLKDISCARD).
 pub fn discard(file: &File, start: u64, length: u64) -> io::Result<()> {
     call::<{ opcode::none(0x12, 119) }, _>(file, [start, length]).map(|_| ())
+}
+
+/// Erases `length` bytes from `start` of an MTD device (MEMERASE64).
+pub fn mtd_erase(file: &File, start: u64, length: u64) -> io::Result<()> {
+    call::<{ opcode::write::<[u64; 2]>(b'M', 20) }, _>(file, [start, length]).map(|_| ())
+}
+
+/// Whether the erase block at `position` is bad (MEMGETBADBLOCK).
+pub fn mtd_is_bad(file: &File, position: u64) -> io::Result<bool> {
+    let (answer, _) = call::<{ opcode::write::<u64>(b'M', 11) }, _>(file, position)?;
+    Ok(answer != 0)
+}
+
+/// Marks the erase block at `position` as bad, for ever (MEMSETBADBLOCK).
+pub fn mtd_mark_bad(file: &File, position: u64) -> io::Result<()> {
+    call::<{ opcode::write::<u64>(b'M', 12) }, _>(file, position).map(|_| ())
+}
+
+/// What reading an MTD device came to since it was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EccStats {
+    /// Bits that were wrong and put right.
+    pub corrected: u32,
+    /// Reads of what could not be put right.
+    pub failed: u32,
+}
+
+/// The counters of an MTD device (ECCGETSTATS).
+pub fn mtd_ecc_stats(file: &File) -> io::Result<EccStats> {
+    // Behind them: bad blocks, and blocks that hold the table of bad blocks.
+    let counters = [0_u32; 4];
+    let (_, [corrected, failed, ..]) =
+        call::<{ opcode::read::<[u32; 4]>(b'M', 18) }, _>(file, counters)?;
+    Ok(EccStats { corrected, failed })
+}
+
+/// Lets a UBI volume be written in place (UBI_IOCSETVOLPROP, UBI_VOL_PROP_DIRECT_WRITE).
+pub fn ubi_write_in_place(file: &File) -> io::Result<()> {
+    // struct ubi_set_vol_prop_req: the property, seven bytes of padding, the value as u64.
+    let mut property = [0_u64.to_ne_bytes(), 1_u64.to_ne_bytes()];
+    if let Some(byte) = property.as_flattened_mut().first_mut() {
+        *byte = UBI_VOL_PROP_DIRECT_WRITE;
+    }
+    call::<{ opcode::write::<[[u8; 8]; 2]>(b'O', 6) }, _>(file, property).map(|_| ())
+}
+
+/// Gives up a UBI volume's logical erase block (UBI_IOCEBUNMAP).
+pub fn ubi_unmap(file: &File, block: u32) -> io::Result<()> {
+    call::<{ opcode::write::<i32>(b'O', 4) }, _>(file, block).map(|_| ())
 }
 
 /// Hands `argument` to the driver; gives what the call returned and what became of the argument.
@@ -57,5 +106,9 @@ unsafe impl<const REQUEST: Opcode, T: Plain> Ioctl for Request<REQUEST, T> {
 /// Integers and arrays of them.
 trait Plain: Copy {}
 
+impl Plain for u32 {}
 impl Plain for u64 {}
 impl<T: Plain, const LENGTH: usize> Plain for [T; LENGTH] {}
+impl Plain for u8 {}
+
+const UBI_VOL_PROP_DIRECT_WRITE: u8 = 1;

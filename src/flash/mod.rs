@@ -6,15 +6,18 @@
 //! and the simulator enforces it.
 
 pub mod block;
+mod erase_blocks;
 pub mod file;
 mod health;
 mod ioctl;
 mod lock;
+pub mod mtd;
 pub mod nor;
 mod open;
 mod shape;
 pub mod sim;
 mod sysfs;
+pub mod ubi;
 
 use std::fmt;
 use std::fs::File;

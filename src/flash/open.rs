@@ -8,10 +8,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::sysfs::{self, Node};
-use super::{Device, Error, block, file};
+use super::{Device, Error, block, file, mtd, ubi};
 use crate::kind::Kind;
 
-/// Opens what is at `path`: a raw partition, all of it; or, where `size_max` says how large, a store in a directory, which is made where there is nothing yet.
+/// Opens what is at `path`: a raw partition, an MTD device or a UBI volume, all of it; or, where
+/// `size_max` says how large, a store in a directory, which is made where there is nothing yet.
 ///
 /// # Errors
 /// [`Kind::Missing`] where there is nothing; [`Kind::Invalid`] for anything else, and for what
@@ -24,6 +25,8 @@ pub fn open(path: &Path, size_max: Option<u64>) -> Result<Arc<dyn Device>, Error
         (Found::Directory, None) => Err(no_device(path, "a directory")),
         (Found::Nothing, None) => Err(nothing(path)),
         (Found::Block, _) => Ok(Arc::new(block::Device::open(path)?)),
+        (Found::Mtd(node), _) => Ok(Arc::new(mtd::Device::open(path, node)?)),
+        (Found::Ubi(node), _) => Ok(Arc::new(ubi::Device::open(path, &node)?)),
     }
 }
 
@@ -35,6 +38,8 @@ pub fn inspect(path: &Path) -> Result<Arc<dyn Device>, Error> {
     match found(path)? {
         Found::Directory | Found::Nothing => Ok(Arc::new(file::Device::inspect(path)?)),
         Found::Block => Ok(Arc::new(block::Device::inspect(path)?)),
+        Found::Mtd(node) => Ok(Arc::new(mtd::Device::inspect(path, node)?)),
+        Found::Ubi(node) => Ok(Arc::new(ubi::Device::inspect(path, &node)?)),
     }
 }
 
@@ -42,6 +47,8 @@ enum Found {
     Nothing,
     Directory,
     Block,
+    Mtd(Node),
+    Ubi(Node),
 }
 
 fn found(path: &Path) -> Result<Found, Error> {
@@ -55,6 +62,8 @@ fn found(path: &Path) -> Result<Found, Error> {
         Ok(Found::Directory)
     } else if kind.is_block_device() {
         block(path, &metadata)
+    } else if kind.is_char_device() {
+        character(path, &metadata)
     } else {
         Err(no_device(path, "a file"))
     }
@@ -74,6 +83,20 @@ fn block(path: &Path, metadata: &Metadata) -> Result<Found, Error> {
     }
 }
 
+fn character(path: &Path, metadata: &Metadata) -> Result<Found, Error> {
+    let node = Node::of_char(Path::new(sysfs::ROOT), metadata.rdev());
+    let Some(node) = node else { return Err(no_device(path, "unknown to /sys/dev/char")) };
+    let name = node.name();
+    match node.subsystem().as_deref() {
+        Some("mtd") => match name.strip_suffix("ro") {
+            None => Ok(Found::Mtd(node)),
+            Some(better) => Err(expected(path, "it cannot be written", &format!("/dev/{better}"))),
+        },
+        Some("ubi") => Ok(Found::Ubi(node)),
+        _ => Err(no_device(path, &format!("the character device {name}"))),
+    }
+}
+
 fn expected(path: &Path, what: &str, better: &str) -> Error {
     let what = format!("store {}: {what}, expected {better}", path.display());
     Error::new(Kind::Invalid, what)
@@ -88,4 +111,4 @@ fn nothing(path: &Path) -> Error {
     Error::new(Kind::Missing, what)
 }
 
-const DEVICES: &str = "a block device";
+const DEVICES: &str = "a block device, an MTD device (/dev/mtd0) or a UBI volume (/dev/ubi0_0)";

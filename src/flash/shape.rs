@@ -15,6 +15,23 @@ pub fn segment_bytes(device_bytes: u64) -> u32 {
     (1 << shift).max(SEGMENT_BYTES_MIN)
 }
 
+/// How many of a device's `count` erase blocks, of which `used_bytes` each are used, make a
+/// segment: doubled while it is smaller than 64 KiB, and as long as it stays within 4 MiB and at
+/// least 512 segments are left.
+pub fn erase_blocks(used_bytes: u32, count: u64) -> u32 {
+    let mut blocks = 1_u32;
+    loop {
+        let doubled = u64::from(blocks) * 2;
+        let is_small = u64::from(blocks) * u64::from(used_bytes) < u64::from(SEGMENT_BYTES_MIN);
+        let fits = doubled * u64::from(used_bytes) <= u64::from(SEGMENT_BYTES_MAX)
+            && count / doubled >= ERASE_SEGMENTS_WANTED;
+        if !fits && !is_small || blocks >= SEGMENT_BYTES_MIN {
+            return blocks;
+        }
+        blocks *= 2;
+    }
+}
+
 /// How many whole segments fit, or as many of them as a device may have.
 pub fn segment_count(device_bytes: u64, segment_bytes: u32) -> u32 {
     let count = device_bytes.checked_div(u64::from(segment_bytes)).unwrap_or(0);
@@ -26,6 +43,9 @@ pub const SEGMENT_BYTES_MAX: u32 = 4 << 20;
 /// The smallest.
 pub const SEGMENT_BYTES_MIN: u32 = 64 << 10;
 const SEGMENTS_WANTED: u64 = 64;
+/// More than in a file: what is programmed once only is recycled often, and evenly if there are
+/// many.
+const ERASE_SEGMENTS_WANTED: u64 = 512;
 
 #[cfg(test)]
 mod tests {

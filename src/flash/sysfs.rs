@@ -20,6 +20,22 @@ impl Node {
         Self::of_number(root, "block", number)
     }
 
+    /// The character device of number `number`.
+    pub fn of_char(root: &Path, number: u64) -> Option<Self> {
+        Self::of_number(root, "char", number)
+    }
+
+    /// A device by its class and name.
+    pub fn of_class(root: &Path, class: &str, name: &str) -> Option<Self> {
+        Self::at(&root.join("class").join(class).join(name))
+    }
+
+    /// All devices of a class.
+    pub fn all_of_class(root: &Path, class: &str) -> Vec<Self> {
+        let entries = fs::read_dir(root.join("class").join(class)).into_iter().flatten();
+        entries.filter_map(|entry| Self::at(&entry.ok()?.path())).collect()
+    }
+
     fn of_number(root: &Path, class: &str, number: u64) -> Option<Self> {
         let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
         Self::at(&root.join("dev").join(class).join(format!("{major}:{minor}")))
@@ -31,9 +47,15 @@ impl Node {
         fs::canonicalize(path).ok().map(Self)
     }
 
-    /// The kernel's name: `mmcblk0p3`.
+    /// The kernel's name: `mmcblk0p3`, `mtd0`, `ubi0_0`.
     pub fn name(&self) -> &str {
         self.0.file_name().and_then(|name| name.to_str()).unwrap_or("")
+    }
+
+    /// What kind of device it is: `block`, `mtd`, `ubi`.
+    pub fn subsystem(&self) -> Option<String> {
+        let path = fs::canonicalize(self.0.join("subsystem")).ok()?;
+        Some(path.file_name()?.to_str()?.to_owned())
     }
 
     /// The disk of a partition; a disk is its own.
