@@ -1,19 +1,21 @@
 //! What every device promises, and the two ways across embedded-storage.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
+#![allow(clippy::print_stderr)]
+
+mod hardware;
+mod suite;
 
 use std::path::PathBuf;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use embedded_storage::nor_flash::NorFlash;
 use embedded_storage_inmemory::MemFlash;
-use moonlet::blob::Store;
-use moonlet::flash::{Device, Geometry, file, nor, sim};
+use moonlet::flash::{self, Device as _, Geometry, file, nor, sim};
 use moonlet::kind::Kind;
-use moonlet::metrics::Metrics;
-use moonlet::oci::Digest;
 use sequential_storage::cache::Cache;
 use sequential_storage::map::{MapConfig, MapStorage};
+
+use suite::{belongs_to_one, carries_the_log, conforms};
 
 /// A serial NOR of 640 KiB that refuses to be written where it is not erased.
 type Chip = MemFlash<{ 640 << 10 }, 4096, 4>;
@@ -61,76 +63,30 @@ fn every_device_keeps_its_promises() {
     conforms(&sim::Device::new(EMMC));
     conforms(&sim::Device::new(NAND));
     conforms(&chip());
-}
-
-fn conforms(device: &dyn Device) {
-    let Geometry { segment_count, segment_bytes, program_bytes, reprogram } = device.geometry();
-    assert!(segment_count > 4 && segment_bytes.is_multiple_of(program_bytes));
-    let unit = program_bytes as usize;
-    let last = segment_count - 1;
-    let pattern: Vec<u8> = (0..2 * unit).map(|index| (index * 7 + 1) as u8).collect();
-    for segment in [0, last] {
-        device.erase(segment).unwrap();
-        device.program(segment, 0, &pattern).unwrap();
-        device.program(segment, segment_bytes - program_bytes, &pattern[..unit]).unwrap();
-    }
-    device.sync().unwrap();
-    // Reads of any alignment.
-    for (offset, length) in [(0, 1), (1, 3), (unit - 1, 2), (3, unit), (0, 2 * unit)] {
-        let mut found = vec![0; length];
-        device.read(last, offset as u32, &mut found).unwrap();
-        assert_eq!(found, pattern[offset..offset + length], "{length} bytes at {offset}");
-    }
-    let mut found = vec![0; unit];
-    device.read(0, segment_bytes - program_bytes, &mut found).unwrap();
-    assert_eq!(found, pattern[..unit]);
-    // Erased, a segment can be programmed from its beginning again.
-    device.erase(0).unwrap();
-    let other: Vec<u8> = pattern.iter().map(|byte| !byte).collect();
-    device.program(0, 0, &other).unwrap();
-    if reprogram {
-        device.program(0, 0, &other).unwrap();
-    }
-    device.read(0, 0, &mut found).unwrap();
-    assert_eq!(found, other[..unit]);
-    device.read(last, 0, &mut found).unwrap();
-    assert_eq!(found, pattern[..unit], "another segment is left alone");
-    // What is not there.
-    for (segment, offset) in [(segment_count, 0), (0, segment_bytes - program_bytes + 1)] {
-        assert!(device.read(segment, offset, &mut found).is_err());
-        assert!(device.program(segment, offset, &other[..unit]).is_err());
-    }
-    assert!(device.erase(segment_count).is_err());
-    if let Some((file, position)) = device.file_span(last, 0) {
-        use std::os::unix::fs::FileExt as _;
-        file.read_exact_at(&mut found, position).unwrap();
-        assert_eq!(found, pattern[..unit], "the span is where the segment is");
+    for geometry in [EMMC, NAND] {
+        let device = sim::Device::new(geometry);
+        assert!((0..20).all(|segment| !device.is_bad(segment).unwrap()), "fresh");
     }
 }
 
 #[test]
+fn a_store_has_one_user() {
+    let scratch = Scratch::new("user");
+    let open = || flash::open(&scratch.0, Some(16 << 20));
+    belongs_to_one(&open, &|| flash::inspect(&scratch.0));
+    let no_size = flash::open(&scratch.0, None).err().unwrap().to_string();
+    assert!(no_size.contains("is a directory, expected a block device"), "{no_size}");
+    let a_file = flash::open(&scratch.0.join("log"), Some(16 << 20)).err().unwrap().to_string();
+    assert!(a_file.contains("is a file, expected a block device"), "{a_file}");
+    let nothing = flash::open(&scratch.0.join("none"), None).err().unwrap();
+    assert_eq!((nothing.kind(), scratch.0.join("none").exists()), (Kind::Missing, false));
+    let null = flash::open("/dev/null".as_ref(), Some(16 << 20)).err().unwrap().to_string();
+    assert!(null.contains("the character device null, expected a block device"), "{null}");
+}
+
+#[test]
 fn the_log_runs_on_somebody_elses_driver() {
-    let device = Arc::new(chip());
-    let contents: Vec<Vec<u8>> = (0..40).map(|seed| vec![seed; 30_000]).collect();
-    let digests: Vec<Digest> = contents.iter().map(|content| Digest::sha256(content)).collect();
-    let open = || Store::open(Arc::clone(&device) as _, Rc::new(Metrics::default())).unwrap().0;
-    let mut store = open();
-    for (index, (content, digest)) in contents.iter().zip(&digests).enumerate() {
-        smol::block_on(async {
-            if let Some(old) = index.checked_sub(8) {
-                store.delete(&[digests[old]]).await.unwrap();
-            }
-            store.put(digest, content, None).await.unwrap();
-        });
-        if index % 5 == 4 {
-            drop(store);
-            store = open();
-        }
-    }
-    for (content, digest) in contents.iter().zip(&digests).skip(32) {
-        assert_eq!(store.read_all(digest, u64::MAX).unwrap(), *content);
-    }
-    assert!(store.entry(&digests[31]).is_none());
+    carries_the_log(&(Arc::new(chip()) as _));
 }
 
 #[test]
