@@ -72,6 +72,7 @@ metrics! {
     Counter http_sent_bytes "moonlet_http_sent_bytes_total" "Body bytes sent on the read API.";
     Counter http_refused "moonlet_http_refused_total" "Connections dropped for a limit or a deadline.";
     Gauge http_connections "moonlet_http_connections" "Open connections on the read API.";
+    Gauge http_sending "moonlet_http_sending" "Answers being sent on the read API.";
     Counter link_received_bytes "moonlet_link_received_bytes_total" "Bytes received from upstream registries, headers and TLS included.";
     Counter link_sent_bytes "moonlet_link_sent_bytes_total" "Bytes sent to upstream registries.";
     Counter link_connections "moonlet_link_connections_total" "Connections opened to upstream registries.";

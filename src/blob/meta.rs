@@ -231,7 +231,7 @@ pub fn scan(
     device: &dyn Device,
     slot: u32,
     header: Header,
-    mut each: impl FnMut(Record),
+    mut each: impl FnMut(Part, Record),
 ) -> Survey {
     let geometry = device.geometry();
     let unit = u64::from(geometry.program_bytes);
@@ -260,7 +260,7 @@ pub fn scan(
             }
             record => {
                 frames += u32::from(part == Part::Checkpoint);
-                each(record);
+                each(part, record);
             }
         }
     }

@@ -7,12 +7,14 @@
 //! among what was lost. Mount ends by beginning a new segment, so that nothing is ever appended
 //! after a torn unit.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
+use log::warn;
+
 use super::Error;
-use super::format::{BlobRecord, Header, HeaderState, Record, VERSION, meta_segments};
+use super::format::{BlobRecord, Header, HeaderState, Part, Record, VERSION, meta_segments};
 use super::index::Index;
 use super::layout::{is_intact, read_chunks};
 use super::meta::{Meta, Ring, Survey, read_header, scan};
@@ -63,6 +65,8 @@ pub struct Mounted {
     pub space: Space,
     /// Its end.
     pub meta: Meta,
+    /// What was written last, and may be less than whole if the device lied or was hurt.
+    pub suspects: BTreeSet<Digest>,
     /// What was found.
     pub report: MountReport,
     /// Bytes programmed to begin the new segment.
@@ -76,8 +80,10 @@ pub fn mount(device: &Arc<dyn Device>) -> Result<Mounted, Error> {
     check_geometry(geometry)?;
     let Found { ring, replay, mut report } = look(device.as_ref())?;
     let mut index = Index::new(geometry);
+    let mut latest = Latest::default();
     for Survey { slot, header, .. } in replay {
-        scan(device.as_ref(), slot, header, |record| {
+        scan(device.as_ref(), slot, header, |part, record| {
+            latest.note(part, &record);
             index.apply(record);
         });
     }
@@ -99,12 +105,43 @@ pub fn mount(device: &Arc<dyn Device>) -> Result<Mounted, Error> {
     let mut meta = Meta::new(Arc::clone(device), ring);
     let programmed_bytes = match device.read_only() {
         Some(_) => 0,
-        None => meta.program(&index)?.bytes,
+        None => match meta.program(&index) {
+            // What is held can be served, and the next record tries again.
+            Err(error) if error.kind() == Kind::Full => {
+                warn!("{error}; nothing can be recorded until there is room");
+                0
+            }
+            other => other?.bytes,
+        },
     };
     report.blobs = index.blobs.len();
     report.partials = index.partials.len();
     report.tags = index.tags.len();
-    Ok(Mounted { index, space, meta, report, programmed_bytes })
+    let mut suspects = latest.0;
+    suspects.retain(|digest| index.blobs.contains(digest));
+    Ok(Mounted {
+        index,
+        space,
+        meta,
+        suspects: suspects.into_iter().collect(),
+        report,
+        programmed_bytes,
+    })
+}
+
+/// The blobs that were committed last: those of the tail, and before it the
+/// [`SUSPECTS_OF_CHECKPOINT`] that a checkpoint names last.
+#[derive(Default)]
+struct Latest(VecDeque<Digest>);
+
+impl Latest {
+    fn note(&mut self, part: Part, record: &Record) {
+        let Record::Commit(BlobRecord { digest, .. }) = record else { return };
+        if part == Part::Checkpoint && self.0.len() >= SUSPECTS_OF_CHECKPOINT {
+            self.0.pop_front();
+        }
+        self.0.push_back(*digest);
+    }
 }
 
 fn check_geometry(geometry: Geometry) -> Result<(), Error> {
@@ -161,7 +198,7 @@ fn look(device: &dyn Device) -> Result<Found, Error> {
         }
     }
     for (slot, header) in found {
-        let survey = scan(device, slot, header, drop);
+        let survey = scan(device, slot, header, |_, _| ());
         surveys.push(survey);
         if survey.is_complete {
             break;
@@ -254,7 +291,7 @@ fn rescue(device: &dyn Device, slot: u32, last: u64) -> Option<Survey> {
     sequences.into_iter().find_map(|sequence| {
         let Geometry { segment_bytes, program_bytes, .. } = device.geometry();
         let header = Header { sequence, erase_count: 0, segment_bytes, program_bytes };
-        let survey = scan(device, slot, header, drop);
+        let survey = scan(device, slot, header, |_, _| ());
         (survey.is_complete || survey.was_used).then_some(survey)
     })
 }
@@ -338,3 +375,6 @@ fn claim_all(space: &mut Space, index: &Index) {
     all_records(index).for_each(|record| space.claim(&record.extents));
     space.reopen(all_records(index).flat_map(|record| record.extents));
 }
+
+/// As many blobs as a card's cache of a few programs can have been about.
+const SUSPECTS_OF_CHECKPOINT: usize = 32;

@@ -9,11 +9,14 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use log::error;
+
 use super::format::{BlobRecord, CHUNK_BYTES, Record};
 use super::layout::{self, data_bytes, has_digest, merged, prefix, read_trailer, suffix};
 use super::{Error, Store};
 use crate::kind::Kind;
 use crate::oci::{Digest, Hasher};
+use crate::units::ByteCount;
 
 /// A blob that is being checked, one chunk after the other. Between steps nothing is held: a check
 /// may take days, and the room of a blob that is deleted meanwhile must not wait for it.
@@ -77,6 +80,52 @@ impl Check {
 }
 
 impl Store {
+    /// Checks a blob and records what is found, at once, for its end may be days away; gives the
+    /// number of rotten chunks. `each` is called with the length of every chunk, and says how long
+    /// to wait for the next.
+    ///
+    /// # Errors
+    /// [`Kind::Missing`] when it is not held; the device's own.
+    pub async fn check_all(
+        &self,
+        digest: &Digest,
+        each: impl AsyncFn(u64),
+    ) -> Result<usize, Error> {
+        let mut check = self.check(digest)?;
+        let mut known = self.0.state.borrow().index.rotten.get(digest).cloned().unwrap_or_default();
+        while let Some(bytes) = check.step() {
+            if !check.rotten().is_subset(&known) {
+                known.extend(check.rotten());
+                let size = self.entry(digest).map_or(0, |entry| entry.size);
+                let size = ByteCount(size);
+                error!("{digest} ({size}): a chunk has rotted on flash; the next sync mends it");
+                self.set_rotten(digest, &known).await?;
+            }
+            each(bytes).await;
+        }
+        self.set_rotten(digest, check.rotten()).await?;
+        self.0.state.borrow_mut().suspects.remove(digest);
+        Ok(check.rotten().len())
+    }
+
+    /// Checks a blob that was written shortly before the last mount, if nobody has since: a card
+    /// that lies about syncs, or cells that were being programmed when the power went, may have
+    /// kept less of it than the log believes. To be called before it is served.
+    ///
+    /// # Errors
+    /// As of [`Store::check_all`].
+    pub async fn vet(&self, digest: &Digest) -> Result<(), Error> {
+        if self.0.state.borrow().suspects.contains(digest) {
+            self.check_all(digest, async |_| smol::future::yield_now().await).await?;
+        }
+        Ok(())
+    }
+
+    /// Blobs that [`Store::vet`] would check.
+    pub fn suspects(&self) -> Vec<Digest> {
+        self.0.state.borrow().suspects.iter().copied().collect()
+    }
+
     /// Begins to check a blob.
     ///
     /// # Errors

@@ -54,6 +54,8 @@ pub(super) struct State {
     pub(super) leases: Vec<Weak<BlobRecord>>,
     /// Blobs that have a live writer.
     pub(super) writing: BTreeSet<Digest>,
+    /// What was written shortly before the mount and not checked since.
+    pub(super) suspects: BTreeSet<Digest>,
     /// Segments that went bad and hold something still, or are not marked yet.
     pub(super) worn: BTreeSet<u32>,
     /// Why nothing can be written.
@@ -87,6 +89,7 @@ impl Store {
             limbo: Vec::new(),
             leases: Vec::new(),
             writing: BTreeSet::new(),
+            suspects: mounted.suspects,
             worn: BTreeSet::new(),
             failure,
         };

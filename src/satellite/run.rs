@@ -103,7 +103,7 @@ impl Satellite {
         let read = Cell::new(0);
         let mut rotten = 0;
         for digest in &digests {
-            let count = scrub::blob(&self.store, digest, async |bytes| {
+            let count = self.store.check_all(digest, async |bytes| {
                 read.set(read.get() + bytes);
                 each(read.get(), all);
             });
@@ -135,7 +135,12 @@ impl Satellite {
             info!("stopping: {signal:?}");
         };
         let scrubbing = async {
-            if let Err(error) = scrub::forever(&self.store, random()).await {
+            let received = Cell::new(0);
+            let is_busy = || {
+                let now = self.metrics.link_received_bytes.value();
+                received.replace(now) != now || self.metrics.http_sending.value() > 0
+            };
+            if let Err(error) = scrub::forever(&self.store, random(), is_busy).await {
                 error!("looking for rot: {error}; tried again at the next start");
             }
             future::pending().await

@@ -48,7 +48,7 @@ impl Api {
         Self { store, catalog, registries, cached: RefCell::default() }
     }
 
-    fn answer(&self, request: &ServerRequest) -> ServerResponse {
+    async fn answer(&self, request: &ServerRequest) -> ServerResponse {
         if !matches!(request.method, Method::Get | Method::Head) {
             let what = "this registry is read-only: push to the one it replicates";
             let mut response = problem(405, "UNSUPPORTED", what);
@@ -69,7 +69,7 @@ impl Api {
         };
         let mut response = match target {
             Target::Manifest(reference) => self.manifest(request, &repository, &reference),
-            Target::Blob(digest) => self.blob(request, &digest),
+            Target::Blob(digest) => self.blob(request, &digest).await,
             Target::Tags => self.tags(request, &repository, &route.name),
             Target::Referrers(digest) => self.referrers(request, &digest),
         };
@@ -155,7 +155,7 @@ impl Api {
         Ok(bytes)
     }
 
-    fn blob(&self, request: &ServerRequest, digest: &Digest) -> ServerResponse {
+    async fn blob(&self, request: &ServerRequest, digest: &Digest) -> ServerResponse {
         let entry = self.store.entry(digest);
         let reader = entry.as_ref().and_then(|entry| self.store.reader(&entry.digest).ok());
         let Some((Entry { size, .. }, reader)) = entry.zip(reader) else {
@@ -173,7 +173,12 @@ impl Api {
                 return response;
             }
         };
-        if self.store.is_rotten(digest, first..first + length) {
+        // A HEAD sends none of the bytes.
+        let vetted = match request.method {
+            Method::Head => Ok(()),
+            _ => self.store.vet(digest).await,
+        };
+        if vetted.is_err() || self.store.is_rotten(digest, first..first + length) {
             return damaged();
         }
         let mut headers = Headers::new();
@@ -239,7 +244,7 @@ impl Api {
 
 impl Handler for Api {
     async fn handle(&self, request: ServerRequest) -> ServerResponse {
-        self.answer(&request)
+        self.answer(&request).await
     }
 }
 

@@ -59,7 +59,7 @@ impl Fixture {
         let peer = ([127, 0, 0, 1], 1).into();
         let path = path.to_owned();
         let request = ServerRequest { method: Method::Get, path, query, headers: lines, peer };
-        self.api.answer(&request)
+        smol::block_on(self.api.answer(&request))
     }
 
     fn text(&self, path: &str) -> String {
@@ -175,7 +175,7 @@ fn writes_are_refused() {
             headers: Headers::new(),
             peer: ([127, 0, 0, 1], 1).into(),
         };
-        let response = fixture.api.answer(&request);
+        let response = smol::block_on(fixture.api.answer(&request));
         assert_eq!((response.status, response.headers.get("allow")), (405, Some("GET, HEAD")));
         assert!(read(response).contains("UNSUPPORTED"));
     }

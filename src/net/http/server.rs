@@ -362,7 +362,10 @@ impl Session {
         let stall = self.shared.limits.stall_deadline;
         let manner = Manner { head_only, close, tell_keep_alive: is_old, stall };
         let Self { wire, out, shared, .. } = self;
-        let sent = send(wire, out, &shared.date, response, manner).await?;
+        shared.metrics.http_sending.add(1);
+        let sent = send(wire, out, &shared.date, response, manner).await;
+        shared.metrics.http_sending.sub(1);
+        let sent = sent?;
         shared.metrics.http_requests.add(1);
         match sent {
             Sent::Whole(bytes) => {
