@@ -42,7 +42,17 @@ struct State {
     /// Segments that fail, and how.
     worn: BTreeMap<u32, Worn>,
     marked: BTreeSet<u32>,
-    is_full: bool,
+    /// Programs until no room is left behind the device.
+    room: Option<u64>,
+    /// What the power would have left, had it gone at each operation.
+    history: Option<Vec<Moment>>,
+}
+
+/// The device when the power goes at one operation.
+#[derive(Clone)]
+struct Moment {
+    durable: Vec<Segment>,
+    pending: Vec<Operation>,
 }
 
 /// What a worn segment does: littlefs's bad-block behaviours.
@@ -82,7 +92,7 @@ struct Segment {
 
 #[derive(Clone)]
 enum Operation {
-    Program { segment: u32, offset: u32, bytes: Vec<u8> },
+    Program { segment: u32, offset: u32, bytes: Arc<Vec<u8>> },
     Erase { segment: u32 },
 }
 
@@ -125,6 +135,27 @@ impl Device {
         self.lock().budget = Some(operations);
     }
 
+    /// From now on keeps what every power cut would have left: see [`Device::at`].
+    pub fn remember(&self) {
+        self.lock().history = Some(Vec::new());
+    }
+
+    /// The device as it was when the power went at operation `cut` since [`Device::remember`]; of
+    /// use only for its survivors. None after the last operation.
+    pub fn at(&self, cut: usize) -> Option<Self> {
+        let state = self.lock();
+        let moment = state.history.as_ref()?.get(cut)?.clone();
+        let state = State {
+            now: moment.durable.clone(),
+            durable: moment.durable,
+            pending: moment.pending,
+            worn: state.worn.clone(),
+            marked: state.marked.clone(),
+            ..State::default()
+        };
+        Some(Self { geometry: self.geometry, state: Mutex::new(state) })
+    }
+
     /// From now on a sync answers and does nothing, as some SD cards do: the last `operations` are
     /// still on their way.
     pub fn lie_about_sync(&self, operations: usize) {
@@ -136,9 +167,9 @@ impl Device {
         self.lock().worn.insert(segment, how);
     }
 
-    /// From now on nothing can be programmed for want of room behind the device, or it can again.
-    pub fn fill_up(&self, is_full: bool) {
-        self.lock().is_full = is_full;
+    /// After so many more programs none can be done any more for want of room behind the device.
+    pub fn fill_up_after(&self, programs: u64) {
+        self.lock().room = Some(programs);
     }
 
     /// Programs, erases and syncs so far.
@@ -296,6 +327,13 @@ impl Device {
         }
     }
 
+    fn note(state: &mut State) {
+        let State { durable, pending, history, .. } = state;
+        if let Some(history) = history {
+            history.push(Moment { durable: durable.clone(), pending: pending.clone() });
+        }
+    }
+
     fn check(&self, segment: u32, offset: u32, length: usize) -> Result<usize, Error> {
         let end = u64::from(offset) + length as u64;
         if segment >= self.geometry.segment_count || end > u64::from(self.geometry.segment_bytes) {
@@ -332,8 +370,9 @@ impl super::Device for Device {
             return Err(Error::new(Kind::Invalid, what));
         }
         let mut state = self.lock();
-        if state.is_full {
-            return Err(Error::new(Kind::Full, "no block left"));
+        if let Some(room) = &mut state.room {
+            let left = room.checked_sub(1);
+            *room = left.ok_or_else(|| Error::new(Kind::Full, "no block left"))?;
         }
         let cut = Self::spend(&mut state)?;
         state.programmed_bytes += bytes.len() as u64;
@@ -358,7 +397,8 @@ impl super::Device for Device {
         }
         store(target, start, &bytes, Fate::Kept);
         target.next = target.next.max(offset + u32::try_from(bytes.len()).unwrap_or(0));
-        state.pending.push(Operation::Program { segment, offset, bytes });
+        state.pending.push(Operation::Program { segment, offset, bytes: Arc::new(bytes) });
+        Self::note(&mut state);
         if cut { Err(power_cut()) } else { Ok(()) }
     }
 
@@ -376,6 +416,7 @@ impl super::Device for Device {
             erase(target, in_order);
         }
         state.pending.push(Operation::Erase { segment });
+        Self::note(&mut state);
         if cut { Err(power_cut()) } else { Ok(()) }
     }
 
@@ -384,6 +425,7 @@ impl super::Device for Device {
         if Self::spend(&mut state)? {
             return Err(power_cut());
         }
+        Self::note(&mut state);
         let State { durable, pending, sync_lies, .. } = &mut *state;
         let done = pending.len().saturating_sub(sync_lies.unwrap_or(0));
         for operation in pending.drain(..done) {

@@ -92,6 +92,23 @@ pub fn churn() -> Vec<Step> {
     steps
 }
 
+/// Few operations, of every kind: for what is tried in pairs.
+pub fn brief() -> Vec<Step> {
+    use Step::*;
+    vec![
+        Put(9),
+        Tag("a", 9),
+        Begin(20, 70_000),
+        Put(0),
+        Tag("a", 0),
+        Delete(9),
+        Put(10),
+        Put(20),
+        Pin(10),
+        Delete(0),
+    ]
+}
+
 /// Bytes of blob `index`, the same in every run, and unlike those of any other.
 pub fn bytes(index: usize) -> Vec<u8> {
     let mut state = 0x9E37_79B9_u32.wrapping_mul(index as u32 + 1) | 1;
@@ -123,6 +140,13 @@ impl Blobs {
     }
 }
 
+/// What was promised before the step that was cut, and what after it.
+pub fn models(steps: &[Step], done: usize) -> (Model, Model) {
+    let before = steps.iter().take(done).fold(Model::default(), |model, step| model.after(*step));
+    let after = steps.get(done).map_or_else(|| before.clone(), |step| before.after(*step));
+    (before, after)
+}
+
 /// What has been promised.
 #[derive(Clone, Default, Debug)]
 pub struct Model {
@@ -134,6 +158,37 @@ pub struct Model {
 }
 
 impl Model {
+    /// The blobs that are promised here and in another.
+    pub fn held_both(&self, other: &Self) -> BTreeSet<usize> {
+        self.held.intersection(&other.held).copied().collect()
+    }
+
+    /// What is to be expected from here on, when `store` shows which of the two it is.
+    pub fn observed(&self, after: &Self, store: &Store, blobs: &Blobs) -> Self {
+        let mut seen = self.clone();
+        let is_held = |blob: &usize| store.entry(&blobs.digests[*blob]).is_some();
+        seen.held = self.held.union(&after.held).copied().filter(is_held).collect();
+        let is_pinned =
+            |blob: &usize| store.entry(&blobs.digests[*blob]).is_some_and(|entry| entry.pinned);
+        seen.pinned = seen.held.iter().copied().filter(is_pinned).collect();
+        let tags = self.tags.keys().chain(after.tags.keys());
+        let meaning = |tag: &&'static str| {
+            let digest = store.tag(&key(tag))?;
+            Some((*tag, blobs.index(&digest)))
+        };
+        seen.tags = tags.filter_map(meaning).collect();
+        seen.begun.clear();
+        for partial in store.partials() {
+            seen.begun.insert(blobs.index(&partial.digest), partial.frontier as usize);
+        }
+        seen
+    }
+
+    /// When every download is finished.
+    pub fn finished(&self) -> Self {
+        self.begun.keys().fold(self.clone(), |model, blob| model.after(Step::Put(*blob)))
+    }
+
     /// After `step` was acknowledged.
     pub fn after(&self, step: Step) -> Self {
         let mut next = self.clone();
@@ -144,7 +199,10 @@ impl Model {
                 next.begun.remove(&blob);
             }
             Step::Begin(blob, end) => {
-                next.begun.insert(blob, end);
+                if !next.held.contains(&blob) {
+                    let begun = next.begun.entry(blob).or_default();
+                    *begun = end.max(*begun);
+                }
             }
             Step::Tag(tag, blob) => {
                 next.tags.insert(tag, blob);
@@ -174,6 +232,16 @@ pub fn mount(device: &Arc<Device>) -> Result<(Store, MountReport), Error> {
 
 /// Does `steps` in order; gives the number acknowledged.
 pub fn run(device: &Arc<Device>, blobs: &Blobs, steps: &[Step]) -> usize {
+    run_noting(device, blobs, steps, |_| {})
+}
+
+/// As [`run`]; calls `after` with the number of steps each time one is acknowledged.
+pub fn run_noting(
+    device: &Arc<Device>,
+    blobs: &Blobs,
+    steps: &[Step],
+    mut after: impl FnMut(usize),
+) -> usize {
     let Ok((mut store, _)) = mount(device) else { return 0 };
     for (done, step) in steps.iter().enumerate() {
         let outcome = match step {
@@ -183,6 +251,7 @@ pub fn run(device: &Arc<Device>, blobs: &Blobs, steps: &[Step]) -> usize {
                     Ok((mounted, _)) => store = mounted,
                     Err(_) => return done,
                 }
+                after(done + 1);
                 continue;
             }
             step => smol::block_on(apply(&store, blobs, *step, device.geometry())),
@@ -191,8 +260,72 @@ pub fn run(device: &Arc<Device>, blobs: &Blobs, steps: &[Step]) -> usize {
             assert_ne!(error.kind(), Kind::Invalid, "{step:?}: {error}");
             return done;
         }
+        after(done + 1);
     }
     steps.len()
+}
+
+/// Does all of `steps`, trying again what fails for a reason that passes; gives the number of
+/// times that something did.
+pub fn run_stubbornly(device: &Arc<Device>, blobs: &Blobs, steps: &[Step], what: &str) -> usize {
+    let mut failures = 0;
+    let mut mounted = None;
+    for step in steps {
+        if mounted.is_none() || matches!(step, Step::Remount) {
+            drop(mounted.take());
+            mounted = Some(loop {
+                match mount(device) {
+                    Ok((store, _)) => break store,
+                    Err(error) => note(device, &error, &mut failures, what),
+                }
+            });
+        }
+        let Some(store) = &mounted else { continue };
+        while let Err(error) = smol::block_on(apply(store, blobs, *step, device.geometry())) {
+            note(device, &error, &mut failures, &format!("{what}: {step:?}"));
+        }
+    }
+    failures
+}
+
+fn note(device: &Device, error: &Error, failures: &mut usize, what: &str) {
+    let passes = matches!(error.kind(), Kind::Retry | Kind::Full);
+    assert!(passes && *failures < FAILURES_MAX, "{what}: failure {failures}: {error}");
+    *failures += 1;
+    device.fill_up_after(u64::MAX);
+}
+
+/// More than a few bad segments can cause.
+const FAILURES_MAX: usize = 40;
+
+/// One run of a workload, from which the power may have gone at any operation.
+pub struct Trace {
+    device: Arc<Device>,
+    /// Operations after which each step was acknowledged.
+    ends: Vec<u64>,
+}
+
+impl Trace {
+    /// Runs `steps` on `device`, which must not fail.
+    pub fn new(device: Arc<Device>, blobs: &Blobs, steps: &[Step]) -> Self {
+        device.remember();
+        let begun = device.operations();
+        let mut ends = Vec::new();
+        let done = run_noting(&device, blobs, steps, |_| ends.push(device.operations() - begun));
+        assert_eq!(done, steps.len(), "the workload, without a cut");
+        Self { device, ends }
+    }
+
+    /// Operations in all.
+    pub fn operations(&self) -> usize {
+        (0..).find(|cut| self.device.at(*cut).is_none()).unwrap_or(0)
+    }
+
+    /// The device when the power went at an operation, and how many steps were acknowledged.
+    pub fn cut(&self, operation: usize) -> Option<(Device, usize)> {
+        let done = self.ends.iter().take_while(|end| **end <= operation as u64).count();
+        Some((self.device.at(operation)?, done))
+    }
 }
 
 async fn apply(store: &Store, blobs: &Blobs, step: Step, geometry: Geometry) -> Result<(), Error> {
@@ -264,7 +397,9 @@ pub fn check(store: &Store, blobs: &Blobs, before: &Model, after: &Model) -> Res
         if !before.held.contains(&blob) && !after.held.contains(&blob) {
             return Err(format!("blob {blob} is held and was never acknowledged"));
         }
-        let found = store.read_all(&entry.digest, u64::MAX).map_err(|error| error.to_string())?;
+        let mut found = vec![0; blobs.bytes[blob].len()];
+        let reader = store.reader(&digest).map_err(|error| error.to_string())?;
+        reader.read_at(0, &mut found).map_err(|error| error.to_string())?;
         if found != blobs.bytes[blob] {
             return Err(format!("blob {blob} has wrong bytes"));
         }
@@ -300,6 +435,36 @@ pub fn check(store: &Store, blobs: &Blobs, before: &Model, after: &Model) -> Res
         }
     }
     Ok(())
+}
+
+/// The blobs of which every byte is served; what is served of the others is right, too.
+pub fn check_served(store: &Store, blobs: &Blobs) -> Result<BTreeSet<usize>, String> {
+    let mut whole = BTreeSet::new();
+    for digest in store.digests() {
+        let blob = blobs.index(&digest);
+        // As the background does before anyone is served what was written before the cut.
+        let mut checking = store.check(&digest).map_err(|error| error.to_string())?;
+        while checking.step().is_some() {}
+        let rotten = checking.rotten().clone();
+        let reader = store.reader(&digest).map_err(|error| error.to_string())?;
+        let mut at = 0;
+        for (chunk, expected) in (0..).zip(chunks(&blobs.bytes[blob])) {
+            let mut found = vec![0; expected.len()];
+            let is_right = reader.read_at(at, &mut found).is_ok() && found == expected;
+            if !is_right && !rotten.contains(&chunk) {
+                return Err(format!("blob {blob}: chunk {chunk} is wrong and passes for right"));
+            }
+            at += expected.len() as u64;
+        }
+        if rotten.is_empty() {
+            whole.insert(blob);
+        }
+    }
+    Ok(whole)
+}
+
+fn chunks(bytes: &[u8]) -> std::slice::Chunks<'_, u8> {
+    bytes.chunks(moonlet::blob::format::CHUNK_BYTES as usize)
 }
 
 /// Whether everything that is held has the right bytes, and every tag a blob; gives the number

@@ -1,0 +1,222 @@
+//! What goes wrong besides the power: segments that wear out, a file system without room, a card
+//! that lies, a store that is full to the last byte.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use moonlet::blob::Store;
+use moonlet::flash::sim::{Device, Worn};
+use moonlet::flash::{Device as _, Geometry};
+use moonlet::kind::Kind;
+use moonlet::oci::Digest;
+
+use crate::model::{Blobs, check, check_served, models, mount, run, run_stubbornly, workload};
+use crate::{EMMC, NAND, NOR};
+
+/// Any one segment, of META or of data, is bad from the start or goes bad half way.
+#[test]
+fn a_segment_that_cannot_be_programmed_or_erased_costs_nothing() {
+    let blobs = Blobs::new();
+    let steps = workload();
+    let end = models(&steps, steps.len()).0;
+    let ways = [Worn::ProgramError, Worn::ProgramNothing, Worn::EraseError, Worn::EraseNothing];
+    for geometry in [NAND, NOR] {
+        for (how, segment) in ways.into_iter().flat_map(|how| (0..16).map(move |s| (how, s))) {
+            for from in [0, steps.len() / 2] {
+                let what = format!("{geometry:?}: segment {segment}, {how:?} from step {from}");
+                let device = Arc::new(Device::new(geometry));
+                let (first, rest) = steps.split_at(from);
+                run_stubbornly(&device, &blobs, first, &what);
+                device.wear_out(segment, how);
+                run_stubbornly(&device, &blobs, rest, &what);
+                for seed in 0..2 {
+                    let (store, report) = mount(&Arc::new(device.survivor(seed))).unwrap();
+                    check(&store, &blobs, &end, &end)
+                        .unwrap_or_else(|why| panic!("{what}: {why}; {report}"));
+                }
+            }
+        }
+    }
+}
+
+/// A log on which several segments are bad, some of META among them, marks them and goes on.
+#[test]
+fn many_bad_segments_are_marked_and_worked_around() {
+    let blobs = Blobs::new();
+    let steps = workload();
+    let geometry = Geometry { segment_count: 60, ..NAND };
+    let device = Arc::new(Device::new(geometry));
+    let bad: BTreeSet<u32> = [1, 2, 5, 9, 10, 20, 33].into();
+    bad.iter().for_each(|segment| device.wear_out(*segment, Worn::EraseError));
+    for _ in 0..3 {
+        run_stubbornly(&device, &blobs, &steps, "many");
+    }
+    let marked = (0..geometry.segment_count).filter(|segment| device.is_bad(*segment).unwrap());
+    let marked: BTreeSet<u32> = marked.collect();
+    assert!(marked.is_subset(&bad) && marked.len() >= 4, "{marked:?}");
+}
+
+/// Whatever cannot be read is told to be rotten; everything else is there, and META that cannot be
+/// read costs at most what it alone told.
+#[test]
+fn a_segment_that_cannot_be_read_is_no_silent_loss() {
+    let blobs = Blobs::new();
+    let steps = workload();
+    let end = models(&steps, steps.len()).0;
+    for geometry in [EMMC, NAND, NOR] {
+        let whole = Arc::new(Device::new(geometry));
+        assert_eq!(run(&whole, &blobs, &steps), steps.len());
+        let mut rotten = 0;
+        for segment in 0..geometry.segment_count {
+            let device = Arc::new(whole.survivor(1));
+            device.wear_out(segment, Worn::ReadError);
+            let (store, report) = mount(&device).unwrap();
+            let served = check_served(&store, &blobs)
+                .unwrap_or_else(|why| panic!("{geometry:?}: segment {segment}: {why}"));
+            let held = store.digests().len();
+            let lost = end.held_both(&end).len() - held;
+            assert!(lost == 0 || report.damaged > 0, "{geometry:?}: {segment}: {report}");
+            rotten += held - served.len();
+        }
+        assert!(rotten > 0, "{geometry:?}: nothing could not be read");
+    }
+}
+
+/// The file system below has no block left, at any program: nothing is lost, and the store goes on
+/// without a restart once there is room.
+#[test]
+fn a_full_file_system_loses_nothing() {
+    let blobs = Blobs::new();
+    let steps = workload();
+    let end = models(&steps, steps.len()).0;
+    let whole = Arc::new(Device::new(EMMC));
+    assert_eq!(run(&whole, &blobs, &steps), steps.len());
+    let mut met = 0;
+    for programs in (0..whole.operations()).step_by(2) {
+        let device = Arc::new(Device::new(EMMC));
+        device.fill_up_after(programs);
+        let what = format!("full after {programs} programs");
+        met += run_stubbornly(&device, &blobs, &steps, &what);
+        // Such a start serves what is held, all the same.
+        device.fill_up_after(0);
+        let (store, report) = mount(&device).unwrap();
+        check(&store, &blobs, &end, &end).unwrap_or_else(|why| panic!("{what}: {why}; {report}"));
+    }
+    assert!(met > 100, "met a full file system {met} times");
+}
+
+#[test]
+fn a_store_that_is_full_to_the_last_byte_still_deletes() {
+    for geometry in [EMMC, NAND, NOR] {
+        let geometry = Geometry { segment_bytes: 64 << 10, segment_count: 16, ..geometry };
+        let device = Arc::new(Device::new(geometry));
+        let (store, _) = mount(&device).unwrap();
+        let held = fill(&store, 16_000);
+        let stat = store.stat();
+        let left = stat.size_max_bytes - stat.used_bytes;
+        assert!(left < 16_000, "{left} bytes left of {}", stat.size_max_bytes);
+        for digest in &held {
+            smol::block_on(store.delete(&[*digest])).unwrap();
+        }
+        assert_eq!(store.stat().used_bytes, 0);
+        assert_eq!(fill(&store, 16_000).len(), held.len(), "and takes as much again");
+        drop(store);
+        let (store, _) = mount(&device).unwrap();
+        assert_eq!(store.digests().len(), held.len());
+    }
+}
+
+/// What no desired image needs gives way, least recently used first; the order of use outlives a
+/// restart; what is pinned, tagged or read by somebody stays.
+#[test]
+fn what_nobody_needs_gives_way_oldest_use_first() {
+    let geometry = Geometry { segment_bytes: 64 << 10, segment_count: 16, ..EMMC };
+    let device = Arc::new(Device::new(geometry));
+    let (store, _) = mount(&device).unwrap();
+    let put = |store: &Store, seed: u32| {
+        let bytes = content(seed, 60_000);
+        let digest = Digest::sha256(&bytes);
+        smol::block_on(store.put(&digest, &bytes, None)).map(|()| digest)
+    };
+    let held: Vec<Digest> = (0..11).map(|seed| put(&store, seed).unwrap()).collect();
+    smol::block_on(store.pin(&[held[0]], true)).unwrap();
+    // Used again: 1 and 2 are the newest now.
+    store.reader(&held[1]).unwrap();
+    store.reader(&held[2]).unwrap();
+    drop(store);
+    // The second mount reads what the first one's checkpoint, not its memory, knows of use.
+    let (store, _) = mount(&device).unwrap();
+    for digest in &held[1..3] {
+        store.reader(digest).unwrap();
+    }
+    let busy = store.reader(&held[3]).unwrap();
+    put(&store, 20).unwrap();
+    put(&store, 21).unwrap();
+    drop(store);
+    let (store, _) = mount(&device).unwrap();
+    let is_held = |index: usize| store.entry(&held[index]).is_some();
+    assert!(is_held(0) && is_held(1) && is_held(2) && is_held(3));
+    assert!(!is_held(4) && !is_held(5) && is_held(6), "the oldest two gave way");
+    drop(busy);
+    let pinned: Vec<Digest> = store.digests();
+    smol::block_on(store.pin(&pinned, true)).unwrap();
+    assert_eq!(put(&store, 22).unwrap_err().kind(), Kind::Full, "nothing may give way");
+}
+
+/// A card that keeps nothing of the last programs, whatever it says, may cost those, but nothing
+/// wrong is served.
+#[test]
+fn a_card_that_lies_may_lose_the_last_but_serves_nothing_wrong() {
+    let blobs = Blobs::new();
+    let steps = workload();
+    let (mut lost, mut tried) = (0, 0);
+    for cut in (8..700).step_by(3) {
+        let device = Arc::new(Device::new(EMMC));
+        device.lie_about_sync(LIES);
+        device.cut_after(cut);
+        let done = run(&device, &blobs, &steps);
+        let (before, after) = models(&steps, done);
+        for seed in 0..4 {
+            let what = format!("cut at {cut} in step {done}, seed {seed}");
+            let (store, _) = mount(&Arc::new(device.survivor(seed))).unwrap();
+            // What was written last is checked before it is served.
+            let suspects: BTreeSet<Digest> = store.suspects().into_iter().collect();
+            for digest in &suspects {
+                smol::block_on(store.vet(digest)).unwrap();
+            }
+            for digest in store.digests() {
+                let is_whole = store.read_all(&digest, u64::MAX).is_ok();
+                let is_known = store.is_rotten(&digest, 0..u64::MAX);
+                assert!(is_whole || is_known, "{what}: {digest} is wrong and nobody knows");
+            }
+            lost += before.held_both(&after).len().saturating_sub(store.digests().len());
+            tried += 1;
+        }
+    }
+    assert!(tried > 500 && lost > 0, "{tried} tries, {lost} blobs lost");
+}
+
+/// Holds pinned blobs of `size` until no more fit.
+fn fill(store: &Store, size: usize) -> Vec<Digest> {
+    let mut held = Vec::new();
+    for seed in 0.. {
+        let bytes = content(seed, size);
+        let digest = Digest::sha256(&bytes);
+        match smol::block_on(store.put(&digest, &bytes, None)) {
+            Ok(()) => held.push(digest),
+            Err(error) => {
+                assert_eq!(error.kind(), Kind::Full, "{error}");
+                break;
+            }
+        }
+        smol::block_on(store.pin(&[digest], true)).unwrap();
+    }
+    held
+}
+
+fn content(seed: u32, size: usize) -> Vec<u8> {
+    (0..size as u32).map(|index| (index.wrapping_mul(seed * 2 + 1) >> 5) as u8).collect()
+}
+
+/// Programs that such a card has not written yet.
+const LIES: usize = 6;
