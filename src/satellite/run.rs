@@ -61,9 +61,12 @@ impl Satellite {
     }
 
     /// Mounts the log that `config` names to look at it; nothing on flash changes.
-    pub fn inspect(config: Config) -> Result<Self, Failure> {
+    pub async fn inspect(config: Config) -> Result<Self, Failure> {
         let device = flash::inspect(config.store.location.path())?;
-        Ok(Self::mount(config, device)?.0)
+        let satellite = Self::mount(config, device)?.0;
+        // A device may be larger than what the log may use of it.
+        satellite.fit().await?;
+        Ok(satellite)
     }
 
     fn mount(config: Config, device: Arc<dyn Device>) -> Result<(Self, MountReport), Failure> {

@@ -114,7 +114,7 @@ async fn report(config: Config) -> Result<Report, Failure> {
     {
         return Ok(report);
     }
-    Satellite::inspect(config)?.observe()
+    Satellite::inspect(config).await?.observe()
 }
 
 async fn ask(url: &str) -> Option<Report> {
