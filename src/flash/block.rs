@@ -21,8 +21,9 @@
 //!   still to be programmed. They would be dropped in time; `POSIX_FADV_RANDOM` spares the flash
 //!   the reading and makes it rare that a page is dropped at all.
 //! - Should the first dropping fail, the kernel writes through the page cache instead, which is
-//!   merely slower. Should the second, it marks the device as failed, and the next sync here
-//!   returns that error: writing ends, and nothing that was programmed since is acknowledged.
+//!   merely slower. Should the second, which takes a page that somebody else is changing, it marks
+//!   the device as failed, and the next sync here returns that error: writing ends, and nothing
+//!   that was programmed since is acknowledged.
 //!
 //! The last holds as long as both descriptors are of the same block device. A partition and its
 //! disk have a cache each: what writes to the disk beside us is not kept out by anything.

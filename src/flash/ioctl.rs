@@ -1,6 +1,6 @@
 //! The few requests to flash drivers that have no system call of their own, as safe functions.
 //!
-//! All unsafe code of this program is in this file. Numbers and structures are those of Linux's
+//! Nothing above this file calls a driver unsafely. Numbers and structures are those of Linux's
 //! `include/uapi/linux/fs.h`, `mtd/mtd-abi.h` and `mtd/ubi-user.h`; they are the same on every
 //! processor, because each structure has the same bytes everywhere.
 

@@ -14,7 +14,8 @@
 //!
 //! **Time.** A write returns when the chip is done, so there is nothing to sync and no thread is
 //! worth its stack. All calls are made where the program's only thread runs: an erase of NAND takes
-//! about 2 ms a block, less than a request from the network. NOR takes up to a second for a block
+//! about 2 ms a block, 64 ms for the largest segment of the usual blocks, which is what a request
+//! over the network takes as well, and comes once for 4 MiB. NOR takes up to a second for a block
 //! of 128 KiB and answers nothing meanwhile, from whatever thread it is asked: a store on NOR is
 //! for what is written once.
 //!
