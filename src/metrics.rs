@@ -86,6 +86,14 @@ metrics! {
     Counter flash_syncs "moonlet_flash_syncs_total" "Syncs of the flash device.";
     Counter flash_erases "moonlet_flash_erases_total" "Segments erased or recycled.";
     Counter flash_mended_chunks "moonlet_flash_mended_chunks_total" "Chunks that had rotted on flash and were fetched again.";
+    Gauge flash_erases_max "moonlet_flash_erases_max" "Erases of the data segment that has had most, since the log was begun.";
+    Gauge flash_erases_mean "moonlet_flash_erases_mean" "Erases of a data segment in the mean, since the log was begun.";
+    Gauge flash_bad_segments "moonlet_flash_bad_segments" "Segments that are out of use.";
+    Gauge flash_programmed_bytes_per_day "moonlet_flash_programmed_bytes_per_day" "Bytes programmed in a day at the recent rate; 0 before the first day is over.";
+    Gauge flash_life_used_percent "moonlet_flash_life_used_percent" "Percent of its life that the device says is used at most; 0 where it says nothing.";
+    Gauge scrub_checked_bytes "moonlet_scrub_checked_bytes" "Bytes of this pass that were read to find bit rot.";
+    Gauge scrub_pass_bytes "moonlet_scrub_pass_bytes" "Bytes that this pass is to read.";
+    Counter scrub_passes "moonlet_scrub_passes_total" "Passes over all that is held, to find bit rot.";
     Counter store_evicted_bytes "moonlet_store_evicted_bytes_total" "Bytes of blobs that no desired image needed and that gave way to others.";
     Gauge store_cached_bytes "moonlet_store_cached_bytes" "Bytes of blobs that no desired image needs and that may give way.";
     Gauge store_rotten_chunks "moonlet_store_rotten_chunks" "Chunks that rotted on flash and are not served.";
@@ -106,7 +114,7 @@ fn metric(text: &mut String, name: &str, kind: &str, help: &str, value: u64) {
 }
 
 /// Room for all series, so that rendering allocates once.
-const RENDER_BYTES: usize = 8 << 10;
+const RENDER_BYTES: usize = 12 << 10;
 
 #[cfg(test)]
 mod tests {

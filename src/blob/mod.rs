@@ -25,6 +25,7 @@ mod scrub;
 mod space;
 mod store;
 mod syncing;
+mod trim;
 mod view;
 pub mod wear;
 mod writer;

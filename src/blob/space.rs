@@ -31,6 +31,8 @@ pub struct Space {
     touched: Vec<u32>,
     /// Segments that nothing is allocated in any more.
     bad: BTreeSet<u32>,
+    /// Whether a segment was trimmed since something lived in it.
+    trimmed: Vec<bool>,
 }
 
 /// A shared segment that has room after `next`.
@@ -66,6 +68,7 @@ impl Space {
             clock: 0,
             touched: vec![0; count],
             bad: BTreeSet::new(),
+            trimmed: vec![false; count],
         }
     }
 
@@ -89,6 +92,21 @@ impl Space {
     /// Whether nothing lives in a segment.
     pub fn is_empty(&self, segment: u32) -> bool {
         usize::try_from(segment).is_ok_and(|segment| self.live_of(segment) == 0)
+    }
+
+    /// At most `count` free segments that were not trimmed yet and are not among the tenth that is
+    /// taken next; they count as trimmed from here on.
+    pub fn take_untrimmed(&mut self, count: usize) -> Vec<u32> {
+        let spared = self.data_segments().len() / 10;
+        let (before, after): (Vec<usize>, Vec<usize>) =
+            self.data_segments().partition(|segment| *segment < self.cursor);
+        let free = after.into_iter().chain(before).filter(|segment| self.is_free(*segment));
+        let untrimmed = free.skip(spared).filter(|s| self.trimmed.get(*s) == Some(&false));
+        let taken: Vec<usize> = untrimmed.take(count).collect();
+        for segment in &taken {
+            self.trimmed.get_mut(*segment).into_iter().for_each(|trimmed| *trimmed = true);
+        }
+        taken.into_iter().filter_map(|segment| u32::try_from(segment).ok()).collect()
     }
 
     /// Bytes that blobs can have in all: what is kept free for copying is not among them.
@@ -340,6 +358,9 @@ impl Space {
                 if let Some(touched) = index.and_then(|index| self.touched.get_mut(index)) {
                     *touched = self.clock;
                 }
+                if let Some(trimmed) = index.and_then(|index| self.trimmed.get_mut(index)) {
+                    *trimmed = false;
+                }
             }
         }
     }
@@ -499,6 +520,19 @@ mod tests {
         );
         space.release(&blobs[3]);
         assert_eq!(space.allocate(1024, &Wear::default()).unwrap().fresh.len(), 1);
+    }
+
+    #[test]
+    fn what_is_free_is_trimmed_once_but_for_what_comes_next() {
+        let geometry = Geometry { segment_count: 24, ..GEOMETRY };
+        let mut space = Space::new(geometry);
+        let taken = space.allocate(2048, &Wear::default()).unwrap();
+        assert_eq!(taken.fresh, [4, 5]);
+        assert_eq!(space.take_untrimmed(3), [8, 9, 10], "6 and 7 come next");
+        assert_eq!(space.take_untrimmed(99).len(), 13);
+        space.release(&taken.extents);
+        assert_eq!(space.take_untrimmed(99), [4, 5]);
+        assert!(space.take_untrimmed(99).is_empty());
     }
 
     #[test]

@@ -191,6 +191,11 @@ impl Store {
         partials.map(|p| partial(p.record.size, p.record.digest, p.frontier)).collect()
     }
 
+    /// Whether anything can be added or given up.
+    pub fn is_writable(&self) -> bool {
+        self.0.state.borrow().failure.is_none()
+    }
+
     /// The log in figures.
     pub fn stat(&self) -> Stat {
         let state = self.0.state.borrow();
@@ -213,7 +218,12 @@ impl Store {
             programmed_bytes: wear.programmed_bytes,
             image_bytes: wear.image_bytes,
             copied_bytes: wear.copied_bytes,
+            recent_bytes: wear.recent_bytes,
+            recent_seconds: wear.recent_seconds,
+            device_bytes: self.0.device.geometry().bytes(),
+            bad_segments: state.space.bad_segments(),
             erases_max: erases.clone().max().unwrap_or(0),
+            health: self.0.device.health(),
             erases_mean: erases.clone().map(u64::from).sum::<u64>() / erases.count().max(1) as u64,
         }
     }
@@ -449,9 +459,15 @@ impl Store {
     }
 
     /// Sets the gauges that follow from the state.
-    fn count(&self) {
+    pub fn count(&self) {
         let stat = self.stat();
         let metrics = &self.0.metrics;
+        metrics.flash_erases_max.set(u64::from(stat.erases_max));
+        metrics.flash_erases_mean.set(stat.erases_mean);
+        metrics.flash_bad_segments.set(stat.bad_segments as u64);
+        let used = stat.health.and_then(|health| health.life_used_percent).unwrap_or(0);
+        metrics.flash_life_used_percent.set(u64::from(used));
+        metrics.flash_programmed_bytes_per_day.set(stat.programmed_bytes_per_day().unwrap_or(0));
         metrics.store_size_max_bytes.set(stat.size_max_bytes);
         metrics.store_used_bytes.set(stat.used_bytes);
         metrics.store_blobs.set(stat.blobs);
@@ -469,7 +485,7 @@ impl State {
         Entry { digest, size, media_type, pinned }
     }
 
-    fn check(&self) -> Result<(), Error> {
+    pub(super) fn check(&self) -> Result<(), Error> {
         match &self.failure {
             None => Ok(()),
             Some(why) => {

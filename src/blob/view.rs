@@ -1,5 +1,7 @@
 //! What the log tells of itself.
 
+use super::wear::DAY_SECONDS;
+use crate::flash::Health;
 use crate::oci::Digest;
 
 /// A blob that is held.
@@ -27,7 +29,7 @@ pub struct Partial {
 }
 
 /// The log in figures; what was counted is since the log was begun.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stat {
     /// Bytes that blobs can have in all.
     pub size_max_bytes: u64,
@@ -49,8 +51,69 @@ pub struct Stat {
     pub image_bytes: u64,
     /// Bytes copied to make room, or to level.
     pub copied_bytes: u64,
+    /// Bytes programmed of late, and the seconds in which that was.
+    pub recent_bytes: u64,
+    /// Seconds with power.
+    pub recent_seconds: u64,
+    /// Bytes of the whole device.
+    pub device_bytes: u64,
+    /// Segments that are out of use.
+    pub bad_segments: usize,
+    /// What the hardware says of its wear.
+    pub health: Option<Health>,
     /// Erases of the data segment that has had most.
     pub erases_max: u32,
     /// Erases of a data segment in the mean.
     pub erases_mean: u64,
+}
+
+impl Stat {
+    /// Bytes programmed in a day, at the recent rate; none before the first day is over.
+    pub fn programmed_bytes_per_day(&self) -> Option<u64> {
+        let days = u128::from(self.recent_seconds);
+        let bytes = u128::from(self.recent_bytes) * u128::from(DAY_SECONDS);
+        let is_known = self.recent_seconds >= DAY_SECONDS;
+        bytes.checked_div(days).filter(|_| is_known).and_then(|bytes| u64::try_from(bytes).ok())
+    }
+
+    /// Tenths of years with power until the device is worn out at the recent rate, if each of its
+    /// bytes bears `cycles_rated` erases and whatever is behind it adds no wear of its own; at
+    /// most [`LIFE_MAX`]. Where the hardware says how much of its life is used, it is believed.
+    pub fn life_tenths_of_years(&self, cycles_rated: u32) -> Option<u32> {
+        let a_year = u128::from(self.programmed_bytes_per_day()?) * 365;
+        let all = u128::from(self.device_bytes) * u128::from(cycles_rated);
+        let left = all.saturating_sub(u128::from(self.programmed_bytes));
+        let told = self.health.and_then(|health| health.life_used_percent);
+        let left_percent = told.map_or(100, |used| 100_u8.saturating_sub(used));
+        let left = left.min(all * u128::from(left_percent) / 100);
+        let tenths = (left * 10).checked_div(a_year).unwrap_or(u128::MAX);
+        Some(u32::try_from(tenths).unwrap_or(u32::MAX).min(LIFE_MAX))
+    }
+}
+
+/// A hundred years, in tenths: longer than anybody counts.
+pub const LIFE_MAX: u32 = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn life_is_forecast_at_the_recent_rate() {
+        let stat = Stat {
+            device_bytes: 4 << 30,
+            programmed_bytes: 100 << 30,
+            recent_bytes: 20 << 30,
+            recent_seconds: 10 * DAY_SECONDS,
+            ..Stat::default()
+        };
+        assert_eq!(stat.programmed_bytes_per_day(), Some(2 << 30));
+        // 4 GiB x 3000 less 100 GiB, at 730 GiB a year.
+        assert_eq!(stat.life_tenths_of_years(3000), Some(163));
+        let worn = Health { life_used_percent: Some(80), ..Health::default() };
+        let told = Stat { health: Some(worn), ..stat };
+        assert_eq!(told.life_tenths_of_years(3000), Some(32));
+        assert_eq!(Stat { recent_bytes: 0, ..stat }.life_tenths_of_years(3000), Some(LIFE_MAX));
+        assert_eq!(Stat { recent_seconds: 5, ..stat }.life_tenths_of_years(3000), None);
+    }
 }

@@ -9,6 +9,7 @@
 use log::warn;
 use serde::{Deserialize, Serialize};
 
+use super::format::Record;
 use super::{Error, Store};
 use crate::flash::{self, SEGMENTS_MAX};
 use crate::kind::Kind;
@@ -22,6 +23,11 @@ pub struct Wear {
     pub image_bytes: u64,
     /// Bytes copied to make room, or to level.
     pub copied_bytes: u64,
+    /// Bytes programmed of late, and the seconds in which that was: both are halved when these are
+    /// more than [`RECENT_SECONDS`], so that what is long past counts less and less.
+    pub recent_bytes: u64,
+    /// See [`Wear::recent_bytes`]. Time without power is not counted.
+    pub recent_seconds: u64,
     /// How often each segment was made ready to be programmed anew, by number; those that follow
     /// never were.
     pub erases: Vec<u32>,
@@ -48,7 +54,33 @@ impl Wear {
 impl Store {
     pub(super) fn count_programmed(&self, bytes: u64) {
         self.metrics().flash_programmed_bytes.add(bytes);
-        self.0.state.borrow_mut().index.wear.programmed_bytes += bytes;
+        let wear = &mut self.0.state.borrow_mut().index.wear;
+        wear.programmed_bytes += bytes;
+        wear.recent_bytes += bytes;
+    }
+
+    /// Time went by. Once a day what was counted is recorded, so that a power cut costs no more of
+    /// it, however seldom there is anything else to record.
+    pub async fn passed(&self, seconds: u64) -> Result<(), Error> {
+        let is_due = {
+            let wear = &mut self.0.state.borrow_mut().index.wear;
+            let days = wear.recent_seconds / DAY_SECONDS;
+            wear.recent_seconds += seconds;
+            let is_due = wear.recent_seconds / DAY_SECONDS > days;
+            if wear.recent_seconds > RECENT_SECONDS {
+                wear.recent_seconds /= 2;
+                wear.recent_bytes /= 2;
+            }
+            is_due
+        };
+        if is_due { self.record_wear().await } else { Ok(()) }
+    }
+
+    /// Records what was counted, durably.
+    pub async fn record_wear(&self) -> Result<(), Error> {
+        let wear = self.0.state.borrow().index.wear.clone();
+        self.append(Record::Wear(wear))?;
+        self.settle().await
     }
 
     pub(super) fn count_committed(&self, bytes: u64) {
@@ -120,3 +152,7 @@ impl Store {
 /// How far apart erase counts may come before data that never changes is moved: small beside the
 /// thousands of cycles that cells last, large beside what a move costs.
 const LEVEL_ERASES: u32 = 8;
+/// What counts as recent: long enough for a device that takes a new image once a month.
+const RECENT_SECONDS: u64 = 60 * DAY_SECONDS;
+/// Of a day.
+pub const DAY_SECONDS: u64 = 24 * 60 * 60;

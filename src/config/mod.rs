@@ -75,6 +75,10 @@ pub struct Store {
     /// Never more bytes than this; a device is used whole where none is given, a directory has a
     /// default.
     pub size_max: Option<ByteCount>,
+    /// In how long everything that is held is read once, to find bit rot.
+    pub scrub_interval: Duration,
+    /// Erases that the medium is rated for: what a forecast of its life goes by.
+    pub cycles_rated: u32,
 }
 
 /// What the log lies on.
@@ -198,6 +202,8 @@ impl fmt::Display for Config {
         if let Some(size_max) = store.size_max {
             writeln!(f, "size_max = \"{size_max}\"")?;
         }
+        writeln!(f, "scrub_interval = \"{}s\"", store.scrub_interval.as_secs())?;
+        writeln!(f, "cycles_rated = {}", store.cycles_rated)?;
         let interval = sync.poll_interval.as_secs();
         writeln!(f, "\n[sync]\npoll_interval = \"{interval}s\"")?;
         if let Some(rate) = link.rate_max {

@@ -146,15 +146,17 @@ impl<'a> Reader<'a> {
         if path.is_some() && device.is_some() {
             self.wrong(&table, "path and device", "one of them");
         }
-        self.finish(table, &["path", "device", "size_max"], &[]);
-        match device {
-            Some(device) => Store { location: Location::Device(PathBuf::from(device)), size_max },
+        let scrub_interval = self.duration(&mut table, "scrub_interval").unwrap_or(SCRUB_INTERVAL);
+        let cycles_rated = self.count(&mut table, "cycles_rated").unwrap_or(CYCLES_RATED);
+        self.finish(table, &STORE_KEYS, &[]);
+        let (location, size_max) = match device {
+            Some(device) => (Location::Device(PathBuf::from(device)), size_max),
             None => {
                 let path = PathBuf::from(path.unwrap_or_else(|| STORE_PATH.to_owned()));
-                let size_max = size_max.or(Some(ByteCount(SIZE_MAX_DEFAULT)));
-                Store { location: Location::Directory(path), size_max }
+                (Location::Directory(path), size_max.or(Some(ByteCount(SIZE_MAX_DEFAULT))))
             }
-        }
+        };
+        Store { location, size_max, scrub_interval, cycles_rated }
     }
 
     fn listen(&mut self, table: &mut Table<'a>) -> Vec<SocketAddr> {
@@ -410,6 +412,11 @@ const SERVE_KEYS: [&str; 5] = ["listen", "connections_max", "tls_cert", "tls_key
 const UPSTREAM_KEYS: [&str; 7] =
     ["registry", "url", "username", "password_file", "ca_file", "client_cert", "client_key"];
 const LINK_PLANNED: [&str; 5] = ["day_max", "month_max", "month_day", "windows", "urgent"];
+const STORE_KEYS: [&str; 5] = ["path", "device", "size_max", "scrub_interval", "cycles_rated"];
+/// Cells lose their charge over months; cards are replaced after years.
+const SCRUB_INTERVAL: Duration = Duration::from_hours(7 * 24);
+/// What eMMC and SD cards of three bits a cell are mostly rated for.
+const CYCLES_RATED: u32 = 3000;
 const STORE_PATH: &str = "/var/lib/moonlet";
 const SIZE_MAX_DEFAULT: u64 = 4 << 30;
 const POLL_INTERVAL: Duration = Duration::from_secs(300);
@@ -442,11 +449,11 @@ mod tests {
     #[test]
     fn a_store_is_a_directory_or_a_device() {
         let store = |text: &str| parse("m.toml", &format!("[store]\n{text}")).unwrap().store;
-        let Store { location, size_max } = store("");
+        let Store { location, size_max, .. } = store("");
         assert!(matches!(location, Location::Directory(_)));
         assert_eq!(size_max, Some(ByteCount(SIZE_MAX_DEFAULT)));
         let whole = parse("m.toml", "[store]\ndevice = \"/dev/ubi0_1\"\n").unwrap();
-        let Store { location, size_max } = &whole.store;
+        let Store { location, size_max, .. } = &whole.store;
         assert!(matches!(location, Location::Device(path) if path == Path::new("/dev/ubi0_1")));
         assert_eq!(*size_max, None, "all of it");
         let again = parse("again", &whole.to_string()).unwrap();

@@ -63,6 +63,13 @@ impl Geometry {
     }
 }
 
+impl Geometry {
+    /// Bytes of all segments.
+    pub fn bytes(self) -> u64 {
+        u64::from(self.segment_count) * u64::from(self.segment_bytes)
+    }
+}
+
 /// The most segments that a device may have: what is counted of each must fit one record of the
 /// log.
 pub const SEGMENTS_MAX: u32 = 1 << 17;

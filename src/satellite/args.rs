@@ -96,7 +96,18 @@ struct Store {
 #[argh(subcommand)]
 enum StoreVerb {
     Stat(StoreStat),
+    Scrub(StoreScrub),
     Verify(StoreVerify),
+}
+
+/// Show how far the satellite that runs is with looking for bit rot; on a terminal, until its pass
+/// is over.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "scrub")]
+struct StoreScrub {
+    /// as JSON
+    #[argh(switch)]
+    json: bool,
 }
 
 /// Read everything that is held, and say what has rotted.
@@ -140,6 +151,11 @@ pub enum Command {
         /// For scripts.
         json: bool,
     },
+    /// Show the progress of the background's search for rot.
+    StoreScrub {
+        /// For scripts.
+        json: bool,
+    },
     /// Look for rot in all that is held.
     StoreVerify,
 }
@@ -178,6 +194,9 @@ impl Args {
             }
             Some(Verb::Store(Store { verb: StoreVerb::Stat(StoreStat { json }) })) => {
                 Command::StoreStat { json }
+            }
+            Some(Verb::Store(Store { verb: StoreVerb::Scrub(StoreScrub { json }) })) => {
+                Command::StoreScrub { json }
             }
             Some(Verb::Store(Store { verb: StoreVerb::Verify(_) })) => Command::StoreVerify,
             None => return Err(answer("no command given: moonlet --help lists them\n", false)),

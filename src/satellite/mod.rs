@@ -5,6 +5,7 @@ pub mod log;
 mod run;
 mod scrub;
 mod show;
+mod upkeep;
 
 use std::fmt;
 use std::process::ExitCode;
@@ -52,6 +53,7 @@ fn act(args: &Args) -> Result<ExitCode, Failure> {
             Command::Status { json } => show::status(config, *json).await,
             Command::ImageLs { json } => show::images(config, *json).await,
             Command::StoreStat { json } => show::store(config, *json).await,
+            Command::StoreScrub { json } => show::scrub(config, *json).await,
             Command::StoreVerify => verify(config).await,
         }
     }))

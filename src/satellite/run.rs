@@ -12,7 +12,7 @@ use smol::future::{self, or};
 use smol::stream::StreamExt as _;
 use smol::{LocalExecutor, Timer};
 
-use super::{Failure, scrub};
+use super::{Failure, scrub, upkeep};
 use crate::blob::{MountReport, Store};
 use crate::catalog::Catalog;
 use crate::clock::{SharedClock, SystemClock};
@@ -138,19 +138,36 @@ impl Satellite {
             info!("stopping: {signal:?}");
         };
         let scrubbing = async {
-            let received = Cell::new(0);
-            let is_busy = || {
-                let now = self.metrics.link_received_bytes.value();
-                received.replace(now) != now || self.metrics.http_sending.value() > 0
-            };
-            if let Err(error) = scrub::forever(&self.store, random(), is_busy).await {
+            let (interval, metrics) = (self.config.store.scrub_interval, &self.metrics);
+            let busy = self.is_busy();
+            let ended = scrub::forever(&self.store, interval, random(), metrics, busy).await;
+            if let Err(error) = ended {
                 error!("looking for rot: {error}; tried again at the next start");
             }
             future::pending().await
         };
-        or(stop, or(work, scrubbing)).await;
+        let upkeep = async {
+            let ended = upkeep::forever(&self.store, &self.clock, self.is_busy()).await;
+            if let Err(error) = ended {
+                error!("keeping the log: {error}; tried again at the next start");
+            }
+            future::pending().await
+        };
+        or(stop, or(work, or(scrubbing, upkeep))).await;
+        if self.store.is_writable() {
+            self.store.record_wear().await?;
+        }
         self.store.settle().await?;
         Ok(())
+    }
+
+    /// Whether anything came over the link since it was last asked, or goes to a client now.
+    fn is_busy(&self) -> impl Fn() -> bool {
+        let received = Cell::new(0);
+        move || {
+            let now = self.metrics.link_received_bytes.value();
+            received.replace(now) != now || self.metrics.http_sending.value() > 0
+        }
     }
 
     /// Holds the log to the configured size: it may have been made with a larger one.
@@ -205,6 +222,7 @@ impl Satellite {
             board: self.board.clone(),
             clock: Rc::clone(&self.clock),
             metrics: Rc::clone(&self.metrics),
+            cycles_rated: self.config.store.cycles_rated,
         }
     }
 

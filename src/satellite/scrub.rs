@@ -5,14 +5,21 @@ use std::time::Duration;
 use smol::Timer;
 
 use crate::blob::{Error, Store};
+use crate::metrics::Metrics;
 use crate::oci::Digest;
 
-/// Reads everything that is held, over and over, one pass in about [`PASS`]; what is rotten is
+/// Reads everything that is held, over and over, one pass in about `interval`; what is rotten is
 /// recorded, not served any more, and mended by the next reconciliation. First comes what was
 /// written shortly before the start. `random` says where to begin with the rest: a device that is
 /// switched off daily must not check the same beginning every day. For as long as `is_busy`, it
-/// waits: clients and the link come first.
-pub async fn forever(store: &Store, random: u64, is_busy: impl Fn() -> bool) -> Result<(), Error> {
+/// waits: clients and the link come first. How far it is, `metrics` tell.
+pub async fn forever(
+    store: &Store,
+    interval: Duration,
+    random: u64,
+    metrics: &Metrics,
+    is_busy: impl Fn() -> bool,
+) -> Result<(), Error> {
     let idle = async || {
         while is_busy() {
             Timer::after(BUSY).await;
@@ -28,30 +35,32 @@ pub async fn forever(store: &Store, random: u64, is_busy: impl Fn() -> bool) -> 
         let held = store.stat().held_bytes;
         let count = digests.len().max(1) as u64;
         let begin = usize::try_from(from % count).unwrap_or(0);
+        metrics.scrub_checked_bytes.set(0);
+        metrics.scrub_pass_bytes.set(held);
         for digest in digests.iter().cycle().skip(begin).take(digests.len()) {
             // Deleted meanwhile is no matter.
             if store.entry(digest).is_some() {
                 let each = async |bytes| {
-                    Timer::after(pause(bytes, held)).await;
+                    metrics.scrub_checked_bytes.add(bytes);
+                    Timer::after(pause(bytes, held, interval)).await;
                     idle().await;
                 };
                 store.check_all(digest, each).await?;
             }
         }
         from = 0;
+        metrics.scrub_passes.add(1);
         Timer::after(BETWEEN).await;
     }
 }
 
-/// How long to wait after `bytes` of `held`, so that all take one [`PASS`].
-fn pause(bytes: u64, held: u64) -> Duration {
-    let millis = PASS.as_millis() * u128::from(bytes) / u128::from(held.max(1));
+/// How long to wait after `bytes` of `held`, so that all take one `interval`.
+fn pause(bytes: u64, held: u64, interval: Duration) -> Duration {
+    let millis = interval.as_millis() * u128::from(bytes) / u128::from(held.max(1));
     let millis = u64::try_from(millis).unwrap_or(u64::MAX);
     Duration::from_millis(millis).clamp(PAUSE_MIN, PAUSE_MAX)
 }
 
-/// Cells lose their charge over months; cards are replaced after years.
-const PASS: Duration = Duration::from_hours(7 * 24);
 /// How often it is asked whether others are still at work.
 const BUSY: Duration = Duration::from_secs(1);
 const BETWEEN: Duration = Duration::from_hours(1);

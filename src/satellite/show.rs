@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::net::http::{Client, ClientLimits, ClientRequest, Headers, Method};
 use crate::net::tls;
-use crate::status::{Report, bar, draw, draw_images, draw_store};
+use crate::status::{Report, bar, draw, draw_images, draw_scrub, draw_store};
 use crate::units::ByteCount;
 
 /// Prints the effective configuration.
@@ -40,6 +40,34 @@ pub async fn images(config: Config, json: bool) -> Result<ExitCode, Failure> {
 pub async fn store(config: Config, json: bool) -> Result<ExitCode, Failure> {
     let report = report(config).await?;
     show(json, &report.store, || draw_store(&report.store))
+}
+
+/// Prints how far the search for rot is, and follows it on a terminal.
+pub async fn scrub(config: Config, json: bool) -> Result<ExitCode, Failure> {
+    let Some(address) = config.admin.listen else {
+        let what = "no admin.listen in the configuration: expected one to ask the satellite at";
+        return Err(Failure(what.to_owned()));
+    };
+    let url = format!("http://{address}/status");
+    let mut passes = None;
+    loop {
+        let Some(report) = ask(&url).await else {
+            let what = format!("{url}: no satellite answers; moonlet store verify checks all now");
+            return Err(Failure(what));
+        };
+        let scrub = &report.store.scrub;
+        let is_followed = !json && std::io::stdout().is_terminal();
+        if !is_followed {
+            return show(json, scrub, || draw_scrub(scrub));
+        }
+        let line = draw_scrub(scrub);
+        print(&format!("\r{}\x1b[K", line.trim_end()))?;
+        if scrub.passes > *passes.get_or_insert(scrub.passes) || scrub.pass_bytes == 0 {
+            print("\n")?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Timer::after(REDRAW).await;
+    }
 }
 
 /// Draws the progress of a sync until it is cancelled: bars on a terminal, nothing in a pipe,

@@ -16,8 +16,8 @@ use crate::clock::SharedClock;
 use crate::metrics::Metrics;
 use crate::net::http::{Handler, Headers, Method, ResponseBody, ServerRequest, ServerResponse};
 use crate::pull::board::Board;
-pub use report::{ImageReport, LinkReport, Report, StoreReport};
-pub use table::{bar, draw, draw_images, draw_store};
+pub use report::{HealthReport, ImageReport, LinkReport, Report, ScrubReport, StoreReport};
+pub use table::{bar, draw, draw_images, draw_scrub, draw_store};
 
 /// Answers on the admin address.
 pub struct Admin {
@@ -31,12 +31,17 @@ pub struct Admin {
     pub clock: SharedClock,
     /// For everything else.
     pub metrics: Rc<Metrics>,
+    /// Erases that the medium is rated for.
+    pub cycles_rated: u32,
 }
 
 impl Admin {
     /// What is to be told now.
     pub fn report(&self) -> Report {
-        Report::new(&self.name, &self.store, &self.board, self.clock.as_ref(), &self.metrics)
+        let now = self.clock.monotonic();
+        let (board, metrics) = (&self.board, &self.metrics);
+        let store = StoreReport::new(&self.store, self.cycles_rated, metrics);
+        Report::new(&self.name, store, board, now, metrics)
     }
 
     fn answer(&self, request: &ServerRequest) -> ServerResponse {
@@ -50,10 +55,7 @@ impl Admin {
             // the read API is up, hence it is ready. No upstream is needed for either.
             "/healthz" | "/readyz" => text(200, "ok\n".to_owned()),
             "/metrics" => {
-                let stat = self.store.stat();
-                self.metrics.store_size_max_bytes.set(stat.size_max_bytes);
-                self.metrics.store_used_bytes.set(stat.used_bytes);
-                self.metrics.store_blobs.set(stat.blobs);
+                self.store.count();
                 reply(200, "text/plain; version=0.0.4; charset=utf-8", self.metrics.render())
             }
             "/status" => match serde_json::to_string_pretty(&self.report()) {

@@ -41,7 +41,9 @@ pub fn render(report: &Report) -> String {
          <title>{name} - Moonlet</title><style>{STYLE}</style>\n<h1>{name}</h1>\
          <p>moonlet {version}, up {uptime}</p>\n<table><tr><th>image<th>state<th>progress<th>size\
          <th>rate<th>ETA</tr>\n{rows}</table>\n<p>Store: <progress max=\"{size_max}\" \
-         value=\"{used}\"></progress> {used_text} of {size_max_text}, {blobs} blobs.</p>\
+         value=\"{used}\"></progress> {used_text} of {size_max_text}, {blobs} blobs{life}.</p>\
+         <p>Looking for bit rot: <progress max=\"{pass}\" value=\"{checked}\"></progress> \
+         {passes} passes done, {rotten} rotten chunks.</p>\
          <p>Link: {received} received, {repeated} fetched twice.</p></html>\n",
         version = report.version,
         uptime = format_duration(Duration::from_secs(report.uptime_seconds)),
@@ -50,6 +52,13 @@ pub fn render(report: &Report) -> String {
         used_text = ByteCount(store.used_bytes),
         size_max_text = ByteCount(store.size_max_bytes),
         blobs = store.blobs,
+        life = store.life_years.map_or_else(String::new, |years| {
+            format!(", {years:.1} years of flash left at the recent rate")
+        }),
+        pass = store.scrub.pass_bytes.max(1),
+        checked = store.scrub.checked_bytes,
+        passes = store.scrub.passes,
+        rotten = store.scrub.rotten_chunks,
         received = ByteCount(report.link.received_bytes),
         repeated = ByteCount(report.link.repeated_bytes),
     )

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::blob::Store;
-use crate::clock::Clock;
+use crate::flash::{Health, Reserve};
 use crate::metrics::Metrics;
 use crate::pull::board::{Board, State};
 
@@ -56,6 +56,8 @@ pub struct StoreReport {
     pub used_bytes: u64,
     /// Blobs held whole.
     pub blobs: u64,
+    /// Bytes of those that no desired image needs and that give way to others.
+    pub cached_bytes: u64,
     /// Downloads begun and not finished.
     pub partial_blobs: u64,
     /// Bytes programmed since the log was begun.
@@ -68,6 +70,44 @@ pub struct StoreReport {
     pub erases_max: u32,
     /// Erases of a data segment in the mean.
     pub erases_mean: u64,
+    /// Segments that are out of use.
+    pub bad_segments: u64,
+    /// Bytes programmed in a day at the recent rate; none before the first day is over.
+    pub programmed_bytes_per_day: Option<u64>,
+    /// Erases that the medium is rated for, as configured.
+    pub cycles_rated: u32,
+    /// Years with power until it is worn out at the recent rate; 100 stands for more.
+    pub life_years: Option<f64>,
+    /// What the hardware says of its wear, where it says anything.
+    pub health: Option<HealthReport>,
+    /// The search for bit rot.
+    pub scrub: ScrubReport,
+}
+
+/// What the hardware says of its wear.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HealthReport {
+    /// Percent of the rated life that is used at most, in steps of ten; 110 is beyond it.
+    pub life_used_percent: Option<u8>,
+    /// `normal`, `warning` or `urgent`: what is left of the blocks kept in reserve.
+    pub reserve: Option<String>,
+    /// Erase blocks that are out of use.
+    pub bad_blocks: Option<u32>,
+    /// Erases of the block that has had most.
+    pub erases_max: Option<u32>,
+}
+
+/// The search for bit rot, since the process began.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ScrubReport {
+    /// Bytes of this pass that were read.
+    pub checked_bytes: u64,
+    /// Bytes that it is to read.
+    pub pass_bytes: u64,
+    /// Passes that are over.
+    pub passes: u64,
+    /// Chunks that are rotten and not mended yet.
+    pub rotten_chunks: u64,
 }
 
 /// The uplink.
@@ -85,18 +125,17 @@ impl Report {
     /// The state of things now.
     pub fn new(
         name: &str,
-        store: &Store,
+        store: StoreReport,
         board: &Board,
-        clock: &dyn Clock,
+        now: Duration,
         metrics: &Metrics,
     ) -> Self {
-        let now = clock.monotonic();
         Self {
             name: name.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: now.as_secs(),
             images: images(board, now),
-            store: StoreReport::new(store),
+            store,
             link: LinkReport {
                 received_bytes: metrics.link_received_bytes.value(),
                 sent_bytes: metrics.link_sent_bytes.value(),
@@ -108,19 +147,46 @@ impl Report {
 
 impl StoreReport {
     /// The figures of `store` now.
-    pub fn new(store: &Store) -> Self {
+    pub fn new(store: &Store, cycles_rated: u32, metrics: &Metrics) -> Self {
         let stat = store.stat();
+        let rotten = store.rotten();
         Self {
             size_max_bytes: stat.size_max_bytes,
             used_bytes: stat.used_bytes,
             blobs: stat.blobs,
+            cached_bytes: stat.cached_bytes,
             partial_blobs: stat.partials,
             programmed_bytes: stat.programmed_bytes,
             image_bytes: stat.image_bytes,
             copied_bytes: stat.copied_bytes,
             erases_max: stat.erases_max,
             erases_mean: stat.erases_mean,
+            bad_segments: stat.bad_segments as u64,
+            programmed_bytes_per_day: stat.programmed_bytes_per_day(),
+            cycles_rated,
+            life_years: stat
+                .life_tenths_of_years(cycles_rated)
+                .map(|tenths| f64::from(tenths) / 10.0),
+            health: stat.health.map(HealthReport::new),
+            scrub: ScrubReport {
+                checked_bytes: metrics.scrub_checked_bytes.value(),
+                pass_bytes: metrics.scrub_pass_bytes.value(),
+                passes: metrics.scrub_passes.value(),
+                rotten_chunks: rotten.iter().map(|(_, chunks)| chunks.len() as u64).sum(),
+            },
         }
+    }
+}
+
+impl HealthReport {
+    fn new(health: Health) -> Self {
+        let Health { life_used_percent, reserve, bad_blocks, erases_max } = health;
+        let reserve = reserve.map(|reserve| match reserve {
+            Reserve::Normal => "normal".to_owned(),
+            Reserve::Warning => "warning".to_owned(),
+            Reserve::Urgent => "urgent".to_owned(),
+        });
+        Self { life_used_percent, reserve, bad_blocks, erases_max }
     }
 }
 

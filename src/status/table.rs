@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::{ImageReport, Report, StoreReport};
+use super::{HealthReport, ImageReport, Report, ScrubReport, StoreReport};
 use crate::units::{ByteCount, ByteRate, format_duration};
 
 /// The whole report: images with progress bars, then the store and the link in a line each.
@@ -15,15 +15,18 @@ pub fn draw(report: &Report) -> String {
         format_duration(Duration::from_secs(report.uptime_seconds))
     );
     text += &draw_images(&report.images);
-    let StoreReport { used_bytes, size_max_bytes, blobs, partial_blobs, .. } = report.store;
+    let StoreReport { used_bytes, size_max_bytes, blobs, partial_blobs, life_years, .. } =
+        report.store;
+    let life = life_years.map_or_else(String::new, |left| format!(", life left {}", years(left)));
     // Writing to a String cannot fail.
     let _ = writeln!(
         text,
-        "\nstore  {} {} of {}, {blobs} blobs, {partial_blobs} under way",
+        "\nstore  {} {} of {}, {blobs} blobs, {partial_blobs} under way{life}",
         bar(used_bytes, size_max_bytes),
         ByteCount(used_bytes),
         ByteCount(size_max_bytes),
     );
+    text += &draw_scrub(&report.store.scrub);
     let _ = writeln!(
         text,
         "link   {} received, {} sent, {} fetched twice",
@@ -81,18 +84,53 @@ pub fn draw_store(store: &StoreReport) -> String {
             format!("{}.{:03}", permille / 1000, permille % 1000)
         }
     };
-    let rows = [
+    let mut rows = vec![
         ("capacity", ByteCount(store.size_max_bytes).to_string()),
         ("in use", ByteCount(store.used_bytes).to_string()),
         ("blobs held", store.blobs.to_string()),
+        ("of them, not desired", ByteCount(store.cached_bytes).to_string()),
         ("blobs under way", store.partial_blobs.to_string()),
         ("image bytes written", ByteCount(store.image_bytes).to_string()),
         ("device bytes written", ByteCount(store.programmed_bytes).to_string()),
         ("device bytes / image byte", amplification),
         ("bytes copied", ByteCount(store.copied_bytes).to_string()),
         ("segment erases, mean / max", format!("{} / {}", store.erases_mean, store.erases_max)),
+        ("segments out of use", store.bad_segments.to_string()),
     ];
-    rows.iter().map(|(name, value)| format!("{name:<26} {value:>12}\n")).collect()
+    let after = |what: Option<String>| what.unwrap_or_else(|| "after a day".to_owned());
+    let per_day = store.programmed_bytes_per_day.map(|bytes| ByteCount(bytes).to_string());
+    rows.push(("written a day, of late", after(per_day)));
+    rows.push(("life left at that rate", after(store.life_years.map(years))));
+    rows.extend(health_rows(store.health.as_ref()));
+    let rows = rows.iter().map(|(name, value)| format!("{name:<26} {value:>16}\n"));
+    rows.collect::<String>() + &draw_scrub(&store.scrub)
+}
+
+fn years(years: f64) -> String {
+    if years >= 100.0 { "100 years or more".to_owned() } else { format!("{years:.1} years") }
+}
+
+fn health_rows(health: Option<&HealthReport>) -> Vec<(&'static str, String)> {
+    let Some(health) = health else { return Vec::new() };
+    let used = health.life_used_percent.map(|percent| format!("up to {percent} %"));
+    let rows = [
+        ("device: life used", used),
+        ("device: reserve blocks", health.reserve.clone()),
+        ("device: bad blocks", health.bad_blocks.map(|count| count.to_string())),
+        ("device: erases, max", health.erases_max.map(|count| count.to_string())),
+    ];
+    rows.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}
+
+/// How far the search for bit rot is, in a line.
+pub fn draw_scrub(scrub: &ScrubReport) -> String {
+    let ScrubReport { checked_bytes, pass_bytes, passes, rotten_chunks } = scrub;
+    format!(
+        "scrub  {} {} of {}, {passes} passes done, {rotten_chunks} rotten chunks\n",
+        bar(*checked_bytes, *pass_bytes),
+        ByteCount(*checked_bytes),
+        ByteCount(*pass_bytes),
+    )
 }
 
 /// Twenty cells, filled in eighths.

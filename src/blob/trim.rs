@@ -1,0 +1,24 @@
+//! Telling the device which segments hold nothing.
+//!
+//! A card's controller moves data it believes to be live; what it is told is dead costs it no
+//! copy. A trimmed segment costs a little more when it is used again, and some cards answer nothing
+//! else while they trim, so the caller does this when nothing else goes on, a few segments at a
+//! time, and a tenth of the segments stay as they are: those that are taken next.
+
+use super::{Error, Store};
+
+impl Store {
+    /// Trims at most `count` free segments that were not trimmed since they became free; gives
+    /// the number.
+    pub fn trim_some(&self, count: usize) -> Result<usize, Error> {
+        let segments = {
+            let mut state = self.0.state.borrow_mut();
+            state.check()?;
+            state.space.take_untrimmed(count)
+        };
+        for segment in &segments {
+            self.device().trim(*segment)?;
+        }
+        Ok(segments.len())
+    }
+}
