@@ -324,7 +324,8 @@ fn drop_overlaps(geometry: Geometry, index: &mut Index) -> usize {
     // In units and by position, not by digest: there may be many.
     let unit = u64::from(geometry.program_bytes);
     let units = |bytes: u64| u32::try_from(bytes / unit).unwrap_or(u32::MAX);
-    let mut taken: Vec<(u32, u32, u32)> = Vec::new();
+    let count = all_records(index).map(|record| record.extents.len()).sum();
+    let mut taken: Vec<(u32, u32, u32)> = Vec::with_capacity(count);
     for (record, owner) in all_records(index).zip(0..) {
         let extents = record.extents.iter();
         taken.extend(extents.map(|extent| (units(extent.start), units(extent.end()), owner)));
