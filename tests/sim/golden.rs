@@ -90,8 +90,7 @@ fn write() -> Device {
     let (store, _) = mount(&device).unwrap();
     let part = content(PART.0, 11);
     smol::block_on(async {
-        let mut writer =
-            store.writer(&Digest::sha256(&part), PART.0 as u64, None).await.unwrap();
+        let mut writer = store.writer(&Digest::sha256(&part), PART.0 as u64, None).await.unwrap();
         writer.write(&part[..PART.1]).await.unwrap();
         writer.suspend().await.unwrap();
         store.pin(&[Digest::sha256(&short)], true).await.unwrap();
