@@ -8,7 +8,7 @@ use super::format::{BlobRecord, Extent, Record};
 use super::index::{PartialBlob, partial_bytes};
 use super::layout::{pieces, prefix, reserved_bytes, suffix, whole_segments};
 use super::space::Allocation;
-use super::store::{State, missing};
+use super::store::missing;
 use super::{Error, Store};
 use crate::kind::Kind;
 use crate::oci::Digest;
@@ -93,10 +93,7 @@ impl Store {
         let bytes: u64 = again.iter().map(|extent| extent.bytes).sum();
         let again = pieces(&again, geometry.segment_bytes, 0, bytes);
         let fresh = again.iter().map(|piece| piece.segment).chain(allocation.fresh.clone());
-        let admitted = {
-            let state = self.0.state.borrow();
-            self.admit(&state, partial_bytes(&record), &digest.to_string())
-        };
+        let admitted = self.make_index_room(partial_bytes(&record), &digest.to_string()).await;
         let ready = admitted.and_then(|()| {
             self.erase(fresh)?;
             self.append(Record::Reserve(record))
@@ -171,19 +168,23 @@ impl Store {
         Error::new(Kind::Full, what)
     }
 
-    /// Refuses what would leave a META segment's checkpoint too little room for the tail.
-    pub(super) fn admit(&self, state: &State, bytes: u64, what: &str) -> Result<(), Error> {
-        let segment = u64::from(self.device().geometry().segment_bytes);
-        let (needed, max) = (state.index.snapshot_bytes() + bytes, segment / 4 * 3);
-        if needed <= max {
-            return Ok(());
+    /// Makes room for `bytes` more in a checkpoint, which must leave the tail of a META segment
+    /// enough: what nobody needs gives way, and what does not fit then is refused.
+    pub(super) async fn make_index_room(&self, bytes: u64, what: &str) -> Result<(), Error> {
+        let max = u64::from(self.device().geometry().segment_bytes) / 4 * 3;
+        loop {
+            let used = self.0.state.borrow().index.snapshot_bytes();
+            if used + bytes <= max {
+                return Ok(());
+            }
+            if !self.evict(1).await? {
+                let (used, max) = (ByteCount(used), ByteCount(max));
+                let what = format!(
+                    "no room for {what} in the log's index: {used} of {max} in use; a store made \
+                     with a larger size_max has more"
+                );
+                return Err(Error::new(Kind::Full, what));
+            }
         }
-        let what = format!(
-            "no room for {what} in the log's index: {} of {} in use; a store made with a larger size_max has \
-             more",
-            ByteCount(needed - bytes),
-            ByteCount(max)
-        );
-        Err(Error::new(Kind::Full, what))
     }
 }

@@ -60,7 +60,7 @@ impl Check {
     /// Reads and compares the next chunk; gives its length in bytes, or none at the blob's end, or
     /// when it is not held any more.
     pub fn step(&mut self) -> Option<u64> {
-        let reader = self.store.reader(&self.digest).ok()?;
+        let reader = self.store.look(&self.digest).ok()?;
         let range = chunk_range(self.next, reader.size());
         let length = usize::try_from(range.end - range.start).ok().filter(|length| *length > 0)?;
         let mut bytes = vec![0; length];

@@ -18,7 +18,7 @@ use super::space::Space;
 use super::syncing::Syncing;
 use super::view::{Entry, Partial, Stat};
 use super::{Error, Reader, Writer};
-use crate::flash::{Device, program_checked};
+use crate::flash::{Device, Health, program_checked};
 use crate::kind::Kind;
 use crate::metrics::Metrics;
 use crate::oci::{Digest, Hasher};
@@ -97,7 +97,6 @@ impl Store {
         let inner = Inner { device, state: RefCell::new(state), sync, collecting, metrics };
         let store = Self(Rc::new(inner));
         store.count_programmed(mounted.programmed_bytes);
-        store.count();
         Ok((store, mounted.report))
     }
 
@@ -122,14 +121,24 @@ impl Store {
         entries.filter(|entry| entry.media_type.is_some()).collect()
     }
 
-    /// Opens a blob that is held, which counts as using it.
+    /// Opens a blob that is held, for somebody who uses it: it gives way later than others.
     ///
     /// # Errors
     /// [`Kind::Missing`] when it is not.
     pub fn reader(&self, digest: &Digest) -> Result<Reader, Error> {
+        self.touch(digest);
+        self.look(digest)
+    }
+
+    /// Somebody uses a blob.
+    pub fn touch(&self, digest: &Digest) {
+        self.0.state.borrow_mut().index.blobs.touch(digest);
+    }
+
+    /// Opens a blob that is held, to look at it.
+    pub(super) fn look(&self, digest: &Digest) -> Result<Reader, Error> {
         let mut state = self.0.state.borrow_mut();
         let record = state.index.blobs.get(digest).ok_or_else(|| missing(digest))?;
-        state.index.blobs.touch(digest);
         let record = Rc::new(record);
         state.leases.retain(|lease| lease.strong_count() > 0);
         state.leases.push(Rc::downgrade(&record));
@@ -142,7 +151,7 @@ impl Store {
     /// [`Kind::Missing`] when it is not, [`Kind::Invalid`] when it has more than `max` bytes,
     /// [`Kind::Corrupt`] when they are not those of the digest any more.
     pub fn read_all(&self, digest: &Digest, max: u64) -> Result<Vec<u8>, Error> {
-        let reader = self.reader(digest)?;
+        let reader = self.look(digest)?;
         let size = usize::try_from(reader.size()).ok().filter(|_| reader.size() <= max);
         let Some(size) = size else {
             let has = reader.size();
@@ -196,6 +205,11 @@ impl Store {
         self.0.state.borrow().failure.is_none()
     }
 
+    /// What the device says of its wear.
+    pub fn health(&self) -> Option<Health> {
+        self.0.device.health()
+    }
+
     /// The log in figures.
     pub fn stat(&self) -> Stat {
         let state = self.0.state.borrow();
@@ -223,7 +237,6 @@ impl Store {
             device_bytes: self.0.device.geometry().bytes(),
             bad_segments: state.space.bad_segments(),
             erases_max: erases.clone().max().unwrap_or(0),
-            health: self.0.device.health(),
             erases_mean: erases.clone().map(u64::from).sum::<u64>() / erases.count().max(1) as u64,
         }
     }
@@ -289,14 +302,15 @@ impl Store {
     /// # Errors
     /// [`Kind::Missing`] when the digest is not held.
     pub async fn set_tag(&self, key: &TagKey, digest: &Digest) -> Result<(), Error> {
-        {
-            let state = self.0.state.borrow();
-            if !state.index.blobs.contains(digest) {
+        let is_new = {
+            let index = &self.0.state.borrow().index;
+            if !index.blobs.contains(digest) {
                 return Err(missing(digest));
             }
-            let is_new = !state.index.tags.contains_key(key);
-            self.admit(&state, if is_new { tag_bytes(key) } else { 0 }, &key.to_string())?;
-        }
+            !index.tags.contains_key(key)
+        };
+        let bytes = if is_new { tag_bytes(key) } else { 0 };
+        self.make_index_room(bytes, &key.to_string()).await?;
         self.append(Record::Tag { key: key.clone(), digest: *digest })?;
         self.settle().await
     }
@@ -349,7 +363,6 @@ impl Store {
             state.synced = state.synced.max(covered);
         }
         self.0.state.borrow_mut().reclaim();
-        self.count();
         Ok(())
     }
 
@@ -458,14 +471,14 @@ impl Store {
         self.settle().await
     }
 
-    /// Sets the gauges that follow from the state.
+    /// Sets the gauges that follow from the state: they are to be read next.
     pub fn count(&self) {
         let stat = self.stat();
         let metrics = &self.0.metrics;
         metrics.flash_erases_max.set(u64::from(stat.erases_max));
         metrics.flash_erases_mean.set(stat.erases_mean);
         metrics.flash_bad_segments.set(stat.bad_segments as u64);
-        let used = stat.health.and_then(|health| health.life_used_percent).unwrap_or(0);
+        let used = self.health().and_then(|health| health.life_used_percent).unwrap_or(0);
         metrics.flash_life_used_percent.set(u64::from(used));
         metrics.flash_programmed_bytes_per_day.set(stat.programmed_bytes_per_day().unwrap_or(0));
         metrics.store_size_max_bytes.set(stat.size_max_bytes);

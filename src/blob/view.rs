@@ -59,8 +59,6 @@ pub struct Stat {
     pub device_bytes: u64,
     /// Segments that are out of use.
     pub bad_segments: usize,
-    /// What the hardware says of its wear.
-    pub health: Option<Health>,
     /// Erases of the data segment that has had most.
     pub erases_max: u32,
     /// Erases of a data segment in the mean.
@@ -79,11 +77,11 @@ impl Stat {
     /// Tenths of years with power until the device is worn out at the recent rate, if each of its
     /// bytes bears `cycles_rated` erases and whatever is behind it adds no wear of its own; at
     /// most [`LIFE_MAX`]. Where the hardware says how much of its life is used, it is believed.
-    pub fn life_tenths_of_years(&self, cycles_rated: u32) -> Option<u32> {
+    pub fn life_tenths_of_years(&self, cycles_rated: u32, health: Option<Health>) -> Option<u32> {
         let a_year = u128::from(self.programmed_bytes_per_day()?) * 365;
         let all = u128::from(self.device_bytes) * u128::from(cycles_rated);
         let left = all.saturating_sub(u128::from(self.programmed_bytes));
-        let told = self.health.and_then(|health| health.life_used_percent);
+        let told = health.and_then(|health| health.life_used_percent);
         let left_percent = told.map_or(100, |used| 100_u8.saturating_sub(used));
         let left = left.min(all * u128::from(left_percent) / 100);
         let tenths = (left * 10).checked_div(a_year).unwrap_or(u128::MAX);
@@ -109,11 +107,12 @@ mod tests {
         };
         assert_eq!(stat.programmed_bytes_per_day(), Some(2 << 30));
         // 4 GiB x 3000 less 100 GiB, at 730 GiB a year.
-        assert_eq!(stat.life_tenths_of_years(3000), Some(163));
+        assert_eq!(stat.life_tenths_of_years(3000, None), Some(163));
         let worn = Health { life_used_percent: Some(80), ..Health::default() };
-        let told = Stat { health: Some(worn), ..stat };
-        assert_eq!(told.life_tenths_of_years(3000), Some(32));
-        assert_eq!(Stat { recent_bytes: 0, ..stat }.life_tenths_of_years(3000), Some(LIFE_MAX));
-        assert_eq!(Stat { recent_seconds: 5, ..stat }.life_tenths_of_years(3000), None);
+        assert_eq!(stat.life_tenths_of_years(3000, Some(worn)), Some(32));
+        let idle = Stat { recent_bytes: 0, ..stat };
+        assert_eq!(idle.life_tenths_of_years(3000, None), Some(LIFE_MAX));
+        let new = Stat { recent_seconds: 5, ..stat };
+        assert_eq!(new.life_tenths_of_years(3000, None), None);
     }
 }

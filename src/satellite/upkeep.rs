@@ -8,7 +8,7 @@ use smol::Timer;
 use crate::blob::{Error, Store};
 use crate::clock::SharedClock;
 
-/// Goes on until the log takes no more writes.
+/// Goes on for as long as the process does; a log that takes no writes is left alone.
 pub async fn forever(
     store: &Store,
     clock: &SharedClock,
@@ -19,6 +19,9 @@ pub async fn forever(
         Timer::after(PAUSE).await;
         let span = clock.monotonic().saturating_sub(last).as_secs();
         last += Duration::from_secs(span);
+        if !store.is_writable() {
+            continue;
+        }
         store.passed(span).await?;
         if !is_busy() {
             store.trim_some(TRIMMED_AT_ONCE)?;

@@ -129,6 +129,7 @@ impl Api {
         }
         match self.manifest_bytes(&digest) {
             Ok(bytes) => {
+                self.store.touch(&digest);
                 let mut response = reply(200, &media_type, bytes);
                 content(&mut response.headers, &digest);
                 response

@@ -149,7 +149,8 @@ impl StoreReport {
     /// The figures of `store` now.
     pub fn new(store: &Store, cycles_rated: u32, metrics: &Metrics) -> Self {
         let stat = store.stat();
-        let rotten = store.rotten();
+        let (health, rotten) = (store.health(), store.rotten());
+        let life = stat.life_tenths_of_years(cycles_rated, health);
         Self {
             size_max_bytes: stat.size_max_bytes,
             used_bytes: stat.used_bytes,
@@ -164,10 +165,8 @@ impl StoreReport {
             bad_segments: stat.bad_segments as u64,
             programmed_bytes_per_day: stat.programmed_bytes_per_day(),
             cycles_rated,
-            life_years: stat
-                .life_tenths_of_years(cycles_rated)
-                .map(|tenths| f64::from(tenths) / 10.0),
-            health: stat.health.map(HealthReport::new),
+            life_years: life.map(|tenths| f64::from(tenths) / 10.0),
+            health: health.map(HealthReport::new),
             scrub: ScrubReport {
                 checked_bytes: metrics.scrub_checked_bytes.value(),
                 pass_bytes: metrics.scrub_pass_bytes.value(),

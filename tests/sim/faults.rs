@@ -163,6 +163,28 @@ fn what_nobody_needs_gives_way_oldest_use_first() {
     assert_eq!(put(&store, 22).unwrap_err().kind(), Kind::Full, "nothing may give way");
 }
 
+/// The index has an end as well as the room for bytes, and what nobody needs gives way there too.
+#[test]
+fn a_full_index_makes_room_as_well() {
+    let geometry = Geometry { segment_bytes: 16 << 10, segment_count: 300, ..EMMC };
+    let device = Arc::new(Device::new(geometry));
+    let (store, _) = mount(&device).unwrap();
+    let put = |seed: u32, pinned: bool| {
+        let bytes = content(seed, 300);
+        let digest = Digest::sha256(&bytes);
+        smol::block_on(store.put(&digest, &bytes, None))?;
+        smol::block_on(store.pin(&[digest], pinned)).map(|()| digest)
+    };
+    let first: Vec<Digest> = (0..400).map(|seed| put(seed, false).unwrap()).collect();
+    let held = store.digests();
+    assert!((80..300).contains(&held.len()), "{} held", held.len());
+    assert!(store.entry(&first[0]).is_none() && store.entry(&first[399]).is_some());
+    let full = (1000..1400).find_map(|seed| put(seed, true).err()).unwrap();
+    assert!(full.to_string().contains("in the log's index"), "{full}");
+    drop(store);
+    assert_eq!(mount(&device).unwrap().1.damaged, 0);
+}
+
 /// A card that keeps nothing of the last programs, whatever it says, may cost those, but nothing
 /// wrong is served.
 #[test]
