@@ -2,9 +2,11 @@
 //! device the environment gives away.
 
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use moonlet::flash::{self, Device};
 use moonlet::kind::Kind;
@@ -68,6 +70,39 @@ fn a_raw_partition_keeps_its_promises() {
     assert!(device.file_span(0, 0).is_some(), "it is served by sendfile");
     let odd = device.program(0, 0, &[0; 512]).unwrap_err();
     assert_eq!(odd.kind(), Kind::Invalid, "{odd}");
+}
+
+/// Programs go past the page cache that reads go through, and others read all the while.
+#[test]
+fn a_read_never_sees_what_was_before_a_program() {
+    let Some(disk) = Loop::new("a_read_never_sees_what_was_before_a_program", &[]) else { return };
+    let device = flash::open(&disk.device, None).unwrap();
+    let unit = device.geometry().program_bytes;
+    let units = device.geometry().segment_bytes / unit;
+    let is_done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for length in [1 << 16, 3 << 16] {
+            let (device, is_done) = (&device, &is_done);
+            scope.spawn(move || {
+                let mut bytes = vec![0; length];
+                while !is_done.load(Ordering::Relaxed) {
+                    device.read(1, 0, &mut bytes).unwrap();
+                    let (file, position) = device.file_span(1, 1 << 16).unwrap();
+                    file.read_exact_at(&mut bytes, position).unwrap();
+                }
+            });
+        }
+        let mut found = vec![0; unit as usize];
+        for round in 0..40 * units {
+            let (offset, value) = (round % units * unit, round as u8);
+            device.program(1, offset, &vec![value; unit as usize]).unwrap();
+            device.read(1, offset, &mut found).unwrap();
+            let is_new = found.iter().all(|byte| *byte == value);
+            is_done.store(!is_new || round + 1 == 40 * units, Ordering::Relaxed);
+            assert!(is_new, "round {round}");
+        }
+    });
+    device.sync().unwrap();
 }
 
 #[test]
