@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use log::debug;
 use rustix::io::Errno;
 
-use super::erase_blocks::EraseBlocks;
+use super::erase_blocks::{EraseBlocks, Piece};
 use super::ioctl::{self, EccStats};
 use super::sysfs::{self, Node};
 use super::{Error, Geometry, Health, health, lock};
@@ -48,7 +48,7 @@ pub struct Device {
     read_only: Option<String>,
     /// Held while reading, so that the counters tell of one read.
     reading: Mutex<()>,
-    /// Erase blocks that could not be programmed or erased, by number.
+    /// Erase blocks that could not be read, programmed or erased, by number.
     failed: Mutex<BTreeSet<u64>>,
 }
 
@@ -112,23 +112,33 @@ impl Device {
         })
     }
 
-    /// What of `buffer` could not be read right, if anything.
-    fn read_once(&self, segment: u32, offset: u32, buffer: &mut [u8]) -> Result<u32, Error> {
+    /// Whether all that was read is right, or was put right.
+    fn read_once(&self, piece: Piece, buffer: &mut [u8]) -> Result<bool, Error> {
         let before = self.ecc_stats();
-        let mut rest = &mut *buffer;
-        for piece in self.blocks.pieces(segment, offset, rest.len())? {
-            let (here, later) = rest.split_at_mut_checked(piece.bytes).unwrap_or_default();
-            let read = self.file.read_exact_at(here, piece.position);
-            read.map_err(|error| self.error("reading", piece.block, error))?;
-            rest = later;
-        }
+        let read = self.file.read_exact_at(buffer, piece.position);
+        read.map_err(|error| self.note("reading", piece.block, error))?;
         let after = self.ecc_stats();
         let corrected = after.corrected.wrapping_sub(before.corrected);
         if corrected > 0 {
             let path = self.path.display();
-            debug!("{path}: segment {segment}, byte {offset}: {corrected} bits put right");
+            debug!("{path}, erase block {}: {corrected} bits put right", piece.block);
         }
-        Ok(after.failed.wrapping_sub(before.failed))
+        Ok(after.failed == before.failed)
+    }
+
+    fn read_piece(&self, piece: Piece, buffer: &mut [u8]) -> Result<(), Error> {
+        for _ in 0..READS_MAX {
+            if self.read_once(piece, buffer)? {
+                return Ok(());
+            }
+        }
+        self.remember(piece.block);
+        let what = format!(
+            "reading {}, erase block {}: more wrong bits than can be put right",
+            self.path.display(),
+            piece.block
+        );
+        Err(Error::new(Kind::Corrupt, what))
     }
 
     /// Memory without error correction counts nothing.
@@ -140,10 +150,14 @@ impl Device {
         Error::io(format!("{doing} {}, erase block {block}", self.path.display()), error)
     }
 
-    /// Remembers which erase block it was.
+    /// The same, of an erase block that is to blame.
     fn note(&self, doing: &str, block: u64, error: io::Error) -> Error {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner).insert(block);
+        self.remember(block);
         self.error(doing, block, error)
+    }
+
+    fn remember(&self, block: u64) {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).insert(block);
     }
 }
 
@@ -154,17 +168,13 @@ impl super::Device for Device {
 
     fn read(&self, segment: u32, offset: u32, buffer: &mut [u8]) -> Result<(), Error> {
         let _turn = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        for _ in 0..READS_MAX {
-            if self.read_once(segment, offset, buffer)? == 0 {
-                return Ok(());
-            }
+        let mut rest = buffer;
+        for piece in self.blocks.pieces(segment, offset, rest.len())? {
+            let (here, later) = rest.split_at_mut_checked(piece.bytes).unwrap_or_default();
+            self.read_piece(piece, here)?;
+            rest = later;
         }
-        let (path, length) = (self.path.display(), buffer.len());
-        let what = format!(
-            "reading {path}: {length} bytes at segment {segment}, byte {offset} have more wrong \
-             bits than can be put right"
-        );
-        Err(Error::new(Kind::Corrupt, what))
+        Ok(())
     }
 
     fn program(&self, segment: u32, offset: u32, bytes: &[u8]) -> Result<(), Error> {
@@ -186,6 +196,8 @@ impl super::Device for Device {
         for block in self.blocks.of_segment(segment)? {
             let erased = ioctl::mtd_erase(&self.file, self.blocks.position(block), length);
             erased.map_err(|error| self.note("erasing", block, error))?;
+            // What could not be read any more may have rotted, and be as good as new now.
+            self.failed.lock().unwrap_or_else(PoisonError::into_inner).remove(&block);
         }
         Ok(())
     }
