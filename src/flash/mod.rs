@@ -107,7 +107,8 @@ pub trait Device: Send + Sync {
         Ok(())
     }
     /// Tells whoever moves data behind the device that a segment holds nothing. Its contents are
-    /// undefined from here on. Worth doing only when idle: some cards answer nothing else meanwhile.
+    /// undefined from here on. Worth doing only when idle: some cards answer nothing else until it
+    /// is done.
     fn trim(&self, _segment: u32) -> Result<(), Error> {
         Ok(())
     }
