@@ -166,7 +166,13 @@ struct Found {
 
 fn look(device: &dyn Device) -> Result<Found, Error> {
     let slots = 0..meta_segments(device.geometry());
-    let states: Vec<_> = slots.clone().map(|slot| read_header(device, slot)).collect();
+    let mut states = Vec::new();
+    for slot in slots.clone() {
+        let state = read_header(device, slot);
+        // A segment is marked only after another one took its place: nothing was lost with it.
+        let is_bad = state.is_lost() && device.is_bad(slot)?;
+        states.push(if is_bad { HeaderState::Blank } else { state });
+    }
     check_headers(device, &states)?;
     let mut ring = Ring { slot: slots.end - 1, ..Ring::default() };
     let mut found: Vec<(u32, Header)> = Vec::new();
@@ -239,16 +245,37 @@ fn check_headers(device: &dyn Device, states: &[HeaderState]) -> Result<(), Erro
     }
     let is_ours =
         |state: &HeaderState| matches!(state, HeaderState::Valid(_) | HeaderState::Damaged);
-    if device.may_be_anothers()
-        && states.contains(&HeaderState::Foreign)
-        && !states.iter().any(is_ours)
-    {
+    let may_be_anothers = device.may_be_anothers() && !states.iter().any(is_ours);
+    if may_be_anothers && !is_all_blank(device)? {
         let what = "the device holds something that is no log of Moonlet: expected it to be blank; \
                     if nothing on it is needed, erase its beginning (blkdiscard, flash_erase, \
                     ubiupdatevol -t, or dd from /dev/zero)";
         return Err(Error::new(Kind::Invalid, what));
     }
     Ok(())
+}
+
+fn is_all_blank(device: &dyn Device) -> Result<bool, Error> {
+    for slot in 0..meta_segments(device.geometry()) {
+        if !device.is_bad(slot)? && !is_blank(device, slot) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether nothing was ever written at the beginning of a META segment: deep enough in to find
+/// every file system's first traces.
+fn is_blank(device: &dyn Device, slot: u32) -> bool {
+    let segment_bytes = device.geometry().segment_bytes;
+    let mut bytes = vec![0; BLANK_PIECE_BYTES];
+    let pieces = (0..BLANK_BYTES.min(segment_bytes)).step_by(BLANK_PIECE_BYTES);
+    pieces.into_iter().all(|offset| {
+        let length = usize::try_from(segment_bytes - offset).unwrap_or(usize::MAX);
+        let piece = bytes.get_mut(..BLANK_PIECE_BYTES.min(length)).unwrap_or_default();
+        let is_read = device.read(slot, offset, piece).is_ok();
+        is_read && [0, 0xFF].iter().any(|blank| piece.iter().all(|byte| byte == blank))
+    })
 }
 
 /// Whether the segment in `slot`, of which nothing can be read, can have been begun after all the
@@ -379,3 +406,6 @@ fn claim_all(space: &mut Space, index: &Index) {
 
 /// As many blobs as a card's cache of a few programs can have been about.
 const SUSPECTS_OF_CHECKPOINT: usize = 32;
+/// Behind the superblock of btrfs, which is the last to begin, at 64 KiB.
+const BLANK_BYTES: u32 = 128 << 10;
+const BLANK_PIECE_BYTES: usize = 4 << 10;

@@ -5,11 +5,14 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use moonlet::blob::Store;
 use moonlet::flash::{self, Device};
 use moonlet::kind::Kind;
+use moonlet::metrics::Metrics;
 
 use super::Scratch;
 use super::suite::{belongs_to_one, carries_the_log, conforms};
@@ -125,6 +128,25 @@ fn a_partition_in_use_is_refused() {
     assert!(flash::inspect(&disk.device).is_ok(), "a look needs no exclusivity");
     drop(user);
     flash::open(&disk.device, None).unwrap();
+}
+
+/// A name that was mistyped must not cost somebody's data: file systems leave the first bytes free.
+#[test]
+fn what_is_not_blank_is_left_alone() {
+    let Some(disk) = Loop::new("what_is_not_blank_is_left_alone", &[]) else { return };
+    let mut mke2fs = Command::new("mke2fs");
+    mke2fs.args(["-q", "-F"]).arg(&disk.device).env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin");
+    let made = mke2fs.status();
+    if !made.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: what_is_not_blank_is_left_alone: no mke2fs here");
+        return;
+    }
+    let before = std::fs::read(&disk.device).unwrap();
+    let device = flash::open(&disk.device, None).unwrap();
+    let refused = Store::open(device, Rc::new(Metrics::default())).err().unwrap();
+    assert_eq!(refused.kind(), Kind::Invalid);
+    assert!(refused.to_string().contains("is no log of Moonlet"), "{refused}");
+    assert!(std::fs::read(&disk.device).unwrap() == before, "nothing was written");
 }
 
 #[test]
