@@ -1,0 +1,130 @@
+//! Filling a store, filling it again, and the same blobs as files.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
+use std::time::Instant;
+
+use moonlet::blob::{Error, Store};
+use moonlet::flash::file;
+use moonlet::oci::Digest;
+use smol::LocalExecutor;
+
+use crate::content::blob;
+use crate::{Outcome, device, figure, number, open};
+
+/// Blobs of one size, known by number.
+#[derive(Clone, Copy)]
+pub struct Blobs {
+    count: u64,
+    bytes: u64,
+    seed: u64,
+}
+
+impl Blobs {
+    /// From a command's words.
+    pub fn parse(count: &str, bytes: &str, seed: &str) -> Outcome<Self> {
+        Ok(Self { count: number(count)?, bytes: number(bytes)?, seed: number(seed)? })
+    }
+
+    fn get(&self, index: u64) -> (Digest, Vec<u8>) {
+        blob(self.seed << 32 | index, self.bytes)
+    }
+}
+
+/// Makes a store, mounted once.
+pub fn make(path: &Path, size_max: u64) -> Outcome<()> {
+    open(std::sync::Arc::new(file::Device::open(path, size_max)?))?;
+    Ok(())
+}
+
+/// Puts blobs into the store at `path`, `batch` of them at a time, and says after each batch how
+/// many are held: whoever kills this knows what was promised.
+pub fn fill(path: &Path, blobs: Blobs, batch: u64) -> Outcome<()> {
+    put_all(&open(device(path)?)?.0, blobs, batch)
+}
+
+/// As [`fill`], where everything else was deleted.
+pub fn refill(path: &Path, blobs: Blobs, batch: u64) -> Outcome<()> {
+    let (store, _) = open(device(path)?)?;
+    smol::block_on(store.delete(&store.digests()))?;
+    put_all(&store, blobs, batch)
+}
+
+fn put_all(store: &Store, blobs: Blobs, batch: u64) -> Outcome<()> {
+    let begun = Instant::now();
+    let before = store.stat();
+    for first in (0..blobs.count).step_by(batch.max(1) as usize) {
+        let last = blobs.count.min(first + batch.max(1));
+        put_batch(store, (first..last).map(|index| blobs.get(index)).collect())?;
+        figure("held", last, "blobs");
+    }
+    let programmed = store.stat().programmed_bytes - before.programmed_bytes;
+    figure("payload", blobs.count * blobs.bytes, "bytes");
+    figure("programmed", programmed, "bytes");
+    figure("duration", format!("{:.3}", begun.elapsed().as_secs_f64()), "s");
+    Ok(())
+}
+
+/// All at the same time, as they arrive over several connections: they share syncs.
+fn put_batch(store: &Store, batch: Vec<(Digest, Vec<u8>)>) -> Outcome<()> {
+    let executor = LocalExecutor::new();
+    let tasks = batch.iter().map(|(digest, bytes)| executor.spawn(put(store, digest, bytes)));
+    let tasks: Vec<_> = tasks.collect();
+    smol::block_on(executor.run(async {
+        for task in tasks {
+            task.await?;
+        }
+        Ok(())
+    }))
+}
+
+/// One blob, in the pieces in which it comes from the network.
+pub async fn put(store: &Store, digest: &Digest, bytes: &[u8]) -> Result<(), Error> {
+    let mut writer = store.writer(digest, bytes.len() as u64, None).await?;
+    for piece in bytes.get(writer.frontier() as usize..).unwrap_or_default().chunks(PIECE_BYTES) {
+        writer.write(piece).await?;
+    }
+    writer.commit().await
+}
+
+/// Reads all that is held, and fails when anything is rotten or one of `blobs` is missing.
+pub fn verify(path: &Path, blobs: Blobs) -> Outcome<()> {
+    let (store, report) = open(device(path)?)?;
+    let digests = store.digests();
+    let is_whole = |digest: &&Digest| store.read_all(digest, u64::MAX).is_ok();
+    let whole: BTreeSet<&Digest> = digests.iter().filter(is_whole).collect();
+    let missing = (0..blobs.count).filter(|index| !whole.contains(&blobs.get(*index).0)).count();
+    figure("blobs", digests.len(), "blobs");
+    figure("rotten", digests.len() - whole.len(), "blobs");
+    figure("missing", missing, "blobs");
+    figure("dropped", report.dropped, "blobs");
+    figure("damaged", report.damaged, "places");
+    let wrong = missing + digests.len() - whole.len() + report.dropped;
+    if wrong == 0 {
+        Ok(())
+    } else {
+        Err(format!("{}: {wrong} blobs are lost", path.display()).into())
+    }
+}
+
+/// The blobs as a registry or a runtime keeps them: a temporary file, its sync, its rename, the
+/// sync of the directory, for each.
+pub fn files(directory: &Path, blobs: Blobs) -> Outcome<()> {
+    fs::create_dir_all(directory)?;
+    let parent = File::open(directory)?;
+    for (digest, bytes) in (0..blobs.count).map(|index| blobs.get(index)) {
+        let draft = directory.join("draft");
+        let mut file = File::create(&draft)?;
+        bytes.chunks(PIECE_BYTES).try_for_each(|piece| file.write_all(piece))?;
+        file.sync_all()?;
+        fs::rename(&draft, directory.join(digest.to_string().replace(':', "-")))?;
+        parent.sync_all()?;
+    }
+    figure("payload", blobs.count * blobs.bytes, "bytes");
+    Ok(())
+}
+
+/// What is written at once.
+pub const PIECE_BYTES: usize = 64 << 10;
