@@ -291,6 +291,9 @@ fn allocate(directory: &Path, layout: Layout) -> Result<(), Error> {
             Err(rustix::io::Errno::OPNOTSUPP) => log.set_len(bytes)?,
             Err(error) => return Err(error.into()),
         }
+        if before == 0 {
+            write_beginning(&log, layout)?;
+        }
         log.sync_all()?;
         layout.write(directory)
     };
@@ -301,6 +304,22 @@ fn allocate(directory: &Path, layout: Layout) -> Result<(), Error> {
     })
 }
 
+/// Writes the zeros that the first segments of a new log read as. What is only allocated costs a
+/// commit of the file system's journal when it is first written, several times what a record of
+/// the log has; and records, one unit at a time, are what comes here.
+fn write_beginning(log: &File, layout: Layout) -> io::Result<()> {
+    let segment_bytes = u64::from(layout.segment_bytes);
+    let segments = u64::from(layout.segment_count.min(WRITTEN_SEGMENTS));
+    // No segment is smaller.
+    let zeros = vec![0; SEGMENT_BYTES_MIN as usize];
+    for position in (0..segments * segment_bytes).step_by(zeros.len()) {
+        log.write_all_at(&zeros, position)?;
+    }
+    Ok(())
+}
+
+/// Those of the META ring: FORMAT.md section 2.
+const WRITTEN_SEGMENTS: u32 = 4;
 /// Committed bytes never share a page with bytes that are still to come.
 const PROGRAM_BYTES: u32 = 4096;
 const LAYOUT_NAME: &str = "moonlet-store";

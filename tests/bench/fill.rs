@@ -80,8 +80,11 @@ fn put_batch(store: &Store, batch: Vec<(Digest, Vec<u8>)>) -> Outcome<()> {
     }))
 }
 
-/// One blob, in the pieces in which it comes from the network.
+/// One blob, in the pieces in which it comes from the network; nothing where it is held.
 pub async fn put(store: &Store, digest: &Digest, bytes: &[u8]) -> Result<(), Error> {
+    if store.entry(digest).is_some() {
+        return Ok(());
+    }
     let mut writer = store.writer(digest, bytes.len() as u64, None).await?;
     for piece in bytes.get(writer.frontier() as usize..).unwrap_or_default().chunks(PIECE_BYTES) {
         writer.write(piece).await?;
