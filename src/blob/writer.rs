@@ -212,7 +212,9 @@ impl Writer {
 
     /// Records what a finished sync made durable, and starts the next one when it is due.
     async fn progress(&mut self) -> Result<(), Error> {
-        let is_due = self.programmed >= self.marked + PROGRESS_BYTES;
+        // Behind the last byte comes the commit, and with it a sync of its own.
+        let is_due =
+            self.programmed >= self.marked + PROGRESS_BYTES && self.frontier() < self.record.size;
         let is_done = self.syncing.as_ref().is_some_and(|(sync, _)| sync.is_finished());
         if is_due || is_done {
             self.end_sync().await?;
