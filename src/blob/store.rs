@@ -48,6 +48,8 @@ pub(super) struct State {
     generation: u64,
     /// Changes up to this one are durable.
     synced: u64,
+    /// Bytes of blobs that were programmed up to this change are durable.
+    bytes_synced: u64,
     /// Room that is free as soon as nothing durable and nobody here names it.
     limbo: Vec<Limbo>,
     /// What readers hold: their room is not used again, even if the blob is deleted.
@@ -86,6 +88,7 @@ impl Store {
             segment_count: device.geometry().segment_count,
             generation: 0,
             synced: 0,
+            bytes_synced: 0,
             limbo: Vec::new(),
             leases: Vec::new(),
             writing: BTreeSet::new(),
@@ -361,8 +364,27 @@ impl Store {
             self.begin_sync().end().await.map_err(|error| self.fail(error.into()))?;
             let mut state = self.0.state.borrow_mut();
             state.synced = state.synced.max(covered);
+            state.bytes_synced = state.bytes_synced.max(covered);
         }
         self.0.state.borrow_mut().reclaim();
+        Ok(())
+    }
+
+    /// Waits until all bytes of blobs programmed so far are durable. Records that were appended
+    /// and not yet programmed are left for the next page of META, which so holds more of them.
+    pub(super) async fn settle_bytes(&self) -> Result<(), Error> {
+        let wanted = self.0.state.borrow().generation;
+        let _turn = self.0.sync.lock().await;
+        let (covered, synced) = {
+            let state = self.0.state.borrow();
+            state.check()?;
+            (state.generation, state.bytes_synced)
+        };
+        if synced < wanted {
+            self.begin_sync().end().await.map_err(|error| self.fail(error.into()))?;
+            let mut state = self.0.state.borrow_mut();
+            state.bytes_synced = state.bytes_synced.max(covered);
+        }
         Ok(())
     }
 

@@ -146,7 +146,7 @@ impl Writer {
             let what = format!("{digest}: the bytes that arrived have digest {found}");
             return Err(Error::new(Kind::Corrupt, what));
         }
-        self.store.settle().await?;
+        self.store.settle_bytes().await?;
         self.store.append(Record::Commit(self.record.clone()))?;
         self.store.settle().await?;
         self.store.count_committed(size);
