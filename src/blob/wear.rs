@@ -51,12 +51,13 @@ impl Wear {
     }
 }
 
+// What the log says was counted so far may be anything.
 impl Store {
     pub(super) fn count_programmed(&self, bytes: u64) {
         self.metrics().flash_programmed_bytes.add(bytes);
         let wear = &mut self.0.state.borrow_mut().index.wear;
-        wear.programmed_bytes += bytes;
-        wear.recent_bytes += bytes;
+        wear.programmed_bytes = wear.programmed_bytes.saturating_add(bytes);
+        wear.recent_bytes = wear.recent_bytes.saturating_add(bytes);
     }
 
     /// Time went by. Once a day what was counted is recorded, so that a power cut costs no more of
@@ -65,7 +66,7 @@ impl Store {
         let is_due = {
             let wear = &mut self.0.state.borrow_mut().index.wear;
             let days = wear.recent_seconds / DAY_SECONDS;
-            wear.recent_seconds += seconds;
+            wear.recent_seconds = wear.recent_seconds.saturating_add(seconds);
             let is_due = wear.recent_seconds / DAY_SECONDS > days;
             if wear.recent_seconds > RECENT_SECONDS {
                 wear.recent_seconds /= 2;
@@ -85,12 +86,14 @@ impl Store {
 
     pub(super) fn count_committed(&self, bytes: u64) {
         self.metrics().flash_image_bytes.add(bytes);
-        self.0.state.borrow_mut().index.wear.image_bytes += bytes;
+        let count = &mut self.0.state.borrow_mut().index.wear.image_bytes;
+        *count = count.saturating_add(bytes);
     }
 
     pub(super) fn count_copied(&self, bytes: u64) {
         self.metrics().flash_copied_bytes.add(bytes);
-        self.0.state.borrow_mut().index.wear.copied_bytes += bytes;
+        let count = &mut self.0.state.borrow_mut().index.wear.copied_bytes;
+        *count = count.saturating_add(bytes);
     }
 
     /// What an error of programming or erasing a segment means. Where cells are the log's own, the
