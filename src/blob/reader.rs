@@ -48,6 +48,23 @@ impl Reader {
         Ok(length)
     }
 
+    /// As [`Reader::read_at`], from the medium itself, and without leaving the bytes in memory
+    /// where others could have theirs.
+    pub(super) fn read_medium(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, Error> {
+        let segment_bytes = self.device.geometry().segment_bytes;
+        let length = buffer.len() as u64;
+        let pieces = layout::pieces(&self.record.extents, segment_bytes, offset, length);
+        let uncache = || {
+            pieces.iter().for_each(|piece| {
+                self.device.uncache(piece.segment, piece.offset, piece.bytes as u64);
+            });
+        };
+        uncache();
+        let outcome = self.read_at(offset, buffer);
+        uncache();
+        outcome
+    }
+
     /// Where `bytes` bytes from `offset` lie in files; none if the device has no files or the
     /// range is not within the blob.
     pub fn spans(&self, offset: u64, bytes: u64) -> Option<Vec<Span>> {

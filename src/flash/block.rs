@@ -33,12 +33,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek as _, SeekFrom};
+use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use log::warn;
-use rustix::fs::{Advice, OFlags};
+use rustix::fs::{Advice, OFlags, fadvise};
 use rustix::io::Errno;
 
 use super::shape::{self, SEGMENT_BYTES_MIN};
@@ -215,6 +216,13 @@ impl super::Device for Device {
 
     fn read_only(&self) -> Option<&str> {
         self.read_only.as_deref()
+    }
+
+    fn uncache(&self, segment: u32, offset: u32, bytes: u64) {
+        if let Some((file, position)) = self.file_span(segment, offset) {
+            // Advice that is not taken only makes the next read cheaper than it should be.
+            let _ = fadvise(&file, position, NonZeroU64::new(bytes), Advice::DontNeed);
+        }
     }
 
     fn file_span(&self, segment: u32, offset: u32) -> Option<(Arc<File>, u64)> {

@@ -12,11 +12,13 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
+use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use log::warn;
+use rustix::fs::{Advice, fadvise};
 
 use super::shape::{self, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use super::{Error, Geometry, Health, health, sysfs};
@@ -170,6 +172,13 @@ impl super::Device for Device {
 
     fn read_only(&self) -> Option<&str> {
         self.read_only.as_deref()
+    }
+
+    fn uncache(&self, segment: u32, offset: u32, bytes: u64) {
+        if let Some((file, position)) = self.file_span(segment, offset) {
+            // Advice that is not taken only makes the next read cheaper than it should be.
+            let _ = fadvise(&file, position, NonZeroU64::new(bytes), Advice::DontNeed);
+        }
     }
 
     fn file_span(&self, segment: u32, offset: u32) -> Option<(Arc<File>, u64)> {

@@ -97,6 +97,9 @@ pub trait Device: Send + Sync {
     /// The file and the position in it behind `offset` of `segment`, where there is one: from
     /// there a socket is fed without a copy.
     fn file_span(&self, segment: u32, offset: u32) -> Option<(Arc<File>, u64)>;
+    /// Drops what the kernel keeps in memory of a part of a segment: the next read comes from the
+    /// medium. Advice, where the device has no such cache.
+    fn uncache(&self, _segment: u32, _offset: u32, _bytes: u64) {}
     /// Whether a segment cannot be trusted to keep what is programmed: since it left the factory,
     /// or since [`Device::mark_bad`].
     fn is_bad(&self, _segment: u32) -> Result<bool, Error> {
