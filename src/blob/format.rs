@@ -13,7 +13,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::wear::Wear;
+use super::wear::{Counts, Wear};
 use crate::flash::{Geometry, SEGMENTS_MAX};
 use crate::oci::Digest;
 
@@ -131,6 +131,8 @@ pub enum Record {
         /// Their numbers.
         segments: Vec<u32>,
     },
+    /// What has been counted, erases left out.
+    Counts(Counts),
 }
 
 /// The start of a META segment: FORMAT.md section 3.

@@ -107,6 +107,7 @@ impl Index {
                 }
             }
             Record::Wear(wear) => self.wear = wear,
+            Record::Counts(counts) => self.wear.counts = counts,
             Record::Erased { segments } => {
                 segments.into_iter().for_each(|segment| self.wear.erased(segment));
             }

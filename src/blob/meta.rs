@@ -79,6 +79,11 @@ impl Meta {
         Ok(())
     }
 
+    /// Whether something was appended that is not programmed yet.
+    pub fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     fn append_to(&mut self, part: Part, record: &Record) -> Result<bool, Error> {
         let before = self.pending.len();
         let place = Place { sequence: self.ring.sequence, part };

@@ -232,11 +232,11 @@ impl Store {
             cached_bytes,
             partials: state.index.partials.len() as u64,
             free_segments: state.space.free_segments(),
-            programmed_bytes: wear.programmed_bytes,
-            image_bytes: wear.image_bytes,
-            copied_bytes: wear.copied_bytes,
-            recent_bytes: wear.recent_bytes,
-            recent_seconds: wear.recent_seconds,
+            programmed_bytes: wear.counts.programmed_bytes,
+            image_bytes: wear.counts.image_bytes,
+            copied_bytes: wear.counts.copied_bytes,
+            recent_bytes: wear.counts.recent_bytes,
+            recent_seconds: wear.counts.recent_seconds,
             device_bytes: self.0.device.geometry().bytes(),
             bad_segments: state.space.bad_segments(),
             erases_max: erases.clone().max().unwrap_or(0),
@@ -417,7 +417,12 @@ impl Store {
         state.check()?;
         let covered = state.generation;
         let State { index, meta, .. } = &mut *state;
-        let outcome = meta.program(index);
+        // Beside others only: by itself no count is worth a page.
+        let counted = match meta.has_pending() {
+            true => meta.append(&Record::Counts(index.wear.counts)),
+            false => Ok(()),
+        };
+        let outcome = counted.and_then(|()| meta.program(index));
         if outcome.as_ref().is_ok_and(|programmed| programmed.begun) {
             state.synced = covered;
             self.0.metrics.flash_erases.add(1);

@@ -1,7 +1,7 @@
 //! What a log does to its device, counted over the device's life.
 //!
-//! The counts are kept in every checkpoint, so that a restart forgets nothing and a power cut at
-//! most what came since the last one; erases are records of their own. Where the log itself is all
+//! The counts are kept in every checkpoint, and once more beside every record that is programmed, so
+//! that a power cut costs next to nothing of them; erases are records of their own. Where the log itself is all
 //! that stands between the data and the cells (NAND, NOR), free segments are taken least worn
 //! first, and what never changes is moved now and then to the segments that are worn most, so that
 //! the ones it rested on wear too. Behind a file system or a card's controller that is theirs.
@@ -14,9 +14,19 @@ use super::{Error, Store};
 use crate::flash::{self, SEGMENTS_MAX};
 use crate::kind::Kind;
 
-/// Counts since the log was begun: FORMAT.md section 4, `Wear`.
+/// What has been counted since the log was begun: FORMAT.md section 4, `Wear`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wear {
+    /// Bytes and time.
+    pub counts: Counts,
+    /// How often each segment was made ready to be programmed anew, by number; those that follow
+    /// never were.
+    pub erases: Vec<u32>,
+}
+
+/// The part of it that changes with every record: FORMAT.md section 4, `Counts`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
     /// Bytes programmed on the device.
     pub programmed_bytes: u64,
     /// Blob bytes acknowledged.
@@ -26,11 +36,8 @@ pub struct Wear {
     /// Bytes programmed of late, and the seconds in which that was: both are halved when these are
     /// more than [`RECENT_SECONDS`], so that what is long past counts less and less.
     pub recent_bytes: u64,
-    /// See [`Wear::recent_bytes`]. Time without power is not counted.
+    /// See [`Counts::recent_bytes`]. Time without power is not counted.
     pub recent_seconds: u64,
-    /// How often each segment was made ready to be programmed anew, by number; those that follow
-    /// never were.
-    pub erases: Vec<u32>,
 }
 
 impl Wear {
@@ -55,22 +62,22 @@ impl Wear {
 impl Store {
     pub(super) fn count_programmed(&self, bytes: u64) {
         self.metrics().flash_programmed_bytes.add(bytes);
-        let wear = &mut self.0.state.borrow_mut().index.wear;
-        wear.programmed_bytes = wear.programmed_bytes.saturating_add(bytes);
-        wear.recent_bytes = wear.recent_bytes.saturating_add(bytes);
+        let counts = &mut self.0.state.borrow_mut().index.wear.counts;
+        counts.programmed_bytes = counts.programmed_bytes.saturating_add(bytes);
+        counts.recent_bytes = counts.recent_bytes.saturating_add(bytes);
     }
 
     /// Time went by. Once a day what was counted is recorded, so that a power cut costs no more of
     /// it, however seldom there is anything else to record.
     pub async fn passed(&self, seconds: u64) -> Result<(), Error> {
         let is_due = {
-            let wear = &mut self.0.state.borrow_mut().index.wear;
-            let days = wear.recent_seconds / DAY_SECONDS;
-            wear.recent_seconds = wear.recent_seconds.saturating_add(seconds);
-            let is_due = wear.recent_seconds / DAY_SECONDS > days;
-            if wear.recent_seconds > RECENT_SECONDS {
-                wear.recent_seconds /= 2;
-                wear.recent_bytes /= 2;
+            let counts = &mut self.0.state.borrow_mut().index.wear.counts;
+            let days = counts.recent_seconds / DAY_SECONDS;
+            counts.recent_seconds = counts.recent_seconds.saturating_add(seconds);
+            let is_due = counts.recent_seconds / DAY_SECONDS > days;
+            if counts.recent_seconds > RECENT_SECONDS {
+                counts.recent_seconds /= 2;
+                counts.recent_bytes /= 2;
             }
             is_due
         };
@@ -86,13 +93,13 @@ impl Store {
 
     pub(super) fn count_committed(&self, bytes: u64) {
         self.metrics().flash_image_bytes.add(bytes);
-        let count = &mut self.0.state.borrow_mut().index.wear.image_bytes;
+        let count = &mut self.0.state.borrow_mut().index.wear.counts.image_bytes;
         *count = count.saturating_add(bytes);
     }
 
     pub(super) fn count_copied(&self, bytes: u64) {
         self.metrics().flash_copied_bytes.add(bytes);
-        let count = &mut self.0.state.borrow_mut().index.wear.copied_bytes;
+        let count = &mut self.0.state.borrow_mut().index.wear.counts.copied_bytes;
         *count = count.saturating_add(bytes);
     }
 

@@ -148,9 +148,8 @@ impl Writer {
         }
         self.store.settle_bytes().await?;
         self.store.append(Record::Commit(self.record.clone()))?;
-        self.store.settle().await?;
         self.store.count_committed(size);
-        Ok(())
+        self.store.settle().await
     }
 
     /// Stops for now: what arrived is recorded, so that the next writer goes on from there.
