@@ -91,6 +91,13 @@ need_rust() {
     need cc=build-essential
 }
 
+# log_program OPTION...: builds the program of the blob log's figures (tests/bench) and prints its
+# path. Options are those of `cargo bench`.
+log_program() {
+    cargo bench --locked --bench log --no-run --message-format=json "$@" |
+        jq -r 'select(.target.name? == "log") | .executable | select(.)' | tail -n 1
+}
+
 # The programs that the demo, the integration test and the figures talk to.
 need_peers() {
     need docker-registry=docker-registry skopeo=skopeo podman=podman umoci=umoci \
@@ -157,6 +164,10 @@ cleanup() {
     for pid in $STARTED; do
         wait "$pid" 2>/dev/null || true
     done
+    for disk in $DISKS; do
+        umount "$disk" 2>/dev/null || true
+        losetup --detach "$disk" 2>/dev/null || true
+    done
     for dir in $REMOVE; do
         # podman and containerd run as root leave files of root.
         rm -rf "$dir" 2>/dev/null || as_root rm -rf "$dir"
@@ -197,6 +208,55 @@ memory_peak() {
 # The resident size of process $1 now, in KiB.
 memory_now() {
     sed -n 's/^VmRSS:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$1/status"
+}
+
+# --- disks, for root ------------------------------------------------------------------------
+
+DISKS=
+
+# disk_new BYTES: a block device over a sparse file in WORK; sets DISK.
+disk_new() {
+    disk_file=$(mktemp "$WORK/disk.XXXXXX")
+    truncate -s "$1" "$disk_file"
+    # Without a page cache of its own, where the file's file system allows that.
+    DISK=$(losetup --find --show --direct-io=on "$disk_file" 2>/dev/null) ||
+        DISK=$(losetup --find --show "$disk_file")
+    DISKS="$DISKS $DISK"
+}
+
+# disk_end DISK: gives one back, with its file.
+disk_end() {
+    disk_file=$(losetup --noheadings --output BACK-FILE "$1")
+    losetup --detach "$1"
+    rm -f "$disk_file"
+}
+
+# can_format TYPE: whether the tools and the kernel know this file system.
+can_format() {
+    have "mkfs.$1" || return 1
+    grep -qw "$1" /proc/filesystems || modprobe --quiet "$1" 2>/dev/null
+}
+
+# disk_format DISK TYPE [OPTION...]: makes a file system and mounts it on MOUNT. Nothing of it is
+# left for the kernel to write later on.
+disk_format() {
+    format_disk=$1 format_type=$2
+    shift 2
+    case "$format_type" in
+    ext4) mkfs.ext4 -q -F -E lazy_itable_init=0,lazy_journal_init=0 "$@" "$format_disk" ;;
+    xfs) mkfs.xfs -q -f "$@" "$format_disk" ;;
+    f2fs) mkfs.f2fs -q -f "$@" "$format_disk" ;;
+    esac >&2
+    MOUNT=$WORK/mount
+    mkdir -p "$MOUNT"
+    mount -t "$format_type" "$format_disk" "$MOUNT"
+    sync -f "$MOUNT"
+}
+
+# Bytes that DISK $1 was told to write since the kernel knows it.
+disk_written() {
+    read -r _ _ _ _ _ _ sectors _ <"/sys/block/${1#/dev/}/stat"
+    echo $((sectors * 512))
 }
 
 # --- the registry that images come from ------------------------------------------------------

@@ -44,10 +44,15 @@ unsafe impl GlobalAlloc for Heap {
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
-        // A large block may be moved by its pages, a small one is there twice for a moment: the
-        // worse is counted.
-        self.grow(bytes);
-        self.shrink(layout.size());
+        // A large block is moved by its pages, by glibc and musl alike; a small one is there twice
+        // for a moment.
+        if layout.size() >= MOVED_BYTES_MIN {
+            self.shrink(layout.size());
+            self.grow(bytes);
+        } else {
+            self.grow(bytes);
+            self.shrink(layout.size());
+        }
         // SAFETY: the caller keeps the contract of `realloc`.
         unsafe { System.realloc(pointer, layout, bytes) }
     }
@@ -91,6 +96,9 @@ impl Counted {
             .map(|counter| counter.load(Ordering::Relaxed))
     }
 }
+
+/// Blocks from this size on are mappings of their own.
+const MOVED_BYTES_MIN: usize = 128 << 10;
 
 fn count(counter: &AtomicU64, amount: u64) {
     counter.fetch_add(amount, Ordering::Relaxed);

@@ -127,40 +127,46 @@ fn largest(mean: u64) -> u64 {
     most
 }
 
-/// Whole segments in turn, and one shared segment for tails: what the log's allocator does with a
+/// Whole segments in turn, tails where they fit tightest: what the log's allocator does with a
 /// device that is filled once.
 struct Space {
     geometry: Geometry,
     next: u64,
-    shared: Option<(u64, u64)>,
+    /// Shared segments, and how much of each is taken.
+    shared: Vec<(u64, u64)>,
 }
 
 impl Space {
     fn new(geometry: Geometry) -> Self {
-        Self { geometry, next: u64::from(meta_segments(geometry)), shared: None }
+        Self { geometry, next: u64::from(meta_segments(geometry)), shared: Vec::new() }
     }
 
     fn take(&mut self, size: u64) -> Option<Vec<Extent>> {
         let segment_bytes = u64::from(self.geometry.segment_bytes);
         let bytes = reserved(size, u64::from(self.geometry.program_bytes));
         let (whole, tail) = (bytes / segment_bytes, bytes % segment_bytes);
-        let fits = |shared: &(u64, u64)| segment_bytes - shared.1 >= tail;
-        let shared = self.shared.filter(fits);
-        let (segment, at) = shared.unwrap_or((self.next + whole, 0));
-        let mut extents = Vec::new();
-        if whole > 0 {
-            let start = self.next * segment_bytes;
-            extents.push(Extent { start, bytes: whole * segment_bytes });
-        }
+        let start = self.next * segment_bytes;
+        self.next += whole;
+        let mut extents = vec![Extent { start, bytes: whole * segment_bytes }];
         if tail > 0 {
-            extents.push(Extent { start: segment * segment_bytes + at, bytes: tail });
+            extents.push(Extent { start: self.take_tail(tail, segment_bytes), bytes: tail });
         }
-        self.next += whole + u64::from(tail > 0 && shared.is_none());
-        self.shared = Some((segment, at + tail));
+        extents.retain(|extent| extent.bytes > 0);
         if extents.len() == 2 && extents[0].end() == extents[1].start {
-            extents = vec![Extent { bytes, ..extents[0] }];
+            extents = vec![Extent { start, bytes }];
         }
-        (self.next < u64::from(self.geometry.segment_count)).then_some(extents)
+        (self.next <= u64::from(self.geometry.segment_count)).then_some(extents)
+    }
+
+    fn take_tail(&mut self, tail: u64, segment_bytes: u64) -> u64 {
+        let fitting = self.shared.iter_mut().filter(|(_, taken)| segment_bytes - *taken >= tail);
+        if let Some((segment, taken)) = fitting.max_by_key(|(_, taken)| *taken) {
+            *taken += tail;
+            return *segment * segment_bytes + *taken - tail;
+        }
+        self.shared.push((self.next, tail));
+        self.next += 1;
+        (self.next - 1) * segment_bytes
     }
 }
 
