@@ -185,6 +185,8 @@ impl Meta {
         // goes by must be there first.
         self.device.sync()?;
         self.offset = u32::try_from(unit).unwrap_or(u32::MAX);
+        // A piece and the record that completes it; doubling would take twice as much.
+        self.pending.reserve_exact(PIECE_BYTES + PIECE_BYTES / 8);
         let mut programmed = unit + self.append_or_fail(&Record::CheckpointBegin)?;
         let mut frames = 0;
         for record in index.snapshot() {
@@ -194,6 +196,8 @@ impl Meta {
         programmed += self.append_or_fail(&Record::CheckpointEnd { frames })?;
         programmed += self.program_pending()?;
         self.device.sync()?;
+        // What follows is much smaller, and comes one by one.
+        self.pending = Vec::new();
         self.ring.base = Some(slot);
         Ok(programmed)
     }
