@@ -361,19 +361,22 @@ fn drop_overlaps(geometry: Geometry, index: &mut Index) -> usize {
     let blobs = u32::try_from(index.blobs.len()).unwrap_or(u32::MAX);
     let is_partial = |owner: u32| owner >= blobs;
     let mut wrong = BTreeSet::new();
-    let mut furthest: Option<(u32, u32)> = None;
+    // What reaches furthest so far, and whose it is: of blobs and of downloads, because a download
+    // that gives way to one blob may not hide it from another.
+    let mut furthest: [Option<(u32, u32)>; 2] = [None; 2];
     for (start, end, owner) in taken {
-        if let Some((before, other)) = furthest
-            && before > start
-        {
-            match (is_partial(other), is_partial(owner)) {
-                (true, false) => wrong.extend([other]),
-                (false, true) => wrong.extend([owner]),
-                _ => wrong.extend([other, owner]),
-            }
+        let [blob, partial] = furthest
+            .map(|reach| reach.filter(|(before, _)| *before > start).map(|(_, other)| other));
+        wrong.extend(partial);
+        match (is_partial(owner), blob) {
+            (false, Some(blob)) => wrong.extend([blob, owner]),
+            (true, _) if blob.or(partial).is_some() => wrong.extend([owner]),
+            _ => {}
         }
-        if furthest.is_none_or(|(before, _)| before < end) {
-            furthest = Some((end, owner));
+        let [of_blobs, of_partials] = &mut furthest;
+        let own = if is_partial(owner) { of_partials } else { of_blobs };
+        if own.is_none_or(|(before, _)| before < end) {
+            *own = Some((end, owner));
         }
     }
     if wrong.is_empty() {
