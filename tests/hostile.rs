@@ -5,7 +5,7 @@
 //! those. A failure prints what replays it. `SEEDS` says how many are drawn, `SEED` the first;
 //! `INPUT` is a file to replay instead of the directory.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-#![allow(clippy::cast_possible_truncation)]
+#![allow(clippy::cast_possible_truncation, clippy::print_stderr)]
 
 #[path = "fuzz/hostile/mod.rs"]
 mod hostile;

@@ -2,7 +2,7 @@
 
 use moonlet::blob::TagKey;
 use moonlet::blob::format::{BlobRecord, CHUNK_BYTES, Extent, Record, meta_segments};
-use moonlet::blob::wear::Wear;
+use moonlet::blob::wear::{Counts, Wear};
 use moonlet::flash::Geometry;
 use moonlet::oci::{Algorithm, Digest, Hasher};
 
@@ -98,16 +98,15 @@ impl Records {
             11 => Record::Pin { digest: any_digest(input), pinned: input.byte() & 1 == 1 },
             12 => Record::Delete { digest: any_digest(input) },
             13 | 14 => Record::Rot { digest: any_digest(input), chunks: self.numbers(input, &[2]) },
-            15 | 16 => Record::Wear(Wear {
-                programmed_bytes: input.number(&[]),
-                image_bytes: input.number(&[]),
-                copied_bytes: input.number(&[]),
-                erases: self.numbers(input, &[]),
-            }),
+            15 | 16 => {
+                let counts = counts(input);
+                Record::Wear(Wear { counts, erases: self.numbers(input, &[]) })
+            }
             17 | 18 => {
                 let count = u64::from(self.geometry.segment_count);
                 Record::Erased { segments: self.numbers(input, &[count]) }
             }
+            19 => Record::Counts(counts(input)),
             _ if input.byte() & 1 == 1 => Record::CheckpointBegin,
             _ => Record::CheckpointEnd { frames: input.number(&[]) as u32 },
         }
@@ -250,3 +249,14 @@ fn text(input: &mut Input<'_>) -> String {
 }
 
 const MEDIA_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+
+fn counts(input: &mut Input<'_>) -> Counts {
+    let (programmed_bytes, image_bytes) = (input.number(&[]), input.number(&[]));
+    Counts {
+        programmed_bytes,
+        image_bytes,
+        copied_bytes: input.number(&[]),
+        recent_bytes: programmed_bytes,
+        recent_seconds: image_bytes,
+    }
+}
