@@ -13,10 +13,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use moonlet::blob::Store;
+use moonlet::blob::counts::Wear;
 use moonlet::blob::format::{
     BlobRecord, CHUNK_BYTES, Extent, Header, Part, Place, Record, encode_frame,
 };
-use moonlet::blob::wear::Wear;
 use moonlet::flash::{self, Geometry};
 use moonlet::metrics::Metrics;
 use moonlet::oci::Digest;

@@ -13,7 +13,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::wear::{Counts, Wear};
+use super::counts::{Counts, Wear};
 use crate::flash::{Geometry, SEGMENTS_MAX};
 use crate::oci::Digest;
 

@@ -6,11 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::blobs::Blobs;
+use super::counts::Wear;
 use super::format::{
     BlobRecord, CHUNK_BYTES, CHUNK_HASH_BYTES, Extent, FRAME_HEADER_BYTES, Record, TagKey,
 };
 use super::layout::{difference, prefix};
-use super::wear::Wear;
 use crate::flash::Geometry;
 use crate::oci::{Digest, Hasher};
 

@@ -11,6 +11,7 @@
 //! across an await.
 
 mod blobs;
+pub mod counts;
 mod error;
 mod evict;
 pub mod format;
@@ -27,7 +28,7 @@ mod store;
 mod syncing;
 mod trim;
 mod view;
-pub mod wear;
+mod wear;
 mod writer;
 
 pub use error::Error;

@@ -9,9 +9,9 @@
 
 use std::collections::BTreeSet;
 
+use super::counts::Wear;
 use super::format::{Extent, meta_segments};
 use super::layout::reserved_bytes;
-use super::wear::Wear;
 use crate::flash::Geometry;
 
 /// The allocator of all segments after the META ring.

@@ -1,8 +1,8 @@
 //! Records as no log would write them, and blobs as one would.
 
 use moonlet::blob::TagKey;
+use moonlet::blob::counts::{Counts, Wear};
 use moonlet::blob::format::{BlobRecord, CHUNK_BYTES, Extent, Record, meta_segments};
-use moonlet::blob::wear::{Counts, Wear};
 use moonlet::flash::Geometry;
 use moonlet::oci::{Algorithm, Digest, Hasher};
 
