@@ -213,9 +213,10 @@ fn look(device: &dyn Device) -> Result<Found, Error> {
     surveys.sort_by_key(|survey| std::cmp::Reverse(survey.header.sequence));
     let replay = replayed(surveys, &mut report);
     ring.base = replay.first().filter(|base| base.is_complete).map(|base| base.slot);
-    // A number that a header now unreadable may have had is not used again.
-    ring.sequence +=
-        if unreadable.is_empty() { 0 } else { u64::from(meta_segments(device.geometry())) };
+    if !unreadable.is_empty() {
+        // A number that a header now unreadable may have had is not used again.
+        ring.sequence += u64::from(meta_segments(device.geometry()));
+    }
     Ok(Found { ring, replay, report })
 }
 

@@ -7,11 +7,12 @@
 //! worn most, so that the ones it rested on wear too. Behind a file system or a card's controller
 //! that is theirs.
 
+use log::warn;
+
 use super::format::Record;
 use super::{Error, Store};
 use crate::flash;
 use crate::kind::Kind;
-use log::warn;
 
 // What the log says was counted so far may be anything.
 impl Store {

@@ -1,7 +1,7 @@
 //! Lives drawn at random: work, power cuts with all that goes wrong around them, work again.
 //!
-//! A failure prints the command that replays it. `SEEDS` says how many lives (10,000; `scripts/soak`
-//! runs a million), `SEED` the first of them.
+//! A failure prints the command that replays it. `SEEDS` says how many lives (10,000;
+//! `scripts/soak` runs a million), `SEED` the first of them.
 
 use std::sync::Arc;
 
