@@ -97,7 +97,8 @@ fn records(geometry: Geometry, count: u64) -> Outcome<Vec<Record>> {
     for index in 0..count {
         let digest = Digest::sha256(&index.to_le_bytes());
         let size = random.size(SIZE_MIN, most);
-        let extents = space.take(size).ok_or("the device is too small for so many blobs")?;
+        let extents =
+            space.take(size, index % 2 == 0).ok_or("the device is too small for so many blobs")?;
         in_two += usize::from(extents.len() > 1);
         let is_manifest = size < MANIFEST_BYTES_MAX && index % 5 == 0;
         let media_type = is_manifest.then(|| MANIFEST.to_owned());
@@ -141,19 +142,22 @@ impl Space {
         Self { geometry, next: u64::from(meta_segments(geometry)), shared: Vec::new() }
     }
 
-    fn take(&mut self, size: u64) -> Option<Vec<Extent>> {
+    /// Room for a blob; `in_two`, as copying a part of it would have left it.
+    fn take(&mut self, size: u64, in_two: bool) -> Option<Vec<Extent>> {
         let segment_bytes = u64::from(self.geometry.segment_bytes);
         let bytes = reserved(size, u64::from(self.geometry.program_bytes));
         let (whole, tail) = (bytes / segment_bytes, bytes % segment_bytes);
         let start = self.next * segment_bytes;
         self.next += whole;
         let mut extents = vec![Extent { start, bytes: whole * segment_bytes }];
-        if tail > 0 {
-            extents.push(Extent { start: self.take_tail(tail, segment_bytes), bytes: tail });
+        let unit = u64::from(self.geometry.program_bytes);
+        let first = if in_two && whole == 0 && tail > unit { unit } else { 0 };
+        for bytes in [first, tail - first].into_iter().filter(|bytes| *bytes > 0) {
+            extents.push(Extent { start: self.take_tail(bytes, segment_bytes), bytes });
         }
         extents.retain(|extent| extent.bytes > 0);
         if extents.len() == 2 && extents[0].end() == extents[1].start {
-            extents = vec![Extent { start, bytes }];
+            extents = vec![Extent { bytes, ..extents[0] }];
         }
         (self.next <= u64::from(self.geometry.segment_count)).then_some(extents)
     }
