@@ -43,6 +43,7 @@ use rustix::fs::{Advice, OFlags, fadvise};
 use rustix::io::Errno;
 
 use super::shape::{self, SEGMENT_BYTES_MIN};
+use super::syncs::Syncs;
 use super::sysfs::{self, Node};
 use super::{Error, Geometry, Health, health, ioctl, lock};
 use crate::kind::Kind;
@@ -64,6 +65,7 @@ pub struct Device {
 
 struct Direct {
     file: File,
+    syncs: Syncs,
     /// Programs pass through it where their bytes lie at an address that the device cannot take.
     bounce: Mutex<Vec<u8>>,
     can_discard: bool,
@@ -153,6 +155,7 @@ impl Device {
         }
         let direct = file.map(|file| Direct {
             file,
+            syncs: Syncs::default(),
             bounce: Mutex::new(vec![0; bounce_bytes(geometry) + unit_bytes(geometry)]),
             can_discard: can_discard(number),
         });
@@ -201,8 +204,8 @@ impl super::Device for Device {
     }
 
     fn sync(&self) -> Result<(), Error> {
-        let file = &self.direct()?.file;
-        file.sync_data().map_err(|error| self.error("syncing", error))
+        let direct = self.direct()?;
+        direct.syncs.sync(&direct.file, &format!("syncing {}", self.path.display()))
     }
 
     fn is_slow(&self) -> bool {

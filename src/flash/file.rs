@@ -21,6 +21,7 @@ use log::warn;
 use rustix::fs::{Advice, fadvise};
 
 use super::shape::{self, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+use super::syncs::Syncs;
 use super::{Error, Geometry, Health, health, sysfs};
 use crate::kind::Kind;
 use crate::units::ByteCount;
@@ -28,6 +29,7 @@ use crate::units::ByteCount;
 /// The open store directory.
 pub struct Device {
     log: Arc<File>,
+    syncs: Syncs,
     geometry: Geometry,
     path: PathBuf,
     /// Why nothing can be programmed.
@@ -120,7 +122,14 @@ impl Device {
             program_bytes: PROGRAM_BYTES,
             reprogram: true,
         };
-        Ok(Self { log: Arc::new(log), geometry, path, read_only, _lock: lock })
+        Ok(Self {
+            log: Arc::new(log),
+            syncs: Syncs::default(),
+            geometry,
+            path,
+            read_only,
+            _lock: lock,
+        })
     }
 
     fn position(&self, segment: u32, offset: u32, length: usize) -> Result<u64, Error> {
@@ -155,7 +164,7 @@ impl super::Device for Device {
     }
 
     fn sync(&self) -> Result<(), Error> {
-        self.log.sync_data().map_err(|error| self.error("syncing", error))
+        self.syncs.sync(&self.log, &format!("syncing {}", self.path.display()))
     }
 
     fn is_slow(&self) -> bool {

@@ -16,6 +16,7 @@ pub mod nor;
 mod open;
 mod shape;
 pub mod sim;
+mod syncs;
 mod sysfs;
 pub mod ubi;
 
@@ -85,7 +86,8 @@ pub trait Device: Send + Sync {
     /// Makes a segment ready to be programmed anew. Its contents are undefined until then: old
     /// bytes may show again, so readers trust sequence numbers and never absence.
     fn erase(&self, segment: u32) -> Result<(), Error>;
-    /// Makes everything programmed so far durable.
+    /// Makes everything programmed so far durable. After an error nothing is known of what was
+    /// programmed since the last one that succeeded, and all further ones are errors.
     fn sync(&self) -> Result<(), Error>;
     /// Whether a sync may take long, and is worth another thread.
     fn is_slow(&self) -> bool;
