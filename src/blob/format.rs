@@ -90,6 +90,8 @@ pub enum Record {
         chunks_from: u32,
         /// Hashes of the chunks that became complete.
         chunks: Vec<[u8; 32]>,
+        /// Hash of the bytes between those and the frontier.
+        rest: [u8; 32],
     },
     /// A blob is there, whole and verified.
     Commit(BlobRecord),

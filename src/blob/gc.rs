@@ -75,12 +75,15 @@ impl Store {
     pub(super) async fn empty_segment(&self, victim: u32, cold: bool) -> Result<bool, Error> {
         let mut moves = Vec::new();
         let copied = self.copy_residents(victim, cold, &mut moves);
+        let copied = match copied {
+            // The copies are durable before anything says that they are there.
+            Ok(is_empty) => self.settle().await.map(|()| is_empty),
+            Err(error) => Err(error),
+        };
         if copied.is_err() {
             moves.iter().for_each(|moved| self.give_back(&moved.room));
         }
         let is_empty = copied?;
-        // The copies are durable before anything says that they are there.
-        self.settle().await?;
         for Move { old, new, room, unreadable } in moves {
             let held = self.0.state.borrow().index.blobs.get(&new.digest);
             let is_same = |held: &BlobRecord| {
@@ -101,7 +104,9 @@ impl Store {
     }
 
     fn victim(&self) -> Option<u32> {
-        let held = self.held_by_downloads();
+        let mut held = self.held_by_downloads();
+        // Emptied already, but somebody reads there still, or its record is not durable.
+        held.extend(self.segments_in_limbo());
         self.0.state.borrow_mut().space.give_up(|segment| !held.contains(&segment))
     }
 
@@ -110,11 +115,13 @@ impl Store {
         let segment_bytes = u64::from(self.device().geometry().segment_bytes);
         let state = self.0.state.borrow();
         let partials = state.index.partials.values();
-        let extents = partials.flat_map(|partial| &partial.record.extents);
-        let segments = extents.flat_map(|extent| {
-            extent.start / segment_bytes..=(extent.end().saturating_sub(1)) / segment_bytes
-        });
-        segments.filter_map(|segment| u32::try_from(segment).ok()).collect()
+        segments_of(partials.flat_map(|partial| &partial.record.extents), segment_bytes)
+    }
+
+    fn segments_in_limbo(&self) -> BTreeSet<u32> {
+        let segment_bytes = u64::from(self.device().geometry().segment_bytes);
+        let state = self.0.state.borrow();
+        segments_of(state.limbo.iter().flat_map(|limbo| &limbo.extents), segment_bytes)
     }
 
     /// Copies everything that lives in `victim`; false when the room for it ran out.
@@ -132,6 +139,8 @@ impl Store {
             state.index.blobs.records().filter(lives).collect()
         };
         for old in residents {
+            // The first takes a segment of that kind, the others follow it there.
+            let cold = cold && moves.is_empty();
             let Some(moved) = self.copy(old, victim, cold)? else { return Ok(false) };
             moves.push(moved);
         }
@@ -197,6 +206,13 @@ impl Store {
     fn give_back(&self, room: &[Extent]) {
         self.0.state.borrow_mut().space.release(room);
     }
+}
+
+fn segments_of<'a>(extents: impl Iterator<Item = &'a Extent>, segment_bytes: u64) -> BTreeSet<u32> {
+    let segments = extents.flat_map(|extent| {
+        extent.start / segment_bytes..=(extent.end().saturating_sub(1)) / segment_bytes
+    });
+    segments.filter_map(|segment| u32::try_from(segment).ok()).collect()
 }
 
 /// What is copied at a time, in bytes, or a unit if that is more.

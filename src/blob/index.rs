@@ -39,6 +39,8 @@ pub struct PartialBlob {
     pub midstate: Vec<u8>,
     /// Hashes of the complete chunks among them.
     pub chunks: Vec<[u8; 32]>,
+    /// Hash of those that belong to none.
+    pub rest: [u8; 32],
 }
 
 impl Index {
@@ -64,9 +66,12 @@ impl Index {
                 self.partials.insert(partial.record.digest, partial);
                 freed = given_up;
             }
-            Record::Progress { digest, frontier, midstate, chunks_from, chunks } => {
-                if let Some(partial) = self.partials.get_mut(&digest) {
-                    partial.advance(frontier, midstate, chunks_from, chunks);
+            Record::Progress { digest, frontier, midstate, chunks_from, chunks, rest } => {
+                if let Some(partial) = self.partials.get_mut(&digest)
+                    && partial.may_advance(frontier, chunks_from, chunks.len())
+                {
+                    (partial.frontier, partial.midstate, partial.rest) = (frontier, midstate, rest);
+                    partial.chunks.extend(chunks);
                 }
             }
             Record::Commit(record) => {
@@ -126,6 +131,7 @@ impl Index {
                 midstate: partial.midstate.clone(),
                 chunks_from: 0,
                 chunks: partial.chunks.clone(),
+                rest: partial.rest,
             });
             [Some(Record::Reserve(partial.record.clone())), progress].into_iter().flatten()
         });
@@ -193,26 +199,21 @@ impl PartialBlob {
             && (self.frontier == 0 || has_state())
     }
 
-    /// Takes in how far the download is, if that follows on what is known.
-    fn advance(
-        &mut self,
-        frontier: u64,
-        midstate: Vec<u8>,
-        chunks_from: u32,
-        chunks: Vec<[u8; 32]>,
-    ) {
-        let is_next = usize::try_from(chunks_from) == Ok(self.chunks.len());
-        if is_next && frontier > self.frontier && frontier <= self.record.size {
-            self.frontier = frontier;
-            self.midstate = midstate;
-            self.chunks.extend(chunks);
-        }
+    /// Whether a record of how far the download is follows on what is known, and tells of as many
+    /// chunks as it must.
+    fn may_advance(&self, frontier: u64, chunks_from: u32, chunks: usize) -> bool {
+        let known = self.chunks.len();
+        usize::try_from(chunks_from) == Ok(known)
+            && (known + chunks) as u64 == frontier / CHUNK_BYTES
+            && frontier > self.frontier
+            && frontier <= self.record.size
     }
 
     /// A new reservation, which keeps of an older one of the same blob what lies in the same
     /// place, and gives back where the rest was.
     fn reserved(record: BlobRecord, old: Option<Self>) -> (Self, Vec<Extent>) {
-        let fresh = Self { record, frontier: 0, midstate: Vec::new(), chunks: Vec::new() };
+        let fresh =
+            Self { record, frontier: 0, midstate: Vec::new(), chunks: Vec::new(), rest: [0; 32] };
         let Some(old) = old else { return (fresh, Vec::new()) };
         let kept = prefix(&old.record.extents, old.frontier);
         if old.record.size == fresh.record.size

@@ -14,6 +14,7 @@ use super::format::{
     decode_frame, decode_frame_header, encode_frame, meta_segments,
 };
 use super::index::Index;
+use super::wear::mark_bad;
 use crate::flash::{Device, program_checked};
 use crate::kind::Kind;
 
@@ -112,7 +113,7 @@ impl Meta {
                 let slot = self.ring.slot;
                 warn!("{error}; META goes on in another segment");
                 let programmed = self.begin(index)?;
-                self.device.mark_bad(slot)?;
+                mark_bad(self.device.as_ref(), slot);
                 Ok(programmed)
             }
             other => Ok(Programmed { bytes: other?, begun: false }),
@@ -123,9 +124,12 @@ impl Meta {
         if self.pending.is_empty() {
             return Ok(0);
         }
-        let length = self.padded(self.pending.len() as u64);
+        let frames = self.pending.len();
+        let length = self.padded(frames as u64);
         self.pending.resize(usize::try_from(length).unwrap_or(0), 0);
-        program_checked(self.device.as_ref(), self.ring.slot, self.offset, &self.pending)?;
+        program_checked(self.device.as_ref(), self.ring.slot, self.offset, &self.pending)
+            // When it is tried again, no padding may stand between the frames.
+            .inspect_err(|_| self.pending.truncate(frames))?;
         self.pending.clear();
         self.offset += u32::try_from(length).unwrap_or(u32::MAX);
         Ok(length)
@@ -157,7 +161,7 @@ impl Meta {
         self.stands = true;
         // Only now is it known that these are to blame, and not the device.
         for slot in worn {
-            self.device.mark_bad(slot)?;
+            mark_bad(self.device.as_ref(), slot);
         }
         Ok(Programmed { bytes, begun: true })
     }

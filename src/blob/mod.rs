@@ -2,12 +2,12 @@
 //!
 //! A flash-wear-aware append-only log of content-addressed blobs. Bytes are written once, to their
 //! final place; what they are is told by records in the META ring; a blob is visible only after
-//! its digest was verified and its Commit record is durable. The bytes on the device are given by
-//! FORMAT.md; everything read back is checked, and nothing unchecked is ever served.
+//! its digest was verified and its bytes are durable, and acknowledged when its Commit record is.
+//! The bytes on the device are given by FORMAT.md.
 //!
 //! One [`Store`] per device, shared by clones. Programs and reads go straight to the device, which
-//! for a file is the page cache; only syncs, which take long, wait on another thread, and all who
-//! wait at the same time share one. State is plain memory behind a `RefCell` that is never held
+//! for a file is the page cache; syncs, which take long, wait on another thread, except the two with
+//! which a segment of META begins, and all who wait at the same time share one. State is plain memory behind a `RefCell` that is never held
 //! across an await.
 
 mod blobs;

@@ -52,7 +52,9 @@ impl Reader {
     /// where others could have theirs.
     pub(super) fn read_medium(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, Error> {
         let segment_bytes = self.device.geometry().segment_bytes;
-        let length = buffer.len() as u64;
+        // Whole units, of which the last may end behind the blob: nothing less can be dropped.
+        let unit = u64::from(self.device.geometry().program_bytes);
+        let length = (buffer.len() as u64).next_multiple_of(unit);
         let pieces = layout::pieces(&self.record.extents, segment_bytes, offset, length);
         let uncache = || {
             pieces.iter().for_each(|piece| {

@@ -119,6 +119,8 @@ pub fn mount(device: &Arc<dyn Device>) -> Result<Mounted, Error> {
     report.tags = index.tags.len();
     let mut suspects = latest.0;
     suspects.retain(|digest| index.blobs.contains(digest));
+    // Those that go on from here as well, as soon as they are whole.
+    suspects.extend(index.partials.keys());
     Ok(Mounted {
         index,
         space,
@@ -129,8 +131,8 @@ pub fn mount(device: &Arc<dyn Device>) -> Result<Mounted, Error> {
     })
 }
 
-/// The blobs that were committed last: those of the tail, and before it the
-/// [`SUSPECTS_OF_CHECKPOINT`] that a checkpoint names last.
+/// The blobs that were committed since the last checkpoint, and the [`SUSPECTS_OF_CHECKPOINT`] that
+/// it names last, which were used or committed shortly before.
 #[derive(Default)]
 struct Latest(VecDeque<Digest>);
 

@@ -92,20 +92,34 @@ impl Store {
         each: impl AsyncFn(u64),
     ) -> Result<usize, Error> {
         let mut check = self.check(digest)?;
-        let mut known = self.0.state.borrow().index.rotten.get(digest).cloned().unwrap_or_default();
         while let Some(bytes) = check.step() {
-            if !check.rotten().is_subset(&known) {
-                known.extend(check.rotten());
-                let size = self.entry(digest).map_or(0, |entry| entry.size);
-                let size = ByteCount(size);
-                error!("{digest} ({size}): a chunk has rotted on flash; the next sync mends it");
-                self.set_rotten(digest, &known).await?;
-            }
+            let chunk = check.next.saturating_sub(1);
+            self.judge(digest, chunk, check.rotten.contains(&chunk)).await?;
             each(bytes).await;
         }
-        self.set_rotten(digest, check.rotten()).await?;
-        self.0.state.borrow_mut().suspects.remove(digest);
-        Ok(check.rotten().len())
+        let mut state = self.0.state.borrow_mut();
+        state.suspects.remove(digest);
+        Ok(state.index.rotten.get(digest).map_or(0, BTreeSet::len))
+    }
+
+    /// Records whether one chunk is rotten, as it was found a moment ago. Only that one: the blob's
+    /// others may have been mended, or found to be rotten, while a check was on its way.
+    async fn judge(&self, digest: &Digest, chunk: u32, is_rotten: bool) -> Result<(), Error> {
+        let mut known = self.0.state.borrow().index.rotten.get(digest).cloned().unwrap_or_default();
+        let changes = if is_rotten { known.insert(chunk) } else { known.remove(&chunk) };
+        let Some(entry) = self.entry(digest).filter(|_| changes) else { return Ok(()) };
+        if is_rotten {
+            let size = ByteCount(entry.size);
+            error!("{digest} ({size}): a chunk has rotted on flash; the next sync mends it");
+        }
+        let record = Record::Rot { digest: *digest, chunks: known.into_iter().collect() };
+        if !self.is_writable() {
+            // Where it cannot be recorded it must not be served all the same.
+            self.0.state.borrow_mut().index.apply(record);
+            return Ok(());
+        }
+        self.append(record)?;
+        self.settle().await
     }
 
     /// Checks a blob that was written shortly before the last mount, if nobody has since: a card
@@ -115,10 +129,14 @@ impl Store {
     /// # Errors
     /// As of [`Store::check_all`].
     pub async fn vet(&self, digest: &Digest) -> Result<(), Error> {
-        if self.0.state.borrow().suspects.contains(digest) {
-            self.check_all(digest, async |_| smol::future::yield_now().await).await?;
+        if !self.0.state.borrow().suspects.contains(digest) {
+            return Ok(());
         }
-        Ok(())
+        match self.check_all(digest, async |_| smol::future::yield_now().await).await {
+            // Given up meanwhile.
+            Err(error) if error.kind() == Kind::Missing => Ok(()),
+            other => other.map(|_| ()),
+        }
     }
 
     /// Blobs that [`Store::vet`] would check.
@@ -205,7 +223,8 @@ impl Store {
             };
             self.mend(digest, *chunk, bytes.get(start..end).unwrap_or_default()).await?;
         }
-        Ok(())
+        // What read wrong once and reads right now is no rot.
+        self.set_rotten(digest, &BTreeSet::new()).await
     }
 
     /// Programs `bytes` to new room, which takes the place of what lies at byte `at` of a blob's

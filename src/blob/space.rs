@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 
 use super::counts::Wear;
-use super::format::{Extent, meta_segments};
+use super::format::{BLOB_BYTES_MAX, Extent, meta_segments};
 use super::layout::reserved_bytes;
 use crate::flash::Geometry;
 
@@ -153,7 +153,8 @@ impl Space {
     /// Whether `extents` are sound and all that a blob of `size` bytes needs.
     pub fn is_whole(&self, size: u64, extents: &[Extent]) -> bool {
         let bytes = extents.iter().try_fold(0_u64, |sum, extent| sum.checked_add(extent.bytes));
-        bytes == Some(reserved_bytes(size, self.geometry))
+        size <= BLOB_BYTES_MAX
+            && bytes == Some(reserved_bytes(size, self.geometry))
             && extents.iter().all(|extent| self.is_sound(extent))
     }
 
@@ -202,8 +203,8 @@ impl Space {
     }
 
     /// The least worn segment in which something lives, of those that `may` be moved, if a free
-    /// one is `erases` ahead of it. Nothing is allocated in it any more.
-    pub fn coldest(&mut self, wear: &Wear, erases: u32, may: impl Fn(u32) -> bool) -> Option<u32> {
+    /// one is `erases` ahead of it.
+    pub fn coldest(&self, wear: &Wear, erases: u32, may: impl Fn(u32) -> bool) -> Option<u32> {
         let is_open = |segment: usize| self.open.iter().any(|open| open.segment == segment);
         let sound = self.data_segments().filter(|segment| !self.is_bad(*segment));
         let (free, taken): (Vec<usize>, Vec<usize>) =

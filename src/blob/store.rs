@@ -51,7 +51,7 @@ pub(super) struct State {
     /// Bytes of blobs that were programmed up to this change are durable.
     bytes_synced: u64,
     /// Room that is free as soon as nothing durable and nobody here names it.
-    limbo: Vec<Limbo>,
+    pub(super) limbo: Vec<Limbo>,
     /// What readers hold: their room is not used again, even if the blob is deleted.
     pub(super) leases: Vec<Weak<BlobRecord>>,
     /// Blobs that have a live writer.
@@ -64,8 +64,8 @@ pub(super) struct State {
     failure: Option<String>,
 }
 
-struct Limbo {
-    extents: Vec<Extent>,
+pub(super) struct Limbo {
+    pub(super) extents: Vec<Extent>,
     /// The change that gave the room up.
     generation: u64,
 }
@@ -260,6 +260,22 @@ impl Store {
             let what = format!("{digest}: a blob of {size}, expected at most {max}");
             return Err(Error::new(Kind::Invalid, what));
         }
+        match self.new_writer(digest, size, media_type).await {
+            Err(error) if error.kind() == Kind::Corrupt => {
+                warn!("{error}; it begins again");
+                self.delete(&[*digest]).await?;
+                self.new_writer(digest, size, media_type).await
+            }
+            other => other,
+        }
+    }
+
+    async fn new_writer(
+        &self,
+        digest: &Digest,
+        size: u64,
+        media_type: Option<&str>,
+    ) -> Result<Writer, Error> {
         {
             let mut state = self.0.state.borrow_mut();
             state.check()?;
@@ -289,7 +305,7 @@ impl Store {
         media_type: Option<&str>,
     ) -> Result<(), Error> {
         if let Some(entry) = self.entry(digest) {
-            if self.read_all(digest, entry.size).is_err() {
+            if self.is_rotten(digest, 0..u64::MAX) || self.read_all(digest, entry.size).is_err() {
                 self.mend_all(digest, bytes).await?;
             }
             return self.name_type(&entry, media_type).await;
@@ -401,7 +417,14 @@ impl Store {
         state.check()?;
         let State { index, meta, .. } = &mut *state;
         let appended = meta.append(&record);
+        let gone = match &record {
+            Record::Delete { digest } => Some(*digest),
+            _ => None,
+        };
         let extents = index.apply(record);
+        gone.iter().for_each(|digest| {
+            state.suspects.remove(digest);
+        });
         state.generation += 1;
         let generation = state.generation;
         if !extents.is_empty() {

@@ -11,7 +11,7 @@ use log::warn;
 
 use super::format::Record;
 use super::{Error, Store};
-use crate::flash;
+use crate::flash::{self, Device};
 use crate::kind::Kind;
 
 // What the log says was counted so far may be anything.
@@ -88,8 +88,8 @@ impl Store {
             let mut state = self.0.state.borrow_mut();
             // A reader may still be at the old place of something.
             if is_empty && state.space.is_empty(*segment) {
-                self.device().mark_bad(*segment)?;
                 state.worn.remove(segment);
+                mark_bad(self.device(), *segment);
             }
         }
         Ok(())
@@ -112,6 +112,13 @@ impl Store {
             self.empty_segment(segment, true).await?;
         }
         Ok(())
+    }
+}
+
+/// Marks a segment on the device. A mark that fails costs no more than finding out again.
+pub(super) fn mark_bad(device: &dyn Device, segment: u32) {
+    if let Err(error) = device.mark_bad(segment) {
+        warn!("segment {segment} cannot be marked as bad: {error}");
     }
 }
 

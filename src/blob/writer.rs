@@ -40,12 +40,14 @@ struct Mark {
     frontier: u64,
     midstate: Vec<u8>,
     chunks: usize,
+    /// Hash of the bytes of the chunk that was not complete.
+    rest: [u8; 32],
 }
 
 impl Writer {
     /// A writer that goes on where `partial` ends.
     pub(super) fn new(store: Store, partial: PartialBlob) -> Result<Self, Error> {
-        let PartialBlob { record, frontier, midstate, chunks } = partial;
+        let PartialBlob { record, frontier, midstate, chunks, rest } = partial;
         let algorithm = record.digest.algorithm();
         let hash = match frontier {
             0 => Hasher::new(algorithm),
@@ -66,7 +68,7 @@ impl Writer {
             syncing: None,
             marked: frontier,
         };
-        writer.resume_chunk()?;
+        writer.resume_chunk(rest)?;
         Ok(writer)
     }
 
@@ -146,6 +148,10 @@ impl Writer {
             let what = format!("{digest}: the bytes that arrived have digest {found}");
             return Err(Error::new(Kind::Corrupt, what));
         }
+        // One that is under way may be the one that is told of an error.
+        if let Some((sync, _)) = self.syncing.take() {
+            sync.end().await.map_err(|error| self.store.fail(error.into()))?;
+        }
         self.store.settle_bytes().await?;
         self.store.append(Record::Commit(self.record.clone()))?;
         self.store.count_committed(size);
@@ -199,13 +205,19 @@ impl Writer {
         }
     }
 
-    /// Reads again what is on the device of the chunk that is not complete.
-    fn resume_chunk(&mut self) -> Result<(), Error> {
+    /// Reads again what is on the device of the chunk that is not complete, of which `rest` is the
+    /// hash: a hash over anything else would make wrong bytes pass for right ever after.
+    fn resume_chunk(&mut self, rest: [u8; 32]) -> Result<(), Error> {
         let start = self.programmed / CHUNK_BYTES * CHUNK_BYTES;
         let length = usize::try_from(self.programmed - start).unwrap_or(0);
         let mut bytes = vec![0; length];
         layout::read(self.store.device(), &self.record.extents, start, &mut bytes)?;
         self.chunk.update(&bytes);
+        if self.programmed > 0 && *self.chunk.finalize().as_bytes() != rest {
+            let digest = self.record.digest;
+            let what = format!("{digest}: bytes {start} to {} have rotted", self.programmed);
+            return Err(Error::new(Kind::Corrupt, what));
+        }
         Ok(())
     }
 
@@ -227,7 +239,12 @@ impl Writer {
     }
 
     fn mark(&self) -> Mark {
-        Mark { frontier: self.programmed, midstate: self.hash.state(), chunks: self.chunks.len() }
+        Mark {
+            frontier: self.programmed,
+            midstate: self.hash.state(),
+            chunks: self.chunks.len(),
+            rest: *self.chunk.finalize().as_bytes(),
+        }
     }
 
     async fn end_sync(&mut self) -> Result<(), Error> {
@@ -246,6 +263,7 @@ impl Writer {
             midstate: mark.midstate,
             chunks_from: u32::try_from(from).unwrap_or(u32::MAX),
             chunks,
+            rest: mark.rest,
         })?;
         self.recorded_chunks = mark.chunks;
         // On the device at once, for the next start of a killed process; durable with the next

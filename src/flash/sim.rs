@@ -44,6 +44,8 @@ struct State {
     marked: BTreeSet<u32>,
     /// Programs until no room is left behind the device.
     room: Option<u64>,
+    /// Syncs until one fails.
+    sound_syncs: Option<u64>,
     /// What the power would have left, had it gone at each operation.
     history: Option<Vec<Moment>>,
 }
@@ -170,6 +172,12 @@ impl Device {
     /// After so many more programs none can be done any more for want of room behind the device.
     pub fn fill_up_after(&self, programs: u64) {
         self.lock().room = Some(programs);
+    }
+
+    /// After so many more syncs one fails: what it should have made durable is lost, while reads
+    /// still see it, and the next succeeds, as the kernel has it.
+    pub fn fail_sync_after(&self, syncs: u64) {
+        self.lock().sound_syncs = Some(syncs);
     }
 
     /// Programs, erases and syncs so far.
@@ -426,6 +434,13 @@ impl super::Device for Device {
             return Err(power_cut());
         }
         Self::note(&mut state);
+        if let Some(left) = state.sound_syncs {
+            state.sound_syncs = left.checked_sub(1);
+            if left == 0 {
+                state.pending.clear();
+                return Err(Error::new(Kind::Retry, "bytes could not be written"));
+            }
+        }
         let State { durable, pending, sync_lies, .. } = &mut *state;
         let done = pending.len().saturating_sub(sync_lies.unwrap_or(0));
         for operation in pending.drain(..done) {

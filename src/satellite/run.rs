@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_signal::{Signal, Signals};
 use log::{error, info, warn};
-use smol::future::{self, or};
+use smol::future::or;
 use smol::stream::StreamExt as _;
 use smol::{LocalExecutor, Timer};
 
@@ -139,23 +139,27 @@ impl Satellite {
         };
         let scrubbing = async {
             let (interval, metrics) = (self.config.store.scrub_interval, &self.metrics);
-            let busy = self.is_busy();
-            let ended = scrub::forever(&self.store, interval, random(), metrics, busy).await;
-            if let Err(error) = ended {
-                error!("looking for rot: {error}; tried again at the next start");
+            loop {
+                let busy = self.is_busy();
+                let ended = scrub::forever(&self.store, interval, random(), metrics, busy).await;
+                let Err(error) = ended;
+                error!("looking for rot: {error}; tried again in {UPKEEP_PAUSE:?}");
+                Timer::after(UPKEEP_PAUSE).await;
             }
-            future::pending().await
         };
         let upkeep = async {
-            let ended = upkeep::forever(&self.store, &self.clock, self.is_busy()).await;
-            if let Err(error) = ended {
-                error!("keeping the log: {error}; tried again at the next start");
+            loop {
+                let ended = upkeep::forever(&self.store, &self.clock, self.is_busy()).await;
+                let Err(error) = ended;
+                error!("keeping the log: {error}; tried again in {UPKEEP_PAUSE:?}");
+                Timer::after(UPKEEP_PAUSE).await;
             }
-            future::pending().await
         };
         or(stop, or(work, or(scrubbing, upkeep))).await;
-        if self.store.is_writable() {
-            self.store.record_wear().await?;
+        if self.store.is_writable()
+            && let Err(error) = self.store.record_wear().await
+        {
+            warn!("{error}; some of what was counted of wear is lost");
         }
         self.store.settle().await?;
         Ok(())
@@ -332,5 +336,7 @@ fn seed() -> u64 {
 
 /// People and a metrics scraper; each may keep a connection or two.
 const ADMIN_CONNECTIONS_MAX: u32 = 8;
+/// After what is done in the background failed, for want of room for instance.
+const UPKEEP_PAUSE: Duration = Duration::from_mins(10);
 /// After a failed accept, which mostly means that file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);

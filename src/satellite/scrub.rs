@@ -1,5 +1,6 @@
 //! Looking for bit rot in the background, at a pace that nobody notices.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use smol::Timer;
@@ -19,7 +20,7 @@ pub async fn forever(
     random: u64,
     metrics: &Metrics,
     is_busy: impl Fn() -> bool,
-) -> Result<(), Error> {
+) -> Result<Infallible, Error> {
     let idle = async || {
         while is_busy() {
             Timer::after(BUSY).await;

@@ -1,6 +1,7 @@
 //! What the log wants done while time goes by: its days counted, and free segments trimmed when
 //! nothing else goes on.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use smol::Timer;
@@ -8,12 +9,12 @@ use smol::Timer;
 use crate::blob::{Error, Store};
 use crate::clock::SharedClock;
 
-/// Goes on for as long as the process does; a log that takes no writes is left alone.
+/// Goes on until something fails; a log that takes no writes is left alone.
 pub async fn forever(
     store: &Store,
     clock: &SharedClock,
     is_busy: impl Fn() -> bool,
-) -> Result<(), Error> {
+) -> Result<Infallible, Error> {
     let mut last = clock.monotonic();
     loop {
         Timer::after(PAUSE).await;

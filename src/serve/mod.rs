@@ -158,10 +158,8 @@ impl Api {
 
     async fn blob(&self, request: &ServerRequest, digest: &Digest) -> ServerResponse {
         let entry = self.store.entry(digest);
-        let reader = entry.as_ref().and_then(|entry| self.store.reader(&entry.digest).ok());
-        let Some((Entry { size, .. }, reader)) = entry.zip(reader) else {
-            return problem(404, "BLOB_UNKNOWN", &format!("{digest} is not held here"));
-        };
+        let unknown = || problem(404, "BLOB_UNKNOWN", &format!("{digest} is not held here"));
+        let Some(Entry { size, .. }) = entry else { return unknown() };
         let etag = format!("\"{digest}\"");
         let applies = request.headers.get("if-range").is_none_or(|value| value == etag);
         let wanted = request.headers.get("range").filter(|_| applies);
@@ -182,6 +180,8 @@ impl Api {
         if vetted.is_err() || self.store.is_rotten(digest, first..first + length) {
             return damaged();
         }
+        // Not before: what was vetted may lie elsewhere by now.
+        let Ok(reader) = self.store.reader(digest) else { return unknown() };
         let mut headers = Headers::new();
         headers.append("content-type", "application/octet-stream");
         headers.append("accept-ranges", "bytes");

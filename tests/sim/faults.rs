@@ -10,7 +10,9 @@ use moonlet::flash::{Device as _, Geometry};
 use moonlet::kind::Kind;
 use moonlet::oci::Digest;
 
-use crate::model::{Blobs, check, check_served, models, mount, run, run_stubbornly, workload};
+use crate::model::{
+    Blobs, check, check_served, models, mount, resume_partials, run, run_stubbornly, workload,
+};
 use crate::{EMMC, NAND, NOR};
 
 /// Any one segment, of META or of data, is bad from the start or goes bad half way.
@@ -185,6 +187,36 @@ fn a_full_index_makes_room_as_well() {
     assert_eq!(mount(&device).unwrap().1.damaged, 0);
 }
 
+/// A sync fails, and the next would succeed although bytes are lost: nothing may be acknowledged
+/// any more until the log is mounted again, and what was acknowledged before is there.
+#[test]
+fn after_a_failed_sync_nothing_is_acknowledged() {
+    let blobs = Blobs::new();
+    let steps = workload();
+    for syncs in (3..).step_by(4) {
+        let device = Arc::new(Device::new(EMMC));
+        device.fail_sync_after(syncs);
+        let (store, _) = mount(&device).unwrap();
+        drop(store);
+        let done = run(&device, &blobs, &steps);
+        if done == steps.len() {
+            assert!(syncs > 40, "only {syncs} syncs");
+            break;
+        }
+        let (before, after) = models(&steps, done);
+        let (store, report) = mount(&Arc::new(device.survivor(1))).unwrap();
+        check(&store, &blobs, &before, &after)
+            .unwrap_or_else(|why| panic!("sync {syncs}, step {done}: {why}; {report}"));
+    }
+    let device = Arc::new(Device::new(EMMC));
+    let (store, _) = mount(&device).unwrap();
+    device.fail_sync_after(0);
+    let bytes = content(1, 5000);
+    let put = || smol::block_on(store.put(&Digest::sha256(&bytes), &bytes, None));
+    assert_eq!(put().unwrap_err().kind(), Kind::Retry);
+    assert_eq!(put().unwrap_err().kind(), Kind::Denied, "and not as if nothing had been");
+}
+
 /// A card that keeps nothing of the last programs, whatever it says, may cost those, but nothing
 /// wrong is served.
 #[test]
@@ -201,6 +233,9 @@ fn a_card_that_lies_may_lose_the_last_but_serves_nothing_wrong() {
         for seed in 0..4 {
             let what = format!("cut at {cut} in step {done}, seed {seed}");
             let (store, _) = mount(&Arc::new(device.survivor(seed))).unwrap();
+            // What goes on from such a mount is checked as well.
+            let held = store.digests().len();
+            resume_partials(&store, &blobs).unwrap_or_else(|why| panic!("{what}: {why}"));
             // What was written last is checked before it is served.
             let suspects: BTreeSet<Digest> = store.suspects().into_iter().collect();
             for digest in &suspects {
@@ -211,7 +246,7 @@ fn a_card_that_lies_may_lose_the_last_but_serves_nothing_wrong() {
                 let is_known = store.is_rotten(&digest, 0..u64::MAX);
                 assert!(is_whole || is_known, "{what}: {digest} is wrong and nobody knows");
             }
-            lost += before.held_both(&after).len().saturating_sub(store.digests().len());
+            lost += before.held_both(&after).len().saturating_sub(held);
             tried += 1;
         }
     }

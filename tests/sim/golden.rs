@@ -18,10 +18,10 @@ use moonlet::oci::{Algorithm, Digest, Hasher};
 use crate::model::mount;
 
 const GEOMETRY: Geometry =
-    Geometry { segment_count: 22, segment_bytes: 32 << 10, program_bytes: 4096, reprogram: true };
+    Geometry { segment_count: 48, segment_bytes: 32 << 10, program_bytes: 4096, reprogram: true };
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// Bytes of the download that was suspended, and how far it was.
-const PART: (usize, usize) = (200_000, 120_000);
+const PART: (usize, usize) = (600_000, 400_000);
 
 #[test]
 fn golden_images_of_every_version_are_read() {
@@ -58,7 +58,7 @@ fn a_newer_version_is_refused_and_left_as_it_is() {
 #[test]
 fn another_geometry_is_refused() {
     let image = write().image();
-    let other = Geometry { segment_bytes: 64 << 10, segment_count: 11, ..GEOMETRY };
+    let other = Geometry { segment_bytes: 64 << 10, segment_count: 24, ..GEOMETRY };
     let refused = mount(&Arc::new(Device::with_image(other, &image))).err().unwrap().to_string();
     assert!(refused.contains("segments of 32768 bytes in units of 4096"), "{refused}");
     assert!(refused.contains("65536"), "{refused}");

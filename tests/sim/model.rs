@@ -487,16 +487,25 @@ pub fn check_bytes(store: &Store, blobs: &Blobs) -> Result<usize, String> {
 
 /// Finishes every download that the log knows of: what is on flash must fit what comes.
 pub fn finish_partials(store: &Store, blobs: &Blobs) -> Result<(), String> {
+    for blob in resume_partials(store, blobs)? {
+        let found = store.read_all(&blobs.digests[blob], u64::MAX);
+        if found.map_err(|error| error.to_string())? != blobs.bytes[blob] {
+            return Err(format!("blob {blob} was resumed: wrong bytes"));
+        }
+    }
+    Ok(())
+}
+
+/// Finishes every download that the log knows of, and gives the blobs.
+pub fn resume_partials(store: &Store, blobs: &Blobs) -> Result<Vec<usize>, String> {
+    let mut resumed = Vec::new();
     for partial in store.partials() {
         let blob = blobs.index(&partial.digest);
         let outcome = smol::block_on(put(store, &partial.digest, &blobs.bytes[blob], None));
         outcome.map_err(|error| format!("blob {blob} resumed at {}: {error}", partial.frontier))?;
-        let found = store.read_all(&partial.digest, u64::MAX).map_err(|error| error.to_string())?;
-        if found != blobs.bytes[blob] {
-            return Err(format!("blob {blob} resumed at {}: wrong bytes", partial.frontier));
-        }
+        resumed.push(blob);
     }
-    Ok(())
+    Ok(resumed)
 }
 
 fn key(tag: &str) -> TagKey {

@@ -1,6 +1,7 @@
 //! Flipped bits in what is held: found by chunk, kept back, mended by chunk, and a cut in the
 //! middle of mending costs nothing.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -62,6 +63,31 @@ fn rotten_hashes_of_sound_bytes_are_no_rot() {
     let lost = smol::block_on(store.mend(&digest, 0, &content[..CHUNK_BYTES]));
     assert_eq!(lost.unwrap_err().kind(), Kind::Corrupt);
     assert!(store.entry(&digest).is_none());
+}
+
+/// A check takes days; what others find or mend meanwhile stays found and mended.
+#[test]
+fn a_slow_check_judges_only_what_it_has_just_read() {
+    let (device, content, digest) = held(EMMC);
+    let (segment, offset) = find(&device, &content[..64]);
+    device.flip(segment, offset, 1);
+    let (store, _) = mount(&device).unwrap();
+    let calls = Cell::new(0);
+    let found = smol::block_on(store.check_all(&digest, async |_| {
+        calls.set(calls.get() + 1);
+        if calls.get() == 1 {
+            assert_eq!(store.rotten(), [(digest, BTreeSet::from([0]))]);
+            store.mend(&digest, 0, &content[..CHUNK_BYTES]).await.unwrap();
+        }
+    }));
+    assert_eq!((found.unwrap(), calls.get()), (0, 3));
+    assert!(store.rotten().is_empty(), "mended, and not called rotten again");
+    let found = smol::block_on(store.check_all(&digest, async |_| {
+        if store.rotten().is_empty() {
+            store.set_rotten(&digest, &BTreeSet::from([0])).await.unwrap();
+        }
+    }));
+    assert_eq!(found.unwrap(), 1, "found by somebody else behind the check");
 }
 
 #[test]

@@ -182,6 +182,7 @@ impl Records {
             midstate,
             chunks_from: input.number(&[0, 1]) as u32,
             chunks: vec![[input.byte(); 32]; usize::from(input.byte() % 40)],
+            rest: [0; 32],
         }
     }
 
@@ -214,12 +215,14 @@ fn progress(content: &Content, frontier: usize) -> Record {
     let bytes = &content.bytes[..frontier];
     let mut hash = Hasher::new(content.digest.algorithm());
     hash.update(bytes);
+    let (whole, rest) = bytes.split_at(frontier - frontier % CHUNK_BYTES as usize);
     Record::Progress {
         digest: content.digest,
         frontier: frontier as u64,
         midstate: hash.state(),
         chunks_from: 0,
-        chunks: chunk_hashes(bytes),
+        chunks: chunk_hashes(whole),
+        rest: *blake3::hash(rest).as_bytes(),
     }
 }
 
