@@ -5,7 +5,7 @@
 //! those. A failure prints what replays it. `SEEDS` says how many are drawn, `SEED` the first;
 //! `INPUT` is a file to replay instead of the directory.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-#![allow(clippy::cast_possible_truncation, clippy::print_stderr)]
+#![allow(clippy::cast_possible_truncation)]
 
 #[path = "fuzz/hostile/mod.rs"]
 mod hostile;
@@ -20,7 +20,7 @@ fn what_was_found_once_stays_found() {
     let files = corpus();
     assert!(files.len() > 10, "tests/data/hostile has {} files", files.len());
     for (path, input) in files {
-        noting(&path, &input);
+        check(&path, &input);
     }
 }
 
@@ -33,23 +33,16 @@ fn drawn_images_are_survived() {
     for seed in first..first + seeds {
         let input = draw(seed, &corpus);
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("hostile-{seed}"));
-        noting(&path, &input);
+        check(&path, &input);
     }
 }
 
 /// Checks `input`, which is kept at `path`, or put there when it turns out to be a finding.
-fn noting(path: &Path, input: &[u8]) {
-    struct Note<'a>(&'a Path, &'a [u8]);
-    impl Drop for Note<'_> {
-        fn drop(&mut self) {
-            if std::thread::panicking() {
-                std::fs::write(self.0, self.1).unwrap();
-                eprintln!("replay: INPUT={} cargo test --test hostile found", self.0.display());
-            }
-        }
+fn check(path: &Path, input: &[u8]) {
+    if std::panic::catch_unwind(|| hostile::check(input)).is_err() {
+        std::fs::write(path, input).unwrap();
+        panic!("replay: INPUT={} cargo test --test hostile found", path.display());
     }
-    let _note = Note(path, input);
-    hostile::check(input);
 }
 
 fn corpus() -> Vec<(PathBuf, Vec<u8>)> {

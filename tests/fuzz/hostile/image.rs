@@ -135,7 +135,9 @@ impl<'a, 'b> Builder<'a, 'b> {
             12..20 => {
                 let written = self.records.blob(self.input);
                 self.write_blob(written.writes);
-                written.records.iter().for_each(|record| self.append(record));
+                for record in &written.records {
+                    self.append(record);
+                }
             }
             other => {
                 let record = self.records.any(other - 20, self.input);
@@ -164,16 +166,19 @@ impl<'a, 'b> Builder<'a, 'b> {
         self.place.part = Part::Tail;
     }
 
-    fn append(&mut self, record: &Record) {
+    /// False when the segment has no room for it.
+    fn append(&mut self, record: &Record) -> bool {
         let mut frame = Vec::new();
         // What is larger than a frame may be has no bytes.
         let _ = encode_frame(record, self.place, &mut frame);
         let end = u64::from(self.at) + frame.len() as u64;
-        if end <= u64::from(self.image.geometry.segment_bytes) {
+        let fits = end <= u64::from(self.image.geometry.segment_bytes);
+        if fits {
             self.put(self.slot, self.at, &frame);
             self.at += frame.len() as u32;
             self.frames += 1;
         }
+        fits
     }
 
     /// A number for a segment: one that a ring could have, or any.
@@ -194,7 +199,9 @@ impl<'a, 'b> Builder<'a, 'b> {
         for index in 0..count {
             let bytes: Vec<u8> = [index].into_iter().chain(seed.iter().copied()).collect();
             let record = self.records.any(choice % 20, &mut Input::new(&bytes));
-            self.append(&record);
+            if !self.append(&record) {
+                return;
+            }
         }
     }
 

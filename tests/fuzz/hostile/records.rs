@@ -187,7 +187,9 @@ impl Records {
     }
 
     fn numbers(&self, input: &mut Input<'_>, near: &[u64]) -> Vec<u32> {
-        let count = input.number(&[0, 1, 2, u64::from(self.geometry.segment_count)]) % 140_000;
+        let count = input.number(&[0, 1, 2, u64::from(self.geometry.segment_count)]);
+        // What is longer fits no segment.
+        let count = count.min(u64::from(self.geometry.segment_bytes));
         let first = input.number(near) as u32;
         let step = u32::from(input.byte() % 3);
         (0..count as u32).map(|index| first.wrapping_add(index.wrapping_mul(step))).collect()
