@@ -308,7 +308,9 @@ impl Store {
             if self.is_rotten(digest, 0..u64::MAX) || self.read_all(digest, entry.size).is_err() {
                 self.mend_all(digest, bytes).await?;
             }
-            return self.name_type(&entry, media_type).await;
+            self.name_type(&entry, media_type).await?;
+            // It is held from its Commit on, and whoever wrote that may wait for the sync still.
+            return self.settle().await;
         }
         let mut writer = self.writer(digest, bytes.len() as u64, media_type).await?;
         let from = usize::try_from(writer.frontier()).unwrap_or(usize::MAX);
