@@ -191,5 +191,5 @@ fn reserved(size: u64) -> u64 {
     let chunks = size.div_ceil(CHUNK_BYTES);
     let trailer = if chunks > 1 { (chunks + 1) * 32 } else { 0 };
     let unit = u64::from(GEOMETRY.program_bytes);
-    size.next_multiple_of(unit) + trailer.next_multiple_of(unit)
+    (size + trailer).next_multiple_of(unit)
 }

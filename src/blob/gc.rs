@@ -190,8 +190,8 @@ impl Store {
                 buffer.resize(usize::try_from(bytes).unwrap_or(0), 0);
                 let source = Extent { start: from.start + at, bytes };
                 if layout::read(self.device(), &[source], 0, &mut buffer).is_err() {
+                    self.salvage(source.start, &mut buffer);
                     // The rest of the blob is worth moving; these chunks are fetched again.
-                    buffer.fill(0);
                     let chunks =
                         (offset + at) / CHUNK_BYTES..=(offset + at + bytes - 1) / CHUNK_BYTES;
                     unreadable.extend(chunks.filter_map(|chunk| u32::try_from(chunk).ok()));
@@ -201,6 +201,19 @@ impl Store {
             offset += from.bytes;
         }
         Ok(unreadable)
+    }
+
+    /// Fills `buffer` from device address `start`, and with zeros where units cannot be read.
+    fn salvage(&self, start: u64, buffer: &mut [u8]) {
+        let unit = self.device().geometry().program_bytes;
+        let mut at = start;
+        for piece in buffer.chunks_mut(usize::try_from(unit).unwrap_or(1)) {
+            let source = Extent { start: at, bytes: u64::from(unit) };
+            if layout::read(self.device(), &[source], 0, piece).is_err() {
+                piece.fill(0);
+            }
+            at += u64::from(unit);
+        }
     }
 
     fn give_back(&self, room: &[Extent]) {

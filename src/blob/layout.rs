@@ -1,7 +1,7 @@
 //! Where the bytes of a blob lie: FORMAT.md section 5.
 //!
-//! A blob's extents, laid end to end, hold its bytes, padding to a program unit, and, when it has
-//! more than one chunk, the hashes of its chunks.
+//! A blob's extents, laid end to end, hold its bytes, the hashes of its chunks where it has more
+//! than one, and padding to a program unit.
 
 use super::Error;
 use super::format::{BlobRecord, CHUNK_BYTES, CHUNK_HASH_BYTES, Extent};
@@ -155,17 +155,13 @@ fn clipped(extent: Extent, segment: u32, segment_bytes: u32) -> Option<Extent> {
     (start < end).then(|| Extent { start, bytes: end - start })
 }
 
-/// Bytes of the part of a blob's extents that holds the blob itself.
-pub fn data_bytes(size: u64, geometry: Geometry) -> u64 {
-    // What claims to be longer than any device is no multiple, and fits nowhere either.
-    size.checked_next_multiple_of(u64::from(geometry.program_bytes)).unwrap_or(u64::MAX)
-}
-
 /// Bytes of all extents of a blob of `size` bytes.
 pub fn reserved_bytes(size: u64, geometry: Geometry) -> u64 {
     let chunks = size.div_ceil(CHUNK_BYTES);
     let trailer = if chunks > 1 { (chunks + 1) * CHUNK_HASH_BYTES } else { 0 };
-    data_bytes(size, geometry).saturating_add(data_bytes(trailer, geometry))
+    let bytes = size.saturating_add(trailer);
+    // What claims to be longer than any device is no multiple, and fits nowhere either.
+    bytes.checked_next_multiple_of(u64::from(geometry.program_bytes)).unwrap_or(u64::MAX)
 }
 
 /// What follows the bytes of a blob of more than one chunk: the hashes of its chunks, then a hash
@@ -187,8 +183,7 @@ fn seal(digest: &Digest, chunks: &[[u8; 32]]) -> [u8; 32] {
 pub fn read_trailer(device: &dyn Device, record: &BlobRecord) -> Option<Vec<[u8; 32]>> {
     let count = usize::try_from(record.size.div_ceil(CHUNK_BYTES)).ok()?;
     let mut hashes = vec![[0; 32]; count.checked_add(1)?];
-    let at = data_bytes(record.size, device.geometry());
-    read(device, &record.extents, at, hashes.as_flattened_mut()).ok()?;
+    read(device, &record.extents, record.size, hashes.as_flattened_mut()).ok()?;
     let found = hashes.pop()?;
     (found == seal(&record.digest, &hashes)).then_some(hashes)
 }
@@ -307,6 +302,8 @@ mod tests {
         assert_eq!(reserved_bytes(0, GEOMETRY), 0);
         assert_eq!(reserved_bytes(1, GEOMETRY), 64);
         assert_eq!(reserved_bytes(CHUNK_BYTES, GEOMETRY), CHUNK_BYTES);
-        assert_eq!(reserved_bytes(CHUNK_BYTES + 1, GEOMETRY), CHUNK_BYTES + 64 + 128);
+        assert_eq!(reserved_bytes(CHUNK_BYTES + 1, GEOMETRY), CHUNK_BYTES + 128);
+        assert_eq!(reserved_bytes(2 * CHUNK_BYTES, GEOMETRY), 2 * CHUNK_BYTES + 128);
+        assert_eq!(reserved_bytes(u64::MAX, GEOMETRY), u64::MAX);
     }
 }

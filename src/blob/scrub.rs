@@ -12,7 +12,7 @@ use std::ops::Range;
 use log::error;
 
 use super::format::{BlobRecord, CHUNK_BYTES, Record};
-use super::layout::{self, data_bytes, has_digest, merged, prefix, read_trailer, suffix};
+use super::layout::{self, has_digest, merged, prefix, read_trailer, suffix, trailer};
 use super::{Error, Store};
 use crate::kind::Kind;
 use crate::oci::{Digest, Hasher};
@@ -32,8 +32,10 @@ pub struct Check {
 enum Hashes {
     /// There is one chunk, and it has the blob's digest.
     Whole,
-    /// A hash for each.
+    /// A hash for each, from the trailer.
     Each(Vec<[u8; 32]>),
+    /// A hash for each, from the bytes, which have the blob's digest: the trailer has rotted.
+    Remade(Vec<[u8; 32]>),
     /// Nothing any more.
     Lost,
 }
@@ -47,7 +49,7 @@ impl Hashes {
                 hash.update(bytes);
                 hash.finish() == *digest
             }
-            Self::Each(hashes) => {
+            Self::Each(hashes) | Self::Remade(hashes) => {
                 let index = usize::try_from(chunk).unwrap_or(usize::MAX);
                 hashes.get(index) == Some(blake3::hash(bytes).as_bytes())
             }
@@ -96,6 +98,11 @@ impl Store {
             let chunk = check.next.saturating_sub(1);
             self.judge(digest, chunk, check.rotten.contains(&chunk)).await?;
             each(bytes).await;
+        }
+        if let Hashes::Remade(_) = &check.hashes
+            && self.is_writable()
+        {
+            self.mend_trailer(digest).await?;
         }
         let mut state = self.0.state.borrow_mut();
         state.suspects.remove(digest);
@@ -205,10 +212,29 @@ impl Store {
             let what = format!("{digest}: what arrived for chunk {chunk} is not that chunk");
             return Err(Error::new(Kind::Corrupt, what));
         }
-        self.replace(digest, u64::from(chunk) * CHUNK_BYTES, bytes).await?;
+        let at = u64::from(chunk) * CHUNK_BYTES;
+        let mut bytes = bytes.to_vec();
+        // The trailer begins in the unit in which the last chunk ends.
+        if let Hashes::Each(hashes) | Hashes::Remade(hashes) = &hashes
+            && at + bytes.len() as u64 == record.size
+        {
+            bytes.extend(trailer(digest, hashes));
+        }
+        self.replace(digest, at, bytes).await?;
         let mut left = self.0.state.borrow().index.rotten.get(digest).cloned().unwrap_or_default();
         left.remove(&chunk);
         self.set_rotten(digest, &left).await
+    }
+
+    /// Writes a trailer anew that has rotted, and with it the last chunk, in whose unit it begins.
+    async fn mend_trailer(&self, digest: &Digest) -> Result<(), Error> {
+        let reader = self.look(digest)?;
+        let last = u32::try_from((reader.size() - 1) / CHUNK_BYTES).unwrap_or(u32::MAX);
+        let range = chunk_range(last, reader.size());
+        let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or(0)];
+        reader.read_at(range.start, &mut bytes)?;
+        drop(reader);
+        self.mend(digest, last, &bytes).await
     }
 
     /// Puts all of a blob of at most one chunk right, or whatever of a longer one is wrong.
@@ -228,13 +254,12 @@ impl Store {
     }
 
     /// Programs `bytes` to new room, which takes the place of what lies at byte `at` of a blob's
-    /// extents.
-    async fn replace(&self, digest: &Digest, at: u64, bytes: &[u8]) -> Result<(), Error> {
+    /// extents, in whole units.
+    async fn replace(&self, digest: &Digest, at: u64, mut bytes: Vec<u8>) -> Result<(), Error> {
         let _turn = self.0.collecting.lock().await;
         let geometry = self.device().geometry();
-        let length = data_bytes(bytes.len() as u64, geometry);
-        let mut padded = bytes.to_vec();
-        padded.resize(usize::try_from(length).unwrap_or(0), 0);
+        let length = (bytes.len() as u64).next_multiple_of(u64::from(geometry.program_bytes));
+        bytes.resize(usize::try_from(length).unwrap_or(0), 0);
         // Not by collecting: this holds its turn. A chunk is small, and the reserve is there.
         let allocation = {
             let state = &mut *self.0.state.borrow_mut();
@@ -246,7 +271,7 @@ impl Store {
         };
         let room = allocation.extents;
         let programmed =
-            self.erase(allocation.fresh.into_iter()).and_then(|()| self.program(&room, 0, &padded));
+            self.erase(allocation.fresh.into_iter()).and_then(|()| self.program(&room, 0, &bytes));
         self.0.state.borrow_mut().space.settle(&room);
         let ready = match programmed {
             Ok(()) => self.settle().await,
@@ -297,7 +322,7 @@ impl Store {
         let each = |bytes: &[u8]| hashes.push(*blake3::hash(bytes).as_bytes());
         let is_sound = has_digest(self.device(), record)
             && layout::read_chunks(self.device(), record, record.size, each).is_ok();
-        if is_sound { Hashes::Each(hashes) } else { Hashes::Lost }
+        if is_sound { Hashes::Remade(hashes) } else { Hashes::Lost }
     }
 }
 

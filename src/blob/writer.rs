@@ -7,7 +7,7 @@
 
 use super::format::{BlobRecord, CHUNK_BYTES, Record};
 use super::index::PartialBlob;
-use super::layout::{self, data_bytes, trailer};
+use super::layout::{self, trailer};
 use super::syncing::Syncing;
 use super::{Error, Store};
 use crate::kind::Kind;
@@ -127,21 +127,17 @@ impl Writer {
             let what = format!("{digest}: {} bytes arrived, expected {size}", self.frontier());
             return Err(Error::new(Kind::Invalid, what));
         }
-        let rest = std::mem::take(&mut self.rest);
-        let geometry = self.store.device().geometry();
-        if !rest.is_empty() {
-            self.absorb(&rest);
-            let padded = padded(rest, self.unit());
-            self.store.program(&self.record.extents, self.programmed, &padded)?;
-            self.programmed = size;
-        }
+        let mut end = std::mem::take(&mut self.rest);
+        self.absorb(&end);
         if !size.is_multiple_of(CHUNK_BYTES) {
             self.chunks.push(*self.chunk.finalize().as_bytes());
         }
         if self.chunks.len() > 1 {
-            let trailer = padded(trailer(&digest, &self.chunks), self.unit());
-            self.store.program(&self.record.extents, data_bytes(size, geometry), &trailer)?;
+            end.extend(trailer(&digest, &self.chunks));
         }
+        end.resize(end.len().next_multiple_of(self.unit()), 0);
+        self.store.program(&self.record.extents, self.programmed, &end)?;
+        self.programmed = size;
         let found = std::mem::replace(&mut self.hash, Hasher::new(digest.algorithm())).finish();
         if found != digest {
             self.abandon().await?;
@@ -277,11 +273,6 @@ impl Drop for Writer {
     fn drop(&mut self) {
         self.store.end_writing(&self.record.digest, &self.record.extents);
     }
-}
-
-fn padded(mut bytes: Vec<u8>, unit: usize) -> Vec<u8> {
-    bytes.resize(bytes.len().next_multiple_of(unit), 0);
-    bytes
 }
 
 /// How often a sync is started, in bytes of one blob.

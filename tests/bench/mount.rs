@@ -174,11 +174,11 @@ impl Space {
     }
 }
 
-/// FORMAT.md section 5: the bytes, and the trailer of more than one chunk, each in whole units.
+/// FORMAT.md section 5: the bytes, and the trailer of more than one chunk, in whole units.
 fn reserved(size: u64, unit: u64) -> u64 {
     let chunks = size.div_ceil(CHUNK_BYTES);
     let trailer = if chunks > 1 { (chunks + 1) * CHUNK_HASH_BYTES } else { 0 };
-    size.next_multiple_of(unit) + trailer.next_multiple_of(unit)
+    (size + trailer).next_multiple_of(unit)
 }
 
 const SIZE_MIN: u64 = 1 << 10;

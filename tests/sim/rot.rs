@@ -65,6 +65,25 @@ fn rotten_hashes_of_sound_bytes_are_no_rot() {
     assert!(store.entry(&digest).is_none());
 }
 
+#[test]
+fn rotten_hashes_are_written_anew() {
+    for shape in [EMMC, NAND, NOR] {
+        let (device, content, digest) = held(shape);
+        let first = blake3::hash(&content[..CHUNK_BYTES]);
+        let (segment, offset) = find(&device, first.as_bytes());
+        device.flip(segment, offset, 1);
+        let (store, _) = mount(&device).unwrap();
+        assert_eq!(smol::block_on(store.check_all(&digest, async |_| {})).unwrap(), 0);
+        drop(store);
+        let (segment, offset) = find(&device, &content[..64]);
+        device.flip(segment, offset, 1);
+        let (store, _) = mount(&device).unwrap();
+        assert_eq!(check(&store, &digest), BTreeSet::from([0]), "and no others");
+        smol::block_on(store.mend(&digest, 0, &content[..CHUNK_BYTES])).unwrap();
+        assert_eq!(store.read_all(&digest, u64::MAX).unwrap(), content);
+    }
+}
+
 /// A check takes days; what others find or mend meanwhile stays found and mended.
 #[test]
 fn a_slow_check_judges_only_what_it_has_just_read() {
@@ -154,17 +173,10 @@ fn check(store: &Store, digest: &Digest) -> BTreeSet<u32> {
     check.rotten().clone()
 }
 
-/// Where `pattern` begins a unit.
+/// Where `pattern` begins, the last of those places: segment and offset.
 fn find(device: &Device, pattern: &[u8]) -> (u32, u32) {
-    let geometry = device.geometry();
-    let mut found = vec![0; pattern.len()];
-    for segment in 0..geometry.segment_count {
-        for offset in (0..geometry.segment_bytes).step_by(geometry.program_bytes as usize) {
-            device.read(segment, offset, &mut found).unwrap();
-            if found == pattern {
-                return (segment, offset);
-            }
-        }
-    }
-    panic!("not on the device");
+    let image = device.image();
+    let at = image.windows(pattern.len()).rposition(|window| window == pattern);
+    let at = at.expect("on the device") as u32;
+    (at / device.geometry().segment_bytes, at % device.geometry().segment_bytes)
 }

@@ -51,7 +51,6 @@ impl Records {
             pinned: choice & 4 == 4,
         };
         let mut laid = content.bytes.clone();
-        laid.resize(self.padded(laid.len() as u64) as usize, 0);
         laid.extend_from_slice(&content.trailer);
         let mut records = vec![Record::Commit(record.clone())];
         if choice >= 128 && !content.bytes.is_empty() {
@@ -196,7 +195,7 @@ impl Records {
     }
 
     fn reserved_bytes(&self, content: &Content) -> u64 {
-        self.padded(content.bytes.len() as u64) + self.padded(content.trailer.len() as u64)
+        self.padded((content.bytes.len() + content.trailer.len()) as u64)
     }
 
     fn padded(&self, bytes: u64) -> u64 {
