@@ -172,7 +172,7 @@ fn blobs() -> impl Iterator<Item = BlobRecord> {
         let segment = u64::from(GEOMETRY.segment_bytes);
         let tail = if index % 2 == 0 && all > segment { all % segment } else { 0 };
         let first = Extent { start: next, bytes: all - tail };
-        next += first.bytes;
+        next = first.end().next_multiple_of(u64::from(GEOMETRY.program_bytes));
         tails -= tail;
         let second = Extent { start: tails, bytes: tail };
         BlobRecord {
@@ -191,5 +191,8 @@ fn reserved(size: u64) -> u64 {
     let chunks = size.div_ceil(CHUNK_BYTES);
     let trailer = if chunks > 1 { (chunks + 1) * 32 } else { 0 };
     let unit = u64::from(GEOMETRY.program_bytes);
+    if size < unit {
+        return size.next_multiple_of(unit / 8);
+    }
     (size + trailer).next_multiple_of(unit)
 }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::format::{BlobRecord, Extent};
-use super::layout::reserved_bytes;
+use super::layout::{grain_bytes, reserved_bytes};
 use crate::flash::Geometry;
 use crate::oci::Digest;
 
@@ -38,9 +38,9 @@ pub struct Blobs {
 struct Slot {
     digest: [u8; 32],
     size_low: u32,
-    /// Where the first run begins, and its length, in program units.
+    /// Where the first run begins, and its length, in grains.
     start: u32,
-    units: u32,
+    grains: u32,
     /// Where the second begins. It is as long as the blob needs.
     start_second: u32,
     used: u32,
@@ -270,16 +270,16 @@ impl Blobs {
     fn compact(&mut self, record: &BlobRecord, used: u32) -> Option<Slot> {
         let BlobRecord { digest, size, media_type, extents, pinned } = record;
         let Digest::Sha256(digest) = *digest else { return None };
-        let unit = u64::from(self.geometry.program_bytes);
+        let grain = grain_bytes(self.geometry);
         let size_high = u8::try_from(size >> 32).ok()?;
         // What an unsound log claims is kept as it is, to be judged by whoever mounts it.
         let claimed = extents.iter().try_fold(0_u64, |sum, part| sum.checked_add(part.bytes))?;
         let is_aligned =
-            |part: &Extent| part.start.is_multiple_of(unit) && part.bytes.is_multiple_of(unit);
+            |part: &Extent| part.start.is_multiple_of(grain) && part.bytes.is_multiple_of(grain);
         if claimed != reserved_bytes(*size, self.geometry) || !extents.iter().all(is_aligned) {
             return None;
         }
-        let units = |bytes: u64| u32::try_from(bytes / unit).ok();
+        let grains = |bytes: u64| u32::try_from(bytes / grain).ok();
         let nothing = Extent { start: 0, bytes: 0 };
         let (first, second) = match extents.as_slice() {
             [] => (nothing, nothing),
@@ -290,9 +290,9 @@ impl Blobs {
         Some(Slot {
             digest,
             size_low: u32::try_from(size & u64::from(u32::MAX)).ok()?,
-            start: units(first.start)?,
-            units: units(first.bytes)?,
-            start_second: units(second.start)?,
+            start: grains(first.start)?,
+            grains: grains(first.bytes)?,
+            start_second: grains(second.start)?,
             used,
             size_high,
             media_type: self.number(media_type.as_deref())?,
@@ -301,9 +301,8 @@ impl Blobs {
     }
 
     fn record(&self, slot: &Slot) -> BlobRecord {
-        let unit = u64::from(self.geometry.program_bytes);
-        let bytes = |units: u32| u64::from(units) * unit;
-        let first = Extent { start: bytes(slot.start), bytes: bytes(slot.units) };
+        let bytes = |grains: u32| u64::from(grains) * grain_bytes(self.geometry);
+        let first = Extent { start: bytes(slot.start), bytes: bytes(slot.grains) };
         let all = reserved_bytes(slot.size(), self.geometry);
         let rest = all.saturating_sub(first.bytes);
         let second = Extent { start: bytes(slot.start_second), bytes: rest };

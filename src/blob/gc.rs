@@ -12,7 +12,9 @@
 use std::collections::BTreeSet;
 
 use super::format::{BlobRecord, CHUNK_BYTES, Extent, Record};
-use super::layout::{self, bytes_within, merged, relocated};
+use super::layout::{
+    self, bytes_within, is_small, merged, prefix, relocated, reserved_bytes, suffix,
+};
 use super::{Error, Store};
 
 /// A blob with a part of it copied elsewhere.
@@ -110,12 +112,13 @@ impl Store {
         self.0.state.borrow_mut().space.give_up(|segment| !held.contains(&segment))
     }
 
-    /// The segments in which a download has its place, for as long as it takes.
+    /// The segments in which a blob that is not committed has its place.
     pub(super) fn held_by_downloads(&self) -> BTreeSet<u32> {
         let segment_bytes = u64::from(self.device().geometry().segment_bytes);
         let state = self.0.state.borrow();
         let partials = state.index.partials.values();
-        segments_of(partials.flat_map(|partial| &partial.record.extents), segment_bytes)
+        let extents = partials.flat_map(|partial| &partial.record.extents);
+        segments_of(extents.chain(state.pack.extents()), segment_bytes)
     }
 
     fn segments_in_limbo(&self) -> BTreeSet<u32> {
@@ -138,13 +141,74 @@ impl Store {
                 |record: &BlobRecord| bytes_within(&record.extents, victim, segment_bytes) > 0;
             state.index.blobs.records().filter(lives).collect()
         };
-        for old in residents {
+        let geometry = self.device().geometry();
+        let (small, others): (Vec<_>, Vec<_>) =
+            residents.into_iter().partition(|record| is_small(record.size, geometry));
+        if !self.copy_small(small, cold, moves)? {
+            return Ok(false);
+        }
+        for old in others {
             // The first takes a segment of that kind, the others follow it there.
             let cold = cold && moves.is_empty();
             let Some(moved) = self.copy(old, victim, cold)? else { return Ok(false) };
             moves.push(moved);
         }
         Ok(true)
+    }
+
+    /// Copies blobs that share units, into as few units as they fit; false when the room ran out.
+    fn copy_small(
+        &self,
+        mut blobs: Vec<BlobRecord>,
+        cold: bool,
+        moves: &mut Vec<Move>,
+    ) -> Result<bool, Error> {
+        let unit = u64::from(self.device().geometry().program_bytes);
+        while !blobs.is_empty() {
+            let mut ends = blobs.iter().scan(0, |end, blob| {
+                *end += blob.extents.iter().map(|extent| extent.bytes).sum::<u64>();
+                Some(*end)
+            });
+            let count = ends.position(|end| end > unit).unwrap_or(blobs.len()).max(1);
+            let later = blobs.split_off(count);
+            let allocation = {
+                let state = &mut *self.0.state.borrow_mut();
+                state.space.allocate_copy(unit, &state.index.wear, cold && moves.is_empty())
+            };
+            let Some(allocation) = allocation else { return Ok(false) };
+            let room = &allocation.extents;
+            let outcome =
+                self.erase(allocation.fresh.into_iter()).and_then(|()| self.lay_small(blobs, room));
+            self.0.state.borrow_mut().space.settle(room);
+            let laid = outcome.inspect_err(|_| self.give_back(room))?;
+            let used = laid.iter().flat_map(|moved| &moved.room).map(|extent| extent.bytes).sum();
+            self.give_back(&suffix(room, used));
+            self.count_copied(used);
+            moves.extend(laid);
+            blobs = later;
+        }
+        Ok(true)
+    }
+
+    /// Programs blobs that share units into the unit at `room`.
+    fn lay_small(&self, blobs: Vec<BlobRecord>, room: &[Extent]) -> Result<Vec<Move>, Error> {
+        let mut content = Vec::new();
+        let mut moves = Vec::new();
+        for old in blobs {
+            let start = content.len();
+            let bytes = reserved_bytes(old.size, self.device().geometry());
+            content.resize(start + usize::try_from(bytes).unwrap_or(0), 0);
+            let target = content.get_mut(start..).unwrap_or_default();
+            let is_read = layout::read(self.device(), &old.extents, 0, target).is_ok();
+            let unreadable = if is_read { BTreeSet::new() } else { BTreeSet::from([0]) };
+            let room = prefix(&suffix(room, start as u64), bytes);
+            let new = BlobRecord { extents: room.clone(), ..old.clone() };
+            moves.push(Move { old, new, room, unreadable });
+        }
+        let unit = usize::try_from(self.device().geometry().program_bytes).unwrap_or(1);
+        content.resize(unit, 0);
+        self.program(room, 0, &content)?;
+        Ok(moves)
     }
 
     /// Copies what of a blob lies in `victim`.
@@ -218,6 +282,12 @@ impl Store {
 
     fn give_back(&self, room: &[Extent]) {
         self.0.state.borrow_mut().space.release(room);
+    }
+
+    /// Gives back room that nothing was, or will be, programmed to.
+    pub(super) fn give_up(&self, room: &[Extent]) {
+        self.0.state.borrow_mut().space.settle(room);
+        self.give_back(room);
     }
 }
 

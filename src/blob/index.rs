@@ -162,7 +162,7 @@ impl Index {
 
     /// An upper bound of a checkpoint's bytes, with all downloads at their ends.
     pub fn snapshot_bytes(&self) -> u64 {
-        let blobs: u64 = self.blobs.records().map(|blob| record_bytes(&blob)).sum();
+        let blobs: u64 = self.blobs.records().map(|blob| blob_bytes(&blob)).sum();
         let partials = self.partials.values().map(|partial| partial_bytes(&partial.record));
         let tags = self.tags.keys().map(tag_bytes);
         let rotten = self.rotten.values().map(|chunks| RECORD_BYTES + 5 * chunks.len() as u64);
@@ -171,16 +171,17 @@ impl Index {
     }
 }
 
-/// An upper bound of a blob's frame: its fixed parts, its digest, size, media type and extents.
-fn record_bytes(record: &BlobRecord) -> u64 {
+/// An upper bound of a blob's frame: its fixed parts, its digest, size, media type and extents, of
+/// which it has one at least as soon as it has its place.
+pub fn blob_bytes(record: &BlobRecord) -> u64 {
     let media_type = record.media_type.as_ref().map_or(0, String::len);
     let variable = record.digest.bytes().len() + media_type;
-    BLOB_FIXED_BYTES + variable as u64 + EXTENT_BYTES * record.extents.len() as u64
+    BLOB_FIXED_BYTES + variable as u64 + EXTENT_BYTES * record.extents.len().max(1) as u64
 }
 
 /// An upper bound of what a download needs in a checkpoint at its end.
 pub fn partial_bytes(record: &BlobRecord) -> u64 {
-    2 * RECORD_BYTES + record_bytes(record) + CHUNK_HASH_BYTES * record.size.div_ceil(CHUNK_BYTES)
+    2 * RECORD_BYTES + blob_bytes(record) + CHUNK_HASH_BYTES * record.size.div_ceil(CHUNK_BYTES)
 }
 
 /// An upper bound of what a tag needs in a checkpoint.
@@ -189,6 +190,11 @@ pub fn tag_bytes(key: &TagKey) -> u64 {
 }
 
 impl PartialBlob {
+    /// Nothing of a blob is there yet.
+    pub fn new(record: BlobRecord) -> Self {
+        Self { record, frontier: 0, midstate: Vec::new(), chunks: Vec::new(), rest: [0; 32] }
+    }
+
     /// Whether a download of `size` bytes can go on from here.
     pub fn continues(&self, size: u64, geometry: Geometry) -> bool {
         let algorithm = self.record.digest.algorithm();
@@ -212,8 +218,7 @@ impl PartialBlob {
     /// A new reservation, which keeps of an older one of the same blob what lies in the same
     /// place, and gives back where the rest was.
     fn reserved(record: BlobRecord, old: Option<Self>) -> (Self, Vec<Extent>) {
-        let fresh =
-            Self { record, frontier: 0, midstate: Vec::new(), chunks: Vec::new(), rest: [0; 32] };
+        let fresh = Self::new(record);
         let Some(old) = old else { return (fresh, Vec::new()) };
         let kept = prefix(&old.record.extents, old.frontier);
         if old.record.size == fresh.record.size

@@ -1,7 +1,8 @@
 //! Where the bytes of a blob lie: FORMAT.md section 5.
 //!
 //! A blob's extents, laid end to end, hold its bytes, the hashes of its chunks where it has more
-//! than one, and padding to a program unit.
+//! than one, and padding to a program unit. A small one, of less than a unit, shares a unit with
+//! others and is padded to a grain.
 
 use super::Error;
 use super::format::{BlobRecord, CHUNK_BYTES, CHUNK_HASH_BYTES, Extent};
@@ -155,8 +156,21 @@ fn clipped(extent: Extent, segment: u32, segment_bytes: u32) -> Option<Extent> {
     (start < end).then(|| Extent { start, bytes: end - start })
 }
 
+/// Whether a blob of `size` bytes shares a unit with others.
+pub fn is_small(size: u64, geometry: Geometry) -> bool {
+    (1..u64::from(geometry.program_bytes)).contains(&size)
+}
+
+/// What the places of small blobs are multiples of, in bytes.
+pub fn grain_bytes(geometry: Geometry) -> u64 {
+    u64::from(geometry.program_bytes / GRAINS)
+}
+
 /// Bytes of all extents of a blob of `size` bytes.
 pub fn reserved_bytes(size: u64, geometry: Geometry) -> u64 {
+    if is_small(size, geometry) {
+        return size.next_multiple_of(grain_bytes(geometry));
+    }
     let chunks = size.div_ceil(CHUNK_BYTES);
     let trailer = if chunks > 1 { (chunks + 1) * CHUNK_HASH_BYTES } else { 0 };
     let bytes = size.saturating_add(trailer);
@@ -248,6 +262,9 @@ pub fn read(
     Ok(())
 }
 
+/// Grains of a unit. Fewer would waste more of it, and more would take more bits to count.
+pub const GRAINS: u32 = 8;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -300,7 +317,9 @@ mod tests {
     #[test]
     fn small_blobs_have_no_trailer() {
         assert_eq!(reserved_bytes(0, GEOMETRY), 0);
-        assert_eq!(reserved_bytes(1, GEOMETRY), 64);
+        assert_eq!(reserved_bytes(1, GEOMETRY), 8);
+        assert_eq!(reserved_bytes(63, GEOMETRY), 64);
+        assert_eq!(reserved_bytes(65, GEOMETRY), 128);
         assert_eq!(reserved_bytes(CHUNK_BYTES, GEOMETRY), CHUNK_BYTES);
         assert_eq!(reserved_bytes(CHUNK_BYTES + 1, GEOMETRY), CHUNK_BYTES + 128);
         assert_eq!(reserved_bytes(2 * CHUNK_BYTES, GEOMETRY), 2 * CHUNK_BYTES + 128);

@@ -19,6 +19,7 @@ mod gc;
 mod index;
 mod layout;
 mod meta;
+mod pack;
 mod reader;
 mod recover;
 mod reserve;

@@ -16,7 +16,7 @@ use log::warn;
 use super::Error;
 use super::format::{BlobRecord, Header, HeaderState, Part, Record, VERSION, meta_segments};
 use super::index::Index;
-use super::layout::{is_intact, read_chunks};
+use super::layout::{GRAINS, grain_bytes, is_intact, read_chunks};
 use super::meta::{Meta, Ring, Survey, read_header, scan};
 use super::space::Space;
 use crate::flash::{Device, Geometry, SEGMENTS_MAX};
@@ -148,12 +148,15 @@ impl Latest {
 
 fn check_geometry(geometry: Geometry) -> Result<(), Error> {
     let (count, least) = (geometry.segment_count, meta_segments(geometry) + 2);
-    if (least..=SEGMENTS_MAX).contains(&count) {
+    let units = geometry.bytes().checked_div(u64::from(geometry.program_bytes)).unwrap_or(0);
+    let is_counted = units < UNITS_MAX && geometry.program_bytes.is_multiple_of(GRAINS);
+    if (least..=SEGMENTS_MAX).contains(&count) && is_counted {
         return Ok(());
     }
     let what = format!(
-        "device of {count} segments of {} bytes: expected {least} to {SEGMENTS_MAX}",
-        geometry.segment_bytes
+        "device of {count} segments of {} bytes in units of {}: expected {least} to {SEGMENTS_MAX} \
+         segments, of fewer than {UNITS_MAX} units in all, of a multiple of {GRAINS} bytes each",
+        geometry.segment_bytes, geometry.program_bytes
     );
     Err(Error::new(Kind::Invalid, what))
 }
@@ -351,14 +354,14 @@ fn drop_wrong_bytes(device: &dyn Device, index: &mut Index) -> usize {
 /// Drops what claims the same bytes as another; gives the number. Of two owners at most one is
 /// right; between a blob and a download, the download is the one that is cheap to lose.
 fn drop_overlaps(geometry: Geometry, index: &mut Index) -> usize {
-    // In units and by position, not by digest: there may be many.
-    let unit = u64::from(geometry.program_bytes);
-    let units = |bytes: u64| u32::try_from(bytes / unit).unwrap_or(u32::MAX);
+    // In grains and by position, not by digest: there may be many.
+    let grain = grain_bytes(geometry);
+    let grains = |bytes: u64| u32::try_from(bytes / grain).unwrap_or(u32::MAX);
     let count = all_records(index).map(|record| record.extents.len()).sum();
     let mut taken: Vec<(u32, u32, u32)> = Vec::with_capacity(count);
     for (record, owner) in all_records(index).zip(0..) {
         let extents = record.extents.iter();
-        taken.extend(extents.map(|extent| (units(extent.start), units(extent.end()), owner)));
+        taken.extend(extents.map(|extent| (grains(extent.start), grains(extent.end()), owner)));
     }
     taken.sort_unstable();
     let blobs = u32::try_from(index.blobs.len()).unwrap_or(u32::MAX);
@@ -410,6 +413,8 @@ fn claim_all(space: &mut Space, index: &Index) {
     space.reopen(all_records(index).flat_map(|record| record.extents));
 }
 
+/// Units of a device: eight grains of each are counted in 32 bits.
+const UNITS_MAX: u64 = 1 << 29;
 /// As many blobs as a card's cache of a few programs can have been about.
 const SUSPECTS_OF_CHECKPOINT: usize = 32;
 /// Behind the superblock of btrfs, which is the last to begin, at 64 KiB.

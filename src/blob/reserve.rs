@@ -6,7 +6,7 @@
 
 use super::format::{BlobRecord, Extent, Record};
 use super::index::{PartialBlob, partial_bytes};
-use super::layout::{pieces, prefix, reserved_bytes, suffix, whole_segments};
+use super::layout::{is_small, pieces, prefix, reserved_bytes, suffix, whole_segments};
 use super::space::Allocation;
 use super::store::missing;
 use super::{Error, Store};
@@ -23,6 +23,9 @@ impl Store {
         media_type: Option<&str>,
     ) -> Result<PartialBlob, Error> {
         let geometry = self.device().geometry();
+        if is_small(size, geometry) {
+            return self.begin_small(digest, size, media_type).await;
+        }
         let known = self.0.state.borrow().index.partials.get(digest).cloned();
         let usable = known.as_ref().is_some_and(|known| known.continues(size, geometry));
         if known.is_some() && !usable {
@@ -44,6 +47,20 @@ impl Store {
         }
         let partial = self.0.state.borrow().index.partials.get(digest).cloned();
         partial.ok_or_else(|| missing(digest))
+    }
+
+    /// A small blob has its place when it is committed, and is in memory until then.
+    async fn begin_small(
+        &self,
+        digest: &Digest,
+        size: u64,
+        media_type: Option<&str>,
+    ) -> Result<PartialBlob, Error> {
+        self.retire_worn().await?;
+        self.level().await?;
+        let (media_type, extents) = (media_type.map(str::to_owned), Vec::new());
+        let record = BlobRecord { digest: *digest, size, media_type, extents, pinned: false };
+        Ok(PartialBlob::new(record))
     }
 
     /// Takes room for a blob, in place of what an earlier writer reserved and did not record;
@@ -98,11 +115,7 @@ impl Store {
             self.erase(fresh)?;
             self.append(Record::Reserve(record))
         });
-        ready.inspect_err(|_| {
-            let mut state = self.0.state.borrow_mut();
-            state.space.settle(&allocation.extents);
-            state.space.release(&allocation.extents);
-        })
+        ready.inspect_err(|_| self.give_up(&allocation.extents))
     }
 
     /// Of what an earlier writer of a blob reserved: where its recorded bytes are, and whole
@@ -120,7 +133,7 @@ impl Store {
 
     /// Takes room, and makes some if there is none: what was deleted a moment ago only waits for
     /// a sync; what nobody needs gives way; what is dead in shared segments waits for copying.
-    async fn allocate(&self, bytes: u64) -> Result<Option<Allocation>, Error> {
+    pub(super) async fn allocate(&self, bytes: u64) -> Result<Option<Allocation>, Error> {
         let take = || {
             let state = &mut *self.0.state.borrow_mut();
             state.space.allocate(bytes, &state.index.wear)
@@ -160,7 +173,7 @@ impl Store {
         if segments.is_empty() { Ok(()) } else { self.append(Record::Erased { segments }) }
     }
 
-    fn full(&self, digest: &Digest, size: u64) -> Error {
+    pub(super) fn full(&self, digest: &Digest, size: u64) -> Error {
         let stat = self.stat();
         let free = ByteCount(stat.size_max_bytes.saturating_sub(stat.used_bytes));
         let (size, all) = (ByteCount(size), ByteCount(stat.size_max_bytes));
@@ -173,7 +186,10 @@ impl Store {
     pub(super) async fn make_index_room(&self, bytes: u64, what: &str) -> Result<(), Error> {
         let max = u64::from(self.device().geometry().segment_bytes) / 4 * 3;
         loop {
-            let used = self.0.state.borrow().index.snapshot_bytes();
+            let used = {
+                let state = self.0.state.borrow();
+                state.index.snapshot_bytes() + state.pack.index_bytes()
+            };
             if used + bytes <= max {
                 return Ok(());
             }

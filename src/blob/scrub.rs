@@ -12,7 +12,9 @@ use std::ops::Range;
 use log::error;
 
 use super::format::{BlobRecord, CHUNK_BYTES, Record};
-use super::layout::{self, has_digest, merged, prefix, read_trailer, suffix, trailer};
+use super::layout::{
+    self, has_digest, merged, prefix, read_trailer, reserved_bytes, suffix, trailer,
+};
 use super::{Error, Store};
 use crate::kind::Kind;
 use crate::oci::{Digest, Hasher};
@@ -279,6 +281,10 @@ impl Store {
         };
         let record = ready.and_then(|()| self.record(digest));
         let record = record.inspect_err(|_| self.0.state.borrow_mut().space.release(&room))?;
+        // A small blob needs less than the unit that it has now.
+        let needed = reserved_bytes(record.size, geometry).saturating_sub(at).min(length);
+        self.0.state.borrow_mut().space.release(&suffix(&room, needed));
+        let room = prefix(&room, needed);
         let before = prefix(&record.extents, at);
         let after = suffix(&record.extents, at + length);
         let extents = merged(before.into_iter().chain(room).chain(after));

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use super::counts::Wear;
 use super::format::{BLOB_BYTES_MAX, Extent, meta_segments};
-use super::layout::reserved_bytes;
+use super::layout::{grain_bytes, is_small, reserved_bytes};
 use crate::flash::Geometry;
 
 /// The allocator of all segments after the META ring.
@@ -138,10 +138,9 @@ impl Space {
         !self.bad.is_empty() && u32::try_from(segment).is_ok_and(|s| self.bad.contains(&s))
     }
 
-    /// Whether an extent lies among the data segments, aligned.
-    pub fn is_sound(&self, extent: &Extent) -> bool {
+    /// Whether an extent lies among the data segments, aligned to `unit`.
+    fn is_sound(&self, extent: &Extent, unit: u64) -> bool {
         let first = u64::from(meta_segments(self.geometry)) * self.segment_bytes();
-        let unit = u64::from(self.geometry.program_bytes);
         let end = u64::from(self.geometry.segment_count) * self.segment_bytes();
         extent.start >= first
             && extent.start.checked_add(extent.bytes).is_some_and(|last| last <= end)
@@ -153,9 +152,13 @@ impl Space {
     /// Whether `extents` are sound and all that a blob of `size` bytes needs.
     pub fn is_whole(&self, size: u64, extents: &[Extent]) -> bool {
         let bytes = extents.iter().try_fold(0_u64, |sum, extent| sum.checked_add(extent.bytes));
+        let unit = match is_small(size, self.geometry) {
+            true => grain_bytes(self.geometry),
+            false => u64::from(self.geometry.program_bytes),
+        };
         size <= BLOB_BYTES_MAX
             && bytes == Some(reserved_bytes(size, self.geometry))
-            && extents.iter().all(|extent| self.is_sound(extent))
+            && extents.iter().all(|extent| self.is_sound(extent, unit))
     }
 
     /// Marks sound extents as taken: the log is being mounted.
@@ -176,6 +179,8 @@ impl Space {
             for segment in extent.start / segment_bytes..=(extent.end() - 1) / segment_bytes {
                 let here =
                     extent.end().min((segment + 1) * segment_bytes) - segment * segment_bytes;
+                // A unit of small blobs that is not full is not programmed again.
+                let here = here.next_multiple_of(u64::from(self.geometry.program_bytes));
                 let here = u32::try_from(here).unwrap_or(u32::MAX);
                 let index = usize::try_from(segment).ok();
                 if let Some(end) = index.and_then(|index| ends.get_mut(index)) {
@@ -540,8 +545,8 @@ mod tests {
     fn unsound_extents_are_known() {
         let space = Space::new(GEOMETRY);
         for (start, bytes) in [(0, 64), (4096, 0), (4097, 64), (9152, 128), (u64::MAX, 64)] {
-            assert!(!space.is_sound(&Extent { start, bytes }), "{start} {bytes}");
+            assert!(!space.is_sound(&Extent { start, bytes }, 64), "{start} {bytes}");
         }
-        assert!(space.is_sound(&Extent { start: 9152, bytes: 64 }));
+        assert!(space.is_sound(&Extent { start: 9152, bytes: 64 }, 64));
     }
 }

@@ -6,13 +6,14 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use log::warn;
-use smol::lock::Mutex;
+use smol::lock::{Mutex, MutexGuard};
 
 use super::blobs::Brief;
 use super::format::{BLOB_BYTES_MAX, BlobRecord, Extent, Record, TagKey};
 use super::index::{Index, tag_bytes};
 use super::layout::{overlap, pieces};
 use super::meta::Meta;
+use super::pack::Pack;
 use super::recover::{MountReport, mount};
 use super::space::Space;
 use super::syncing::Syncing;
@@ -35,6 +36,8 @@ pub(super) struct Inner {
     sync: Mutex<()>,
     /// Held by whoever copies to make room.
     pub(super) collecting: Mutex<()>,
+    /// Held by whoever gives a small blob its place.
+    pub(super) packing: Mutex<()>,
     metrics: Rc<Metrics>,
 }
 
@@ -42,6 +45,7 @@ pub(super) struct State {
     pub(super) index: Index,
     pub(super) space: Space,
     meta: Meta,
+    pub(super) pack: Pack,
     /// Segments of the device that were not given up.
     pub(super) segment_count: u32,
     /// Counts changes of data and records.
@@ -85,6 +89,7 @@ impl Store {
             index: mounted.index,
             space: mounted.space,
             meta: mounted.meta,
+            pack: Pack::default(),
             segment_count: device.geometry().segment_count,
             generation: 0,
             synced: 0,
@@ -96,8 +101,14 @@ impl Store {
             worn: BTreeSet::new(),
             failure,
         };
-        let (sync, collecting) = (Mutex::new(()), Mutex::new(()));
-        let inner = Inner { device, state: RefCell::new(state), sync, collecting, metrics };
+        let inner = Inner {
+            device,
+            state: RefCell::new(state),
+            sync: Mutex::new(()),
+            collecting: Mutex::new(()),
+            packing: Mutex::new(()),
+            metrics,
+        };
         let store = Self(Rc::new(inner));
         store.count_programmed(mounted.programmed_bytes);
         Ok((store, mounted.report))
@@ -375,8 +386,31 @@ impl Store {
 
     /// Waits until everything done so far is durable. All who wait share one sync.
     pub async fn settle(&self) -> Result<(), Error> {
-        let wanted = self.0.state.borrow().generation;
-        let _turn = self.0.sync.lock().await;
+        let wanted = self.generation();
+        let _turn = self.sync_turn().await;
+        self.sync_records(wanted).await
+    }
+
+    /// Waits until all bytes of blobs programmed so far are durable. Records that were appended
+    /// and not yet programmed are left for the next page of META, which so holds more of them.
+    pub(super) async fn settle_bytes(&self) -> Result<(), Error> {
+        let wanted = self.generation();
+        let _turn = self.sync_turn().await;
+        self.sync_bytes(wanted).await
+    }
+
+    /// Waits for the turn to sync.
+    pub(super) async fn sync_turn(&self) -> MutexGuard<'_, ()> {
+        self.0.sync.lock().await
+    }
+
+    /// The number of the last change.
+    pub(super) fn generation(&self) -> u64 {
+        self.0.state.borrow().generation
+    }
+
+    /// Makes all changes up to `wanted` durable. The caller has the turn.
+    pub(super) async fn sync_records(&self, wanted: u64) -> Result<(), Error> {
         if self.0.state.borrow().synced < wanted {
             let covered = self.program_records()?;
             self.begin_sync().end().await.map_err(|error| self.fail(error.into()))?;
@@ -388,11 +422,9 @@ impl Store {
         Ok(())
     }
 
-    /// Waits until all bytes of blobs programmed so far are durable. Records that were appended
-    /// and not yet programmed are left for the next page of META, which so holds more of them.
-    pub(super) async fn settle_bytes(&self) -> Result<(), Error> {
-        let wanted = self.0.state.borrow().generation;
-        let _turn = self.0.sync.lock().await;
+    /// Makes the bytes of blobs that were programmed up to change `wanted` durable. The caller has
+    /// the turn.
+    pub(super) async fn sync_bytes(&self, wanted: u64) -> Result<(), Error> {
         let (covered, synced) = {
             let state = self.0.state.borrow();
             state.check()?;
@@ -486,6 +518,7 @@ impl Store {
 
     /// A writer of `digest` is no more; nothing else will be programmed to `extents` by it.
     pub(super) fn end_writing(&self, digest: &Digest, extents: &[Extent]) {
+        self.forget_placed(digest);
         let mut state = self.0.state.borrow_mut();
         state.writing.remove(digest);
         state.space.settle(extents);

@@ -1,13 +1,14 @@
 //! Writing one blob: in order, once, to its final place, resumable, verified.
 //!
-//! Whole program units are programmed and hashed as they come; less than a unit waits in memory.
+//! Whole program units are programmed and hashed as they come; less than a unit waits in memory,
+//! and a blob that is no longer waits there for others to share a unit with.
 //! Every [`PROGRESS_BYTES`] a sync is started beside the writing; when it is done, a Progress
 //! record with the state of the hash at its start says that the bytes until there are durable. So
 //! a kill loses at most two such intervals, and a power cut no more than one interval further.
 
 use super::format::{BlobRecord, CHUNK_BYTES, Record};
 use super::index::PartialBlob;
-use super::layout::{self, trailer};
+use super::layout::{self, is_small, trailer};
 use super::syncing::Syncing;
 use super::{Error, Store};
 use crate::kind::Kind;
@@ -132,18 +133,21 @@ impl Writer {
         if !size.is_multiple_of(CHUNK_BYTES) {
             self.chunks.push(*self.chunk.finalize().as_bytes());
         }
-        if self.chunks.len() > 1 {
-            end.extend(trailer(&digest, &self.chunks));
-        }
-        end.resize(end.len().next_multiple_of(self.unit()), 0);
-        self.store.program(&self.record.extents, self.programmed, &end)?;
-        self.programmed = size;
         let found = std::mem::replace(&mut self.hash, Hasher::new(digest.algorithm())).finish();
         if found != digest {
             self.abandon().await?;
             let what = format!("{digest}: the bytes that arrived have digest {found}");
             return Err(Error::new(Kind::Corrupt, what));
         }
+        if is_small(size, self.store.device().geometry()) {
+            return self.store.commit_small(self.record.clone(), &end).await;
+        }
+        if self.chunks.len() > 1 {
+            end.extend(trailer(&digest, &self.chunks));
+        }
+        end.resize(end.len().next_multiple_of(self.unit()), 0);
+        self.store.program(&self.record.extents, self.programmed, &end)?;
+        self.programmed = size;
         // One that is under way may be the one that is told of an error.
         if let Some((sync, _)) = self.syncing.take() {
             sync.end().await.map_err(|error| self.store.fail(error.into()))?;

@@ -162,7 +162,9 @@ impl Space {
         (self.next <= u64::from(self.geometry.segment_count)).then_some(extents)
     }
 
-    fn take_tail(&mut self, tail: u64, segment_bytes: u64) -> u64 {
+    fn take_tail(&mut self, bytes: u64, segment_bytes: u64) -> u64 {
+        // As if no two small ones came at the same time.
+        let tail = bytes.next_multiple_of(u64::from(self.geometry.program_bytes));
         let fitting = self.shared.iter_mut().filter(|(_, taken)| segment_bytes - *taken >= tail);
         if let Some((segment, taken)) = fitting.max_by_key(|(_, taken)| *taken) {
             *taken += tail;
@@ -174,8 +176,12 @@ impl Space {
     }
 }
 
-/// FORMAT.md section 5: the bytes, and the trailer of more than one chunk, in whole units.
+/// FORMAT.md section 5: the bytes, and the trailer of more than one chunk, in whole units; what is
+/// less than one, in grains.
 fn reserved(size: u64, unit: u64) -> u64 {
+    if size < unit {
+        return size.next_multiple_of(unit / 8);
+    }
     let chunks = size.div_ceil(CHUNK_BYTES);
     let trailer = if chunks > 1 { (chunks + 1) * CHUNK_HASH_BYTES } else { 0 };
     (size + trailer).next_multiple_of(unit)

@@ -10,7 +10,8 @@ use moonlet::flash::Geometry;
 use moonlet::flash::sim::{Aftermath, Device};
 
 use crate::model::{
-    Blobs, Model, Step, Trace, brief, check, churn, finish_partials, models, mount, run, workload,
+    Blobs, Model, Step, Trace, brief, check, churn, finish_partials, models, mount, run,
+    small_churn, workload,
 };
 use crate::{EMMC, NAND, NOR, boards};
 
@@ -43,7 +44,12 @@ fn copying_survives_a_cut_anywhere() {
     for shape in [EMMC, NAND, NOR] {
         // Beside META, room for five segments and the one that is kept free.
         let segment_count = if shape.reprogram { 10 } else { 14 };
-        survive(Geometry { segment_count, segment_bytes: 64 << 10, ..shape }, &churn());
+        let geometry = Geometry { segment_count, segment_bytes: 64 << 10, ..shape };
+        survive(geometry, &churn());
+        // On NOR most of those are longer than a unit, and each is written to a segment of its own.
+        if shape != NOR {
+            survive(geometry, &small_churn());
+        }
     }
 }
 
@@ -116,8 +122,7 @@ fn a_decayed_neighbour_is_noticed() {
             let what = || format!("{geometry:?}: cut at {cut} in step {done}");
             let held = crate::model::check_served(&store, &blobs)
                 .unwrap_or_else(|why| panic!("{}: {why}", what()));
-            let promised = before.held_both(&after);
-            let missing = promised.difference(&held).count();
+            let missing = before.missing(&after, &held);
             assert!(missing <= 1, "{}: {missing} blobs are gone or rotten", what());
             lost += missing;
         }

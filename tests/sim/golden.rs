@@ -77,6 +77,14 @@ fn write() -> Device {
             store.put(&Digest::sha256(bytes), bytes, media_type).await.unwrap();
         }
         store.put(&sha512(&other), &other, None).await.unwrap();
+        // Both in one unit.
+        let (one, two) = (content(1500, 13), content(90, 17));
+        let (one, two) = smol::future::zip(
+            store.put(&Digest::sha256(&one), &one, None),
+            store.put(&sha512(&two), &two, None),
+        )
+        .await;
+        one.and(two).unwrap();
         store.delete(&[Digest::sha256(&other)]).await.unwrap();
         store.pin(&[Digest::sha256(&long)], true).await.unwrap();
         store.set_tag(&key("1.0"), &Digest::sha256(&manifest)).await.unwrap();
@@ -106,17 +114,19 @@ fn read(store: &Store) {
         (Digest::sha256(&short), &short, true),
         (Digest::sha256(&manifest), &manifest, false),
         (sha512(&other), &other, false),
+        (Digest::sha256(&content(1500, 13)), &content(1500, 13), false),
+        (sha512(&content(90, 17)), &content(90, 17), false),
     ] {
         assert_eq!(store.read_all(&digest, u64::MAX).unwrap(), *bytes);
         assert_eq!(store.entry(&digest).unwrap().pinned, pinned, "{digest}");
     }
-    assert_eq!(store.digests().len(), 4);
+    assert_eq!(store.digests().len(), 6);
     let manifest = Digest::sha256(&manifest);
     assert_eq!(store.entry(&manifest).unwrap().media_type.as_deref(), Some(MANIFEST));
     assert_eq!(store.tags(), [(key("1.0"), manifest)]);
     assert_eq!(store.rotten(), [(Digest::sha256(&long), BTreeSet::from([1]))]);
     let stat = store.stat();
-    assert_eq!((stat.recent_seconds, stat.image_bytes), (90_000, 323_700));
+    assert_eq!((stat.recent_seconds, stat.image_bytes), (90_000, 325_290));
     let part = content(PART.0, 11);
     let unit = GEOMETRY.program_bytes as usize;
     let partials = store.partials();

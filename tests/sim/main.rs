@@ -13,6 +13,7 @@ mod faults;
 mod flips;
 mod golden;
 mod model;
+mod pack;
 mod rot;
 mod soak;
 mod wear;

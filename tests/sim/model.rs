@@ -17,6 +17,8 @@ use moonlet::oci::Digest;
 pub enum Step {
     /// Holds blob `.0` whole, pinned.
     Put(usize),
+    /// Holds all of [`SMALL`], put at the same time, pinned.
+    PutSmall,
     /// Writes blob `.0` up to byte `.1` and suspends.
     Begin(usize, usize),
     /// Makes tag `.0` mean blob `.1`.
@@ -34,11 +36,17 @@ pub enum Step {
 }
 
 /// Sizes of the blobs: around units, chunks and segments, and two that take several syncs; then
-/// those of [`churn`].
-pub const SIZES: [usize; 21] = [
+/// those of [`churn`]; then small ones, which share units, or do not on NOR.
+pub const SIZES: [usize; 29] = [
     100, 4096, 700_001, 2_400_000, 0, 262_144, 1_300_000, 5000, 262_145, 30_000, 30_001, 30_002,
-    30_003, 30_004, 30_005, 30_006, 30_007, 30_008, 30_009, 60_000, 120_000,
+    30_003, 30_004, 30_005, 30_006, 30_007, 30_008, 30_009, 60_000, 120_000, 90, 200, 700, 1000,
+    1500, 40, 3000, 250,
 ];
+
+/// The small ones. They fill a unit of an eMMC and begin another.
+pub const SMALL: std::ops::Range<usize> = 21..29;
+/// A blob shorter than this may be in memory until it is whole.
+const UNIT_BYTES_MAX: usize = 4096;
 
 /// Blobs that come and go, tags that move, a download that is suspended and resumed, room used
 /// again, and enough records for several checkpoints on the smaller shapes.
@@ -67,8 +75,13 @@ pub fn workload() -> Vec<Step> {
         Tag("b", 6),
         Delete(2),
         Put(7),
+        PutSmall,
+        Delete(22),
+        Delete(25),
         Put(8),
+        PutSmall,
         Tag("a", 8),
+        Delete(23),
         Delete(1),
         Begin(3, 2_200_000),
         Delete(3),
@@ -89,6 +102,17 @@ pub fn churn() -> Vec<Step> {
     steps.extend([Delete(11), Delete(15), Put(10), Put(20), Delete(20), Put(12), Put(14)]);
     steps.extend([Delete(9), Delete(19), Fit(5), Put(13), Fit(4)]);
     steps.extend([Delete(10), Delete(12), Delete(13), Delete(14), Remount, Put(20), Fit(4)]);
+    steps
+}
+
+/// As [`churn`], with small blobs in the segments that are emptied.
+pub fn small_churn() -> Vec<Step> {
+    use Step::*;
+    let mut steps = vec![PutSmall];
+    steps.extend((9..18).map(Put));
+    steps.extend([Tag("a", 21), Delete(9), Delete(24), Delete(10), Delete(12), Delete(14)]);
+    steps.extend([Delete(16), Put(20), Delete(22), Delete(20), PutSmall, Remount, Put(19)]);
+    steps.extend([Delete(11), Delete(13), Delete(23), Put(20), PutSmall, Delete(20), Fit(5)]);
     steps
 }
 
@@ -163,6 +187,15 @@ impl Model {
         self.held.intersection(&other.held).copied().collect()
     }
 
+    /// How many of the blobs that are promised here and in `other` are not `served`; those that
+    /// may lie in the same unit are one.
+    pub fn missing(&self, other: &Self, served: &BTreeSet<usize>) -> usize {
+        let missing = &self.held_both(other) - served;
+        let (small, others): (Vec<usize>, Vec<usize>) =
+            missing.into_iter().partition(|blob| SIZES[*blob] < UNIT_BYTES_MAX);
+        others.len() + usize::from(!small.is_empty())
+    }
+
     /// What is to be expected from here on, when `store` shows which of the two it is.
     pub fn observed(&self, after: &Self, store: &Store, blobs: &Blobs) -> Self {
         let mut seen = self.clone();
@@ -198,8 +231,9 @@ impl Model {
                 next.pinned.insert(blob);
                 next.begun.remove(&blob);
             }
+            Step::PutSmall => next = SMALL.fold(next, |model, blob| model.after(Step::Put(blob))),
             Step::Begin(blob, end) => {
-                if !next.held.contains(&blob) {
+                if !next.held.contains(&blob) && SIZES[blob] >= UNIT_BYTES_MAX {
                     let begun = next.begun.entry(blob).or_default();
                     *begun = end.max(*begun);
                 }
@@ -246,9 +280,13 @@ pub fn run_noting(
     for (done, step) in steps.iter().enumerate() {
         let outcome = match step {
             Step::Remount => {
+                let used = store.stat().used_bytes;
                 drop(store);
                 match mount(device) {
-                    Ok((mounted, _)) => store = mounted,
+                    Ok((mounted, _)) => {
+                        store = mounted;
+                        assert_eq!(store.stat().used_bytes, used, "room that nothing names");
+                    }
                     Err(_) => return done,
                 }
                 after(done + 1);
@@ -335,6 +373,7 @@ async fn apply(store: &Store, blobs: &Blobs, step: Step, geometry: Geometry) -> 
                 (blob % 2 == 0).then_some("application/vnd.oci.image.manifest.v1+json");
             put(store, &blobs.digests[blob], &blobs.bytes[blob], media_type).await
         }
+        Step::PutSmall => put_small(store, blobs).await,
         Step::Begin(blob, end) => {
             if store.entry(&blobs.digests[blob]).is_some() {
                 return Ok(());
@@ -367,6 +406,25 @@ async fn apply(store: &Store, blobs: &Blobs, step: Step, geometry: Geometry) -> 
         }
         Step::Remount => Ok(()),
     }
+}
+
+/// As they arrive over several connections.
+async fn put_small(store: &Store, blobs: &Blobs) -> Result<(), Error> {
+    let executor = smol::LocalExecutor::new();
+    let tasks = SMALL.map(|blob| {
+        let (digest, bytes) = (&blobs.digests[blob], &blobs.bytes[blob]);
+        executor.spawn(put(store, digest, bytes, None))
+    });
+    let tasks: Vec<_> = tasks.collect();
+    executor
+        .run(async {
+            let mut outcome = Ok(());
+            for task in tasks {
+                outcome = outcome.and(task.await);
+            }
+            outcome
+        })
+        .await
 }
 
 async fn put(

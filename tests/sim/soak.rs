@@ -9,7 +9,7 @@ use moonlet::flash::Geometry;
 use moonlet::flash::sim::{Aftermath, Device};
 
 use crate::model::{
-    Blobs, Model, Step, check, check_served, finish_partials, models, mount, run_noting,
+    self, Blobs, Model, Step, check, check_served, finish_partials, models, mount, run_noting,
 };
 use crate::{EMMC, NAND, NOR};
 
@@ -66,7 +66,7 @@ fn live(seed: u64, blobs: &Blobs) -> Result<(), String> {
         let (store, report) = mount(&survivor).map_err(|error| what(error.to_string()))?;
         if aftermath.decay {
             let served = check_served(&store, blobs).map_err(what)?;
-            let missing = before.held_both(&after).difference(&served).count();
+            let missing = before.missing(&after, &served);
             return match missing {
                 0 | 1 => Ok(()),
                 more => Err(what(format!("{more} blobs are gone; {report}"))),
@@ -99,15 +99,19 @@ fn steps(random: &mut Random) -> Vec<Step> {
     let mut held = Vec::new();
     let mut steps = Vec::new();
     for _ in 0..random.below(12) {
-        let blob = SMALL[random.below(SMALL.len() as u64) as usize];
+        let blob = BLOBS[random.below(BLOBS.len() as u64) as usize];
         let tag = TAGS[random.below(3) as usize];
         let known = (!held.is_empty()).then(|| held[random.below(held.len() as u64) as usize]);
-        match (random.below(10), known) {
+        match (random.below(11), known) {
             (0..4, _) => {
                 steps.push(Step::Put(blob));
                 held.push(blob);
             }
-            (4, _) => steps.push(Step::Begin(blob, SIZES[blob] / 2)),
+            (10, _) => {
+                steps.push(Step::PutSmall);
+                held.extend(model::SMALL);
+            }
+            (4, _) => steps.push(Step::Begin(blob, model::SIZES[blob] / 2)),
             (5, Some(known)) => steps.push(Step::Tag(tag, known)),
             (6, _) => steps.push(Step::Untag(tag)),
             (7, Some(known)) => steps.push(Step::Pin(known)),
@@ -135,5 +139,4 @@ impl Random {
 }
 
 /// Blobs that fit, all of them together.
-const SMALL: [usize; 8] = [0, 1, 4, 7, 9, 10, 19, 20];
-const SIZES: [usize; 21] = crate::model::SIZES;
+const BLOBS: [usize; 8] = [0, 1, 4, 7, 9, 10, 19, 20];

@@ -36,12 +36,13 @@ impl Records {
     pub fn blob(&mut self, input: &mut Input<'_>) -> Written {
         let content = input.of(&old().iter().collect::<Vec<_>>());
         let choice = input.byte();
-        let length = self.reserved_bytes(content);
-        if self.next + length > self.device_bytes() {
+        let length = self.reserved_bytes(content.bytes.len() as u64);
+        // Small ones share units.
+        let start = self.next.next_multiple_of(self.alignment(length));
+        if start + length > self.device_bytes() {
             return Written::default();
         }
-        let start = self.next;
-        self.next += length;
+        self.next = start + length;
         let extents = self.extents_of(start, length, choice & 1 == 1);
         let record = BlobRecord {
             digest: content.digest,
@@ -128,14 +129,11 @@ impl Records {
     fn extents(&self, size: u64, choice: u8, input: &mut Input<'_>) -> Vec<Extent> {
         let segment = u64::from(self.geometry.segment_bytes);
         let first = u64::from(meta_segments(self.geometry)) * segment;
-        let needed = self.padded(size).saturating_add(match size.div_ceil(CHUNK_BYTES) {
-            0 | 1 => 0,
-            chunks => self.padded((chunks + 1) * 32),
-        });
+        let needed = self.reserved_bytes(size);
         match choice % 8 {
             0..5 => {
                 let at = first + u64::from(input.pair()) * self.unit() / 4;
-                let start = at / self.unit() * self.unit();
+                let start = at / self.alignment(size) * self.alignment(size);
                 match (needed, choice % 8) {
                     (0, _) => Vec::new(),
                     (_, 0..4) => vec![Extent { start, bytes: needed }],
@@ -194,12 +192,19 @@ impl Records {
         (0..count as u32).map(|index| first.wrapping_add(index.wrapping_mul(step))).collect()
     }
 
-    fn reserved_bytes(&self, content: &Content) -> u64 {
-        self.padded((content.bytes.len() + content.trailer.len()) as u64)
+    /// FORMAT.md section 5.
+    fn reserved_bytes(&self, size: u64) -> u64 {
+        let trailer = match size.div_ceil(CHUNK_BYTES) {
+            0 | 1 => 0,
+            chunks => (chunks + 1) * 32,
+        };
+        let bytes = size.saturating_add(trailer);
+        bytes.checked_next_multiple_of(self.alignment(size)).unwrap_or(u64::MAX)
     }
 
-    fn padded(&self, bytes: u64) -> u64 {
-        bytes.checked_next_multiple_of(self.unit()).unwrap_or(u64::MAX)
+    /// What the places of a blob of `size` bytes are multiples of.
+    fn alignment(&self, size: u64) -> u64 {
+        if size < self.unit() { self.unit() / 8 } else { self.unit() }
     }
 
     fn unit(&self) -> u64 {

@@ -1,0 +1,169 @@
+//! Small blobs, several to a unit.
+//!
+//! A manifest or a config is shorter than a program unit, and a unit of its own would cost flash
+//! several times what it is worth. Small blobs that are committed at the same time are laid into
+//! one unit, each in whole grains, and one of those who wait for them to be durable programs it,
+//! syncs, and records all of them. A unit is programmed once: from the first sync on nothing is
+//! added to it, for what is durable must not share its fate with what is to come.
+
+use std::collections::BTreeMap;
+
+use super::format::{BlobRecord, Extent, Record};
+use super::index::blob_bytes;
+use super::layout::reserved_bytes;
+use super::{Error, Store};
+use crate::kind::Kind;
+use crate::oci::Digest;
+
+/// The small blobs that are not committed yet.
+#[derive(Default)]
+pub(super) struct Pack {
+    /// The unit that is being filled, and what is in it.
+    open: Option<(Extent, Vec<u8>)>,
+    /// The blobs in it, and in those that were programmed and await a sync.
+    placed: BTreeMap<Digest, Placed>,
+    /// Blobs whose unit could not be programmed, and why.
+    lost: BTreeMap<Digest, (Kind, String)>,
+    /// The change with which the last of them was committed.
+    committed: u64,
+}
+
+struct Placed {
+    record: BlobRecord,
+    /// The change with which its unit was programmed, if it was.
+    programmed: Option<u64>,
+}
+
+impl Pack {
+    /// Where these blobs lie.
+    pub fn extents(&self) -> impl Iterator<Item = &Extent> {
+        let unit = self.open.iter().map(|(unit, _)| unit);
+        self.placed.values().flat_map(|placed| &placed.record.extents).chain(unit)
+    }
+
+    /// What they need in a checkpoint at most, in bytes.
+    pub fn index_bytes(&self) -> u64 {
+        self.placed.values().map(|placed| blob_bytes(&placed.record)).sum()
+    }
+
+    /// Lays a blob behind the others, if the unit has room for it.
+    fn lay(&mut self, mut record: BlobRecord, bytes: &[u8], length: u64) -> bool {
+        let Some((unit, content)) = &mut self.open else { return false };
+        let used = content.len() as u64;
+        if used + length > unit.bytes {
+            return false;
+        }
+        content.extend_from_slice(bytes);
+        content.resize(usize::try_from(used + length).unwrap_or(0), 0);
+        record.extents = vec![Extent { start: unit.start + used, bytes: length }];
+        self.placed.insert(record.digest, Placed { record, programmed: None });
+        true
+    }
+
+    fn is_full(&self) -> bool {
+        self.open.as_ref().is_some_and(|(unit, content)| content.len() as u64 == unit.bytes)
+    }
+}
+
+impl Store {
+    /// Makes a small blob visible, durably. All who wait for that share a unit and two syncs.
+    ///
+    /// # Errors
+    /// [`Kind::Full`] when there is no room; the device's own.
+    pub(super) async fn commit_small(&self, record: BlobRecord, bytes: &[u8]) -> Result<(), Error> {
+        let digest = record.digest;
+        self.place(record, bytes).await?;
+        let _turn = self.sync_turn().await;
+        if self.0.state.borrow().pack.placed.contains_key(&digest) {
+            // Those who are about to place theirs do it now.
+            smol::future::yield_now().await;
+            self.flush_pack();
+            let covered = self.generation();
+            self.sync_bytes(covered).await?;
+            self.commit_placed(covered)?;
+        }
+        if let Some((kind, what)) = self.0.state.borrow_mut().pack.lost.remove(&digest) {
+            return Err(Error::new(kind, what));
+        }
+        let committed = self.0.state.borrow().pack.committed;
+        self.sync_records(committed).await
+    }
+
+    /// Gives a small blob its place, in the unit that is being filled or in a new one.
+    async fn place(&self, record: BlobRecord, bytes: &[u8]) -> Result<(), Error> {
+        let geometry = self.device().geometry();
+        let (digest, size) = (record.digest, record.size);
+        self.make_index_room(blob_bytes(&record), &digest.to_string()).await?;
+        let length = reserved_bytes(size, geometry);
+        let _turn = self.0.packing.lock().await;
+        if !self.0.state.borrow_mut().pack.lay(record.clone(), bytes, length) {
+            let unit = self.allocate(u64::from(geometry.program_bytes)).await?;
+            let Some(unit) = unit else { return Err(self.full(&digest, size)) };
+            self.erase(unit.fresh.into_iter()).inspect_err(|_| self.give_up(&unit.extents))?;
+            self.flush_pack();
+            let mut state = self.0.state.borrow_mut();
+            state.pack.open = unit.extents.first().map(|unit| (*unit, Vec::new()));
+            state.pack.lay(record, bytes, length);
+        }
+        if self.0.state.borrow().pack.is_full() {
+            self.flush_pack();
+        }
+        Ok(())
+    }
+
+    /// Programs the unit that is being filled. When that fails, its blobs are lost, and whoever
+    /// commits them is told why.
+    fn flush_pack(&self) {
+        let Some((unit, mut content)) = self.0.state.borrow_mut().pack.open.take() else { return };
+        let used = content.len() as u64;
+        content.resize(usize::try_from(unit.bytes).unwrap_or(0), 0);
+        let outcome = self.program(&[unit], 0, &content);
+        let now = self.generation();
+        let state = &mut *self.0.state.borrow_mut();
+        state.space.settle(&[unit]);
+        if used < unit.bytes {
+            state.space.release(&[Extent { start: unit.start + used, bytes: unit.bytes - used }]);
+        }
+        match outcome {
+            Ok(()) => {
+                let waiting = state.pack.placed.values_mut();
+                waiting.for_each(|placed| _ = placed.programmed.get_or_insert(now));
+            }
+            Err(error) => {
+                let lost =
+                    state.pack.placed.extract_if(.., |_, placed| placed.programmed.is_none());
+                for (digest, placed) in lost {
+                    state.space.release(&placed.record.extents);
+                    state.pack.lost.insert(digest, (error.kind(), error.to_string()));
+                }
+            }
+        }
+    }
+
+    /// Appends the Commit of every small blob that a sync of all changes up to `covered` has made
+    /// durable.
+    fn commit_placed(&self, covered: u64) -> Result<(), Error> {
+        let is_durable =
+            |placed: &mut Placed| placed.programmed.is_some_and(|change| change <= covered);
+        let durable: Vec<BlobRecord> = {
+            let placed = &mut self.0.state.borrow_mut().pack.placed;
+            placed.extract_if(.., |_, p| is_durable(p)).map(|(_, placed)| placed.record).collect()
+        };
+        for record in durable {
+            self.count_committed(record.size);
+            self.append(Record::Commit(record))?;
+            let committed = self.generation();
+            self.0.state.borrow_mut().pack.committed = committed;
+        }
+        Ok(())
+    }
+
+    /// Whoever committed a small blob is gone: what is not recorded of it never will be.
+    pub(super) fn forget_placed(&self, digest: &Digest) {
+        let state = &mut *self.0.state.borrow_mut();
+        state.pack.lost.remove(digest);
+        if let Some(placed) = state.pack.placed.remove(digest) {
+            state.space.release(&placed.record.extents);
+        }
+    }
+}
