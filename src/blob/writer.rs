@@ -224,8 +224,8 @@ impl Writer {
     /// Records what a finished sync made durable, and starts the next one when it is due.
     async fn progress(&mut self) -> Result<(), Error> {
         // Behind the last byte comes the commit, and with it a sync of its own.
-        let is_due =
-            self.programmed >= self.marked + PROGRESS_BYTES && self.frontier() < self.record.size;
+        let is_due = self.programmed >= self.marked + PROGRESS_BYTES
+            && self.frontier() + END_BYTES < self.record.size;
         let is_done = self.syncing.as_ref().is_some_and(|(sync, _)| sync.is_finished());
         if is_due || is_done {
             self.end_sync().await?;
@@ -280,4 +280,6 @@ impl Drop for Writer {
 }
 
 /// How often a sync is started, in bytes of one blob.
-pub const PROGRESS_BYTES: u64 = 1 << 20;
+pub const PROGRESS_BYTES: u64 = 5 << 18;
+/// So close to a blob's end no sync is started that its commit makes again a moment later.
+const END_BYTES: u64 = PROGRESS_BYTES / 4;
