@@ -11,6 +11,17 @@
 mod hostile;
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use moonlet::blob::Store;
+use moonlet::blob::format::{
+    BlobRecord, CHUNK_BYTES, Extent, Header, Part, Place, Record, encode_frame,
+};
+use moonlet::flash::sim::Device;
+use moonlet::flash::{Geometry, SEGMENTS_MAX};
+use moonlet::metrics::Metrics;
+use moonlet::oci::Digest;
 
 #[test]
 fn what_was_found_once_stays_found() {
@@ -36,6 +47,61 @@ fn drawn_images_are_survived() {
         check(&path, &input);
     }
 }
+
+/// What a mount costs is bounded by the device, whatever its records claim: pieces by the hundred
+/// thousand, given up and replaced again and again, and many times as many bytes as there are.
+#[test]
+fn claims_without_measure_take_no_longer_than_reading_the_device() {
+    let unit = u64::from(GEOMETRY.program_bytes);
+    let (first, end) = (u64::from(GEOMETRY.segment_bytes) * 4, GEOMETRY.bytes());
+    let blob = |name: &[u8], size, extents| {
+        let digest = Digest::sha256(name);
+        Record::Commit(BlobRecord { digest, size, media_type: None, extents, pinned: true })
+    };
+    // One unit in two, then the others.
+    let scattered = |from: u64| {
+        let extent = |index| Extent { start: first + (from + 2 * index) * unit, bytes: unit };
+        (0..PIECES).map(extent).collect()
+    };
+    let mut records = vec![Record::CheckpointBegin];
+    for round in 0..4 {
+        records.push(blob(b"scattered", PIECES * unit, scattered(round % 2)));
+    }
+    let whole = Extent { start: first, bytes: end - first };
+    let over = (end - first) * 70;
+    let trailer = (over.div_ceil(CHUNK_BYTES) + 1) * 32;
+    let mut extents = vec![whole; 70];
+    extents.push(Extent { start: first, bytes: trailer.next_multiple_of(unit) });
+    for index in 0..200_u32 {
+        records.push(blob(&index.to_le_bytes(), over, extents.clone()));
+    }
+    records.push(Record::Erased { segments: (0..SEGMENTS_MAX).collect() });
+    records.push(Record::CheckpointEnd { frames: records.len() as u32 - 1 });
+    let mut image = meta_segment(&records);
+    // And something is damaged, so that all that is claimed has to be read.
+    image.extend_from_slice(b"MOONLET\0 and then nothing that could be read");
+    let device = Arc::new(Device::with_image(GEOMETRY, &image));
+    let (store, report) = Store::open(device, Rc::new(Metrics::default())).unwrap();
+    assert_eq!((report.blobs, report.damaged, report.dropped), (0, 1, 201), "{report}");
+    smol::block_on(store.put(&Digest::sha256(b"x"), b"x", None)).unwrap();
+}
+
+/// A META segment with a checkpoint of these records, begin and end included.
+fn meta_segment(records: &[Record]) -> Vec<u8> {
+    let Geometry { segment_bytes, program_bytes, .. } = GEOMETRY;
+    let header = Header { sequence: 1, erase_count: 1, segment_bytes, program_bytes };
+    let mut bytes = header.encode().to_vec();
+    bytes.resize(program_bytes as usize, 0);
+    let place = Place { sequence: 1, part: Part::Checkpoint };
+    records.iter().for_each(|record| encode_frame(record, place, &mut bytes).unwrap());
+    assert!(bytes.len() < segment_bytes as usize, "{}", bytes.len());
+    bytes.resize(segment_bytes as usize, 0);
+    bytes
+}
+
+const GEOMETRY: Geometry =
+    Geometry { segment_count: 29, segment_bytes: 4 << 20, program_bytes: 256, reprogram: true };
+const PIECES: u64 = 150_000;
 
 /// Checks `input`, which is kept at `path`, or put there when it turns out to be a finding.
 fn check(path: &Path, input: &[u8]) {

@@ -26,6 +26,8 @@ pub struct Index {
     pub rotten: BTreeMap<Digest, BTreeSet<u32>>,
     /// What the device has been through.
     pub wear: Wear,
+    /// Segments of the device: nothing is counted of others.
+    segment_count: u32,
 }
 
 /// A blob of which the first bytes are there.
@@ -52,6 +54,7 @@ impl Index {
             tags: BTreeMap::new(),
             rotten: BTreeMap::new(),
             wear: Wear::default(),
+            segment_count: geometry.segment_count,
         }
     }
 
@@ -111,10 +114,14 @@ impl Index {
                     self.rotten.insert(digest, chunks.into_iter().collect());
                 }
             }
-            Record::Wear(wear) => self.wear = wear,
+            Record::Wear(mut wear) => {
+                wear.erases.truncate(usize::try_from(self.segment_count).unwrap_or(0));
+                self.wear = wear;
+            }
             Record::Counts(counts) => self.wear.counts = counts,
             Record::Erased { segments } => {
-                segments.into_iter().for_each(|segment| self.wear.erased(segment));
+                let known = segments.into_iter().filter(|segment| *segment < self.segment_count);
+                known.for_each(|segment| self.wear.erased(segment));
             }
             _ => {}
         }

@@ -69,19 +69,42 @@ pub fn suffix(extents: &[Extent], bytes: u64) -> Vec<Extent> {
     rest
 }
 
-/// What of `extents` is not in `others`.
+/// What of `extents` is not in `others`. What a log claims may be of very many pieces, in any order
+/// and one upon another: this takes no longer than sorting them.
 pub fn difference(extents: &[Extent], others: &[Extent]) -> Vec<Extent> {
-    let mut left = extents.to_vec();
-    for other in others {
-        let parts = left.iter().flat_map(|extent| {
-            let before = extent.start..extent.end().min(other.start);
-            let after = extent.start.max(other.end())..extent.end();
-            [before, after]
-        });
-        let parts = parts.filter(|part| part.start < part.end);
-        left = parts.map(|p| Extent { start: p.start, bytes: p.end - p.start }).collect();
+    let others = joined(others);
+    let mut left = Vec::new();
+    for extent in extents {
+        let mut at = extent.start;
+        let first = others.partition_point(|other| other.end() <= at);
+        let meeting = others.iter().skip(first).take_while(|other| other.start < extent.end());
+        for other in meeting {
+            if at < other.start {
+                left.push(Extent { start: at, bytes: other.start - at });
+            }
+            at = other.end();
+        }
+        if at < extent.end() {
+            left.push(Extent { start: at, bytes: extent.end() - at });
+        }
     }
     left
+}
+
+/// The same bytes in as few extents as possible, ascending.
+fn joined(extents: &[Extent]) -> Vec<Extent> {
+    let mut sorted = extents.to_vec();
+    sorted.sort_unstable();
+    let mut joined: Vec<Extent> = Vec::new();
+    for extent in sorted {
+        match joined.last_mut() {
+            Some(last) if last.end() >= extent.start => {
+                last.bytes = last.end().max(extent.end()) - last.start;
+            }
+            _ => joined.push(extent),
+        }
+    }
+    joined
 }
 
 /// Whether any byte of `extents` is in `others`.
@@ -290,6 +313,10 @@ mod tests {
         let left = [extent(0, 90), extent(200, 30), extent(240, 60)];
         assert_eq!(difference(&all, &others), left);
         assert_eq!(difference(&all, &[]), all);
+        let scattered = [extent(240, 70), extent(0, 20), extent(230, 15), extent(10, 30)];
+        assert_eq!(difference(&all, &scattered), [extent(40, 60), extent(200, 30)]);
+        assert_eq!(difference(&all, &[extent(0, u64::MAX)]), []);
+        assert_eq!(difference(&[extent(u64::MAX - 5, 9)], &[extent(u64::MAX - 3, 9)]).len(), 1);
         assert_eq!(whole_segments(&[extent(10, 39)], 10), [extent(10, 30)]);
         assert_eq!(whole_segments(&[extent(11, 18)], 10), []);
     }

@@ -47,8 +47,9 @@ pub struct Ring {
     pub sequence: u64,
     /// The segment that has it.
     pub slot: u32,
-    /// The newest segment that tells everything by itself: it is left alone until there is another.
-    pub base: Option<u32>,
+    /// The newest segment that tells everything by itself, and those that were in use after it and
+    /// are damaged: they are left alone until there is another that tells everything.
+    pub spared: Vec<u32>,
     /// How often each segment was begun.
     pub erase_counts: [u32; META_SEGMENTS_MAX],
 }
@@ -142,9 +143,13 @@ impl Meta {
         self.stands = false;
         let mut outcome = Err(Error::new(Kind::Denied, "all segments of META are bad"));
         let mut worn = Vec::new();
+        // Two places are needed to go on with; where so many are not left, the oldest is worth most.
+        let spared = self.ring.spared.len();
+        let kept = if spared + 2 <= usize::try_from(count).unwrap_or(0) { spared } else { 1 };
         for _ in 0..count {
             self.ring.slot = (self.ring.slot + 1) % count;
-            if self.ring.base == Some(self.ring.slot) || self.device.is_bad(self.ring.slot)? {
+            let is_spared = self.ring.spared.iter().take(kept).any(|slot| *slot == self.ring.slot);
+            if is_spared || self.device.is_bad(self.ring.slot)? {
                 continue;
             }
             self.pending.clear();
@@ -202,7 +207,7 @@ impl Meta {
         self.device.sync()?;
         // What follows is much smaller, and comes one by one.
         self.pending = Vec::new();
-        self.ring.base = Some(slot);
+        self.ring.spared = vec![slot];
         Ok(programmed)
     }
 

@@ -217,7 +217,7 @@ fn look(device: &dyn Device) -> Result<Found, Error> {
     }
     surveys.sort_by_key(|survey| std::cmp::Reverse(survey.header.sequence));
     let replay = replayed(surveys, &mut report);
-    ring.base = replay.first().filter(|base| base.is_complete).map(|base| base.slot);
+    ring.spared = replay.iter().map(|survey| survey.slot).collect();
     if !unreadable.is_empty() {
         // A number that a header now unreadable may have had is not used again.
         ring.sequence += u64::from(meta_segments(device.geometry()));
@@ -329,22 +329,40 @@ fn rescue(device: &dyn Device, slot: u32, last: u64) -> Option<Survey> {
     })
 }
 
-/// Drops what does not lie within the device; gives the number.
+/// Drops what does not lie within the device, and what is empty and should not be; gives the number.
 fn drop_wrong_places(space: &Space, index: &mut Index) -> usize {
-    let is_wrong = |record: &BlobRecord| !space.is_whole(record.size, &record.extents);
+    let is_empty = |digest: &Digest| Hasher::new(digest.algorithm()).finish() == *digest;
+    let is_wrong = |record: &BlobRecord| {
+        !space.is_whole(record.size, &record.extents)
+            || record.size == 0 && !is_empty(&record.digest)
+    };
     let wrong = all_records(index).filter(is_wrong).map(|record| record.digest).collect();
     drop_all(wrong, index)
 }
 
-/// Drops whatever does not read back as what its record says; gives the number.
+/// Drops whatever does not read back as what its record says; gives the number. What is there can
+/// be no more than the device has bytes, and what was there before and lost its `Delete` not much
+/// more; where records claim so many times as much, those that are left are not worth reading.
 fn drop_wrong_bytes(device: &dyn Device, index: &mut Index) -> usize {
-    let wrong = index.blobs.records().filter(|record| !is_intact(device, record));
+    let mut left = device.geometry().bytes().saturating_mul(CLAIMED_MAX);
+    let mut is_affordable = |bytes: u64| {
+        let rest = left.checked_sub(bytes);
+        left = rest.unwrap_or(left);
+        rest.is_some()
+    };
+    let wrong = index
+        .blobs
+        .records()
+        .filter(|record| !is_affordable(record.size) || !is_intact(device, record));
     let mut wrong: Vec<Digest> = wrong.map(|record| record.digest).collect();
     for (digest, partial) in &index.partials {
         let mut hash = Hasher::new(digest.algorithm());
-        let read =
-            read_chunks(device, &partial.record, partial.frontier, |bytes| hash.update(bytes));
-        if partial.frontier > 0 && (read.is_err() || hash.state() != partial.midstate) {
+        let is_sound = partial.frontier == 0
+            || is_affordable(partial.frontier)
+                && read_chunks(device, &partial.record, partial.frontier, |b| hash.update(b))
+                    .is_ok()
+                && hash.state() == partial.midstate;
+        if !is_sound {
             wrong.push(*digest);
         }
     }
@@ -413,6 +431,8 @@ fn claim_all(space: &mut Space, index: &Index) {
     space.reopen(all_records(index).flat_map(|record| record.extents));
 }
 
+/// How often a damaged log may claim all of its device before it is not worth reading.
+const CLAIMED_MAX: u64 = 4;
 /// Units of a device: eight grains of each are counted in 32 bits.
 const UNITS_MAX: u64 = 1 << 29;
 /// As many blobs as a card's cache of a few programs can have been about.

@@ -295,13 +295,12 @@ impl Store {
                 return Err(Error::new(Kind::Invalid, what));
             }
         }
-        match self.begin_writing(digest, size, media_type).await {
-            Ok(partial) => Writer::new(self.clone(), partial),
-            Err(error) => {
-                self.0.state.borrow_mut().writing.remove(digest);
-                Err(error)
-            }
-        }
+        // Whoever waits for room may go away meanwhile.
+        let claim = Claim { store: self, digest };
+        let partial = self.begin_writing(digest, size, media_type).await?;
+        let writer = Writer::new(self.clone(), partial)?;
+        std::mem::forget(claim);
+        Ok(writer)
     }
 
     /// Holds `bytes` under their digest. When they are held already, nothing is done but to put
@@ -573,6 +572,18 @@ impl Store {
         let rotten = self.rotten();
         let rotten = rotten.iter().map(|(_, chunks)| chunks.len() as u64);
         metrics.store_rotten_chunks.set(rotten.sum());
+    }
+}
+
+/// The right to write a blob, until its writer has it.
+struct Claim<'a> {
+    store: &'a Store,
+    digest: &'a Digest,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.store.0.state.borrow_mut().writing.remove(self.digest);
     }
 }
 
