@@ -157,7 +157,16 @@ impl Store {
             let may_collect = lacking == 0 && collected < self.device().geometry().segment_count;
             if may_collect && self.collect_segment().await? {
                 collected += 1;
-            } else if !self.evict(lacking.max(1)).await? {
+                continue;
+            }
+            let scattered = {
+                let state = &mut *self.0.state.borrow_mut();
+                state.space.allocate_scattered(bytes, &state.index.wear)
+            };
+            if scattered.is_some() {
+                return Ok(scattered);
+            }
+            if !self.evict(lacking.max(1)).await? {
                 return Ok(None);
             }
         }

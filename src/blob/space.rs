@@ -201,6 +201,37 @@ impl Space {
         self.take(bytes, usize::try_from(RESERVE_SEGMENTS).unwrap_or(0), wear, false)
     }
 
+    /// As [`Space::allocate`], in as many pieces as it takes: blobs of a little more than half a
+    /// segment would leave a store half empty otherwise.
+    pub fn allocate_scattered(&mut self, bytes: u64, wear: &Wear) -> Option<Allocation> {
+        let segment_bytes = self.segment_bytes();
+        let spared = usize::try_from(RESERVE_SEGMENTS).unwrap_or(0);
+        let free = (self.free_segments().saturating_sub(spared)) as u64;
+        let rooms = self.open.iter().filter(|open| !open.busy).map(|open| self.room(open));
+        if free * segment_bytes + rooms.map(u64::from).sum::<u64>() < bytes {
+            return None;
+        }
+        let whole = (bytes / segment_bytes).min(free) * segment_bytes;
+        let mut allocation = self.take(whole, spared, wear, false)?;
+        let mut left = bytes - whole;
+        while left > 0 {
+            let roomy =
+                self.open.iter().filter(|open| !open.busy).map(|open| self.room(open)).max();
+            let here = u64::from(roomy.unwrap_or(0)).min(left);
+            // Behind the last of them comes what is left of a free segment.
+            let here = if here == 0 { left } else { here };
+            let Some(piece) = self.take(here, spared, wear, false) else {
+                self.settle(&allocation.extents);
+                self.release(&allocation.extents);
+                return None;
+            };
+            allocation.extents.extend(piece.extents);
+            allocation.fresh.extend(piece.fresh);
+            left -= here;
+        }
+        Some(allocation)
+    }
+
     /// As [`Space::allocate`], down to the last free segment, for what is copied to free another.
     /// What is `cold`, not expected to change, goes to where the device is worn most.
     pub fn allocate_copy(&mut self, bytes: u64, wear: &Wear, cold: bool) -> Option<Allocation> {
@@ -325,10 +356,12 @@ impl Space {
 
     /// The blob in `extents` will not program them any more.
     pub fn settle(&mut self, extents: &[Extent]) {
-        let Some(last) = extents.last() else { return };
-        let segment = (last.end() - 1) / self.segment_bytes();
-        for open in &mut self.open {
-            open.busy &= open.segment as u64 != segment;
+        let segment_bytes = self.segment_bytes();
+        for extent in extents {
+            let segment = (extent.end() - 1) / segment_bytes;
+            for open in &mut self.open {
+                open.busy &= open.segment as u64 != segment;
+            }
         }
     }
 
@@ -477,6 +510,24 @@ mod tests {
         assert_eq!(space.allocate(960, &Wear::default()).unwrap().extents, [extent(7232, 960)]);
         assert_eq!(space.allocate(576, &Wear::default()).unwrap().extents, [extent(5568, 576)]);
         assert!(space.allocate(64, &Wear::default()).is_none(), "nothing behind the others");
+    }
+
+    #[test]
+    fn what_fits_in_pieces_only_is_taken_in_pieces() {
+        let mut space = Space::new(GEOMETRY);
+        let wear = Wear::default();
+        (0..4).for_each(|_| assert!(space.allocate(576, &wear).is_some()));
+        assert!(
+            space.allocate(576, &wear).is_none(),
+            "448 bytes behind each, and one segment spared"
+        );
+        let extent = |start, bytes| Extent { start, bytes };
+        let pieces = space.allocate_scattered(576, &wear).unwrap();
+        let expected = [extent(4672, 448), extent(5696, 128)];
+        assert_eq!((pieces.extents.as_slice(), pieces.fresh.len()), (expected.as_slice(), 0));
+        assert_eq!(space.allocate_scattered(1280, &wear), None, "more than is there");
+        assert!(space.allocate_scattered(1216, &wear).is_some());
+        assert_eq!(space.used_bytes(), space.capacity_bytes());
     }
 
     #[test]
