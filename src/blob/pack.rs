@@ -6,8 +6,6 @@
 //! syncs, and records all of them. A unit is programmed once: from the first sync on nothing is
 //! added to it, for what is durable must not share its fate with what is to come.
 
-use std::collections::BTreeMap;
-
 use super::format::{BlobRecord, Extent, Record};
 use super::index::blob_bytes;
 use super::layout::reserved_bytes;
@@ -15,15 +13,15 @@ use super::{Error, Store};
 use crate::kind::Kind;
 use crate::oci::Digest;
 
-/// The small blobs that are not committed yet.
+/// The small blobs that are not committed yet: no more than are written at the same time.
 #[derive(Default)]
 pub(super) struct Pack {
     /// The unit that is being filled, and what is in it.
     open: Option<(Extent, Vec<u8>)>,
     /// The blobs in it, and in those that were programmed and await a sync.
-    placed: BTreeMap<Digest, Placed>,
+    placed: Vec<Placed>,
     /// Blobs whose unit could not be programmed, and why.
-    lost: BTreeMap<Digest, (Kind, String)>,
+    lost: Vec<(Digest, Kind, String)>,
     /// The change with which the last of them was committed.
     committed: u64,
 }
@@ -38,12 +36,23 @@ impl Pack {
     /// Where these blobs lie.
     pub fn extents(&self) -> impl Iterator<Item = &Extent> {
         let unit = self.open.iter().map(|(unit, _)| unit);
-        self.placed.values().flat_map(|placed| &placed.record.extents).chain(unit)
+        self.placed.iter().flat_map(|placed| &placed.record.extents).chain(unit)
     }
 
     /// What they need in a checkpoint at most, in bytes.
     pub fn index_bytes(&self) -> u64 {
-        self.placed.values().map(|placed| blob_bytes(&placed.record)).sum()
+        self.placed.iter().map(|placed| blob_bytes(&placed.record)).sum()
+    }
+
+    fn is_placed(&self, digest: &Digest) -> bool {
+        self.placed.iter().any(|placed| placed.record.digest == *digest)
+    }
+
+    /// Why a blob was lost, if it was; told once.
+    fn take_lost(&mut self, digest: &Digest) -> Option<Error> {
+        let index = self.lost.iter().position(|(lost, ..)| lost == digest)?;
+        let (_, kind, what) = self.lost.swap_remove(index);
+        Some(Error::new(kind, what))
     }
 
     /// Lays a blob behind the others, if the unit has room for it.
@@ -56,7 +65,7 @@ impl Pack {
         content.extend_from_slice(bytes);
         content.resize(usize::try_from(used + length).unwrap_or(0), 0);
         record.extents = vec![Extent { start: unit.start + used, bytes: length }];
-        self.placed.insert(record.digest, Placed { record, programmed: None });
+        self.placed.push(Placed { record, programmed: None });
         true
     }
 
@@ -74,7 +83,7 @@ impl Store {
         let digest = record.digest;
         self.place(record, bytes).await?;
         let _turn = self.sync_turn().await;
-        if self.0.state.borrow().pack.placed.contains_key(&digest) {
+        if self.0.state.borrow().pack.is_placed(&digest) {
             // Those who are about to place theirs do it now.
             smol::future::yield_now().await;
             self.flush_pack();
@@ -82,8 +91,8 @@ impl Store {
             self.sync_bytes(covered).await?;
             self.commit_placed(covered)?;
         }
-        if let Some((kind, what)) = self.0.state.borrow_mut().pack.lost.remove(&digest) {
-            return Err(Error::new(kind, what));
+        if let Some(error) = self.0.state.borrow_mut().pack.take_lost(&digest) {
+            return Err(error);
         }
         let committed = self.0.state.borrow().pack.committed;
         self.sync_records(committed).await
@@ -126,15 +135,14 @@ impl Store {
         }
         match outcome {
             Ok(()) => {
-                let waiting = state.pack.placed.values_mut();
+                let waiting = state.pack.placed.iter_mut();
                 waiting.for_each(|placed| _ = placed.programmed.get_or_insert(now));
             }
             Err(error) => {
-                let lost =
-                    state.pack.placed.extract_if(.., |_, placed| placed.programmed.is_none());
-                for (digest, placed) in lost {
-                    state.space.release(&placed.record.extents);
-                    state.pack.lost.insert(digest, (error.kind(), error.to_string()));
+                let Pack { placed, lost, .. } = &mut state.pack;
+                for Placed { record, .. } in placed.extract_if(.., |p| p.programmed.is_none()) {
+                    state.space.release(&record.extents);
+                    lost.push((record.digest, error.kind(), error.to_string()));
                 }
             }
         }
@@ -147,7 +155,7 @@ impl Store {
             |placed: &mut Placed| placed.programmed.is_some_and(|change| change <= covered);
         let durable: Vec<BlobRecord> = {
             let placed = &mut self.0.state.borrow_mut().pack.placed;
-            placed.extract_if(.., |_, p| is_durable(p)).map(|(_, placed)| placed.record).collect()
+            placed.extract_if(.., is_durable).map(|placed| placed.record).collect()
         };
         for record in durable {
             self.count_committed(record.size);
@@ -161,9 +169,10 @@ impl Store {
     /// Whoever committed a small blob is gone: what is not recorded of it never will be.
     pub(super) fn forget_placed(&self, digest: &Digest) {
         let state = &mut *self.0.state.borrow_mut();
-        state.pack.lost.remove(digest);
-        if let Some(placed) = state.pack.placed.remove(digest) {
-            state.space.release(&placed.record.extents);
+        drop(state.pack.take_lost(digest));
+        let is_its = |placed: &mut Placed| placed.record.digest == *digest;
+        for Placed { record, .. } in state.pack.placed.extract_if(.., is_its) {
+            state.space.release(&record.extents);
         }
     }
 }
