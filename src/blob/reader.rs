@@ -52,13 +52,16 @@ impl Reader {
     /// where others could have theirs.
     pub(super) fn read_medium(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, Error> {
         let segment_bytes = self.device.geometry().segment_bytes;
-        // Whole units, of which the last may end behind the blob: nothing less can be dropped.
-        let unit = u64::from(self.device.geometry().program_bytes);
-        let length = (buffer.len() as u64).next_multiple_of(unit);
+        // Whole units, with what else is in them: nothing less can be dropped.
+        let unit = self.device.geometry().program_bytes;
+        let length = buffer.len() as u64;
         let pieces = layout::pieces(&self.record.extents, segment_bytes, offset, length);
         let uncache = || {
             pieces.iter().for_each(|piece| {
-                self.device.uncache(piece.segment, piece.offset, piece.bytes as u64);
+                let start = piece.offset / unit * unit;
+                let end = u64::from(piece.offset) + piece.bytes as u64;
+                let end = end.next_multiple_of(u64::from(unit));
+                self.device.uncache(piece.segment, start, end - u64::from(start));
             });
         };
         uncache();
