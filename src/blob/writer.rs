@@ -34,6 +34,8 @@ pub struct Writer {
     syncing: Option<(Syncing, Mark)>,
     /// Where the last sync was started.
     marked: u64,
+    /// Where this writer began: the segments before are not its own any more.
+    begun: u64,
 }
 
 /// How far the blob was, when a sync was started.
@@ -68,6 +70,7 @@ impl Writer {
             rest: Vec::new(),
             syncing: None,
             marked: frontier,
+            begun: frontier,
         };
         writer.resume_chunk(rest)?;
         Ok(writer)
@@ -275,7 +278,8 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.store.end_writing(&self.record.digest, &self.record.extents);
+        let own = layout::suffix(&self.record.extents, self.begun);
+        self.store.end_writing(&self.record.digest, &own);
     }
 }
 

@@ -107,6 +107,38 @@ fn a_full_file_system_loses_nothing() {
     assert!(met > 100, "met a full file system {met} times");
 }
 
+/// Where units are programmed in order, a segment has one writer at a time: one that goes on with
+/// an earlier blob has no part any more in the segment in which that began.
+#[test]
+fn a_resumed_writer_leaves_the_segment_to_its_next_writer() {
+    for geometry in [NAND, NOR] {
+        let device = Arc::new(Device::new(geometry));
+        let (store, _) = mount(&device).unwrap();
+        let (first, second, third) = (content(1, 20_000), content(2, 30_000), content(3, 5_000));
+        let writer = async |bytes: &[u8]| {
+            store.writer(&Digest::sha256(bytes), bytes.len() as u64, None).await.unwrap()
+        };
+        smol::block_on(async {
+            let mut begun = writer(&first).await;
+            begun.write(&first[..10_000]).await.unwrap();
+            begun.suspend().await.unwrap();
+            let mut behind = writer(&second).await;
+            behind.write(&second[..9_000]).await.unwrap();
+            let mut resumed = writer(&first).await;
+            let from = resumed.frontier() as usize;
+            assert!(from > 8_000);
+            resumed.write(&first[from..]).await.unwrap();
+            resumed.commit().await.unwrap();
+            store.put(&Digest::sha256(&third), &third, None).await.unwrap();
+            behind.write(&second[9_000..]).await.unwrap();
+            behind.commit().await.unwrap();
+        });
+        for bytes in [first, second, third] {
+            assert_eq!(store.read_all(&Digest::sha256(&bytes), u64::MAX).unwrap(), bytes);
+        }
+    }
+}
+
 #[test]
 fn a_store_that_is_full_to_the_last_byte_still_deletes() {
     // Four to a segment, and not even two.
