@@ -109,7 +109,40 @@ impl Store {
         let mut held = self.held_by_downloads();
         // Emptied already, but somebody reads there still, or its record is not durable.
         held.extend(self.segments_in_limbo());
-        self.0.state.borrow_mut().space.give_up(|segment| !held.contains(&segment))
+        let extra = self.unused_of_small();
+        self.0.state.borrow_mut().space.give_up(|segment| !held.contains(&segment), &extra)
+    }
+
+    /// By segment, the bytes that a copy of the small blobs in it leaves unused in their units, as
+    /// [`Store::copy_small`] lays them.
+    fn unused_of_small(&self) -> Vec<u32> {
+        let geometry = self.device().geometry();
+        let unit = u64::from(geometry.program_bytes);
+        let mut small: Vec<Extent> = {
+            let state = self.0.state.borrow();
+            let records = state.index.blobs.records();
+            let small = records.filter(|record| is_small(record.size, geometry));
+            small.filter_map(|record| record.extents.first().copied()).collect()
+        };
+        small.sort_unstable();
+        let segment_of = |extent: &Extent| extent.start / u64::from(geometry.segment_bytes);
+        let mut unused = vec![0; usize::try_from(geometry.segment_count).unwrap_or(0)];
+        let mut filled = 0;
+        let mut rest = small.iter().peekable();
+        while let Some(extent) = rest.next() {
+            filled += extent.bytes;
+            let fits = |next: &&&Extent| {
+                segment_of(next) == segment_of(extent) && filled + next.bytes <= unit
+            };
+            if rest.peek().filter(fits).is_none() {
+                let index = usize::try_from(segment_of(extent)).ok();
+                let left = u32::try_from(unit.saturating_sub(filled)).unwrap_or(0);
+                let of_segment = index.and_then(|index| unused.get_mut(index));
+                of_segment.into_iter().for_each(|bytes: &mut u32| *bytes += left);
+                filled = 0;
+            }
+        }
+        unused
     }
 
     /// The segments in which a blob that is not committed has its place.
@@ -164,6 +197,8 @@ impl Store {
         moves: &mut Vec<Move>,
     ) -> Result<bool, Error> {
         let unit = u64::from(self.device().geometry().program_bytes);
+        // In the order in which they lie they need no more units than now.
+        blobs.sort_by_key(|blob| blob.extents.first().map(|extent| extent.start));
         while !blobs.is_empty() {
             let mut ends = blobs.iter().scan(0, |end, blob| {
                 *end += blob.extents.iter().map(|extent| extent.bytes).sum::<u64>();

@@ -241,6 +241,7 @@ impl PartialBlob {
 
 /// Room for a record's fixed parts and its frame: a sha512 digest and its midstate are the longest.
 const RECORD_BYTES: u64 = 200;
-const EXTENT_BYTES: u64 = 20;
+/// Room for one extent.
+pub const EXTENT_BYTES: u64 = 20;
 /// A frame's header, then variant, algorithm, lengths, size and flags in their longest forms.
 const BLOB_FIXED_BYTES: u64 = FRAME_HEADER_BYTES as u64 + 24;

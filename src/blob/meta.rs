@@ -143,9 +143,11 @@ impl Meta {
         self.stands = false;
         let mut outcome = Err(Error::new(Kind::Denied, "all segments of META are bad"));
         let mut worn = Vec::new();
+        let is_sound = |slot: &u32| self.device.is_bad(*slot).is_ok_and(|is_bad| !is_bad);
+        let sound = (0..count).filter(is_sound).count();
         // Two places are needed to go on with; where so many are not left, the oldest is worth most.
         let spared = self.ring.spared.len();
-        let kept = if spared + 2 <= usize::try_from(count).unwrap_or(0) { spared } else { 1 };
+        let kept = if spared + 2 <= sound { spared } else { 1 };
         for _ in 0..count {
             self.ring.slot = (self.ring.slot + 1) % count;
             let is_spared = self.ring.spared.iter().take(kept).any(|slot| *slot == self.ring.slot);

@@ -8,7 +8,7 @@
 
 use super::format::{BlobRecord, Extent, Record};
 use super::index::blob_bytes;
-use super::layout::reserved_bytes;
+use super::layout::{reserved_bytes, suffix};
 use super::{Error, Store};
 use crate::kind::Kind;
 use crate::oci::Digest;
@@ -75,11 +75,16 @@ impl Pack {
 }
 
 impl Store {
-    /// Makes a small blob visible, durably. All who wait for that share a unit and two syncs.
+    /// Makes a small blob visible, durably. All who wait for that share a unit and two syncs. When
+    /// its segment turns out to be bad, another does as well.
     ///
     /// # Errors
     /// [`Kind::Full`] when there is no room; the device's own.
     pub(super) async fn commit_small(&self, record: BlobRecord, bytes: &[u8]) -> Result<(), Error> {
+        self.elsewhere(async || self.try_commit_small(record.clone(), bytes).await).await
+    }
+
+    async fn try_commit_small(&self, record: BlobRecord, bytes: &[u8]) -> Result<(), Error> {
         let digest = record.digest;
         self.place(record, bytes).await?;
         let _turn = self.sync_turn().await;
@@ -94,7 +99,12 @@ impl Store {
         if let Some(error) = self.0.state.borrow_mut().pack.take_lost(&digest) {
             return Err(error);
         }
-        let committed = self.0.state.borrow().pack.committed;
+        let committed = {
+            let state = self.0.state.borrow();
+            // Whoever had the turn before may have failed to append this one's Commit.
+            state.check()?;
+            state.pack.committed
+        };
         self.sync_records(committed).await
     }
 
@@ -102,13 +112,16 @@ impl Store {
     async fn place(&self, record: BlobRecord, bytes: &[u8]) -> Result<(), Error> {
         let geometry = self.device().geometry();
         let (digest, size) = (record.digest, record.size);
-        self.make_index_room(blob_bytes(&record), &digest.to_string()).await?;
-        let length = reserved_bytes(size, geometry);
+        let (length, needed) = (reserved_bytes(size, geometry), blob_bytes(&record));
         let _turn = self.0.packing.lock().await;
+        self.make_index_room(needed, &digest.to_string()).await?;
         if !self.0.state.borrow_mut().pack.lay(record.clone(), bytes, length) {
             let unit = self.allocate(u64::from(geometry.program_bytes)).await?;
             let Some(unit) = unit else { return Err(self.full(&digest, size)) };
-            self.erase(unit.fresh.into_iter()).inspect_err(|_| self.give_up(&unit.extents))?;
+            // Others came meanwhile.
+            self.check_index_room(needed, &digest.to_string())
+                .and_then(|()| self.erase(unit.fresh.into_iter()))
+                .inspect_err(|_| self.give_up(&unit.extents))?;
             self.flush_pack();
             let mut state = self.0.state.borrow_mut();
             state.pack.open = unit.extents.first().map(|unit| (*unit, Vec::new()));
@@ -130,9 +143,7 @@ impl Store {
         let now = self.generation();
         let state = &mut *self.0.state.borrow_mut();
         state.space.settle(&[unit]);
-        if used < unit.bytes {
-            state.space.release(&[Extent { start: unit.start + used, bytes: unit.bytes - used }]);
-        }
+        state.space.release(&suffix(&[unit], used));
         match outcome {
             Ok(()) => {
                 let waiting = state.pack.placed.iter_mut();
@@ -173,6 +184,13 @@ impl Store {
         let is_its = |placed: &mut Placed| placed.record.digest == *digest;
         for Placed { record, .. } in state.pack.placed.extract_if(.., is_its) {
             state.space.release(&record.extents);
+        }
+        // A unit that nobody waits for is not worth programming.
+        if state.pack.placed.iter().all(|placed| placed.programmed.is_some())
+            && let Some((unit, content)) = state.pack.open.take()
+        {
+            state.space.settle(&[unit]);
+            state.space.release(&suffix(&[unit], content.len() as u64));
         }
     }
 }

@@ -14,7 +14,9 @@ use std::sync::Arc;
 use log::warn;
 
 use super::Error;
-use super::format::{BlobRecord, Header, HeaderState, Part, Record, VERSION, meta_segments};
+use super::format::{
+    BlobRecord, CHUNK_BYTES, Header, HeaderState, Part, Record, VERSION, meta_segments,
+};
 use super::index::Index;
 use super::layout::{GRAINS, grain_bytes, is_intact, read_chunks};
 use super::meta::{Meta, Ring, Survey, read_header, scan};
@@ -149,13 +151,15 @@ impl Latest {
 fn check_geometry(geometry: Geometry) -> Result<(), Error> {
     let (count, least) = (geometry.segment_count, meta_segments(geometry) + 2);
     let units = geometry.bytes().checked_div(u64::from(geometry.program_bytes)).unwrap_or(0);
-    let is_counted = units < UNITS_MAX && geometry.program_bytes.is_multiple_of(GRAINS);
-    if (least..=SEGMENTS_MAX).contains(&count) && is_counted {
+    let divides = CHUNK_BYTES.is_multiple_of(u64::from(geometry.program_bytes))
+        && geometry.program_bytes >= GRAINS;
+    if (least..=SEGMENTS_MAX).contains(&count) && units < UNITS_MAX && divides {
         return Ok(());
     }
     let what = format!(
         "device of {count} segments of {} bytes in units of {}: expected {least} to {SEGMENTS_MAX} \
-         segments, of fewer than {UNITS_MAX} units in all, of a multiple of {GRAINS} bytes each",
+         segments, fewer than {UNITS_MAX} units, and units of {GRAINS} bytes or more that divide \
+         {CHUNK_BYTES}",
         geometry.segment_bytes, geometry.program_bytes
     );
     Err(Error::new(Kind::Invalid, what))

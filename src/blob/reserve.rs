@@ -5,7 +5,7 @@
 //! by copying; the index's room in a checkpoint is checked too.
 
 use super::format::{BlobRecord, Extent, Record};
-use super::index::{PartialBlob, partial_bytes};
+use super::index::{EXTENT_BYTES, PartialBlob, partial_bytes};
 use super::layout::{is_small, pieces, prefix, reserved_bytes, suffix, whole_segments};
 use super::space::Allocation;
 use super::store::missing;
@@ -71,9 +71,17 @@ impl Store {
         size: u64,
         media_type: Option<&str>,
     ) -> Result<(), Error> {
+        self.elsewhere(async || self.try_reserve(digest, size, media_type).await).await
+    }
+
+    /// Does `attempt`, and again for as long as it fails because yet another segment is bad.
+    pub(super) async fn elsewhere(
+        &self,
+        attempt: impl AsyncFn() -> Result<(), Error>,
+    ) -> Result<(), Error> {
         loop {
             let bad = self.0.state.borrow().space.bad_segments();
-            let outcome = self.try_reserve(digest, size, media_type).await;
+            let outcome = attempt().await;
             let is_other = self.0.state.borrow().space.bad_segments() > bad;
             if !is_other || !outcome.as_ref().is_err_and(|error| error.kind() == Kind::Retry) {
                 return outcome;
@@ -92,6 +100,12 @@ impl Store {
         let (mut extents, again) = self.kept(digest);
         extents.extend(&again);
         let kept: u64 = extents.iter().map(|extent| extent.bytes).sum();
+        let media_type = media_type.map(str::to_owned);
+        let mut record = BlobRecord { digest: *digest, size, media_type, extents, pinned: false };
+        // What it needs at most is known only when it has its room; but room that was taken must
+        // not be waited with, for whoever waits may go away.
+        let expected = partial_bytes(&record) + PIECES_EXPECTED * EXTENT_BYTES;
+        self.make_index_room(expected, &digest.to_string()).await?;
         let wanted =
             (size <= capacity).then(|| reserved_bytes(size, geometry).saturating_sub(kept));
         let allocation = match wanted {
@@ -99,18 +113,11 @@ impl Store {
             None => None,
         };
         let Some(allocation) = allocation else { return Err(self.full(digest, size)) };
-        extents.extend(&allocation.extents);
-        let record = BlobRecord {
-            digest: *digest,
-            size,
-            media_type: media_type.map(str::to_owned),
-            extents,
-            pinned: false,
-        };
+        record.extents.extend(&allocation.extents);
         let bytes: u64 = again.iter().map(|extent| extent.bytes).sum();
         let again = pieces(&again, geometry.segment_bytes, 0, bytes);
         let fresh = again.iter().map(|piece| piece.segment).chain(allocation.fresh.clone());
-        let admitted = self.make_index_room(partial_bytes(&record), &digest.to_string()).await;
+        let admitted = self.check_index_room(partial_bytes(&record), &digest.to_string());
         let ready = admitted.and_then(|()| {
             self.erase(fresh)?;
             self.append(Record::Reserve(record))
@@ -193,23 +200,32 @@ impl Store {
     /// Makes room for `bytes` more in a checkpoint, which must leave the tail of a META segment
     /// enough: what nobody needs gives way, and what does not fit then is refused.
     pub(super) async fn make_index_room(&self, bytes: u64, what: &str) -> Result<(), Error> {
-        let max = u64::from(self.device().geometry().segment_bytes) / 4 * 3;
         loop {
-            let used = {
-                let state = self.0.state.borrow();
-                state.index.snapshot_bytes() + state.pack.index_bytes()
-            };
-            if used + bytes <= max {
-                return Ok(());
-            }
+            let Err(error) = self.check_index_room(bytes, what) else { return Ok(()) };
             if !self.evict(1).await? {
-                let (used, max) = (ByteCount(used), ByteCount(max));
-                let what = format!(
-                    "no room for {what} in the log's index: {used} of {max} in use; a store made \
-                     with a larger size_max has more"
-                );
-                return Err(Error::new(Kind::Full, what));
+                return Err(error);
             }
         }
     }
+
+    /// Whether a checkpoint has room for `bytes` more.
+    pub(super) fn check_index_room(&self, bytes: u64, what: &str) -> Result<(), Error> {
+        let max = u64::from(self.device().geometry().segment_bytes) / 4 * 3;
+        let used = {
+            let state = self.0.state.borrow();
+            state.index.snapshot_bytes() + state.pack.index_bytes()
+        };
+        if used + bytes <= max {
+            return Ok(());
+        }
+        let (used, max) = (ByteCount(used), ByteCount(max));
+        let what = format!(
+            "no room for {what} in the log's index: {used} of {max} in use; a store made with a \
+             larger size_max has more"
+        );
+        Err(Error::new(Kind::Full, what))
+    }
 }
+
+/// More pieces than nearly all blobs are laid into.
+const PIECES_EXPECTED: u64 = 4;

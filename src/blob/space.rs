@@ -130,6 +130,12 @@ impl Space {
         self.data_segments().filter(|segment| self.is_free(*segment)).count()
     }
 
+    /// Bytes that could be allocated, in one piece or in several.
+    fn room_bytes(&self) -> u64 {
+        let rooms = self.open.iter().filter(|open| !open.busy).map(|open| self.room(open));
+        self.free_segments() as u64 * self.segment_bytes() + rooms.map(u64::from).sum::<u64>()
+    }
+
     fn is_free(&self, segment: usize) -> bool {
         self.live_of(segment) == 0 && !self.is_bad(segment)
     }
@@ -206,9 +212,8 @@ impl Space {
     pub fn allocate_scattered(&mut self, bytes: u64, wear: &Wear) -> Option<Allocation> {
         let segment_bytes = self.segment_bytes();
         let spared = usize::try_from(RESERVE_SEGMENTS).unwrap_or(0);
-        let free = (self.free_segments().saturating_sub(spared)) as u64;
-        let rooms = self.open.iter().filter(|open| !open.busy).map(|open| self.room(open));
-        if free * segment_bytes + rooms.map(u64::from).sum::<u64>() < bytes {
+        let free = self.free_segments().saturating_sub(spared) as u64;
+        if self.room_bytes() < bytes + segment_bytes * spared as u64 {
             return None;
         }
         let whole = (bytes / segment_bytes).min(free) * segment_bytes;
@@ -277,8 +282,9 @@ impl Space {
     }
 
     /// Chooses the shared segment that is best given up, of those that `may` be: nothing is
-    /// allocated in it any more. None when no copying would gain anything.
-    pub fn give_up(&mut self, may: impl Fn(u32) -> bool) -> Option<u32> {
+    /// allocated in it any more. None when no copying would gain anything. By segment, a copy takes
+    /// so many bytes more than what lives there (`extra`).
+    pub fn give_up(&mut self, may: impl Fn(u32) -> bool, extra: &[u32]) -> Option<u32> {
         let open = |segment| self.open.iter().find(move |open: &&Open| open.segment == segment);
         let room_behind = |segment| open(segment).map_or(0, |open| self.room(open));
         let room_elsewhere = |segment| {
@@ -287,8 +293,9 @@ impl Space {
         };
         let is_busy = |segment| open(segment).is_some_and(|open| open.busy);
         let score = |segment| {
-            let live = self.live_of(segment);
-            let mut dead = self.geometry.segment_bytes - live;
+            let extra = extra.get(segment).copied().unwrap_or(0);
+            let live = self.live_of(segment).saturating_add(extra);
+            let mut dead = self.geometry.segment_bytes.saturating_sub(live);
             // Room behind what lives is as good as free, unless two such segments make one.
             if room_elsewhere(segment) < live {
                 dead = dead.saturating_sub(room_behind(segment));
@@ -561,16 +568,16 @@ mod tests {
         let blobs: Vec<_> =
             (0..8).map(|_| space.allocate(512, &Wear::default()).unwrap().extents).collect();
         assert!(space.allocate(512, &Wear::default()).is_none());
-        assert_eq!(space.give_up(|_| true), None, "nothing is dead");
+        assert_eq!(space.give_up(|_| true, &[]), None, "nothing is dead");
         space.release(&blobs[2]);
         space.release(&blobs[7]);
         assert!(space.allocate(1024, &Wear::default()).is_none(), "dead bytes in two segments");
-        assert_eq!(space.give_up(|segment| segment != 5), Some(7));
+        assert_eq!(space.give_up(|segment| segment != 5, &[]), Some(7));
         let copy = space.allocate_copy(512, &Wear::default(), false).unwrap();
         assert_eq!(copy.fresh, [8]);
         space.release(&blobs[6]);
         assert_eq!(space.free_segments(), 1);
-        assert_eq!(space.give_up(|_| true), Some(5));
+        assert_eq!(space.give_up(|_| true, &[]), Some(5));
         assert!(
             space.allocate_copy(512, &Wear::default(), false).unwrap().fresh.is_empty(),
             "beside the other copy"

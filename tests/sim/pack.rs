@@ -77,15 +77,57 @@ fn a_small_blob_is_mended_in_less_than_a_unit() {
 }
 
 #[test]
-fn all_who_share_a_bad_unit_are_told() {
-    let device = Arc::new(Device::new(NAND));
+fn a_bad_unit_costs_nothing_while_there_are_others() {
+    for how in [Worn::ProgramError, Worn::ProgramNothing, Worn::EraseError] {
+        let device = Arc::new(Device::new(NAND));
+        let store = open(&device);
+        (8..20).for_each(|segment| device.wear_out(segment, how));
+        let small = contents(3, 100);
+        put_all(&store, &small).unwrap();
+        assert_eq!(store.digests().len(), 3);
+        assert_eq!(store.stat().used_bytes, 3 * 256);
+        if how == Worn::EraseError {
+            // Their segment is erased already.
+            continue;
+        }
+        smol::block_on(store.pin(&store.digests(), true)).unwrap();
+        (20..NAND.segment_count).for_each(|segment| device.wear_out(segment, how));
+        let errors = put_all(&store, &contents(6, 1000)[3..]).unwrap_err();
+        assert!(errors.iter().all(|kind| matches!(kind, Kind::Full | Kind::Retry)), "{errors:?}");
+        assert_eq!(store.digests().len(), 3);
+        assert_eq!(store.stat().used_bytes, 3 * 256);
+    }
+}
+
+#[test]
+fn nobody_is_told_yes_when_the_records_cannot_be_synced() {
+    for sound in [0, 1] {
+        let device = Arc::new(Device::new(EMMC));
+        let store = open(&device);
+        device.fail_sync_after(sound);
+        let errors = put_all(&store, &contents(3, 100)).unwrap_err();
+        assert_eq!(errors, [Kind::Retry, Kind::Denied, Kind::Denied]);
+    }
+}
+
+/// What is free within units that others live in is not worth copying them for.
+#[test]
+fn room_that_no_copying_frees_is_not_chased() {
+    let geometry = Geometry { segment_count: 10, segment_bytes: 64 << 10, ..EMMC };
+    let device = Arc::new(Device::new(geometry));
     let store = open(&device);
-    (8..NAND.segment_count).for_each(|segment| device.wear_out(segment, Worn::ProgramError));
-    let small = contents(3, 100);
-    let error = put_all(&store, &small).unwrap_err();
-    assert_eq!(error, [Kind::Retry; 3]);
-    assert!(store.digests().is_empty());
-    assert_eq!(store.stat().used_bytes, 0);
+    let small = contents(81, 3500);
+    for one in &small[..80] {
+        put_all(&store, std::slice::from_ref(one)).unwrap();
+        smol::block_on(store.pin(&[Digest::sha256(one)], true)).unwrap();
+    }
+    let stat = store.stat();
+    assert!(stat.size_max_bytes - stat.used_bytes > 10 * 3584);
+    assert_eq!(put_all(&store, &small[80..]), Err(vec![Kind::Full]));
+    assert_eq!(store.stat().copied_bytes, 0);
+    smol::block_on(store.delete(&[Digest::sha256(&small[5])])).unwrap();
+    put_all(&store, &small[80..]).unwrap();
+    assert_eq!(store.stat().copied_bytes, 15 * 3584, "those that lie beside it");
 }
 
 #[test]
