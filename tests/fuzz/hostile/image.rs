@@ -4,7 +4,9 @@
 //! with sound headers, frames with sound checksums and whatever in them, known blobs at their
 //! extents, and then bits that flip. So neither a checksum nor a digest stops the fuzzer.
 
-use moonlet::blob::format::{Header, Part, Place, Record, encode_frame, meta_segments};
+use moonlet::blob::format::{
+    Header, META_SEGMENTS_MAX, Part, Place, Record, encode_frame, meta_segments,
+};
 use moonlet::flash::Geometry;
 use moonlet::flash::sim::{Device, Worn};
 
@@ -77,6 +79,8 @@ struct Builder<'a, 'b> {
     frames: u32,
     /// The first segment's sequence is near this.
     base: u64,
+    /// The highest number that each segment was begun with.
+    begun: [u64; META_SEGMENTS_MAX],
 }
 
 impl<'a, 'b> Builder<'a, 'b> {
@@ -84,7 +88,8 @@ impl<'a, 'b> Builder<'a, 'b> {
         let base = u64::from(input.byte());
         let records = Records::new(image.geometry);
         let place = Place { sequence: base, part: Part::Checkpoint };
-        Self { image, input, records, slot: 0, at: 0, place, frames: 0, base }
+        let begun = [0; META_SEGMENTS_MAX];
+        Self { image, input, records, slot: 0, at: 0, place, frames: 0, base, begun }
     }
 
     fn run(&mut self) {
@@ -151,6 +156,10 @@ impl<'a, 'b> Builder<'a, 'b> {
         let Geometry { segment_bytes, program_bytes, .. } = self.image.geometry;
         let header = Header { sequence, erase_count: 1, segment_bytes, program_bytes };
         self.put(slot, 0, &header.encode());
+        // Behind a number that is less, frames of the other stand where a log will use it again.
+        let highest = &mut self.begun[slot as usize];
+        self.image.is_plausible &= *highest <= sequence;
+        *highest = sequence.max(*highest);
         self.slot = slot;
         self.at = 0;
         self.at = self.unit();
