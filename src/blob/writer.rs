@@ -284,6 +284,7 @@ impl Drop for Writer {
 }
 
 /// How often a sync is started, in bytes of one blob.
-pub const PROGRESS_BYTES: u64 = 5 << 18;
+pub const PROGRESS_BYTES: u64 = 1 << 20;
 /// So close to a blob's end no sync is started that its commit makes again a moment later.
-const END_BYTES: u64 = PROGRESS_BYTES / 4;
+/// What is lost more by that is little beside what arrives during a sync.
+const END_BYTES: u64 = 64 << 10;
