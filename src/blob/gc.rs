@@ -54,7 +54,7 @@ impl Store {
             (state.space.limit(), state.space.beyond())
         };
         let _turn = self.0.collecting.lock().await;
-        let held = self.held_by_downloads();
+        let held = self.held_by_uncommitted();
         for segment in beyond {
             while !held.contains(&segment) && !self.empty_segment(segment, false).await? {
                 if !self.evict(u64::from(geometry.segment_bytes)).await? {
@@ -106,7 +106,7 @@ impl Store {
     }
 
     fn victim(&self) -> Option<u32> {
-        let mut held = self.held_by_downloads();
+        let mut held = self.held_by_uncommitted();
         // Emptied already, but somebody reads there still, or its record is not durable.
         held.extend(self.segments_in_limbo());
         let extra = self.unused_of_small();
@@ -146,7 +146,7 @@ impl Store {
     }
 
     /// The segments in which a blob that is not committed has its place.
-    pub(super) fn held_by_downloads(&self) -> BTreeSet<u32> {
+    pub(super) fn held_by_uncommitted(&self) -> BTreeSet<u32> {
         let segment_bytes = u64::from(self.device().geometry().segment_bytes);
         let state = self.0.state.borrow();
         let partials = state.index.partials.values();
@@ -320,7 +320,7 @@ impl Store {
     }
 
     /// Gives back room that nothing was, or will be, programmed to.
-    pub(super) fn give_up(&self, room: &[Extent]) {
+    pub(super) fn give_back_unused(&self, room: &[Extent]) {
         self.0.state.borrow_mut().space.settle(room);
         self.give_back(room);
     }

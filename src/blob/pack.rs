@@ -121,7 +121,7 @@ impl Store {
             // Others came meanwhile.
             self.check_index_room(needed, &digest.to_string())
                 .and_then(|()| self.erase(unit.fresh.into_iter()))
-                .inspect_err(|_| self.give_up(&unit.extents))?;
+                .inspect_err(|_| self.give_back_unused(&unit.extents))?;
             self.flush_pack();
             let mut state = self.0.state.borrow_mut();
             state.pack.open = unit.extents.first().map(|unit| (*unit, Vec::new()));

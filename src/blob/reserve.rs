@@ -122,7 +122,7 @@ impl Store {
             self.erase(fresh)?;
             self.append(Record::Reserve(record))
         });
-        ready.inspect_err(|_| self.give_up(&allocation.extents))
+        ready.inspect_err(|_| self.give_back_unused(&allocation.extents))
     }
 
     /// Of what an earlier writer of a blob reserved: where its recorded bytes are, and whole

@@ -82,7 +82,7 @@ impl Store {
             return Ok(());
         }
         let _turn = self.0.collecting.lock().await;
-        let held = self.held_by_downloads();
+        let held = self.held_by_uncommitted();
         for segment in worn.difference(&held) {
             let is_empty = self.empty_segment(*segment, false).await?;
             let mut state = self.0.state.borrow_mut();
@@ -102,7 +102,7 @@ impl Store {
             return Ok(());
         }
         let _turn = self.0.collecting.lock().await;
-        let held = self.held_by_downloads();
+        let held = self.held_by_uncommitted();
         let cold = {
             let state = &mut *self.0.state.borrow_mut();
             let wear = &state.index.wear;

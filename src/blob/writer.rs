@@ -1,7 +1,7 @@
 //! Writing one blob: in order, once, to its final place, resumable, verified.
 //!
-//! Whole program units are programmed and hashed as they come; less than a unit waits in memory,
-//! and a blob that is no longer waits there for others to share a unit with.
+//! Whole program units are programmed and hashed as they come; less than a unit waits in memory. So
+//! a blob of less than a unit is there until it is committed, when it may share one with others.
 //! Every [`PROGRESS_BYTES`] a sync is started beside the writing; when it is done, a Progress
 //! record with the state of the hash at its start says that the bytes until there are durable. So
 //! a kill loses at most two such intervals, and a power cut no more than one interval further.
