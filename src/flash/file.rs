@@ -13,6 +13,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -165,6 +166,13 @@ impl super::Device for Device {
 
     fn sync(&self) -> Result<(), Error> {
         self.syncs.sync(&self.log, &format!("syncing {}", self.path.display()))
+    }
+
+    fn sync_range(&self, segment: u32, range: Range<u32>) -> Result<(), Error> {
+        let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        let start = self.position(segment, range.start, length)?;
+        let range = start..start + length as u64;
+        self.syncs.sync_range(&self.log, range, &format!("syncing {}", self.path.display()))
     }
 
     fn is_slow(&self) -> bool {

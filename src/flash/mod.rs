@@ -22,6 +22,7 @@ pub mod ubi;
 
 use std::fmt;
 use std::fs::File;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::kind::Kind;
@@ -89,6 +90,11 @@ pub trait Device: Send + Sync {
     /// Makes everything programmed so far durable. After an error nothing is known of what was
     /// programmed since the last one that succeeded, and all further ones are errors.
     fn sync(&self) -> Result<(), Error>;
+    /// Makes at least a range of `segment` durable, in whole units, of which every one was
+    /// programmed. Errors as for [`Device::sync`].
+    fn sync_range(&self, _segment: u32, _range: Range<u32>) -> Result<(), Error> {
+        self.sync()
+    }
     /// Whether a sync may take long, and is worth another thread.
     fn is_slow(&self) -> bool;
     /// Why nothing can be programmed, where that is so.

@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Error, Geometry};
@@ -313,6 +314,27 @@ impl Device {
         }
     }
 
+    fn sync_what(&self, is_covered: impl Fn(&Operation) -> bool) -> Result<(), Error> {
+        let mut state = self.lock();
+        if Self::spend(&mut state)? {
+            return Err(power_cut());
+        }
+        Self::note(&mut state);
+        if let Some(left) = state.sound_syncs {
+            state.sound_syncs = left.checked_sub(1);
+            if left == 0 {
+                state.pending.clear();
+                return Err(Error::new(Kind::Retry, "bytes could not be written"));
+            }
+        }
+        let State { durable, pending, sync_lies, .. } = &mut *state;
+        let done = pending.len().saturating_sub(sync_lies.unwrap_or(0));
+        for operation in pending.extract_if(..done, |operation| is_covered(operation)) {
+            keep(durable, &operation, !self.geometry.reprogram);
+        }
+        Ok(())
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panicking test thread leaves plain data behind; it is as good as before.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -429,24 +451,17 @@ impl super::Device for Device {
     }
 
     fn sync(&self) -> Result<(), Error> {
-        let mut state = self.lock();
-        if Self::spend(&mut state)? {
-            return Err(power_cut());
-        }
-        Self::note(&mut state);
-        if let Some(left) = state.sound_syncs {
-            state.sound_syncs = left.checked_sub(1);
-            if left == 0 {
-                state.pending.clear();
-                return Err(Error::new(Kind::Retry, "bytes could not be written"));
+        self.sync_what(|_| true)
+    }
+
+    fn sync_range(&self, segment: u32, range: Range<u32>) -> Result<(), Error> {
+        // To the byte, so that nobody relies on more.
+        self.sync_what(|operation| match operation {
+            Operation::Erase { segment: erased } => *erased == segment,
+            Operation::Program { segment: programmed, offset, .. } => {
+                *programmed == segment && range.contains(offset)
             }
-        }
-        let State { durable, pending, sync_lies, .. } = &mut *state;
-        let done = pending.len().saturating_sub(sync_lies.unwrap_or(0));
-        for operation in pending.drain(..done) {
-            keep(durable, &operation, !self.geometry.reprogram);
-        }
-        Ok(())
+        })
     }
 
     fn is_bad(&self, segment: u32) -> Result<bool, Error> {

@@ -19,6 +19,7 @@ pub fn conforms(device: &dyn Device) {
     assert!(good.len() > 4, "{} of {segment_count} segments are good", good.len());
     let (first, second, last) = (good[0], good[1], good[good.len() - 1]);
     reads_what_was_programmed(device, first, last);
+    syncs_a_range(device, first, last);
     is_recycled(device, first, last);
     leaves_neighbours_alone(device, first, second);
     takes_a_whole_segment(device, second);
@@ -59,6 +60,20 @@ fn reads_what_was_programmed(device: &dyn Device, first: u32, last: u32) {
         assert_eq!(found, pattern[offset..offset + length], "{length} bytes at {offset}");
     }
     assert_eq!(read(device, first, end as usize, unit), pattern[..unit]);
+}
+
+/// A part of what was programmed is synced, and nothing is changed by that.
+fn syncs_a_range(device: &dyn Device, first: u32, last: u32) {
+    let (unit, pattern) = (unit(device), pattern(device));
+    for segment in [first, last] {
+        device.erase(segment).unwrap();
+        device.program(segment, 0, &pattern).unwrap();
+        device.sync_range(segment, unit as u32..2 * unit as u32).unwrap();
+        device.sync_range(segment, 0..2 * unit as u32).unwrap();
+        assert_eq!(read(device, segment, 0, 2 * unit), pattern);
+    }
+    device.sync().unwrap();
+    assert_eq!(read(device, first, 0, 2 * unit), pattern);
 }
 
 /// Erased, a segment can be programmed from its beginning again.
