@@ -4,6 +4,7 @@
 //! records since. The others are history, and kept only until the ring comes round. Whatever is
 //! read back here has been checked; what cannot be read is counted as damage, never believed.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use log::warn;
@@ -27,6 +28,8 @@ pub struct Meta {
     stands: bool,
     /// Where the next unit of the current segment is programmed.
     offset: u32,
+    /// From here to there, what was programmed may not be durable.
+    unsynced: u32,
     /// Frames that were appended and not yet programmed.
     pending: Vec<u8>,
 }
@@ -72,7 +75,7 @@ pub struct Survey {
 impl Meta {
     /// The end of a log. The first program begins a segment.
     pub fn new(device: Arc<dyn Device>, ring: Ring) -> Self {
-        Self { device, ring, stands: false, offset: 0, pending: Vec::new() }
+        Self { device, ring, stands: false, offset: 0, unsynced: 0, pending: Vec::new() }
     }
 
     /// Appends a record that the index has taken in; it is on the device after [`Meta::program`].
@@ -84,6 +87,19 @@ impl Meta {
     /// Whether something was appended that is not programmed yet.
     pub fn has_pending(&self) -> bool {
         !self.pending.is_empty()
+    }
+
+    /// The current segment, and the range of it that may not be durable. Nothing that was ever
+    /// programmed anywhere else is needed any more.
+    pub fn unsynced(&self) -> (u32, Range<u32>) {
+        (self.ring.slot, self.unsynced..self.offset)
+    }
+
+    /// What was programmed to `slot` up to `end` is durable.
+    pub fn synced(&mut self, slot: u32, end: u32) {
+        if slot == self.ring.slot {
+            self.unsynced = self.unsynced.max(end);
+        }
     }
 
     fn append_to(&mut self, part: Part, record: &Record) -> Result<bool, Error> {
@@ -207,6 +223,7 @@ impl Meta {
         programmed += self.append_or_fail(&Record::CheckpointEnd { frames })?;
         programmed += self.program_pending()?;
         self.device.sync()?;
+        self.unsynced = self.offset;
         // What follows is much smaller, and comes one by one.
         self.pending = Vec::new();
         self.ring.spared = vec![slot];

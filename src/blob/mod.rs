@@ -7,13 +7,14 @@
 //!
 //! One [`Store`] per device, shared by clones. Programs and reads go straight to the device, which
 //! for a file is the page cache; syncs, which take long, wait on another thread, except the two with
-//! which a segment of META begins, and all who wait at the same time share one. State is plain memory behind a `RefCell` that is never held
-//! across an await.
+//! which a segment of META begins, and all who wait at the same time share one. State is plain memory
+//! behind a `RefCell` that is never held across an await.
 
 mod blobs;
 pub mod counts;
 mod error;
 mod evict;
+mod finish;
 pub mod format;
 mod gc;
 mod index;

@@ -6,7 +6,7 @@
 //! syncs, and records all of them. A unit is programmed once: from the first sync on nothing is
 //! added to it, for what is durable must not share its fate with what is to come.
 
-use super::format::{BlobRecord, Extent, Record};
+use super::format::{BlobRecord, Extent};
 use super::index::blob_bytes;
 use super::layout::{reserved_bytes, suffix};
 use super::{Error, Store};
@@ -22,8 +22,6 @@ pub(super) struct Pack {
     placed: Vec<Placed>,
     /// Blobs whose unit could not be programmed, and why.
     lost: Vec<(Digest, Kind, String)>,
-    /// The change with which the last of them was committed.
-    committed: u64,
 }
 
 struct Placed {
@@ -103,7 +101,7 @@ impl Store {
             let state = self.0.state.borrow();
             // Whoever had the turn before may have failed to append this one's Commit.
             state.check()?;
-            state.pack.committed
+            state.committed
         };
         self.sync_records(committed).await
     }
@@ -168,13 +166,7 @@ impl Store {
             let placed = &mut self.0.state.borrow_mut().pack.placed;
             placed.extract_if(.., is_durable).map(|placed| placed.record).collect()
         };
-        for record in durable {
-            self.count_committed(record.size);
-            self.append(Record::Commit(record))?;
-            let committed = self.generation();
-            self.0.state.borrow_mut().pack.committed = committed;
-        }
-        Ok(())
+        durable.into_iter().try_for_each(|record| self.commit_durable(record))
     }
 
     /// Whoever committed a small blob is gone: what is not recorded of it never will be.

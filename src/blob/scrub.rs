@@ -279,7 +279,7 @@ impl Store {
             self.erase(allocation.fresh.into_iter()).and_then(|()| self.program(&room, 0, &bytes));
         self.0.state.borrow_mut().space.settle(&room);
         let ready = match programmed {
-            Ok(()) => self.settle().await,
+            Ok(()) => self.settle_bytes().await,
             Err(error) => Err(error),
         };
         let record = ready.and_then(|()| self.record(digest));

@@ -9,6 +9,7 @@ use log::warn;
 use smol::lock::{Mutex, MutexGuard};
 
 use super::blobs::Brief;
+use super::finish::Finished;
 use super::format::{BLOB_BYTES_MAX, BlobRecord, Extent, Record, TagKey};
 use super::index::{Index, tag_bytes};
 use super::layout::{overlap, pieces};
@@ -16,7 +17,7 @@ use super::meta::Meta;
 use super::pack::Pack;
 use super::recover::{MountReport, mount};
 use super::space::Space;
-use super::syncing::Syncing;
+use super::syncing::{Covers, Syncing};
 use super::view::{Entry, Partial, Stat};
 use super::{Error, Reader, Writer};
 use crate::flash::{Device, Health, program_checked};
@@ -49,16 +50,22 @@ pub(super) struct State {
     /// Segments of the device that were not given up.
     pub(super) segment_count: u32,
     /// Counts changes of data and records.
-    generation: u64,
-    /// Changes up to this one are durable.
+    pub(super) generation: u64,
+    /// Records of changes up to this one are durable.
     synced: u64,
     /// Bytes of blobs that were programmed up to this change are durable.
-    bytes_synced: u64,
+    pub(super) bytes_synced: u64,
+    /// A sync was begun that will do the same for this one.
+    pub(super) bytes_sync_begun: u64,
+    /// The change with which the last blob was committed whose Commit had waited for a sync.
+    pub(super) committed: u64,
+    /// Blobs that are whole, and not recorded yet.
+    pub(super) finished: Vec<Finished>,
     /// Room that is free as soon as nothing durable and nobody here names it.
     pub(super) limbo: Vec<Limbo>,
     /// What readers hold: their room is not used again, even if the blob is deleted.
     pub(super) leases: Vec<Weak<BlobRecord>>,
-    /// Blobs that have a live writer.
+    /// Blobs that have a live writer, or are finished.
     pub(super) writing: BTreeSet<Digest>,
     /// What was written shortly before the mount and not checked since.
     pub(super) suspects: BTreeSet<Digest>,
@@ -94,6 +101,9 @@ impl Store {
             generation: 0,
             synced: 0,
             bytes_synced: 0,
+            bytes_sync_begun: 0,
+            committed: 0,
+            finished: Vec::new(),
             limbo: Vec::new(),
             leases: Vec::new(),
             writing: BTreeSet::new(),
@@ -314,6 +324,9 @@ impl Store {
         bytes: &[u8],
         media_type: Option<&str>,
     ) -> Result<(), Error> {
+        if self.is_whole(digest) {
+            self.settle().await?;
+        }
         if let Some(entry) = self.entry(digest) {
             if self.is_rotten(digest, 0..u64::MAX) || self.read_all(digest, entry.size).is_err() {
                 self.mend_all(digest, bytes).await?;
@@ -367,7 +380,7 @@ impl Store {
     }
 
     /// Gives up blobs and downloads, and with them their room; works when the log is full. What
-    /// has a live writer is left alone.
+    /// has a live writer, or is finished and not settled, is left alone.
     pub async fn delete(&self, digests: &[Digest]) -> Result<(), Error> {
         for digest in digests {
             let is_there = {
@@ -383,8 +396,21 @@ impl Store {
         self.settle().await
     }
 
-    /// Waits until everything done so far is durable. All who wait share one sync.
+    /// Waits until everything done so far is durable, finished blobs and their Commits included.
+    /// Of a blob that is being written, it is what a Progress tells of. All who wait share one
+    /// sync, or two.
     pub async fn settle(&self) -> Result<(), Error> {
+        let wanted = self.generation();
+        let _turn = self.sync_turn().await;
+        if self.has_finished() {
+            self.sync_bytes(wanted).await?;
+        }
+        let committed = self.0.state.borrow().committed;
+        self.sync_records(wanted.max(committed)).await
+    }
+
+    /// Waits until all records appended so far are durable.
+    pub(super) async fn settle_records(&self) -> Result<(), Error> {
         let wanted = self.generation();
         let _turn = self.sync_turn().await;
         self.sync_records(wanted).await
@@ -408,43 +434,61 @@ impl Store {
         self.0.state.borrow().generation
     }
 
-    /// Makes all changes up to `wanted` durable. The caller has the turn.
+    /// Makes all records of changes up to `wanted` durable, and leaves bytes of blobs alone that
+    /// came meanwhile: to sync those often is what costs a file system most. The caller has the
+    /// turn.
     pub(super) async fn sync_records(&self, wanted: u64) -> Result<(), Error> {
         if self.0.state.borrow().synced < wanted {
             let covered = self.program_records()?;
-            self.begin_sync().end().await.map_err(|error| self.fail(error.into()))?;
-            let mut state = self.0.state.borrow_mut();
-            state.synced = state.synced.max(covered);
-            state.bytes_synced = state.bytes_synced.max(covered);
+            let (segment, range) = self.0.state.borrow().meta.unsynced();
+            self.end_sync(self.begin_sync(Covers::Records(covered, segment, range))).await?;
         }
         self.0.state.borrow_mut().reclaim();
         Ok(())
     }
 
-    /// Makes the bytes of blobs that were programmed up to change `wanted` durable. The caller has
-    /// the turn.
+    /// Makes the bytes of blobs that were programmed up to change `wanted` durable, and appends
+    /// the Commits of those that are whole. The caller has the turn.
     pub(super) async fn sync_bytes(&self, wanted: u64) -> Result<(), Error> {
-        let (covered, synced) = {
+        let synced = {
             let state = self.0.state.borrow();
             state.check()?;
-            (state.generation, state.bytes_synced)
+            state.bytes_synced
         };
         if synced < wanted {
-            self.begin_sync().end().await.map_err(|error| self.fail(error.into()))?;
-            let mut state = self.0.state.borrow_mut();
-            state.bytes_synced = state.bytes_synced.max(covered);
+            self.end_sync(self.begin_bytes_sync()).await?;
+        }
+        self.commit_finished()
+    }
+
+    /// Starts a sync of all bytes of blobs that were programmed so far. When it has ended,
+    /// [`Store::commit_finished`] is to follow.
+    pub(super) fn begin_bytes_sync(&self) -> Syncing {
+        let covered = self.generation();
+        self.0.state.borrow_mut().bytes_sync_begun = covered;
+        self.begin_sync(Covers::Bytes(covered))
+    }
+
+    fn begin_sync(&self, covers: Covers) -> Syncing {
+        self.0.metrics.flash_syncs.add(1);
+        Syncing::begin(&self.0.device, covers)
+    }
+
+    /// Waits for a sync, and notes what it has made durable.
+    pub(super) async fn end_sync(&self, sync: Syncing) -> Result<(), Error> {
+        let covers = sync.end().await.map_err(|error| self.fail(error.into()))?;
+        let mut state = self.0.state.borrow_mut();
+        match covers {
+            Covers::Bytes(covered) => state.bytes_synced = state.bytes_synced.max(covered),
+            Covers::Records(covered, segment, range) => {
+                state.synced = state.synced.max(covered);
+                state.meta.synced(segment, range.end);
+            }
         }
         Ok(())
     }
 
-    /// Starts a sync of everything programmed so far.
-    pub(super) fn begin_sync(&self) -> Syncing {
-        self.0.metrics.flash_syncs.add(1);
-        Syncing::begin(&self.0.device)
-    }
-
-    /// Appends a record to the log; it is on the device after [`Store::program_records`] and
-    /// durable after [`Store::settle`].
+    /// Appends a record to the log; it is on the device, and durable, after [`Store::settle`].
     pub(super) fn append(&self, record: Record) -> Result<(), Error> {
         let mut state = self.0.state.borrow_mut();
         state.check()?;
@@ -468,7 +512,7 @@ impl Store {
     }
 
     /// Programs the records appended so far; gives the change up to which that covers.
-    pub(super) fn program_records(&self) -> Result<u64, Error> {
+    fn program_records(&self) -> Result<u64, Error> {
         let mut state = self.0.state.borrow_mut();
         state.check()?;
         let covered = state.generation;
@@ -519,8 +563,11 @@ impl Store {
     pub(super) fn end_writing(&self, digest: &Digest, extents: &[Extent]) {
         self.forget_placed(digest);
         let mut state = self.0.state.borrow_mut();
-        state.writing.remove(digest);
         state.space.settle(extents);
+        // One that is finished is as good as being written until it is committed.
+        if !state.is_finished(digest) {
+            state.writing.remove(digest);
+        }
     }
 
     pub(super) fn device(&self) -> &dyn Device {

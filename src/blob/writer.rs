@@ -3,8 +3,9 @@
 //! Whole program units are programmed and hashed as they come; less than a unit waits in memory. So
 //! a blob of less than a unit is there until it is committed, when it may share one with others.
 //! Every [`PROGRESS_BYTES`] a sync is started beside the writing; when it is done, a Progress
-//! record with the state of the hash at its start says that the bytes until there are durable. So
-//! a kill loses at most two such intervals, and a power cut no more than one interval further.
+//! record with the state of the hash at its start says that the bytes until there are durable, and
+//! is made durable itself. Whoever is [`LAG_BYTES`] further before that, waits. So neither a kill
+//! nor a power cut loses more than the two together, and the pieces in which bytes came.
 
 use super::format::{BlobRecord, CHUNK_BYTES, Record};
 use super::index::PartialBlob;
@@ -123,9 +124,20 @@ impl Writer {
     /// Makes the blob visible, durably, if all of it arrived and its digest is right.
     ///
     /// # Errors
+    /// As for [`Writer::finish`].
+    pub async fn commit(self) -> Result<(), Error> {
+        let store = self.store.clone();
+        self.finish().await?;
+        store.settle().await
+    }
+
+    /// Ends the blob, if all of it arrived and its digest is right: it becomes visible, and
+    /// durable, with [`Store::settle`] or with a sync that somebody else needs before.
+    ///
+    /// # Errors
     /// [`Kind::Corrupt`] when the digest is another: the bytes are given up, and nothing of them
     /// was visible. [`Kind::Invalid`] when bytes are missing.
-    pub async fn commit(mut self) -> Result<(), Error> {
+    pub async fn finish(mut self) -> Result<(), Error> {
         let (digest, size) = (self.record.digest, self.record.size);
         if self.frontier() != size {
             let what = format!("{digest}: {} bytes arrived, expected {size}", self.frontier());
@@ -151,14 +163,13 @@ impl Writer {
         end.resize(end.len().next_multiple_of(self.unit()), 0);
         self.store.program(&self.record.extents, self.programmed, &end)?;
         self.programmed = size;
-        // One that is under way may be the one that is told of an error.
-        if let Some((sync, _)) = self.syncing.take() {
-            sync.end().await.map_err(|error| self.store.fail(error.into()))?;
+        self.end_sync().await?;
+        self.store.finish(self.record.clone(), size - self.marked);
+        // What follows may be as short, and start none.
+        if self.store.unsynced_finished_bytes() >= PROGRESS_BYTES {
+            self.store.settle().await?;
         }
-        self.store.settle_bytes().await?;
-        self.store.append(Record::Commit(self.record.clone()))?;
-        self.store.count_committed(size);
-        self.store.settle().await
+        Ok(())
     }
 
     /// Stops for now: what arrived is recorded, so that the next writer goes on from there.
@@ -166,7 +177,7 @@ impl Writer {
         self.end_sync().await?;
         if self.programmed > self.marked {
             let mark = self.mark();
-            self.store.settle().await?;
+            self.store.settle_bytes().await?;
             self.record_progress(mark)?;
         }
         self.store.settle().await
@@ -224,21 +235,26 @@ impl Writer {
         Ok(())
     }
 
-    /// Records what a finished sync made durable, and starts the next one when it is due.
+    /// Records what a sync that ended made durable, and starts the next one when it is due.
     async fn progress(&mut self) -> Result<(), Error> {
-        // Behind the last byte comes the commit, and with it a sync of its own.
-        let is_due = self.programmed >= self.marked + PROGRESS_BYTES
-            && self.frontier() + END_BYTES < self.record.size;
-        let is_done = self.syncing.as_ref().is_some_and(|(sync, _)| sync.is_finished());
-        if is_due || is_done {
+        let unmarked = self.programmed - self.marked;
+        let is_late = unmarked >= LAG_BYTES || self.is_due();
+        if self.syncing.as_ref().is_some_and(|(sync, _)| is_late || sync.is_finished()) {
             self.end_sync().await?;
         }
-        if is_due {
+        if self.is_due() {
             let mark = self.mark();
             self.marked = mark.frontier;
-            self.syncing = Some((self.store.begin_sync(), mark));
+            self.syncing = Some((self.store.begin_bytes_sync(), mark));
         }
         Ok(())
+    }
+
+    fn is_due(&self) -> bool {
+        let unmarked = self.programmed - self.marked;
+        // A blob that ends soon has its Commit instead.
+        let goes_on = unmarked > 0 && self.frontier() + END_BYTES < self.record.size;
+        goes_on && unmarked + self.store.unsynced_finished_bytes() >= PROGRESS_BYTES
     }
 
     fn mark(&self) -> Mark {
@@ -250,10 +266,13 @@ impl Writer {
         }
     }
 
+    /// Waits for the sync under way, and records durably what it has covered.
     async fn end_sync(&mut self) -> Result<(), Error> {
         let Some((sync, mark)) = self.syncing.take() else { return Ok(()) };
-        sync.end().await.map_err(|error| self.store.fail(error.into()))?;
-        self.record_progress(mark)
+        self.store.end_sync(sync).await?;
+        self.store.commit_finished()?;
+        self.record_progress(mark)?;
+        self.store.settle_records().await
     }
 
     /// Says that everything up to `mark`, which a sync has covered, is there.
@@ -269,9 +288,6 @@ impl Writer {
             rest: mark.rest,
         })?;
         self.recorded_chunks = mark.chunks;
-        // On the device at once, for the next start of a killed process; durable with the next
-        // sync.
-        self.store.program_records()?;
         Ok(())
     }
 }
@@ -283,8 +299,10 @@ impl Drop for Writer {
     }
 }
 
-/// How often a sync is started, in bytes of one blob.
-pub const PROGRESS_BYTES: u64 = 1 << 20;
-/// So close to a blob's end no sync is started that its commit makes again a moment later.
-/// What is lost more by that is little beside what arrives during a sync.
+/// How often a sync is started, in bytes of one blob and of those that are finished.
+pub const PROGRESS_BYTES: u64 = 3 << 19;
+/// What may arrive while bytes and then the records of them are made durable. With
+/// [`PROGRESS_BYTES`], [`END_BYTES`] and a piece of 64 KiB that ends each, it makes 2 MiB.
+const LAG_BYTES: u64 = 5 << 16;
+/// So close to a blob's end no sync is started.
 const END_BYTES: u64 = 64 << 10;

@@ -24,7 +24,7 @@ use smol::Timer;
 use smol::future::zip;
 use smol::lock::Mutex;
 
-use crate::blob::{self, Store, Writer};
+use crate::blob::{Store, Writer};
 use crate::clock::SharedClock;
 use crate::fetch::{self, Pace};
 use crate::kind::Kind;
@@ -99,12 +99,16 @@ impl Puller {
                 }
             }
         };
-        if self.parts.pace.is_limited() {
-            worker().await?;
+        let fetched = if self.parts.pace.is_limited() {
+            worker().await
         } else {
             let (first, (second, third)) = zip(worker(), zip(worker(), worker())).await;
-            first.and(second).and(third)?;
-        }
+            first.and(second).and(third)
+        };
+        // Whatever became of the others, what arrived whole stays.
+        let settled = self.parts.store.settle().await;
+        fetched?;
+        settled?;
         self.mend(&source, plan).await?;
         for manifest in &plan.manifests {
             let media_type = Some(manifest.media_type.as_str());
@@ -119,9 +123,9 @@ impl Puller {
         Ok(())
     }
 
-    /// Blobs that `plan` needs and the store does not hold, each once, in the manifests' order.
+    /// Blobs that `plan` needs and the store does not have, each once, in the manifests' order.
     pub fn missing(&self, plan: &Plan) -> Vec<Descriptor> {
-        let lacks = |blob: &&Descriptor| self.parts.store.entry(&blob.digest).is_none();
+        let lacks = |blob: &&Descriptor| !self.parts.store.is_whole(&blob.digest);
         plan.blobs.iter().filter(lacks).cloned().collect()
     }
 
@@ -132,7 +136,8 @@ impl Puller {
         }
     }
 
-    /// Makes one blob present: from the store, by joining a download, or by downloading.
+    /// Makes one blob whole: from the store, by joining a download, or by downloading. It is held
+    /// once the store is settled.
     async fn blob(
         &self,
         source: &Source<'_>,
@@ -141,7 +146,7 @@ impl Puller {
     ) -> Result<(), Error> {
         let lock = Rc::clone(self.inflight.borrow_mut().entry(wanted.digest).or_default());
         let guard = lock.lock().await;
-        let outcome = if self.parts.store.entry(&wanted.digest).is_some() {
+        let outcome = if self.parts.store.is_whole(&wanted.digest) {
             Ok(())
         } else {
             self.parts.board.begin(wanted.digest, image);
@@ -167,7 +172,7 @@ impl Puller {
             writer.pin();
             let begun_at = writer.frontier();
             let error = match self.stream(source, wanted, &mut writer).await {
-                Ok(()) => match writer.commit().await {
+                Ok(()) => match writer.finish().await {
                     Ok(()) => return Ok(()),
                     Err(error) if error.kind() == Kind::Corrupt && !refetched => {
                         refetched = true;
@@ -276,5 +281,5 @@ impl Puller {
     }
 }
 
-/// Progress that proves a link works: one sync interval of the log.
-const PROGRESS_BYTES: u64 = blob::PROGRESS_BYTES;
+/// Progress that proves a link works.
+const PROGRESS_BYTES: u64 = 1 << 20;

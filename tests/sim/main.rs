@@ -10,6 +10,7 @@
 
 mod cuts;
 mod faults;
+mod finish;
 mod flips;
 mod golden;
 mod model;

@@ -19,6 +19,9 @@ pub enum Step {
     Put(usize),
     /// Holds all of [`SMALL`], put at the same time, pinned.
     PutSmall,
+    /// Holds these blobs, pinned: each is finished, and all are settled at the end, as an image is
+    /// pulled.
+    Pull(&'static [usize]),
     /// Writes blob `.0` up to byte `.1` and suspends.
     Begin(usize, usize),
     /// Makes tag `.0` mean blob `.1`.
@@ -85,6 +88,9 @@ pub fn workload() -> Vec<Step> {
         Delete(1),
         Begin(3, 2_200_000),
         Delete(3),
+        Delete(6),
+        Pull(&[2, 27, 6, 10]),
+        Delete(2),
     ];
     for _ in 0..3 {
         steps.extend([Put(3), Tag("d", 3), Untag("d"), Delete(3)]);
@@ -99,7 +105,7 @@ pub fn churn() -> Vec<Step> {
     let mut steps: Vec<Step> = (9..19).map(Put).collect();
     steps.extend([Tag("a", 9), Pin(11), Delete(10), Delete(12), Delete(14), Delete(16)]);
     steps.extend([Put(19), Tag("b", 19), Remount, Begin(10, 20_000), Delete(13)]);
-    steps.extend([Delete(11), Delete(15), Put(10), Put(20), Delete(20), Put(12), Put(14)]);
+    steps.extend([Delete(11), Delete(15), Put(10), Put(20), Delete(20), Pull(&[12, 14])]);
     steps.extend([Delete(9), Delete(19), Fit(5), Put(13), Fit(4)]);
     steps.extend([Delete(10), Delete(12), Delete(13), Delete(14), Remount, Put(20), Fit(4)]);
     steps
@@ -126,10 +132,10 @@ pub fn brief() -> Vec<Step> {
         Put(0),
         Tag("a", 0),
         Delete(9),
-        Put(10),
-        Put(20),
+        Pull(&[10, 20]),
         Pin(10),
         Delete(0),
+        Put(9),
     ]
 }
 
@@ -179,6 +185,8 @@ pub struct Model {
     begun: BTreeMap<usize, usize>,
     tags: BTreeMap<&'static str, usize>,
     pinned: BTreeSet<usize>,
+    /// What came as a part of an image.
+    pulled: BTreeSet<usize>,
 }
 
 impl Model {
@@ -188,12 +196,13 @@ impl Model {
     }
 
     /// How many of the blobs that are promised here and in `other` are not `served`; those that
-    /// may lie in the same unit are one.
+    /// may lie in the same unit, or have their Commits there, are one.
     pub fn missing(&self, other: &Self, served: &BTreeSet<usize>) -> usize {
         let missing = &self.held_both(other) - served;
-        let (small, others): (Vec<usize>, Vec<usize>) =
-            missing.into_iter().partition(|blob| SIZES[*blob] < UNIT_BYTES_MAX);
-        others.len() + usize::from(!small.is_empty())
+        let shares = |blob: &usize| SIZES[*blob] < UNIT_BYTES_MAX || self.pulled.contains(blob);
+        let (sharing, others): (Vec<usize>, Vec<usize>) =
+            missing.into_iter().partition(|blob| shares(blob));
+        others.len() + usize::from(!sharing.is_empty())
     }
 
     /// What is to be expected from here on, when `store` shows which of the two it is.
@@ -232,6 +241,10 @@ impl Model {
                 next.begun.remove(&blob);
             }
             Step::PutSmall => next = SMALL.fold(next, |model, blob| model.after(Step::Put(blob))),
+            Step::Pull(blobs) => {
+                next = blobs.iter().fold(next, |model, blob| model.after(Step::Put(*blob)));
+                next.pulled.extend(blobs);
+            }
             Step::Begin(blob, end) => {
                 if !next.held.contains(&blob) && SIZES[blob] >= UNIT_BYTES_MAX {
                     let begun = next.begun.entry(blob).or_default();
@@ -248,6 +261,7 @@ impl Model {
                 next.held.remove(&blob);
                 next.begun.remove(&blob);
                 next.pinned.remove(&blob);
+                next.pulled.remove(&blob);
                 next.tags.retain(|_, tagged| *tagged != blob);
             }
             Step::Pin(blob) => {
@@ -374,6 +388,16 @@ async fn apply(store: &Store, blobs: &Blobs, step: Step, geometry: Geometry) -> 
             put(store, &blobs.digests[blob], &blobs.bytes[blob], media_type).await
         }
         Step::PutSmall => put_small(store, blobs).await,
+        Step::Pull(pulled) => {
+            for blob in pulled {
+                if store.is_whole(&blobs.digests[*blob]) {
+                    store.pin(&[blobs.digests[*blob]], true).await?;
+                } else {
+                    finish(store, &blobs.digests[*blob], &blobs.bytes[*blob], None).await?;
+                }
+            }
+            store.settle().await
+        }
         Step::Begin(blob, end) => {
             if store.entry(&blobs.digests[blob]).is_some() {
                 return Ok(());
@@ -437,13 +461,23 @@ async fn put(
         store.put(digest, bytes, media_type).await?;
         return store.pin(&[*digest], true).await;
     }
+    finish(store, digest, bytes, media_type).await?;
+    store.settle().await
+}
+
+async fn finish(
+    store: &Store,
+    digest: &Digest,
+    bytes: &[u8],
+    media_type: Option<&str>,
+) -> Result<(), Error> {
     let mut writer = store.writer(digest, bytes.len() as u64, media_type).await?;
     writer.pin();
     let from = writer.frontier() as usize;
     for piece in bytes[from..].chunks(65_000) {
         writer.write(piece).await?;
     }
-    writer.commit().await
+    writer.finish().await
 }
 
 /// Compares a mounted log with what was promised before and after the step that was cut. Gives

@@ -102,7 +102,7 @@ fn steps(random: &mut Random) -> Vec<Step> {
         let blob = BLOBS[random.below(BLOBS.len() as u64) as usize];
         let tag = TAGS[random.below(3) as usize];
         let known = (!held.is_empty()).then(|| held[random.below(held.len() as u64) as usize]);
-        match (random.below(11), known) {
+        match (random.below(12), known) {
             (0..4, _) => {
                 steps.push(Step::Put(blob));
                 held.push(blob);
@@ -110,6 +110,11 @@ fn steps(random: &mut Random) -> Vec<Step> {
             (10, _) => {
                 steps.push(Step::PutSmall);
                 held.extend(model::SMALL);
+            }
+            (11, _) => {
+                let pulled = PULLS[random.below(PULLS.len() as u64) as usize];
+                steps.push(Step::Pull(pulled));
+                held.extend(pulled);
             }
             (4, _) => steps.push(Step::Begin(blob, model::SIZES[blob] / 2)),
             (5, Some(known)) => steps.push(Step::Tag(tag, known)),
@@ -140,3 +145,5 @@ impl Random {
 
 /// Blobs that fit, all of them together.
 const BLOBS: [usize; 8] = [0, 1, 4, 7, 9, 10, 19, 20];
+/// Images of them.
+const PULLS: [&[usize]; 3] = [&[9, 10, 1], &[20, 0, 19, 4], &[7, 10]];
