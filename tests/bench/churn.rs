@@ -113,9 +113,10 @@ impl Churn {
             self.made += 1;
             let (digest, bytes) = blob(self.made, *size);
             smol::block_on(put(&self.store, &digest, &bytes))?;
-            smol::block_on(self.store.pin(&[digest], true))?;
             digests.push(digest);
         }
+        smol::block_on(self.store.settle())?;
+        smol::block_on(self.store.pin(&digests, true))?;
         self.held.push_back((digests, sizes.iter().sum()));
         Ok(())
     }

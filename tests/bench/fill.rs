@@ -1,8 +1,10 @@
 //! Filling a store, filling it again, and the same blobs as files.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::ops::Range;
 use std::path::Path;
 use std::time::Instant;
 
@@ -39,25 +41,40 @@ pub fn make(path: &Path, size_max: u64) -> Outcome<()> {
     Ok(())
 }
 
-/// Puts blobs into the store at `path`, `batch` of them at a time, and says after each batch how
-/// many are held: whoever kills this knows what was promised.
-pub fn fill(path: &Path, blobs: Blobs, batch: u64) -> Outcome<()> {
-    put_all(&open(device(path)?)?.0, blobs, batch)
+/// How blobs come: several make an image, and some of them are on the way at the same time.
+#[derive(Clone, Copy)]
+pub struct Pulls {
+    image: u64,
+    at_once: u64,
+}
+
+impl Pulls {
+    /// From a command's word, such as `8x3`.
+    pub fn parse(word: &str) -> Outcome<Self> {
+        let (image, at_once) = word.split_once('x').ok_or("expected BLOBSxATONCE")?;
+        Ok(Self { image: number::<u64>(image)?.max(1), at_once: number::<u64>(at_once)?.max(1) })
+    }
+}
+
+/// Puts blobs into the store at `path`, an image after the other, and says after each how many are
+/// held: whoever kills this knows what was promised.
+pub fn fill(path: &Path, blobs: Blobs, pulls: Pulls) -> Outcome<()> {
+    put_all(&open(device(path)?)?.0, blobs, pulls)
 }
 
 /// As [`fill`], where everything else was deleted.
-pub fn refill(path: &Path, blobs: Blobs, batch: u64) -> Outcome<()> {
+pub fn refill(path: &Path, blobs: Blobs, pulls: Pulls) -> Outcome<()> {
     let (store, _) = open(device(path)?)?;
     smol::block_on(store.delete(&store.digests()))?;
-    put_all(&store, blobs, batch)
+    put_all(&store, blobs, pulls)
 }
 
-fn put_all(store: &Store, blobs: Blobs, batch: u64) -> Outcome<()> {
+fn put_all(store: &Store, blobs: Blobs, pulls: Pulls) -> Outcome<()> {
     let begun = Instant::now();
     let before = store.stat();
-    for first in (0..blobs.count).step_by(batch.max(1) as usize) {
-        let last = blobs.count.min(first + batch.max(1));
-        put_batch(store, (first..last).map(|index| blobs.get(index)).collect())?;
+    for first in (0..blobs.count).step_by(pulls.image as usize) {
+        let last = blobs.count.min(first + pulls.image);
+        put_image(store, blobs, first..last, pulls.at_once)?;
         figure("held", last, "blobs");
     }
     let programmed = store.stat().programmed_bytes - before.programmed_bytes;
@@ -67,29 +84,44 @@ fn put_all(store: &Store, blobs: Blobs, batch: u64) -> Outcome<()> {
     Ok(())
 }
 
-/// All at the same time, as they arrive over several connections: they share syncs.
-fn put_batch(store: &Store, batch: Vec<(Digest, Vec<u8>)>) -> Outcome<()> {
+/// As an image is pulled: each connection brings one blob after the other, and all that came is
+/// settled at the end.
+fn put_image(store: &Store, blobs: Blobs, range: Range<u64>, at_once: u64) -> Outcome<()> {
+    let range = Cell::new(range);
+    let next = || {
+        let mut rest = range.take();
+        let index = rest.next();
+        range.set(rest);
+        index
+    };
+    let connection = async || -> Result<(), Error> {
+        while let Some(index) = next() {
+            let (digest, bytes) = blobs.get(index);
+            put(store, &digest, &bytes).await?;
+        }
+        Ok(())
+    };
     let executor = LocalExecutor::new();
-    let tasks = batch.iter().map(|(digest, bytes)| executor.spawn(put(store, digest, bytes)));
-    let tasks: Vec<_> = tasks.collect();
+    let tasks: Vec<_> = (0..at_once).map(|_| executor.spawn(connection())).collect();
     smol::block_on(executor.run(async {
         for task in tasks {
             task.await?;
         }
-        Ok(())
+        Ok(store.settle().await?)
     }))
 }
 
-/// One blob, in the pieces in which it comes from the network; nothing where it is held.
+/// One blob, in the pieces in which it comes from the network; nothing where it is held. It is
+/// when the store is settled.
 pub async fn put(store: &Store, digest: &Digest, bytes: &[u8]) -> Result<(), Error> {
-    if store.entry(digest).is_some() {
+    if store.is_whole(digest) {
         return Ok(());
     }
     let mut writer = store.writer(digest, bytes.len() as u64, None).await?;
     for piece in bytes.get(writer.frontier() as usize..).unwrap_or_default().chunks(PIECE_BYTES) {
         writer.write(piece).await?;
     }
-    writer.commit().await
+    writer.finish().await
 }
 
 /// Reads all that is held, and fails when anything is rotten or one of `blobs` is missing.

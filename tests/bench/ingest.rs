@@ -13,7 +13,7 @@ use crate::fill::{PIECE_BYTES, put};
 use crate::{Outcome, device, figure, open};
 
 /// Rounds of one blob through the log, through plain writes with one sync at the end, and through
-/// plain writes with a sync as often as the log has one, in turn.
+/// plain writes with a sync as often as the log syncs what came, in turn.
 pub fn ingest(directory: &Path, bytes: u64, rounds: u64) -> Outcome<()> {
     let (store, _) = open(device(&directory.join("store"))?)?;
     let file = directory.join("plain");
@@ -42,7 +42,8 @@ fn timed(work: impl FnOnce() -> Outcome<()>) -> Outcome<f64> {
 }
 
 fn through_log(store: &Store, digest: &Digest, content: &[u8]) -> Outcome<()> {
-    Ok(smol::block_on(put(store, digest, content))?)
+    smol::block_on(put(store, digest, content))?;
+    Ok(smol::block_on(store.settle())?)
 }
 
 fn plainly(file: &File, digest: &Digest, content: &[u8], sync_bytes: u64) -> Outcome<()> {

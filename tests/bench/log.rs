@@ -45,13 +45,13 @@ fn main() -> ExitCode {
 fn command(words: &[&str]) -> Outcome<()> {
     match *words {
         ["make", path, size_max] => fill::make(Path::new(path), number(size_max)?),
-        ["fill", path, count, bytes, batch, seed] => {
+        ["fill", path, count, bytes, pulls, seed] => {
             let blobs = fill::Blobs::parse(count, bytes, seed)?;
-            fill::fill(Path::new(path), blobs, number(batch)?)
+            fill::fill(Path::new(path), blobs, fill::Pulls::parse(pulls)?)
         }
-        ["refill", path, count, bytes, batch, seed] => {
+        ["refill", path, count, bytes, pulls, seed] => {
             let blobs = fill::Blobs::parse(count, bytes, seed)?;
-            fill::refill(Path::new(path), blobs, number(batch)?)
+            fill::refill(Path::new(path), blobs, fill::Pulls::parse(pulls)?)
         }
         ["verify", path, count, bytes, seed] => {
             fill::verify(Path::new(path), fill::Blobs::parse(count, bytes, seed)?)
@@ -95,8 +95,8 @@ fn number<T: std::str::FromStr>(word: &str) -> Outcome<T> {
 
 const USAGE: &str = "\
 usage: log make PATH SIZE_MAX                     make a store
-       log fill PATH COUNT BYTES BATCH SEED       put blobs, BATCH at a time
-       log refill PATH COUNT BYTES BATCH SEED     delete all, then fill
+       log fill PATH COUNT BYTES PULLS SEED       put blobs; PULLS 8x3: 8 an image, 3 at a time
+       log refill PATH COUNT BYTES PULLS SEED     delete all, then fill
        log verify PATH COUNT BYTES SEED           are these held, and is nothing rotten?
        log files DIR COUNT BYTES SEED             the same blobs, one file each
        log ingest DIR BYTES ROUNDS                MB/s of the log and of plain writes
