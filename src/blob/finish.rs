@@ -13,11 +13,11 @@ use crate::oci::Digest;
 
 /// A blob of which every byte was programmed and has the right digest.
 pub(super) struct Finished {
-    record: BlobRecord,
+    pub record: BlobRecord,
     /// The change with which the last byte was programmed.
-    programmed: u64,
+    pub programmed: u64,
     /// Bytes that no Progress tells of.
-    unrecorded: u64,
+    pub unrecorded: u64,
 }
 
 impl Store {
@@ -27,12 +27,13 @@ impl Store {
         state.index.blobs.contains(digest) || state.is_finished(digest)
     }
 
-    /// Takes a blob whose last byte was programmed just now; no Progress tells of `unrecorded`
-    /// bytes of it.
-    pub(super) fn finish(&self, record: BlobRecord, unrecorded: u64) {
-        let mut state = self.0.state.borrow_mut();
-        let programmed = state.generation;
-        state.finished.push(Finished { record, programmed, unrecorded });
+    /// Takes a blob that was programmed whole. Its writer goes away next.
+    pub(super) fn finish(&self, finished: Finished) {
+        self.0.state.borrow_mut().finished.push(finished);
+    }
+
+    pub(super) fn is_finished(&self, digest: &Digest) -> bool {
+        self.0.state.borrow().is_finished(digest)
     }
 
     pub(super) fn has_finished(&self) -> bool {
@@ -42,7 +43,8 @@ impl Store {
     /// Bytes of finished blobs that no sync of bytes covers, not even one that is under way.
     pub(super) fn unsynced_finished_bytes(&self) -> u64 {
         let state = self.0.state.borrow();
-        let begun = state.bytes_sync_begun;
+        let (covered, alive) = &state.bytes_sync;
+        let begun = if alive.strong_count() > 0 { *covered } else { state.bytes_synced };
         let later = state.finished.iter().filter(|finished| finished.programmed > begun);
         later.map(|finished| finished.unrecorded).sum()
     }
@@ -56,19 +58,20 @@ impl Store {
             durable.map(|finished| finished.record).collect()
         };
         for record in durable {
+            let digest = record.digest;
             self.commit_durable(record)?;
+            self.0.state.borrow_mut().writing.remove(&digest);
         }
         Ok(())
     }
 
     /// Appends the Commit of a blob whose bytes are durable; the next to settle waits for it.
     pub(super) fn commit_durable(&self, record: BlobRecord) -> Result<(), Error> {
-        let (digest, size) = (record.digest, record.size);
+        let size = record.size;
         self.append(Record::Commit(record))?;
         self.count_committed(size);
         let mut state = self.0.state.borrow_mut();
         state.committed = state.generation;
-        state.writing.remove(&digest);
         Ok(())
     }
 }

@@ -79,6 +79,7 @@ impl Store {
         let copied = self.copy_residents(victim, cold, &mut moves);
         let copied = match copied {
             // The copies are durable before anything says that they are there.
+            Ok(is_empty) if moves.is_empty() => Ok(is_empty),
             Ok(is_empty) => self.settle_bytes().await.map(|()| is_empty),
             Err(error) => Err(error),
         };

@@ -28,7 +28,7 @@ pub struct Meta {
     stands: bool,
     /// Where the next unit of the current segment is programmed.
     offset: u32,
-    /// From here to there, what was programmed may not be durable.
+    /// From here to there, no sync of records has covered what was programmed.
     unsynced: u32,
     /// Frames that were appended and not yet programmed.
     pending: Vec<u8>,

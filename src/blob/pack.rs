@@ -94,16 +94,15 @@ impl Store {
             self.sync_bytes(covered).await?;
             self.commit_placed(covered)?;
         }
-        if let Some(error) = self.0.state.borrow_mut().pack.take_lost(&digest) {
-            return Err(error);
-        }
-        let committed = {
-            let state = self.0.state.borrow();
+        let (lost, committed) = {
+            let mut state = self.0.state.borrow_mut();
+            let lost = state.pack.take_lost(&digest);
             // Whoever had the turn before may have failed to append this one's Commit.
             state.check()?;
-            state.committed
+            (lost, state.committed)
         };
-        self.sync_records(committed).await
+        self.sync_records(committed).await?;
+        lost.map_or(Ok(()), Err)
     }
 
     /// Gives a small blob its place, in the unit that is being filled or in a new one.

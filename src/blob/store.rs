@@ -55,8 +55,9 @@ pub(super) struct State {
     synced: u64,
     /// Bytes of blobs that were programmed up to this change are durable.
     pub(super) bytes_synced: u64,
-    /// A sync was begun that will do the same for this one.
-    pub(super) bytes_sync_begun: u64,
+    /// Those up to this one will be when the sync has ended that was begun last, as long as it
+    /// lives.
+    pub(super) bytes_sync: (u64, Weak<()>),
     /// The change with which the last blob was committed whose Commit had waited for a sync.
     pub(super) committed: u64,
     /// Blobs that are whole, and not recorded yet.
@@ -101,7 +102,7 @@ impl Store {
             generation: 0,
             synced: 0,
             bytes_synced: 0,
-            bytes_sync_begun: 0,
+            bytes_sync: (0, Weak::new()),
             committed: 0,
             finished: Vec::new(),
             limbo: Vec::new(),
@@ -324,7 +325,7 @@ impl Store {
         bytes: &[u8],
         media_type: Option<&str>,
     ) -> Result<(), Error> {
-        if self.is_whole(digest) {
+        if self.is_finished(digest) {
             self.settle().await?;
         }
         if let Some(entry) = self.entry(digest) {
@@ -465,12 +466,13 @@ impl Store {
     /// [`Store::commit_finished`] is to follow.
     pub(super) fn begin_bytes_sync(&self) -> Syncing {
         let covered = self.generation();
-        self.0.state.borrow_mut().bytes_sync_begun = covered;
-        self.begin_sync(Covers::Bytes(covered))
+        let sync = self.begin_sync(Covers::Bytes(covered));
+        self.0.state.borrow_mut().bytes_sync = (covered, sync.life());
+        sync
     }
 
     fn begin_sync(&self, covers: Covers) -> Syncing {
-        self.0.metrics.flash_syncs.add(1);
+        self.0.metrics.flash_syncs.add(u64::from(!covers.nothing()));
         Syncing::begin(&self.0.device, covers)
     }
 

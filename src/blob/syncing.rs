@@ -1,16 +1,18 @@
 //! A sync of the device, beside the writing.
 
 use std::ops::Range;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use smol::Task;
 
 use crate::flash::{Device, Error};
 
-/// A sync that was started. It goes on whether or not it is awaited.
+/// A sync that was started. It goes on while others work; dropped, it may never happen.
 pub struct Syncing {
     run: Run,
     covers: Covers,
+    life: Rc<()>,
 }
 
 /// What is durable when a sync has ended.
@@ -40,7 +42,12 @@ impl Syncing {
         } else {
             Run::Done(covers.sync(device.as_ref()))
         };
-        Self { run, covers }
+        Self { run, covers, life: Rc::default() }
+    }
+
+    /// What lives as long as it may still end.
+    pub fn life(&self) -> Weak<()> {
+        Rc::downgrade(&self.life)
     }
 
     /// Whether [`Syncing::end`] would not have to wait.
@@ -62,7 +69,8 @@ impl Syncing {
 }
 
 impl Covers {
-    fn nothing(&self) -> bool {
+    /// Whether there is nothing to do.
+    pub fn nothing(&self) -> bool {
         matches!(self, Self::Records(_, _, range) if range.is_empty())
     }
 

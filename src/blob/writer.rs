@@ -7,6 +7,7 @@
 //! is made durable itself. Whoever is [`LAG_BYTES`] further before that, waits. So neither a kill
 //! nor a power cut loses more than the two together, and the pieces in which bytes came.
 
+use super::finish::Finished;
 use super::format::{BlobRecord, CHUNK_BYTES, Record};
 use super::index::PartialBlob;
 use super::layout::{self, is_small, trailer};
@@ -162,14 +163,19 @@ impl Writer {
         }
         end.resize(end.len().next_multiple_of(self.unit()), 0);
         self.store.program(&self.record.extents, self.programmed, &end)?;
+        let programmed = self.store.generation();
         self.programmed = size;
         self.end_sync().await?;
-        self.store.finish(self.record.clone(), size - self.marked);
+        let (store, record) = (self.store.clone(), self.record.clone());
+        store.finish(Finished { record, programmed, unrecorded: size - self.marked });
+        // Once it is committed somebody else may write it, with whom this must not interfere.
+        drop(self);
         // What follows may be as short, and start none.
-        if self.store.unsynced_finished_bytes() >= PROGRESS_BYTES {
-            self.store.settle().await?;
+        if store.unsynced_finished_bytes() >= PROGRESS_BYTES {
+            store.settle().await
+        } else {
+            Ok(())
         }
-        Ok(())
     }
 
     /// Stops for now: what arrived is recorded, so that the next writer goes on from there.

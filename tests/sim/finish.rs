@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::ops::Range;
+use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -237,6 +238,48 @@ fn to_settle_is_to_wait_for_commits_that_others_appended() {
     });
     let (store, _) = mount(&Arc::new(slow.device.survivor(0))).unwrap();
     assert!(store.entry(&second).is_some(), "it was settled");
+}
+
+/// A blob is deleted and written again before its first writer has heard that it is durable.
+#[test]
+fn an_early_writer_leaves_a_later_one_alone() {
+    let (slow, store) = slow();
+    for bytes in [content(80, 1000), content(81, 1_600_000)] {
+        let digest = Digest::sha256(&bytes);
+        slow.ranges.hold(true);
+        let release = async |early: Pin<&mut dyn Future<Output = Result<(), Error>>>| {
+            slow.ranges.hold(false);
+            early.await.unwrap();
+        };
+        smol::block_on(async {
+            let mut early = Box::pin(finish(&store, &bytes));
+            while store.entry(&digest).is_none() {
+                assert!(poll_once(&mut early).await.is_none(), "its Commit is not durable");
+                smol::Timer::after(Duration::from_millis(1)).await;
+            }
+            let named = [digest];
+            let mut deleting = Box::pin(store.delete(&named));
+            assert!(poll_once(&mut deleting).await.is_none());
+            if store.entry(&digest).is_some() {
+                // It had a writer still.
+                let mut again = Box::pin(store.put(&digest, &bytes, None));
+                assert!(poll_once(&mut again).await.is_none());
+                release(early.as_mut()).await;
+                deleting.await.unwrap();
+                again.await.unwrap();
+                assert!(store.entry(&digest).is_some(), "what was said to be held");
+                return;
+            }
+            let mut later = writer(&store, &bytes).await.unwrap();
+            release(early.as_mut()).await;
+            deleting.await.unwrap();
+            let third = writer(&store, &bytes).await.err().unwrap();
+            assert_eq!(third.kind(), Kind::Invalid, "{third}");
+            later.write(&bytes).await.unwrap();
+            later.commit().await.unwrap();
+            assert_eq!(store.read_all(&digest, u64::MAX).unwrap(), bytes);
+        });
+    }
 }
 
 fn slow() -> (Arc<Slow>, Store) {
