@@ -13,11 +13,11 @@ use crate::oci::Digest;
 
 /// A blob of which every byte was programmed and has the right digest.
 pub(super) struct Finished {
-    pub record: BlobRecord,
-    /// The change with which the last byte was programmed.
-    pub programmed: u64,
+    record: BlobRecord,
+    /// The last change when it was finished: a sync that began then or later covers all bytes.
+    change: u64,
     /// Bytes that no Progress tells of.
-    pub unrecorded: u64,
+    unrecorded: u64,
 }
 
 impl Store {
@@ -27,9 +27,12 @@ impl Store {
         state.index.blobs.contains(digest) || state.is_finished(digest)
     }
 
-    /// Takes a blob that was programmed whole. Its writer goes away next.
-    pub(super) fn finish(&self, finished: Finished) {
-        self.0.state.borrow_mut().finished.push(finished);
+    /// Takes a blob that was programmed whole; no Progress tells of `unrecorded` bytes of it. Its
+    /// writer goes away next.
+    pub(super) fn finish(&self, record: BlobRecord, unrecorded: u64) {
+        let mut state = self.0.state.borrow_mut();
+        let change = state.generation;
+        state.finished.push(Finished { record, change, unrecorded });
     }
 
     pub(super) fn is_finished(&self, digest: &Digest) -> bool {
@@ -40,13 +43,14 @@ impl Store {
         !self.0.state.borrow().finished.is_empty()
     }
 
-    /// Bytes of finished blobs that no sync of bytes covers, not even one that is under way.
+    /// Bytes of finished blobs that no sync under way covers, so that nothing will commit them.
     pub(super) fn unsynced_finished_bytes(&self) -> u64 {
         let state = self.0.state.borrow();
-        let (covered, alive) = &state.bytes_sync;
-        let begun = if alive.strong_count() > 0 { *covered } else { state.bytes_synced };
-        let later = state.finished.iter().filter(|finished| finished.programmed > begun);
-        later.map(|finished| finished.unrecorded).sum()
+        let (covered, life) = &state.bytes_sync;
+        let is_covered =
+            |finished: &&Finished| life.strong_count() > 0 && finished.change <= *covered;
+        let others = state.finished.iter().filter(|finished| !is_covered(finished));
+        others.map(|finished| finished.unrecorded).sum()
     }
 
     /// Appends the Commit of every finished blob whose bytes are durable.
@@ -54,7 +58,7 @@ impl Store {
         let durable: Vec<BlobRecord> = {
             let state = &mut *self.0.state.borrow_mut();
             let synced = state.bytes_synced;
-            let durable = state.finished.extract_if(.., |finished| finished.programmed <= synced);
+            let durable = state.finished.extract_if(.., |finished| finished.change <= synced);
             durable.map(|finished| finished.record).collect()
         };
         for record in durable {

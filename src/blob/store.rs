@@ -55,8 +55,7 @@ pub(super) struct State {
     synced: u64,
     /// Bytes of blobs that were programmed up to this change are durable.
     pub(super) bytes_synced: u64,
-    /// Those up to this one will be when the sync has ended that was begun last, as long as it
-    /// lives.
+    /// Those up to this one will be when the sync has ended that began last, while that lives.
     pub(super) bytes_sync: (u64, Weak<()>),
     /// The change with which the last blob was committed whose Commit had waited for a sync.
     pub(super) committed: u64,

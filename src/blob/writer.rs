@@ -7,7 +7,6 @@
 //! is made durable itself. Whoever is [`LAG_BYTES`] further before that, waits. So neither a kill
 //! nor a power cut loses more than the two together, and the pieces in which bytes came.
 
-use super::finish::Finished;
 use super::format::{BlobRecord, CHUNK_BYTES, Record};
 use super::index::PartialBlob;
 use super::layout::{self, is_small, trailer};
@@ -163,11 +162,10 @@ impl Writer {
         }
         end.resize(end.len().next_multiple_of(self.unit()), 0);
         self.store.program(&self.record.extents, self.programmed, &end)?;
-        let programmed = self.store.generation();
         self.programmed = size;
         self.end_sync().await?;
-        let (store, record) = (self.store.clone(), self.record.clone());
-        store.finish(Finished { record, programmed, unrecorded: size - self.marked });
+        let store = self.store.clone();
+        store.finish(self.record.clone(), size - self.marked);
         // Once it is committed somebody else may write it, with whom this must not interfere.
         drop(self);
         // What follows may be as short, and start none.
