@@ -76,7 +76,7 @@ impl Covers {
 
     fn sync(&self, device: &dyn Device) -> Result<(), Error> {
         match self {
-            Self::Records(_, _, range) if range.is_empty() => Ok(()),
+            _ if self.nothing() => Ok(()),
             Self::Records(_, segment, range) => device.sync_range(*segment, range.clone()),
             Self::Bytes(_) => device.sync(),
         }

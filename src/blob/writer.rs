@@ -132,7 +132,8 @@ impl Writer {
     }
 
     /// Ends the blob, if all of it arrived and its digest is right: it becomes visible, and
-    /// durable, with [`Store::settle`] or with a sync that somebody else needs before.
+    /// durable, with [`Store::settle`] or with a sync that somebody else needs before. One that is
+    /// shorter than a unit is when this returns.
     ///
     /// # Errors
     /// [`Kind::Corrupt`] when the digest is another: the bytes are given up, and nothing of them

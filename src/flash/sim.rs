@@ -455,7 +455,7 @@ impl super::Device for Device {
     }
 
     fn sync_range(&self, segment: u32, range: Range<u32>) -> Result<(), Error> {
-        // To the byte, so that nobody relies on more.
+        // These programs and no others, so that nobody relies on more.
         self.sync_what(|operation| match operation {
             Operation::Erase { segment: erased } => *erased == segment,
             Operation::Program { segment: programmed, offset, .. } => {

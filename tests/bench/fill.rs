@@ -51,7 +51,8 @@ pub struct Pulls {
 impl Pulls {
     /// From a command's word, such as `8x3`.
     pub fn parse(word: &str) -> Outcome<Self> {
-        let (image, at_once) = word.split_once('x').ok_or("expected BLOBSxATONCE")?;
+        let (image, at_once) =
+            word.split_once('x').ok_or(format!("{word}: expected BLOBSxATONCE"))?;
         Ok(Self { image: number::<u64>(image)?.max(1), at_once: number::<u64>(at_once)?.max(1) })
     }
 }
