@@ -11,12 +11,14 @@
 //! behind a `RefCell` that is never held across an await.
 
 mod blobs;
+mod checks;
 pub mod counts;
 mod error;
 mod evict;
 mod finish;
 pub mod format;
 mod gc;
+mod hashing;
 mod index;
 mod layout;
 mod meta;

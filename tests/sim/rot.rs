@@ -114,11 +114,11 @@ fn a_check_holds_no_room() {
     let (device, content, digest) = held(EMMC);
     let (store, _) = mount(&device).unwrap();
     let used = store.stat().used_bytes;
-    let mut check = store.check(&digest).unwrap();
-    assert!(check.step().is_some());
+    let mut check = smol::block_on(store.check(&digest)).unwrap();
+    assert!(smol::block_on(check.step()).is_some());
     smol::block_on(store.delete(&[digest])).unwrap();
     assert_eq!(store.stat().used_bytes, 0, "of {used}");
-    assert_eq!(check.step(), None);
+    assert_eq!(smol::block_on(check.step()), None);
     smol::block_on(store.set_rotten(&digest, check.rotten())).unwrap();
     smol::block_on(store.put(&digest, &content, None)).unwrap();
     assert!(store.rotten().is_empty());
@@ -168,9 +168,11 @@ fn held(shape: Geometry) -> (Arc<Device>, Vec<u8>, Digest) {
 }
 
 fn check(store: &Store, digest: &Digest) -> BTreeSet<u32> {
-    let mut check = store.check(digest).unwrap();
-    while check.step().is_some() {}
-    check.rotten().clone()
+    smol::block_on(async {
+        let mut check = store.check(digest).await.unwrap();
+        while check.step().await.is_some() {}
+        check.rotten().clone()
+    })
 }
 
 /// Where `pattern` begins, the last of those places: segment and offset.
