@@ -73,6 +73,7 @@ impl Satellite {
         let clock: SharedClock = Rc::new(SystemClock::new());
         let metrics = Rc::new(Metrics::default());
         let (store, report) = Store::open(device, Rc::clone(&metrics))?;
+        store.verify_every(config.store.verify_interval, Rc::clone(&clock));
         let catalog = Catalog::new(store.clone());
         Ok((Self { config, clock, metrics, board: Board::default(), store, catalog }, report))
     }
