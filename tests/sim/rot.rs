@@ -16,7 +16,7 @@ use crate::{EMMC, NAND, NOR};
 
 /// Three chunks, the last one short.
 const BLOB: usize = 2;
-const CHUNK_BYTES: usize = 256 << 10;
+pub const CHUNK_BYTES: usize = 256 << 10;
 
 #[test]
 fn a_rotten_chunk_is_kept_back_and_mended() {
@@ -158,7 +158,7 @@ fn mending_survives_a_cut_anywhere() {
     }
 }
 
-fn held(shape: Geometry) -> (Arc<Device>, Vec<u8>, Digest) {
+pub fn held(shape: Geometry) -> (Arc<Device>, Vec<u8>, Digest) {
     let device = Arc::new(Device::new(shape));
     let content = bytes(BLOB);
     let digest = Digest::sha256(&content);
@@ -167,7 +167,7 @@ fn held(shape: Geometry) -> (Arc<Device>, Vec<u8>, Digest) {
     (device, content, digest)
 }
 
-fn check(store: &Store, digest: &Digest) -> BTreeSet<u32> {
+pub fn check(store: &Store, digest: &Digest) -> BTreeSet<u32> {
     smol::block_on(async {
         let mut check = store.check(digest).await.unwrap();
         while check.step().await.is_some() {}
@@ -176,7 +176,7 @@ fn check(store: &Store, digest: &Digest) -> BTreeSet<u32> {
 }
 
 /// Where `pattern` begins, the last of those places: segment and offset.
-fn find(device: &Device, pattern: &[u8]) -> (u32, u32) {
+pub fn find(device: &Device, pattern: &[u8]) -> (u32, u32) {
     let image = device.image();
     let at = image.windows(pattern.len()).rposition(|window| window == pattern);
     let at = at.expect("on the device") as u32;
