@@ -1,6 +1,7 @@
 //! Wiring: the only place that reads arguments, spawns tasks and prints.
 
 pub mod args;
+mod check;
 pub mod log;
 mod run;
 mod scrub;
@@ -35,10 +36,14 @@ pub fn main() -> ExitCode {
 }
 
 fn act(args: &Args) -> Result<ExitCode, Failure> {
-    let config = config::load(&args.config)?;
+    let loaded = config::load(&args.config)?;
     if let Command::Check = args.command {
-        return show::check(&config);
+        return check::check(&loaded);
     }
+    if let Command::Run | Command::Sync { .. } = args.command {
+        loaded.warnings.iter().for_each(|warning| ::log::warn!("{warning}"));
+    }
+    let config = loaded.config;
     let executor = Rc::new(LocalExecutor::new());
     let spawner = Rc::clone(&executor);
     let command = &args.command;

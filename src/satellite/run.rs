@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -268,11 +269,22 @@ fn registry_options(upstream: &Upstream) -> registry::Options {
         registry: upstream.registry.clone(),
         url: upstream.url.clone(),
         username: upstream.username.clone(),
-        password: upstream.password.as_ref().map(|secret| secret.reveal().to_owned()),
+        password: upstream.password_file.as_deref().and_then(read_password),
         tls: tls::ClientOptions {
             ca_file: upstream.ca_file.clone(),
             client_cert: upstream.client_cert.clone().zip(upstream.client_key.clone()),
         },
+    }
+}
+
+/// The password in a file, without the end of its line.
+fn read_password(path: &Path) -> Option<String> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Some(text.trim_end_matches(['\n', '\r']).to_owned()),
+        Err(error) => {
+            warn!("{}: {error}; going on without this password", path.display());
+            None
+        }
     }
 }
 
