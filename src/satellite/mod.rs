@@ -2,9 +2,13 @@
 
 pub mod args;
 mod check;
+mod daemon;
+mod identity;
 pub mod log;
+mod random;
 mod run;
 mod scrub;
+mod service;
 mod show;
 mod upkeep;
 
@@ -16,6 +20,7 @@ use smol::{LocalExecutor, future};
 
 use crate::config::{self, Config};
 use args::{Args, Command};
+use daemon::Daemon;
 use run::Satellite;
 
 /// The program `moonlet`: 0 done, 1 not converged or something found wrong, 2 error.
@@ -50,7 +55,9 @@ fn act(args: &Args) -> Result<ExitCode, Failure> {
     future::block_on(executor.run(async move {
         match command {
             Command::Run => {
-                Satellite::open(config)?.run(&spawner).await?;
+                let signals = daemon::signals()?;
+                let satellite = Satellite::open(config)?;
+                Daemon::new(satellite, args.config.clone(), spawner).run(signals).await?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::Sync { once } => sync(config, *once, &spawner).await,

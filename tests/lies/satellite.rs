@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -19,18 +19,28 @@ pub struct Satellite {
 
 /// Starts `moonlet run` with one upstream at `url`, of which it is to hold `app:1`.
 pub fn start(name: &str, url: &str, upstream_line: &str) -> Satellite {
+    let mut satellite = launch(name, |directory| {
+        let store = directory.join("store");
+        format!(
+            "name = \"lies\"\n[serve]\nlisten = [\"127.0.0.1:0\"]\n\
+             [admin]\nlisten = \"127.0.0.1:0\"\n\
+             [store]\npath = {store:?}\nsize_max = \"32MiB\"\n[sync]\npoll_interval = \"1s\"\n\
+             [[upstream]]\nregistry = \"registry.test\"\nurl = \"{url}\"\n{upstream_line}\n\
+             [[image]]\nreference = \"registry.test/app:1\"\n"
+        )
+    });
+    let line = satellite.await_line("serving the OCI read API on ");
+    satellite.served = line.rsplit(' ').next().unwrap().to_owned();
+    satellite
+}
+
+/// Starts `moonlet run` with the configuration that `config` makes for a directory.
+pub fn launch(name: &str, config: impl FnOnce(&Path) -> String) -> Satellite {
     let directory = format!("moonlet-lies-{name}-{}", std::process::id());
     let directory = std::env::temp_dir().join(directory);
     let _ = std::fs::remove_dir_all(&directory);
     std::fs::create_dir(&directory).unwrap();
-    let store = directory.join("store");
-    let config = format!(
-        "name = \"lies\"\n[serve]\nlisten = [\"127.0.0.1:0\"]\n[admin]\nlisten = \"127.0.0.1:0\"\n\
-         [store]\npath = {store:?}\nsize_max = \"32MiB\"\n[sync]\npoll_interval = \"1s\"\n\
-         [[upstream]]\nregistry = \"registry.test\"\nurl = \"{url}\"\n{upstream_line}\n\
-         [[image]]\nreference = \"registry.test/app:1\"\n"
-    );
-    std::fs::write(directory.join("moonlet.toml"), config).unwrap();
+    std::fs::write(directory.join("moonlet.toml"), config(&directory)).unwrap();
     let log = std::fs::File::create(directory.join("log")).unwrap();
     let child = Command::new(env!("CARGO_BIN_EXE_moonlet"))
         .arg("--config")
@@ -40,10 +50,7 @@ pub fn start(name: &str, url: &str, upstream_line: &str) -> Satellite {
         .stderr(Stdio::from(log))
         .spawn()
         .unwrap();
-    let mut satellite = Satellite { child, directory, served: String::new(), seen: Cell::new(0) };
-    let line = satellite.await_line("serving the OCI read API on ");
-    satellite.served = line.rsplit(' ').next().unwrap().to_owned();
-    satellite
+    Satellite { child, directory, served: String::new(), seen: Cell::new(0) }
 }
 
 impl Satellite {
@@ -78,13 +85,19 @@ impl Satellite {
 
     /// Asks the read API; gives the status and the body.
     pub fn get(&self, path: &str) -> (u16, Vec<u8>) {
-        let mut stream = TcpStream::connect(&self.served).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
-        let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap();
-        let text = String::from_utf8_lossy(&answer[..head]);
-        (text.split(' ').nth(1).unwrap().parse().unwrap(), answer[head + 4..].to_vec())
+        ask(&self.served, path)
+    }
+
+    /// Changes its configuration, and asks it to read that.
+    pub fn reload(&self, config: &str) {
+        std::fs::write(self.directory.join("moonlet.toml"), config).unwrap();
+        let process = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(process, rustix::process::Signal::HUP).unwrap();
+    }
+
+    /// Whether it runs.
+    pub fn lives(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     /// Kills it; its files stay.
@@ -101,6 +114,17 @@ impl Satellite {
         let output = command.output().unwrap();
         (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
     }
+}
+
+/// Asks whoever listens on `address`; gives the status and the body.
+pub fn ask(address: &str, path: &str) -> (u16, Vec<u8>) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap();
+    let text = String::from_utf8_lossy(&answer[..head]);
+    (text.split(' ').nth(1).unwrap().parse().unwrap(), answer[head + 4..].to_vec())
 }
 
 impl Drop for Satellite {
