@@ -20,7 +20,7 @@ use crate::net::{self, http::Body};
 /// The pace that all bodies of one process share.
 #[derive(Clone)]
 pub struct Pace {
-    bucket: Option<Rc<RefCell<Bucket>>>,
+    bucket: Rc<RefCell<Option<Bucket>>>,
     clock: SharedClock,
     metrics: Rc<Metrics>,
 }
@@ -28,19 +28,25 @@ pub struct Pace {
 impl Pace {
     /// Holds all downloads together to `bucket`; `None` means as fast as the link goes.
     pub fn new(bucket: Option<Bucket>, clock: SharedClock, metrics: Rc<Metrics>) -> Self {
-        Self { bucket: bucket.map(|bucket| Rc::new(RefCell::new(bucket))), clock, metrics }
+        Self { bucket: Rc::new(RefCell::new(bucket)), clock, metrics }
+    }
+
+    /// Changes the pace of all downloads, those under way included.
+    pub fn set_bucket(&self, bucket: Option<Bucket>) {
+        self.bucket.replace(bucket);
     }
 
     /// Whether a rate was set: such a link is metered, and carries one download at a time.
     pub fn is_limited(&self) -> bool {
-        self.bucket.is_some()
+        self.bucket.borrow().is_some()
     }
 
     /// Charges what the link has carried, and waits until more may come.
     pub async fn wait(&self) {
-        let Some(bucket) = &self.bucket else { return };
         let counter = self.metrics.link_received_bytes.value();
-        let wait = bucket.borrow_mut().charge(self.clock.monotonic(), counter);
+        let now = self.clock.monotonic();
+        let wait = self.bucket.borrow_mut().as_mut().map(|bucket| bucket.charge(now, counter));
+        let wait = wait.unwrap_or_default();
         if !wait.is_zero() {
             Timer::after(wait).await;
         }

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use log::warn;
 
-use super::{Error, Puller, Source};
+use super::{Error, Notes, Puller, Source};
 use crate::blob::TagKey;
 use crate::kind::Kind;
 use crate::oci::{Descriptor, Digest, Manifest, ManifestKind, Platform, Reference, select};
@@ -25,19 +25,45 @@ pub struct Plan {
     pub key: TagKey,
     /// The digest that the tag is to mean.
     pub root: Digest,
-    /// Blobs that are not manifests, each once, in the order of the manifests.
-    pub blobs: Vec<Descriptor>,
-    pub(super) manifests: Vec<Planned>,
+    /// Blobs that are not manifests, each once; those that the image requires come first.
+    pub blobs: Vec<PlannedBlob>,
+    /// Children come before their parents.
+    pub(super) manifests: Vec<PlannedManifest>,
     /// Cosign's tags of what is planned.
     pub(super) signature_tags: Vec<(TagKey, Digest)>,
+    /// What accompanies the image and could not be had.
+    pub(super) notes: Notes,
 }
 
-/// A manifest's bytes, as the registry sent them. Children come before their parents.
+/// A blob that is to be held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlannedBlob {
+    /// Its name.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Whether the image is nothing without it. Of what only accompanies the image (signatures,
+    /// foreign layers, other platforms) whatever cannot be had is noted and left out.
+    pub required: bool,
+}
+
+/// A manifest that is to be held, as the registry sent it.
 #[derive(Debug)]
-pub(super) struct Planned {
+pub(super) struct PlannedManifest {
     pub digest: Digest,
     pub media_type: String,
-    pub bytes: Vec<u8>,
+    pub size: u64,
+    /// Its bytes, unless the store has them already.
+    pub bytes: Option<Vec<u8>>,
+    /// What must be held for it to be of any use; empty for a manifest that is put regardless.
+    pub needs: Vec<Digest>,
+}
+
+impl PlannedManifest {
+    fn new(digest: Digest, media_type: String, bytes: Vec<u8>) -> Self {
+        let size = bytes.len() as u64;
+        Self { digest, media_type, size, bytes: Some(bytes), needs: Vec::new() }
+    }
 }
 
 impl Plan {
@@ -47,10 +73,23 @@ impl Plan {
         signatures.chain([(&self.key, &self.root)])
     }
 
+    /// The manifests that are of use when everything but `absent` is held, children first.
+    pub(super) fn manifests_without(&self, absent: &BTreeSet<Digest>) -> Vec<&PlannedManifest> {
+        let mut absent = absent.clone();
+        let mut kept = Vec::new();
+        for manifest in &self.manifests {
+            if manifest.needs.iter().any(|digest| absent.contains(digest)) {
+                absent.insert(manifest.digest);
+            } else {
+                kept.push(manifest);
+            }
+        }
+        kept
+    }
+
     /// Bytes of the image on flash once it is held.
     pub fn total_bytes(&self) -> u64 {
-        let manifests: u64 =
-            self.manifests.iter().map(|manifest| manifest.bytes.len() as u64).sum();
+        let manifests: u64 = self.manifests.iter().map(|manifest| manifest.size).sum();
         self.blobs.iter().map(|blob| blob.size).sum::<u64>() + manifests
     }
 
@@ -103,7 +142,8 @@ impl Puller {
         let root = walk.manifest(&wanted, 0).await?;
         let signature_tags = walk.referrers(&reference.registry).await?;
         let Walk { manifests, blobs, name, .. } = walk;
-        Ok(Plan { name, key: tag_key(reference), root, blobs, manifests, signature_tags })
+        let notes = Notes::default();
+        Ok(Plan { name, key: tag_key(reference), root, blobs, manifests, signature_tags, notes })
     }
 }
 
@@ -127,8 +167,8 @@ struct Walk<'a> {
     source: &'a Source<'a>,
     name: String,
     platforms: &'a [Platform],
-    manifests: Vec<Planned>,
-    blobs: Vec<Descriptor>,
+    manifests: Vec<PlannedManifest>,
+    blobs: Vec<PlannedBlob>,
     seen: BTreeSet<Digest>,
     bytes: usize,
 }
@@ -145,12 +185,15 @@ impl Walk<'_> {
         if !self.seen.insert(digest) {
             return Ok(digest);
         }
-        self.bytes += planned.bytes.len();
+        self.bytes += planned.bytes.as_deref().map_or(0, <[u8]>::len);
         if self.bytes > PLAN_BYTES_MAX {
             return Err(self.invalid(format!("manifests of more than {PLAN_BYTES_MAX} bytes")));
         }
-        let manifest = Manifest::parse(&planned.bytes, Some(&planned.media_type))
-            .map_err(|error| Error::from(error).about(format!("{} {wanted}", self.name)))?;
+        let manifest = Manifest::parse(
+            planned.bytes.as_deref().unwrap_or_default(),
+            Some(&planned.media_type),
+        )
+        .map_err(|error| Error::from(error).about(format!("{} {wanted}", self.name)))?;
         match manifest.kind {
             ManifestKind::Index { manifests } => {
                 let chosen: Vec<Descriptor> =
@@ -166,7 +209,8 @@ impl Walk<'_> {
             ManifestKind::Image { config, layers } => {
                 for blob in std::iter::once(*config).chain(layers) {
                     if self.seen.insert(blob.digest) {
-                        self.blobs.push(blob);
+                        let (digest, size) = (blob.digest, blob.size);
+                        self.blobs.push(PlannedBlob { digest, size, required: true });
                     }
                 }
             }
@@ -176,14 +220,14 @@ impl Walk<'_> {
     }
 
     /// The bytes of one manifest: from the store if they are held, else from the registry.
-    async fn read(&self, wanted: &str) -> Result<Planned, Error> {
+    async fn read(&self, wanted: &str) -> Result<PlannedManifest, Error> {
         let store = &self.puller.parts.store;
         if let Ok(digest) = wanted.parse::<Digest>()
             && let Some(entry) = store.entry(&digest)
             && let Some(media_type) = entry.media_type
         {
             match store.read_all(&digest, crate::oci::MANIFEST_BYTES_MAX) {
-                Ok(bytes) => return Ok(Planned { digest, media_type, bytes }),
+                Ok(bytes) => return Ok(PlannedManifest::new(digest, media_type, bytes)),
                 // What is fetched instead mends it.
                 Err(error) if error.kind() == Kind::Corrupt => warn!("{error}; fetching it again"),
                 Err(error) => return Err(error.into()),
@@ -196,7 +240,7 @@ impl Walk<'_> {
             .await
             .map_err(|error| error.about(self.name.clone()))?;
         self.puller.parts.metrics.fetch_body_bytes.add(remote.bytes.len() as u64);
-        Ok(Planned { digest: remote.digest, media_type: remote.media_type, bytes: remote.bytes })
+        Ok(PlannedManifest::new(remote.digest, remote.media_type, remote.bytes))
     }
 
     /// Takes in signatures, attestations and other referrers of all manifests found so far, and

@@ -25,8 +25,8 @@ use crate::units::ByteCount;
 
 /// What the reconciler works with.
 pub struct Reconciler {
-    /// The desired state.
-    pub images: Vec<Image>,
+    /// The desired state; changed by [`Self::set_images`].
+    pub images: RefCell<Vec<Image>>,
     /// Where it is to be.
     pub store: Store,
     /// What is there.
@@ -63,22 +63,44 @@ impl Reconciler {
     /// Posts what is already on flash, before the registry is asked anything.
     pub fn observe(&self) -> Result<(), blob::Error> {
         self.catalog.refresh()?;
-        for image in &self.images {
-            let digest = self.store.tag(&pull::tag_key(&image.reference));
-            let bytes = match digest {
-                Some(digest) => match self.held_bytes(digest) {
-                    Err(error) if error.kind() == Kind::Corrupt => 0,
-                    other => other?,
-                },
-                None => 0,
-            };
-            self.board.update(&image.reference.to_string(), |notice| {
-                notice.digest = digest;
-                notice.state = if digest.is_some() { State::Held } else { State::Pending };
-                (notice.held_bytes, notice.total_bytes) = (bytes, bytes);
-            });
+        for image in &*self.images.borrow() {
+            self.post(image)?;
         }
         self.count();
+        Ok(())
+    }
+
+    /// Changes the desired state. A pass that is under way goes on with what it began with; the
+    /// next one brings what is new, and gives up what is not desired any more.
+    pub fn set_images(&self, images: Vec<Image>) -> Result<(), blob::Error> {
+        let names: BTreeSet<String> =
+            images.iter().map(|image| image.reference.to_string()).collect();
+        self.board.retain(|name| names.contains(name));
+        let before = self.images.replace(images);
+        let images = self.images.borrow();
+        let is_new = |image: &&Image| before.iter().all(|other| other.reference != image.reference);
+        for image in images.iter().filter(is_new) {
+            self.post(image)?;
+        }
+        self.count();
+        Ok(())
+    }
+
+    /// Posts how much of an image is on flash.
+    fn post(&self, image: &Image) -> Result<(), blob::Error> {
+        let digest = self.store.tag(&pull::tag_key(&image.reference));
+        let bytes = match digest {
+            Some(digest) => match self.held_bytes(digest) {
+                Err(error) if error.kind() == Kind::Corrupt => 0,
+                other => other?,
+            },
+            None => 0,
+        };
+        self.board.update(&image.reference.to_string(), |notice| {
+            notice.digest = digest;
+            notice.state = if digest.is_some() { State::Held } else { State::Pending };
+            (notice.held_bytes, notice.total_bytes) = (bytes, bytes);
+        });
         Ok(())
     }
 
@@ -86,7 +108,8 @@ impl Reconciler {
     pub async fn run(&self) -> Outcome {
         self.metrics.sync_runs.add(1);
         let mut outcome = Outcome { held: 0, failed: 0 };
-        for image in &self.images {
+        let images = self.images.borrow().clone();
+        for image in &images {
             let name = image.reference.to_string();
             let problem = match self.image(image).await {
                 Ok(()) => None,
@@ -100,6 +123,11 @@ impl Reconciler {
             match problem {
                 None => outcome.held += 1,
                 Some(_) => outcome.failed += 1,
+            }
+            if !self.is_desired(image) {
+                // It was taken out of the desired state meanwhile, and off the board.
+                self.board.retain(|other| other != name);
+                continue;
             }
             self.board.update(&name, |notice| {
                 notice.state = if problem.is_none() { State::Held } else { State::Failed };
@@ -117,6 +145,10 @@ impl Reconciler {
         }
         self.count();
         outcome
+    }
+
+    fn is_desired(&self, image: &Image) -> bool {
+        self.images.borrow().iter().any(|other| other.reference == image.reference)
     }
 
     /// Makes one image be what its registry says it is.
@@ -206,7 +238,7 @@ impl Reconciler {
         keep_partials: bool,
     ) -> Result<(), blob::Error> {
         let desired: BTreeSet<TagKey> =
-            self.images.iter().map(|image| pull::tag_key(&image.reference)).collect();
+            self.images.borrow().iter().map(|image| pull::tag_key(&image.reference)).collect();
         let tags = self.store.tags();
         let roots: Vec<Digest> =
             tags.iter().filter(|(key, _)| desired.contains(key)).map(|(_, root)| *root).collect();
@@ -245,8 +277,9 @@ impl Reconciler {
     /// Sets the gauges that follow from the store.
     fn count(&self) {
         let held = |image: &&Image| self.store.tag(&pull::tag_key(&image.reference)).is_some();
-        let held = self.images.iter().filter(held).count();
-        self.metrics.images_desired.set(self.images.len() as u64);
+        let images = self.images.borrow();
+        self.metrics.images_desired.set(images.len() as u64);
+        let held = images.iter().filter(held).count();
         self.metrics.images_held.set(held as u64);
     }
 }

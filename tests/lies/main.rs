@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 mod flips;
+mod life;
 mod registry;
 mod satellite;
 
