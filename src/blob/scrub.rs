@@ -122,7 +122,9 @@ impl Store {
         let Some(entry) = self.entry(digest).filter(|_| changes) else { return Ok(()) };
         if is_rotten {
             let size = ByteCount(entry.size);
-            error!("{digest} ({size}): a chunk has rotted on flash; the next sync mends it");
+            error!("{digest} ({size}): a chunk is corrupt on flash; it is fetched again");
+            // Whoever waits is told once of all that is found until it looks.
+            let _ = self.0.corrupt.0.try_send(());
         }
         let record = Record::Rot { digest: *digest, chunks: known.into_iter().collect() };
         if !self.is_writable() {
@@ -132,6 +134,13 @@ impl Store {
         }
         self.append(record)?;
         self.settle().await
+    }
+
+    /// Waits until a chunk is found to be corrupt that was not known to be; at once, if one was
+    /// since this was last waited for.
+    pub async fn corruption(&self) {
+        // The sender lives as long as the store.
+        let _ = self.0.corrupt.1.recv().await;
     }
 
     /// Checks a blob that was written shortly before the last mount, if nobody has since: a card

@@ -6,6 +6,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use log::warn;
+use smol::channel::{Receiver, Sender, bounded};
 use smol::lock::{Mutex, MutexGuard};
 
 use super::blobs::Brief;
@@ -39,6 +40,8 @@ pub(super) struct Inner {
     pub(super) collecting: Mutex<()>,
     /// Held by whoever gives a small blob its place.
     pub(super) packing: Mutex<()>,
+    /// Has something in it when a chunk was found to be corrupt.
+    pub(super) corrupt: (Sender<()>, Receiver<()>),
     metrics: Rc<Metrics>,
 }
 
@@ -117,6 +120,7 @@ impl Store {
             sync: Mutex::new(()),
             collecting: Mutex::new(()),
             packing: Mutex::new(()),
+            corrupt: bounded(1),
             metrics,
         };
         let store = Self(Rc::new(inner));

@@ -9,4 +9,5 @@ mod error;
 pub mod http;
 pub mod tls;
 
+pub use date::parse_http_date;
 pub use error::Error;

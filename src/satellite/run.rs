@@ -1,6 +1,6 @@
 //! The satellite at work: mounts the log, serves, reconciles, until it is told to stop.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::blob::{MountReport, Store};
 use crate::catalog::Catalog;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, Location, Upstream};
-use crate::fetch::Pace;
+use crate::fetch::{Latch, Pace};
 use crate::flash::{self, Device};
 use crate::link::rate::Bucket;
 use crate::metrics::Metrics;
@@ -25,7 +25,7 @@ use crate::net::http::{Handler, Listener, ServerLimits};
 use crate::net::tls;
 use crate::pull::board::Board;
 use crate::pull::{Parts, Puller};
-use crate::reconcile::{Outcome, Reconciler};
+use crate::reconcile::{self, Outcome, Reconciler};
 use crate::registry::{self, Registry};
 use crate::serve::Api;
 use crate::status::{Admin, Report};
@@ -38,6 +38,8 @@ pub struct Satellite {
     board: Board,
     store: Store,
     catalog: Catalog,
+    /// Opened when a signal asks to stop.
+    stop: Latch,
 }
 
 impl Satellite {
@@ -74,22 +76,38 @@ impl Satellite {
         let metrics = Rc::new(Metrics::default());
         let (store, report) = Store::open(device, Rc::clone(&metrics))?;
         let catalog = Catalog::new(store.clone());
-        Ok((Self { config, clock, metrics, board: Board::default(), store, catalog }, report))
+        let (board, stop) = (Board::default(), Latch::default());
+        Ok((Self { config, clock, metrics, board, store, catalog, stop }, report))
     }
 
-    /// Makes held what is desired: in one pass, or in as many as it takes.
+    /// Makes held what is desired: in one pass, or in as many as it takes, or until a signal asks
+    /// to stop.
     pub async fn sync(&self, once: bool) -> Result<Outcome, Failure> {
         let reconciler = self.reconciler()?;
         reconciler.observe()?;
-        loop {
-            self.fit().await?;
-            let outcome = reconciler.run().await;
-            self.store.settle().await?;
-            if once || outcome.is_converged() {
-                return Ok(outcome);
+        let work = async {
+            loop {
+                self.fit().await?;
+                let outcome = reconciler.run().await;
+                self.store.settle().await?;
+                if once || outcome.is_converged() || self.stop.is_open() {
+                    return Ok(outcome);
+                }
+                reconciler.pause(self.poll_interval()).await;
             }
-            self.pause().await;
-        }
+        };
+        let mut signals = Signals::new([Signal::Term, Signal::Int])?;
+        or(work, self.wait_for_stop(&mut signals)).await
+    }
+
+    /// Opens `stop` at the first signal, upon which whatever is under way ends by itself; fails at
+    /// the second.
+    async fn wait_for_stop<T>(&self, signals: &mut Signals) -> Result<T, Failure> {
+        let signal = signals.next().await;
+        info!("stopping: {signal:?}");
+        self.stop.open();
+        let signal = signals.next().await;
+        Err(Failure(format!("stopped by a second signal: {signal:?}")))
     }
 
     /// The state of images and store.
@@ -115,8 +133,8 @@ impl Satellite {
         Ok((digests.len(), rotten))
     }
 
-    /// Serves and reconciles until a signal asks to stop; whatever was acknowledged is durable by
-    /// then, so a signal only has to end the loops.
+    /// Serves and reconciles until a signal asks to stop. Downloads are suspended then, so that
+    /// nothing of them is fetched again; whatever was acknowledged is durable by itself.
     pub async fn run(self, executor: &Rc<LocalExecutor<'static>>) -> Result<(), Failure> {
         let reconciler = self.reconciler()?;
         reconciler.observe()?;
@@ -129,13 +147,17 @@ impl Satellite {
                     error!("{failure}");
                 }
                 let outcome = reconciler.run().await;
+                if self.stop.is_open() {
+                    return Ok(());
+                }
                 info!("sync: {} images held, {} not", outcome.held, outcome.failed);
-                self.pause().await;
+                reconciler.pause(self.poll_interval()).await;
             }
         };
-        let stop = async {
-            let signal = signals.next().await;
-            info!("stopping: {signal:?}");
+        let stopping = self.wait_for_stop(&mut signals);
+        let repairing = async {
+            let never = reconciler.keep_repaired().await;
+            match never {}
         };
         let scrubbing = async {
             let (interval, metrics) = (self.config.store.scrub_interval, &self.metrics);
@@ -155,7 +177,8 @@ impl Satellite {
                 Timer::after(UPKEEP_PAUSE).await;
             }
         };
-        or(stop, or(work, or(scrubbing, upkeep))).await;
+        let background = or(repairing, or(scrubbing, upkeep));
+        or(or(work, stopping), background).await?;
         if self.store.is_writable()
             && let Err(error) = self.store.record_wear().await
         {
@@ -183,9 +206,9 @@ impl Satellite {
         Ok(())
     }
 
-    /// Waits until the next poll is due.
-    async fn pause(&self) {
-        Timer::after(jittered(self.config.sync.poll_interval, random())).await;
+    /// How long to wait for the next poll.
+    fn poll_interval(&self) -> Duration {
+        jittered(self.config.sync.poll_interval, random())
     }
 
     async fn serve(&self, executor: &Rc<LocalExecutor<'static>>) -> Result<(), Failure> {
@@ -244,13 +267,18 @@ impl Satellite {
         let puller = Puller::new(Parts {
             store: self.store.clone(),
             registries,
-            pace: Pace::new(bucket, Rc::clone(&self.clock), Rc::clone(&self.metrics)),
+            pace: Pace::new(
+                bucket,
+                self.stop.clone(),
+                Rc::clone(&self.clock),
+                Rc::clone(&self.metrics),
+            ),
             board: self.board.clone(),
             clock: Rc::clone(&self.clock),
             metrics: Rc::clone(&self.metrics),
             random: Rc::new(random),
         });
-        Ok(Reconciler {
+        Ok(Reconciler::new(reconcile::Parts {
             images: self.config.images.clone(),
             store: self.store.clone(),
             catalog: self.catalog.clone(),
@@ -258,8 +286,7 @@ impl Satellite {
             board: self.board.clone(),
             clock: Rc::clone(&self.clock),
             metrics: Rc::clone(&self.metrics),
-            referrers_asked: RefCell::default(),
-        })
+        }))
     }
 }
 
