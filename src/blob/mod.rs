@@ -11,6 +11,7 @@
 //! behind a `RefCell` that is never held across an await.
 
 mod blobs;
+mod checked;
 pub mod counts;
 mod error;
 mod evict;
@@ -33,6 +34,7 @@ mod view;
 mod wear;
 mod writer;
 
+pub use checked::Checked;
 pub use error::Error;
 pub use format::TagKey;
 pub use reader::{Reader, Span};

@@ -15,6 +15,7 @@ mod error;
 mod mend;
 mod notes;
 mod plan;
+mod walk;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -128,7 +129,10 @@ impl Puller {
         }
         self.parts.store.pin(&wanted, true).await?;
         // A signature that was left out has no tag.
-        let tags = plan.tags().filter(|(_, digest)| self.parts.store.entry(digest).is_some());
+        let is_held = |digest: &Digest| {
+            self.parts.store.entry(digest).is_some_and(|entry| entry.media_type.is_some())
+        };
+        let tags = plan.tags().filter(|(_, digest)| is_held(digest));
         for (key, digest) in tags {
             if self.parts.store.tag(key) != Some(*digest) {
                 self.parts.store.set_tag(key, digest).await?;
@@ -297,9 +301,16 @@ impl Puller {
     /// Does `attempt` until it works, is refused, or was tried often enough.
     async fn retrying<T>(
         &self,
+        attempt: impl AsyncFnMut() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.retrying_with(Backoff::default(), attempt).await
+    }
+
+    async fn retrying_with<T>(
+        &self,
+        mut backoff: Backoff,
         mut attempt: impl AsyncFnMut() -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let mut backoff = Backoff::default();
         loop {
             match attempt().await {
                 Ok(value) => return Ok(value),
