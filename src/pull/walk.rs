@@ -139,7 +139,7 @@ impl<'a> Walk<'a> {
             self.accompany(digest, Need::Head).await;
         }
         if skipped > 0 {
-            self.notes.add(format!(
+            self.notes.add_first(format!(
                 "the manifests of {skipped} of {count} other platforms, expected at most \
                  {HEADS_MAX} with {HEADS_BYTES_MAX} bytes"
             ));
@@ -330,7 +330,8 @@ impl<'a> Walk<'a> {
             }
             match self.fetch(wanted, expected).await {
                 Err(error) => {
-                    let error = error.about(self.name.clone());
+                    // Notes are about one image as they are.
+                    let error = if required { error.about(self.name.clone()) } else { error };
                     self.puller.back_off(&mut backoff, error).await?;
                 }
                 fetched => return fetched,
@@ -451,7 +452,7 @@ impl<'a> Walk<'a> {
         while let Some(subject) = subjects.get(next).copied() {
             next += 1;
             if next > SUBJECTS_MAX || self.failures >= FAILURES_MAX {
-                self.notes.add(format!(
+                self.notes.add_first(format!(
                     "referrers of {} manifests: {SUBJECTS_MAX} were asked for, {} times in vain",
                     subjects.len() - next + 1,
                     self.failures
@@ -483,7 +484,7 @@ impl<'a> Walk<'a> {
             }
         }
         if left_out > 0 {
-            self.notes.add(format!(
+            self.notes.add_first(format!(
                 "{left_out} referrers, of which {MANIFESTS_MAX} manifests are asked for at most"
             ));
         }

@@ -39,7 +39,9 @@ impl Registry {
             Ok(listed) => Ok(Referrers { listed, problem: None }),
             // There is no such API (of a page for people a 200 is no proof), and no such tag.
             Err(error) if error.kind() == Kind::Missing => match problem {
-                Some(problem) if matches!(problem.kind(), Kind::Denied | Kind::Retry) => {
+                Some(problem)
+                    if matches!(problem.kind(), Kind::Denied | Kind::Retry) && status != 501 =>
+                {
                     Err(problem)
                 }
                 _ => Ok(Referrers::default()),
