@@ -20,7 +20,7 @@ use super::Method;
 use super::body::{Body, Framing, Home};
 use super::chunks::Chunks;
 use super::codec::{self, ClientRequest, ResponseHead};
-use super::head::{Arrival, HEAD_BYTES_MAX, arrive, content_length};
+use super::head::{Arrival, arrive, content_length};
 use super::headers::Headers;
 use super::pool::{Peer, Pool};
 use super::wire::{Socket, Stream, Wait, Wire};
@@ -267,5 +267,7 @@ fn authority(url: &Url) -> String {
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
+/// Bytes of a response's head: there are proxies and stores with lines of 32 KiB.
+const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Interim (1xx) responses before the one that counts.
 const INTERIM_MAX: usize = 8;
