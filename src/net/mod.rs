@@ -7,6 +7,19 @@ mod date;
 pub mod dial;
 mod error;
 pub mod http;
+mod proxy;
+mod resolve;
 pub mod tls;
 
 pub use error::Error;
+pub use proxy::Proxies;
+pub use resolve::Resolver;
+
+/// The ways to a host. By default without proxies; clones share what was looked up.
+#[derive(Clone, Default)]
+pub struct Network {
+    /// Names into addresses.
+    pub resolver: Resolver,
+    /// What stands between.
+    pub proxies: Proxies,
+}

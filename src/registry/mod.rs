@@ -9,7 +9,6 @@ mod auth;
 mod error;
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use log::debug;
 use serde::Deserialize;
@@ -21,7 +20,7 @@ use crate::metrics::Metrics;
 use crate::net::http::{
     Body, Client, ClientLimits, ClientRequest, ClientResponse, Headers, Method,
 };
-use crate::net::tls;
+use crate::net::{Network, tls};
 use crate::oci::{Descriptor, Digest, MANIFEST_BYTES_MAX, Manifest, ManifestKind, media_type};
 use auth::Auth;
 pub use error::Error;
@@ -81,17 +80,18 @@ pub struct Opened {
 }
 
 impl Registry {
-    /// A client without connections.
-    ///
-    /// # Errors
-    /// [`Kind::Invalid`] when a certificate or key file cannot be used.
-    pub fn new(options: Options, clock: SharedClock, metrics: Rc<Metrics>) -> Result<Self, Error> {
+    /// A client without connections. Files that `options` name are read when they are used.
+    pub fn new(
+        options: Options,
+        network: Network,
+        clock: SharedClock,
+        metrics: Rc<Metrics>,
+    ) -> Self {
         let Options { registry, url, username, password, tls } = options;
-        let tls = tls::client_config(&tls, Rc::clone(&clock))
-            .map_err(|error| Error::new(error.kind(), format!("{registry}: {error}")))?;
-        let client = Client::new(Arc::clone(&tls), ClientLimits::default(), metrics);
+        let trust = tls::Trust::new(tls, Rc::clone(&clock));
+        let client = Client::new(trust, network, ClientLimits::default(), metrics);
         let auth = Auth::new(username, password);
-        Ok(Self(Rc::new(Inner { name: registry, base: url, client, auth, clock })))
+        Self(Rc::new(Inner { name: registry, base: url, client, auth, clock }))
     }
 
     /// Its name in references.

@@ -22,7 +22,7 @@ use crate::flash::{self, Device};
 use crate::link::rate::Bucket;
 use crate::metrics::Metrics;
 use crate::net::http::{Handler, Listener, ServerLimits};
-use crate::net::tls;
+use crate::net::{Network, Proxies, Resolver, tls};
 use crate::pull::board::Board;
 use crate::pull::{Parts, Puller};
 use crate::reconcile::{Outcome, Reconciler};
@@ -232,10 +232,12 @@ impl Satellite {
 
     fn reconciler(&self) -> Result<Reconciler, Failure> {
         let mut registries = BTreeMap::new();
+        let proxies = Proxies::from_environment(None);
+        let network = Network { resolver: Resolver::default(), proxies };
         for upstream in &self.config.upstreams {
             let options = registry_options(upstream);
-            let registry =
-                Registry::new(options, Rc::clone(&self.clock), Rc::clone(&self.metrics))?;
+            let (clock, metrics) = (Rc::clone(&self.clock), Rc::clone(&self.metrics));
+            let registry = Registry::new(options, network.clone(), clock, metrics);
             registries.insert(upstream.registry.clone(), registry);
         }
         let now = self.clock.monotonic();

@@ -15,6 +15,7 @@ use super::Method;
 use super::headers::Headers;
 use crate::kind::Kind;
 use crate::net::Error;
+use crate::net::proxy::Proxy;
 
 /// What is asked.
 #[derive(Clone, Debug)]
@@ -29,8 +30,12 @@ pub struct ClientRequest {
     pub body: Vec<u8>,
 }
 
-/// The bytes of a request, body included. `Kind::Invalid` for headers that cannot be sent.
-pub(super) async fn encode(request: &ClientRequest) -> Result<Vec<u8>, Error> {
+/// The bytes of a request, body included, as its host or as `proxy` wants it. `Kind::Invalid` for
+/// headers that cannot be sent.
+pub(super) async fn encode(
+    request: &ClientRequest,
+    proxy: Option<&Proxy>,
+) -> Result<Vec<u8>, Error> {
     let invalid = |why: String| {
         let host = request.url.host_str().unwrap_or_default();
         Error::new(Kind::Invalid, format!("request to {host}: {why}"))
@@ -81,7 +86,25 @@ pub(super) async fn encode(request: &ClientRequest) -> Result<Vec<u8>, Error> {
     if !has_body && matches!(request.method, Method::Get | Method::Head) {
         remove(&mut bytes, b"content-length: 0\r\n");
     }
+    if let Some(proxy) = proxy {
+        address(&mut bytes, request, proxy);
+    }
     Ok(bytes)
+}
+
+/// Makes of a request to a host one to a proxy: the whole URL, and who asks.
+fn address(bytes: &mut Vec<u8>, request: &ClientRequest, proxy: &Proxy) {
+    let url = &request.url;
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    let target = request.method.as_str().len() + 1;
+    if let Some(value) = &proxy.authorization
+        && let Some(end) = bytes.iter().position(|byte| *byte == b'\n')
+    {
+        let line = format!("proxy-authorization: {value}\r\n");
+        bytes.splice(end + 1..end + 1, line.into_bytes());
+    }
+    bytes.splice(target..target, format!("http://{host}{port}").into_bytes());
 }
 
 /// Takes the first occurrence of a line away: some servers refuse a GET that tells a length.
@@ -229,7 +252,7 @@ mod tests {
         headers.append(name, "second");
         let url = "http://[::1]:5000/v2/a%20b?x=%2F#no".parse().unwrap();
         let request = ClientRequest { method, url, headers, body: body.to_vec() };
-        smol::block_on(encode(&request)).map(|bytes| String::from_utf8(bytes).unwrap())
+        smol::block_on(encode(&request, None)).map(|bytes| String::from_utf8(bytes).unwrap())
     }
 
     #[test]
@@ -260,6 +283,20 @@ mod tests {
         assert_eq!(head.headers.all("a").collect::<Vec<_>>(), ["1", "2"]);
         assert_eq!(head.headers.all("date").collect::<Vec<_>>(), ["today"]);
         assert_eq!(head.headers.iter().count(), 305);
+    }
+
+    #[test]
+    fn a_proxy_gets_the_whole_url() {
+        let authorization = Some("Basic dTpw".to_owned());
+        let proxy = Proxy { host: "p".to_owned(), port: 1, authorization };
+        let url = "http://u:p@h:5000/v2/?x=1".parse().unwrap();
+        let (method, headers, body) = (Method::Head, Headers::new(), Vec::new());
+        let request = ClientRequest { method, url, headers, body };
+        let bytes = smol::block_on(encode(&request, Some(&proxy))).unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        let expected = "HEAD http://h:5000/v2/?x=1 HTTP/1.1\r\nproxy-authorization: Basic dTpw\r\n\
+                        host: h:5000\r\n";
+        assert!(text.starts_with(expected), "{text}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::*;
 use crate::clock::{SharedClock, SystemClock};
 use crate::kind::Kind;
 use crate::metrics::Metrics;
-use crate::net::tls;
+use crate::net::{Network, tls};
 use std::rc::Rc;
 
 /// A socket that says what it is told to.
@@ -150,8 +150,8 @@ fn clock() -> SharedClock {
 }
 
 fn client(metrics: &Rc<Metrics>, limits: ClientLimits) -> Client {
-    let config = tls::client_config(&tls::ClientOptions::default(), clock()).unwrap();
-    Client::new(config, limits, Rc::clone(metrics))
+    let trust = tls::Trust::new(tls::ClientOptions::default(), clock());
+    Client::new(trust, Network::default(), limits, Rc::clone(metrics))
 }
 
 fn request(method: Method, url: &str) -> ClientRequest {
@@ -562,8 +562,8 @@ impl Drop for Pki {
 }
 
 fn tls_client(metrics: &Rc<Metrics>, options: &tls::ClientOptions) -> Client {
-    let config = tls::client_config(options, clock()).unwrap();
-    Client::new(config, ClientLimits::default(), Rc::clone(metrics))
+    let trust = tls::Trust::new(options.clone(), clock());
+    Client::new(trust, Network::default(), ClientLimits::default(), Rc::clone(metrics))
 }
 
 #[test]
