@@ -110,6 +110,8 @@ pub struct Sync {
 pub struct Link {
     /// Bytes per second on the wire.
     pub rate_max: Option<ByteRate>,
+    /// What stands between this device and every registry that `NO_PROXY` does not name.
+    pub proxy: Option<ProxyUrl>,
 }
 
 /// One `[[upstream]]`
@@ -121,8 +123,8 @@ pub struct Upstream {
     pub url: Url,
     /// For authentication.
     pub username: Option<String>,
-    /// From `password_file`.
-    pub password: Option<Secret>,
+    /// Where the password is: it is read when it is used.
+    pub password_file: Option<PathBuf>,
     /// An extra certificate authority, PEM.
     pub ca_file: Option<PathBuf>,
     /// A client certificate, PEM.
@@ -140,20 +142,30 @@ pub struct Image {
     pub platforms: Vec<Platform>,
 }
 
-/// Text that is never shown.
-#[derive(Clone)]
-pub struct Secret(String);
+/// Where a proxy is; its password is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ProxyUrl(Url);
 
-impl Secret {
-    /// The text.
-    pub fn reveal(&self) -> &str {
+impl ProxyUrl {
+    /// The whole.
+    pub fn url(&self) -> &Url {
         &self.0
     }
 }
 
-impl fmt::Debug for Secret {
+impl fmt::Display for ProxyUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(MASK)
+        let mut url = self.0.clone();
+        if url.password().is_some() && url.set_password(Some(MASK)).is_err() {
+            return f.write_str(MASK);
+        }
+        url.fmt(f)
+    }
+}
+
+impl fmt::Debug for ProxyUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
     }
 }
 
@@ -206,14 +218,19 @@ impl fmt::Display for Config {
         writeln!(f, "cycles_rated = {}", store.cycles_rated)?;
         let interval = sync.poll_interval.as_secs();
         writeln!(f, "\n[sync]\npoll_interval = \"{interval}s\"")?;
-        if let Some(rate) = link.rate_max {
-            writeln!(f, "\n[link]\nrate_max = \"{rate}\"")?;
+        let Link { rate_max, proxy } = link;
+        if rate_max.is_some() || proxy.is_some() {
+            writeln!(f, "\n[link]")?;
         }
+        if let Some(rate) = rate_max {
+            writeln!(f, "rate_max = \"{rate}\"")?;
+        }
+        optional(f, "proxy", proxy.as_ref())?;
         for upstream in upstreams {
             writeln!(f, "\n[[upstream]]\nregistry = {:?}", upstream.registry)?;
             writeln!(f, "url = \"{}\"", upstream.url)?;
             optional(f, "username", upstream.username.as_ref())?;
-            optional(f, "password", upstream.password.as_ref().map(|_| MASK))?;
+            optional(f, "password_file", upstream.password_file.as_ref())?;
             optional(f, "ca_file", upstream.ca_file.as_ref())?;
             optional(f, "client_cert", upstream.client_cert.as_ref())?;
             optional(f, "client_key", upstream.client_key.as_ref())?;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 use url::Url;
 
 use super::{
-    Admin, Config, Image, Link, Location, Secret, Serve, ServerTls, Store, Sync, Upstream,
+    Admin, Config, Image, Link, Location, MASK, ProxyUrl, Serve, ServerTls, Store, Sync, Upstream,
 };
 use crate::oci::{Platform, Reference};
 use crate::units::{ByteCount, ByteRate, parse_duration};
@@ -68,7 +68,8 @@ impl<'a> Reader<'a> {
         self.finish(sync, &["poll_interval"], &[]);
         let rate_max: Option<ByteRate> =
             self.parsed(&mut link, "rate_max", "a rate such as \"1MiB/s\"");
-        self.finish(link, &["rate_max"], &LINK_PLANNED);
+        let proxy = self.proxy(&mut link);
+        self.finish(link, &["rate_max", "proxy"], &LINK_PLANNED);
         let mut upstreams: Vec<Upstream> =
             upstreams.into_iter().filter_map(|table| self.upstream(table)).collect();
         let images: Vec<Image> = images.into_iter().filter_map(|table| self.image(table)).collect();
@@ -84,7 +85,7 @@ impl<'a> Reader<'a> {
             admin: Admin { listen },
             store,
             sync: Sync { poll_interval },
-            link: Link { rate_max },
+            link: Link { rate_max, proxy },
             upstreams,
             images,
         }
@@ -92,28 +93,60 @@ impl<'a> Reader<'a> {
 
     fn upstream(&mut self, mut table: Table<'a>) -> Option<Upstream> {
         let registry = self.required(&mut table, "registry", "a name such as \"docker.io\"");
-        let url: Option<Url> = self.parsed(&mut table, "url", "an http or https URL");
+        let url = self.url(&mut table, "url", "an http or https URL", |url| {
+            if !matches!(url.scheme(), "http" | "https") {
+                Some("http or https")
+            } else if has_credentials(url) {
+                Some("no credentials in it: they go into username and password_file")
+            } else {
+                None
+            }
+        });
         let username = self.text(&mut table, "username");
         let password_file = self.text(&mut table, "password_file").map(PathBuf::from);
-        let password = password_file.and_then(|path| self.secret(&table, &path));
         let ca_file = self.text(&mut table, "ca_file").map(PathBuf::from);
         let client_cert = self.text(&mut table, "client_cert").map(PathBuf::from);
         let client_key = self.text(&mut table, "client_key").map(PathBuf::from);
         if client_cert.is_some() != client_key.is_some() {
             self.wrong(&table, "client_cert and client_key", "both or neither");
         }
-        if username.is_some() != password.is_some() {
+        if username.is_some() != password_file.is_some() {
             self.wrong(&table, "username and password_file", "both or neither");
         }
         let registry = registry?;
         self.finish(table, &UPSTREAM_KEYS, &["pull_through"]);
         let url = url.or_else(|| implied(&registry).map(|upstream| upstream.url))?;
-        let known = matches!(url.scheme(), "http" | "https") && url.host_str().is_some();
-        if !known {
-            self.problems.push(format!("{}: url {url}: expected http or https", self.file));
-            return None;
-        }
-        Some(Upstream { registry, url, username, password, ca_file, client_cert, client_key })
+        let upstream =
+            Upstream { registry, url, username, password_file, ca_file, client_cert, client_key };
+        Some(upstream)
+    }
+
+    fn proxy(&mut self, table: &mut Table<'a>) -> Option<ProxyUrl> {
+        let expected = "a proxy such as \"http://proxy.example:3128\"";
+        let url = self.url(table, "proxy", expected, |url| {
+            let is_bare = matches!(url.path(), "" | "/") && url.query().is_none();
+            (url.scheme() != "http" || !is_bare).then_some(expected)
+        });
+        url.map(ProxyUrl)
+    }
+
+    /// A URL of a host, of which `wrong` says what was expected instead.
+    fn url(
+        &mut self,
+        table: &mut Table<'a>,
+        key: &str,
+        expected: &str,
+        wrong: impl Fn(&Url) -> Option<&'static str>,
+    ) -> Option<Url> {
+        let (span, text) = self.spanned(table, key)?;
+        let url = text.parse::<Url>().ok().filter(|url| url.host_str().is_some());
+        let expected = match &url {
+            None => Some(expected),
+            Some(url) => wrong(url),
+        };
+        let Some(expected) = expected else { return url };
+        self.problem(span, &table.key(key), &format!("{:?}", masked(&text)), expected);
+        None
     }
 
     fn image(&mut self, mut table: Table<'a>) -> Option<Image> {
@@ -185,17 +218,6 @@ impl<'a> Reader<'a> {
             (None, None) if client_ca.is_none() => None,
             _ => {
                 self.wrong(table, "tls_cert, tls_key, client_ca", "tls_cert and tls_key together");
-                None
-            }
-        }
-    }
-
-    fn secret(&mut self, table: &Table<'a>, path: &Path) -> Option<Secret> {
-        match std::fs::read_to_string(path) {
-            Ok(text) => Some(Secret(text.trim_end_matches(['\n', '\r']).to_owned())),
-            Err(error) => {
-                let what = format!("password_file = {path:?} ({error})");
-                self.wrong(table, &what, "a file that can be read");
                 None
             }
         }
@@ -382,11 +404,23 @@ fn implied(registry: &str) -> Option<Upstream> {
         registry: registry.to_owned(),
         url,
         username: None,
-        password: None,
+        password_file: None,
         ca_file: None,
         client_cert: None,
         client_key: None,
     })
+}
+
+fn has_credentials(url: &Url) -> bool {
+    !url.username().is_empty() || url.password().is_some()
+}
+
+/// What may be shown of a URL that cannot be used.
+fn masked(text: &str) -> String {
+    match text.rsplit_once('@') {
+        Some((_, host)) => format!("{MASK}@{host}"),
+        None => text.to_owned(),
+    }
 }
 
 /// Levenshtein's distance, for "did you mean".
@@ -426,6 +460,7 @@ const LISTEN_PORT: u16 = 8585;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     fn problems(text: &str) -> Vec<String> {
         parse("m.toml", text).err().unwrap_or_default()
@@ -444,6 +479,20 @@ mod tests {
         assert_eq!(config.store.size_max, Some(ByteCount(64 << 20)));
         let again = parse("again", &config.to_string()).unwrap();
         assert_eq!(again.to_string(), config.to_string());
+    }
+
+    #[test]
+    fn a_proxy_is_shown_without_its_password() {
+        let text = "[link]\nproxy = \"http://u:s3cret@proxy:3128\"\n";
+        let config = parse("m.toml", text).unwrap();
+        assert_eq!(config.link.proxy.as_ref().unwrap().url().password(), Some("s3cret"));
+        let shown = format!("{config}{config:?}");
+        assert!(shown.contains("http://u:********@proxy:3128/") && !shown.contains("s3cret"));
+        for wrong in ["https://proxy:1", "proxy:3128", "http://proxy/path", "socks5://u:s3cret@p"] {
+            let found = problems(&format!("[link]\nproxy = \"{wrong}\"\n"));
+            assert!(found[0].contains("expected a proxy such as"), "{found:?}");
+            assert!(!found[0].contains("s3cret"));
+        }
     }
 
     #[test]
@@ -476,6 +525,11 @@ mod tests {
         assert!(all[2].contains("m.toml:5: [link] day_max: a known key"), "{}", all[2]);
         assert!(problems("[[image]]\nreference = 5\n")[0].contains("text in quotes"));
         assert!(problems("x = [")[0].starts_with("m.toml:1"));
+        for url in ["http://edge:s3cret@h", "ftp://edge:s3cret@h", "http://edge:s3cret@h:x/"] {
+            let found = problems(&format!("[[upstream]]\nregistry = \"a\"\nurl = \"{url}\"\n"));
+            assert!(found[0].starts_with("m.toml:3: [[upstream]] url = "), "{found:?}");
+            assert!(!found.concat().contains("s3cret"), "{found:?}");
+        }
         assert!(
             problems("[[upstream]]\nregistry = \"a\"\nurl = \"ftp://a\"\n")[0].contains("http")
         );

@@ -62,21 +62,18 @@ impl Plan {
 }
 
 impl Puller {
-    /// The digest that `reference` means at its registry now, by HEAD where that is answered: no
-    /// body, and no pull is counted against a quota. `None` means that only a GET will tell.
+    /// The digest that `reference` means at its registry now; `None` means that only fetching its
+    /// manifest will tell.
     pub async fn current(&self, reference: &Reference) -> Result<Option<Digest>, Error> {
         if reference.digest.is_some() {
             return Ok(reference.digest);
         }
         let source = self.source(&reference.registry, &reference.repository)?;
         let tag = tag_text(reference);
+        let held = self.parts.store.tag(&tag_key(reference));
         self.retrying(async || {
-            match source.registry.head_manifest(source.repository, &tag).await {
-                Ok(head) => Ok(head.digest),
-                // Some registries know GET only (405 and the like).
-                Err(error) if error.kind() == Kind::Invalid => Ok(None),
-                Err(error) => Err(Error::from(error).about(reference.to_string())),
-            }
+            let current = source.registry.resolve(source.repository, &tag, held.as_ref()).await;
+            current.map_err(|error| Error::from(error).about(reference.to_string()))
         })
         .await
     }

@@ -16,7 +16,7 @@ use super::{Failure, scrub, upkeep};
 use crate::blob::{MountReport, Store};
 use crate::catalog::Catalog;
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::{Config, Location, Upstream};
+use crate::config::{Config, Location, ProxyUrl, Upstream};
 use crate::fetch::Pace;
 use crate::flash::{self, Device};
 use crate::link::rate::Bucket;
@@ -26,7 +26,7 @@ use crate::net::{Network, Proxies, Resolver, tls};
 use crate::pull::board::Board;
 use crate::pull::{Parts, Puller};
 use crate::reconcile::{Outcome, Reconciler};
-use crate::registry::{self, Registry};
+use crate::registry::{self, Password, Registry};
 use crate::serve::Api;
 use crate::status::{Admin, Report};
 
@@ -232,7 +232,7 @@ impl Satellite {
 
     fn reconciler(&self) -> Result<Reconciler, Failure> {
         let mut registries = BTreeMap::new();
-        let proxies = Proxies::from_environment(None);
+        let proxies = Proxies::from_environment(self.config.link.proxy.as_ref().map(ProxyUrl::url));
         let network = Network { resolver: Resolver::default(), proxies };
         for upstream in &self.config.upstreams {
             let options = registry_options(upstream);
@@ -270,7 +270,7 @@ fn registry_options(upstream: &Upstream) -> registry::Options {
         registry: upstream.registry.clone(),
         url: upstream.url.clone(),
         username: upstream.username.clone(),
-        password: upstream.password.as_ref().map(|secret| secret.reveal().to_owned()),
+        password: upstream.password_file.clone().map(Password::File),
         tls: tls::ClientOptions {
             ca_file: upstream.ca_file.clone(),
             client_cert: upstream.client_cert.clone().zip(upstream.client_key.clone()),

@@ -32,7 +32,7 @@ pub fn start(name: &str, url: &str, upstream_line: &str) -> Satellite {
     );
     std::fs::write(directory.join("moonlet.toml"), config).unwrap();
     let log = std::fs::File::create(directory.join("log")).unwrap();
-    let child = Command::new(env!("CARGO_BIN_EXE_moonlet"))
+    let child = moonlet()
         .arg("--config")
         .arg(directory.join("moonlet.toml"))
         .arg("run")
@@ -96,11 +96,20 @@ impl Satellite {
     /// `moonlet sync --once` with the same files: its exit code, and what it wrote to standard
     /// error.
     pub fn sync(&self) -> (i32, String) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_moonlet"));
+        let mut command = moonlet();
         command.arg("--config").arg(self.directory.join("moonlet.toml")).args(["sync", "--once"]);
         let output = command.output().unwrap();
         (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
     }
+}
+
+/// The program, without proxies that are meant for others.
+fn moonlet() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_moonlet"));
+    for name in ["http_proxy", "https_proxy", "no_proxy"] {
+        command.env_remove(name).env_remove(name.to_uppercase());
+    }
+    command
 }
 
 impl Drop for Satellite {
