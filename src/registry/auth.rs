@@ -54,11 +54,13 @@ impl Auth {
         self.credentials.is_some()
     }
 
-    /// Who asks, for a message.
+    /// As whom we ask, for a message.
     pub fn who(&self) -> String {
         match &self.credentials {
-            Some(credentials) => format!("user {:?}", credentials.username()),
-            None => "anonymous access".to_owned(),
+            Some(credentials) => {
+                format!("with the credentials of user {:?}", credentials.username())
+            }
+            None => "without credentials".to_owned(),
         }
     }
 

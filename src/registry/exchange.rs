@@ -324,7 +324,7 @@ impl Registry {
         };
         let refused = match status {
             401 | 403 => {
-                format!(", {} may not read repository {repository}", self.0.auth.who())
+                format!(", repository {repository} is refused {}", self.0.auth.who())
             }
             _ => String::new(),
         };

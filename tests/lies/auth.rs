@@ -79,8 +79,11 @@ fn one_refused_repository_blocks_no_other() {
     for secret in [None, Some(password())] {
         let registry = Odd::start(harbor);
         let (ours, who) = match secret {
-            None => (client(&registry.url()), "anonymous access"),
-            Some(password) => (client_with_password(&registry.url(), password), "user \"edge\""),
+            None => (client(&registry.url()), "without credentials"),
+            Some(password) => (
+                client_with_password(&registry.url(), password),
+                "with the credentials of user \"edge\"",
+            ),
         };
         block_on(async {
             ours.manifest("app", "1").await.unwrap();
@@ -89,7 +92,7 @@ fn one_refused_repository_blocks_no_other() {
                 let error = ours.manifest("secret", "1").await.unwrap_err();
                 assert_eq!(error.kind(), Kind::Denied);
                 let text = error.to_string();
-                let what = format!("{who} may not read repository secret");
+                let what = format!("repository secret is refused {who}");
                 assert!(text.contains(&what), "{text}");
                 assert!(text.contains("unauthorized to access repository: secret"), "{text}");
                 assert!(ours.resolve("app", "1", None).await.unwrap().is_some());
@@ -186,7 +189,11 @@ fn what_is_missing_is_said() {
         ("", None, "status 401 unauthorized, without a challenge"),
         ("Basic realm=\"x\"", None, "asks for credentials (basic), expected username"),
         ("Negotiate", Some(password()), "asks for negotiate, expected bearer or basic"),
-        ("Basic realm=\"x\"", Some(password()), "user \"edge\" may not read repository app (no)"),
+        (
+            "Basic realm=\"x\"",
+            Some(password()),
+            "repository app is refused with the credentials of user \"edge\" (no)",
+        ),
     ];
     for (challenge, secret, expected) in cases {
         let registry = Odd::start(move |_| match challenge {
