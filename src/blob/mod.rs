@@ -10,13 +10,16 @@
 //! which a segment of META begins, and all who wait at the same time share one. State is plain memory
 //! behind a `RefCell` that is never held across an await.
 
+mod admit;
 mod blobs;
+mod checks;
 pub mod counts;
 mod error;
 mod evict;
 mod finish;
 pub mod format;
 mod gc;
+mod hashing;
 mod index;
 mod layout;
 mod meta;
@@ -33,6 +36,7 @@ mod view;
 mod wear;
 mod writer;
 
+pub use admit::{Admission, Room, Want};
 pub use error::Error;
 pub use format::TagKey;
 pub use reader::{Reader, Span};

@@ -85,6 +85,8 @@ pub struct Store {
     pub size_max: Option<ByteCount>,
     /// In how long everything that is held is read once, to find bit rot.
     pub scrub_interval: Duration,
+    /// For how long a chunk that was checked is sent before it is checked again.
+    pub verify_interval: Duration,
     /// Erases that the medium is rated for: what a forecast of its life goes by.
     pub cycles_rated: u32,
 }
@@ -203,6 +205,7 @@ impl fmt::Display for Config {
             writeln!(f, "size_max = \"{}\"", size_max.exact())?;
         }
         writeln!(f, "scrub_interval = \"{}\"", exact_duration(store.scrub_interval))?;
+        writeln!(f, "verify_interval = \"{}\"", exact_duration(store.verify_interval))?;
         writeln!(f, "cycles_rated = {}", store.cycles_rated)?;
         let interval = exact_duration(sync.poll_interval);
         writeln!(f, "\n[sync]\npoll_interval = \"{interval}\"")?;

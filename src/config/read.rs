@@ -209,6 +209,8 @@ impl<'a> Reader<'a> {
             self.wrong(&table, "path and device", "one of them");
         }
         let scrub_interval = self.duration(&mut table, "scrub_interval").unwrap_or(SCRUB_INTERVAL);
+        let verify_interval =
+            self.duration(&mut table, "verify_interval").unwrap_or(VERIFY_INTERVAL);
         let cycles_rated = self.count(&mut table, "cycles_rated").unwrap_or(CYCLES_RATED);
         self.finish(table, &STORE_KEYS, &[]);
         let (location, size_max) = match device {
@@ -218,7 +220,7 @@ impl<'a> Reader<'a> {
                 (Location::Directory(path), size_max.or(Some(ByteCount(SIZE_MAX_DEFAULT))))
             }
         };
-        Store { location, size_max, scrub_interval, cycles_rated }
+        Store { location, size_max, scrub_interval, verify_interval, cycles_rated }
     }
 
     fn addresses(&mut self, table: &mut Table<'a>) -> Vec<(Range<usize>, SocketAddr)> {
@@ -286,9 +288,12 @@ const SERVE_KEYS: [&str; 5] = ["listen", "connections_max", "tls_cert", "tls_key
 const UPSTREAM_KEYS: [&str; 7] =
     ["registry", "url", "username", "password_file", "ca_file", "client_cert", "client_key"];
 const LINK_PLANNED: [&str; 5] = ["day_max", "month_max", "month_day", "windows", "urgent"];
-const STORE_KEYS: [&str; 5] = ["path", "device", "size_max", "scrub_interval", "cycles_rated"];
+const STORE_KEYS: [&str; 6] =
+    ["path", "device", "size_max", "scrub_interval", "verify_interval", "cycles_rated"];
 /// Cells lose their charge over months; cards are replaced after years.
 const SCRUB_INTERVAL: Duration = Duration::from_hours(7 * 24);
+/// Reading and hashing a day's work once more is little beside sending it.
+const VERIFY_INTERVAL: Duration = Duration::from_hours(24);
 /// What eMMC and SD cards of three bits a cell are mostly rated for.
 const CYCLES_RATED: u32 = 3000;
 const STORE_PATH: &str = "/var/lib/moonlet";

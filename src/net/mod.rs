@@ -10,5 +10,6 @@ pub mod http;
 mod listen;
 pub mod tls;
 
+pub use date::parse_http_date;
 pub use error::Error;
 pub use listen::{Identity, listen};

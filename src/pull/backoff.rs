@@ -10,13 +10,15 @@ use std::time::Duration;
 pub struct Backoff {
     last: Duration,
     attempts: u32,
+    /// Since when attempts have had no answer at all, by the monotonic clock.
+    silent_since: Option<Duration>,
     /// Whether nothing may wait for it long.
     is_brief: bool,
 }
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { last: BASE, attempts: 0, is_brief: false }
+        Self { last: BASE, attempts: 0, silent_since: None, is_brief: false }
     }
 }
 
@@ -41,6 +43,22 @@ impl Backoff {
         Some(self.last.max(asked.unwrap_or_default()).min(WAIT_MAX))
     }
 
+    /// Attempts that failed since there was progress last.
+    pub fn failures(&self) -> u32 {
+        self.attempts
+    }
+
+    /// Whether to try again at all after an attempt that lasted from `begun` to `now`: a registry
+    /// that leaves attempts without an answer for [`SILENCE_MAX`] is not asked again in this pass.
+    pub fn is_worth_trying(&mut self, is_unanswered: bool, begun: Duration, now: Duration) -> bool {
+        if !is_unanswered {
+            self.silent_since = None;
+            return true;
+        }
+        let since = *self.silent_since.get_or_insert(begun);
+        now.saturating_sub(since) < SILENCE_MAX
+    }
+
     /// Bytes got through: the link works, start over.
     pub fn progress(&mut self) {
         *self = Self { is_brief: self.is_brief, ..Self::default() };
@@ -49,6 +67,9 @@ impl Backoff {
 
 /// Attempts at one thing without any progress in between; the next reconciliation tries again.
 pub const ATTEMPTS_MAX: u32 = 5;
+/// Longer than a connection takes that is worth having: a refused one may be tried again, one that
+/// ran into its deadline twice is not.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
 const BRIEF_ATTEMPTS_MAX: u32 = 2;
 const BASE: Duration = Duration::from_millis(500);
 const WAIT_MAX: Duration = Duration::from_mins(15);
@@ -68,6 +89,17 @@ mod tests {
             }
             assert_eq!(waits.len(), usize::try_from(ATTEMPTS_MAX - 1).unwrap());
         }
+    }
+
+    #[test]
+    fn silence_ends_the_attempts_and_an_answer_ends_the_silence() {
+        let at = Duration::from_secs;
+        let mut backoff = Backoff::default();
+        assert!(backoff.is_worth_trying(true, at(0), at(15)));
+        assert!(!backoff.is_worth_trying(true, at(16), at(31)));
+        assert!(backoff.is_worth_trying(false, at(32), at(33)));
+        assert!(backoff.is_worth_trying(true, at(40), at(69)));
+        assert!(!Backoff::default().is_worth_trying(true, at(100), at(160)));
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub enum State {
     Syncing,
     /// Held whole, as of the last look at the registry.
     Held,
+    /// Held whole; the registry does not have it any more.
+    Gone,
     /// The last attempt failed; what was held before is still served.
     Failed,
 }

@@ -2,7 +2,11 @@
 //!
 //! Whoever asks, a digest is downloaded once: a second asker waits for the first and then finds it
 //! on flash. A cut link is retried here, with backoff, from the first missing byte; the digest is
-//! verified by the log before anything becomes visible.
+//! verified by the log before anything becomes visible. Any number of images may be fetched at the
+//! same time: their downloads share the link's slots, and none keeps one while it backs off.
+//!
+//! When a stop is asked for, whatever waits for the link returns, and each download is suspended:
+//! what has arrived is on flash then, and is not fetched again.
 //!
 //! An image is planned first ([`Puller::plan`]: its manifests are read, so that its size is known
 //! and admission can be checked), then fetched ([`Puller::fetch`]): blobs, then manifests from the
@@ -11,23 +15,27 @@
 
 mod backoff;
 pub mod board;
+mod current;
 mod error;
-mod mend;
 mod notes;
 mod plan;
+mod repair;
+mod slots;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
 use std::rc::Rc;
+use std::time::Duration;
 
 use log::{info, warn};
 use smol::Timer;
 use smol::future::zip;
 use smol::lock::Mutex;
 
-use crate::blob::{Store, Writer};
+use crate::blob::{Store, TagKey, Want, Writer};
 use crate::clock::SharedClock;
-use crate::fetch::{self, Pace};
+use crate::fetch::{self, Latch, Pace};
 use crate::kind::Kind;
 use crate::link::chunk::ChunkSize;
 use crate::metrics::Metrics;
@@ -40,6 +48,7 @@ pub use error::Error;
 use notes::Notes;
 use plan::PlannedManifest;
 pub use plan::{Plan, PlannedBlob, SIGNATURE_TAG_SUFFIXES, tag_key};
+use slots::{Priority, Slots};
 
 /// What the pull engine works with.
 pub struct Parts {
@@ -68,6 +77,9 @@ pub struct Puller {
     /// One lock a digest in flight; entries live as long as somebody holds or awaits one.
     inflight: RefCell<BTreeMap<Digest, Rc<Mutex<()>>>>,
     chunk: Cell<ChunkSize>,
+    slots: Slots,
+    /// When a HEAD last told nothing, by what was asked for.
+    head_in_vain: RefCell<BTreeMap<TagKey, Duration>>,
 }
 
 /// Where a digest is to be had.
@@ -76,16 +88,54 @@ struct Source<'a> {
     repository: &'a str,
 }
 
+/// For whom a blob is downloaded, and from where.
+struct Job<'a> {
+    source: Source<'a>,
+    image: &'a str,
+    rank: usize,
+}
+
+impl Plan {
+    /// What must have room for the image to be held, first, and what accompanies it after that;
+    /// and the number of the former.
+    pub fn wants(&self) -> (Vec<Want>, usize) {
+        let manifests = self.manifests.iter();
+        let manifests = manifests.map(|m| Want { digest: m.digest, size: m.size });
+        let blobs = |required| {
+            let blobs = self.blobs.iter().filter(move |blob| blob.required == required);
+            blobs.map(|blob| Want { digest: blob.digest, size: blob.size })
+        };
+        let mut wants: Vec<Want> = manifests.chain(blobs(true)).collect();
+        let required = wants.len();
+        wants.extend(blobs(false));
+        (wants, required)
+    }
+}
+
 impl Puller {
     /// An engine at rest.
     pub fn new(parts: Parts) -> Self {
-        Self { parts, inflight: RefCell::default(), chunk: Cell::default() }
+        let slots = if parts.pace.is_limited() { 1 } else { DOWNLOADS_MAX };
+        Self {
+            parts,
+            inflight: RefCell::default(),
+            chunk: Cell::default(),
+            slots: Slots::new(slots),
+            head_in_vain: RefCell::default(),
+        }
+    }
+
+    /// The sign to stop.
+    pub fn stop(&self) -> &Latch {
+        self.parts.pace.stop()
     }
 
     /// Downloads what `plan` lacks and makes it visible under its tag. What had to be left out of
-    /// what only accompanies the image is posted on the board.
-    pub async fn fetch(&self, plan: &Plan) -> Result<(), Error> {
+    /// what only accompanies the image is posted on the board. The downloads of an image with a
+    /// lower `rank` come first.
+    pub async fn fetch(&self, plan: &Plan, rank: usize) -> Result<(), Error> {
         let source = self.source(&plan.key.registry, &plan.key.repository)?;
+        let job = Job { source, image: &plan.name, rank };
         let missing = self.missing(plan);
         let bytes = missing.iter().map(|blob| blob.size).sum();
         if !missing.is_empty() {
@@ -99,9 +149,9 @@ impl Puller {
         let worker = async || -> Result<(), Error> {
             loop {
                 let Some(blob) = queue.borrow_mut().next() else { return Ok(()) };
-                match self.blob(&source, &plan.name, &blob).await {
+                match self.blob(&job, &blob).await {
                     Ok(()) => {}
-                    Err(error) if !blob.required => {
+                    Err(error) if !blob.required && !self.stop().is_open() => {
                         let (absent, notes) = &mut *left_out.borrow_mut();
                         absent.insert(blob.digest);
                         notes.add(error.to_string());
@@ -124,7 +174,6 @@ impl Puller {
         let settled = self.parts.store.settle().await;
         fetched?;
         settled?;
-        self.mend(&source, plan).await?;
         let (absent, notes) = left_out.into_inner();
         for manifest in plan.manifests_without(&absent) {
             self.hold(manifest).await?;
@@ -173,23 +222,17 @@ impl Puller {
 
     /// Makes one blob whole: from the store, by joining a download, or by downloading. It is held
     /// once the store is settled.
-    async fn blob(
-        &self,
-        source: &Source<'_>,
-        image: &str,
-        wanted: &PlannedBlob,
-    ) -> Result<(), Error> {
+    async fn blob(&self, job: &Job<'_>, wanted: &PlannedBlob) -> Result<(), Error> {
         let lock = Rc::clone(self.inflight.borrow_mut().entry(wanted.digest).or_default());
         let guard = lock.lock().await;
         let outcome = if self.parts.store.is_whole(&wanted.digest) {
             Ok(())
         } else {
-            self.parts.board.begin(wanted.digest, image);
-            let outcome = self.download(source, wanted).await;
+            self.parts.board.begin(wanted.digest, job.image);
+            let outcome = self.download(job, wanted).await;
             self.parts.board.end(&wanted.digest);
-            outcome.map_err(|error| {
-                error.about(format!("{}/{}", source.registry.name(), source.repository))
-            })
+            let Source { registry, repository } = &job.source;
+            outcome.map_err(|error| error.about(format!("{}/{repository}", registry.name())))
         };
         drop(guard);
         // Two are left: this one and the map's.
@@ -199,10 +242,14 @@ impl Puller {
         outcome
     }
 
-    async fn download(&self, source: &Source<'_>, wanted: &PlannedBlob) -> Result<(), Error> {
+    async fn download(&self, job: &Job<'_>, wanted: &PlannedBlob) -> Result<(), Error> {
         let mut backoff = if wanted.required { Backoff::default() } else { Backoff::brief() };
         let mut refetched = false;
+        let Job { source, rank, .. } = job;
         loop {
+            let priority = Priority { failures: backoff.failures(), rank: *rank };
+            let slot = self.unless_stopped(self.slots.take(priority)).await?;
+            let begun = self.parts.clock.monotonic();
             let mut writer = self.parts.store.writer(&wanted.digest, wanted.size, None).await?;
             writer.pin();
             let begun_at = writer.frontier();
@@ -228,7 +275,8 @@ impl Puller {
                     error
                 }
             };
-            self.back_off(&mut backoff, error).await?;
+            drop(slot);
+            self.back_off(&mut backoff, begun, error).await?;
         }
     }
 
@@ -266,7 +314,8 @@ impl Puller {
         let Source { registry, repository } = source;
         let last = range.end - 1;
         let digest = &wanted.digest;
-        let mut opened = registry.blob(repository, digest, range.start, last, wanted.size).await?;
+        let opening = registry.blob(repository, digest, range.start, last, wanted.size);
+        let mut opened = self.unless_stopped(opening).await??;
         let mut end = range.end;
         if !opened.honoured {
             // The whole blob comes, whatever was asked for. Taking all of it is the cheapest way
@@ -285,36 +334,55 @@ impl Puller {
         Ok(())
     }
 
-    /// Waits before another attempt if `error` calls for one, else gives it back.
-    async fn back_off(&self, backoff: &mut Backoff, error: Error) -> Result<(), Error> {
-        if error.kind() != Kind::Retry {
-            return Err(error);
-        }
-        match backoff.next((self.parts.random)(), error.retry_after()) {
-            Some(wait) => {
-                self.parts.metrics.fetch_retries.add(1);
-                warn!("{error}; trying again in {}", crate::units::format_duration(wait));
-                Timer::after(wait).await;
-                Ok(())
-            }
-            None => Err(error),
-        }
+    /// Waits before another attempt if `error`, of one that began at `begun`, calls for one; else
+    /// gives it back. What a registry wants a longer pause for is for the next pass.
+    async fn back_off(
+        &self,
+        backoff: &mut Backoff,
+        begun: Duration,
+        error: Error,
+    ) -> Result<(), Error> {
+        let (now, asked) = (self.parts.clock.monotonic(), error.retry_after());
+        let is_worth_trying = error.kind() == Kind::Retry
+            && !self.stop().is_open()
+            && asked.is_none_or(|asked| asked <= PAUSE_MAX)
+            && backoff.is_worth_trying(error.is_unanswered(), begun, now);
+        let wait = match is_worth_trying {
+            true => backoff.next((self.parts.random)(), asked),
+            false => None,
+        };
+        let Some(wait) = wait else { return Err(error) };
+        self.parts.metrics.fetch_retries.add(1);
+        warn!("{error}; trying again in {}", crate::units::format_duration(wait));
+        self.unless_stopped(Timer::after(wait)).await?;
+        Ok(())
     }
 
-    /// Does `attempt` until it works, is refused, or was tried often enough.
+    /// Does `attempt` until it works, is refused, or was tried often enough. A stop ends it where
+    /// it waits.
     async fn retrying<T>(
         &self,
         mut attempt: impl AsyncFnMut() -> Result<T, Error>,
     ) -> Result<T, Error> {
         let mut backoff = Backoff::default();
         loop {
-            match attempt().await {
+            let begun = self.parts.clock.monotonic();
+            match self.unless_stopped(attempt()).await? {
                 Ok(value) => return Ok(value),
-                Err(error) => self.back_off(&mut backoff, error).await?,
+                Err(error) => self.back_off(&mut backoff, begun, error).await?,
             }
         }
     }
+
+    /// Waits for something that may be dropped half way; fails when a stop is asked for.
+    async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
+        self.stop().unless_opened(work).await.ok_or_else(Error::stopped)
+    }
 }
 
+/// Downloads at a time where the link is not limited; else there is one.
+const DOWNLOADS_MAX: usize = 3;
+/// A pause that is waited for with the image in hand.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Progress that proves a link works.
 const PROGRESS_BYTES: u64 = 1 << 20;

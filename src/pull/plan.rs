@@ -101,25 +101,6 @@ impl Plan {
 }
 
 impl Puller {
-    /// The digest that `reference` means at its registry now, by HEAD where that is answered: no
-    /// body, and no pull is counted against a quota. `None` means that only a GET will tell.
-    pub async fn current(&self, reference: &Reference) -> Result<Option<Digest>, Error> {
-        if reference.digest.is_some() {
-            return Ok(reference.digest);
-        }
-        let source = self.source(&reference.registry, &reference.repository)?;
-        let tag = tag_text(reference);
-        self.retrying(async || {
-            match source.registry.head_manifest(source.repository, &tag).await {
-                Ok(head) => Ok(head.digest),
-                // Some registries know GET only (405 and the like).
-                Err(error) if error.kind() == Kind::Invalid => Ok(None),
-                Err(error) => Err(Error::from(error).about(reference.to_string())),
-            }
-        })
-        .await
-    }
-
     /// Reads the manifests of `reference`, at `digest` if that is known already.
     pub async fn plan(
         &self,
@@ -156,7 +137,8 @@ pub fn tag_key(reference: &Reference) -> TagKey {
     }
 }
 
-fn tag_text(reference: &Reference) -> String {
+/// The tag that is asked for; a reference by digest only is its own.
+pub(super) fn tag_text(reference: &Reference) -> String {
     let digest = || reference.digest.map(|digest| digest.to_string());
     reference.tag.clone().or_else(digest).unwrap_or_else(|| "latest".to_owned())
 }

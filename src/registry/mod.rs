@@ -10,6 +10,7 @@ mod error;
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use log::debug;
 use serde::Deserialize;
@@ -21,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::net::http::{
     Body, Client, ClientLimits, ClientRequest, ClientResponse, Headers, Method,
 };
-use crate::net::tls;
+use crate::net::{parse_http_date, tls};
 use crate::oci::{Descriptor, Digest, MANIFEST_BYTES_MAX, Manifest, ManifestKind, media_type};
 use auth::Auth;
 pub use error::Error;
@@ -294,7 +295,12 @@ impl Registry {
             debug!("{method} {url}", url = plain(&url));
             let request = ClientRequest { method, url: url.clone(), headers, body: Vec::new() };
             let response = self.0.client.send(request).await;
-            let response = response.map_err(|error| self.link(path, error))?;
+            let response = response.map_err(|error| {
+                let is_own = url.origin() == self.0.base.origin() && error.kind() == Kind::Retry;
+                let error = self.link(path, error);
+                // Storage elsewhere that does not answer says nothing of the registry.
+                if is_own { error.unanswered() } else { error }
+            })?;
             if !matches!(response.status, 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
             }
@@ -364,7 +370,8 @@ impl Registry {
             408 | 425 | 429 | 500.. => Kind::Retry,
             _ => Kind::Invalid,
         };
-        let after = response.headers.get("retry-after").and_then(|text| text.trim().parse().ok());
+        let after = response.headers.get("retry-after");
+        let after = after.and_then(|text| retry_after(text, self.0.clock.unix_seconds()));
         let said = match response.body.bytes(ERROR_BYTES_MAX).await {
             Ok(bytes) => quoted(&bytes),
             Err(_) => String::new(),
@@ -386,6 +393,16 @@ impl Registry {
     fn link(&self, path: &str, error: crate::net::Error) -> Error {
         self.problem(error.kind(), path, error.to_string())
     }
+}
+
+/// How long to wait by a Retry-After, which is a number of seconds or a date.
+fn retry_after(text: &str, now_unix_seconds: u64) -> Option<Duration> {
+    let text = text.trim();
+    let seconds = match text.parse() {
+        Ok(seconds) => seconds,
+        Err(_) => parse_http_date(text)?.saturating_sub(now_unix_seconds),
+    };
+    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
 }
 
 /// `bytes first-last/size`, of which the size may be `*`.
@@ -438,10 +455,31 @@ const REDIRECTS_MAX: usize = 5;
 const TOKEN_BYTES_MAX: u64 = 64 << 10;
 const ERROR_BYTES_MAX: u64 = 16 << 10;
 const QUOTED_CHARS_MAX: usize = 200;
+/// What a registry may ask for. Longer would leave a device to a wrong clock, here or there.
+const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pauses_are_seconds_or_dates_and_bounded() {
+        let now = 784_111_777;
+        let cases = [
+            ("120", Some(120)),
+            (" 0 ", Some(0)),
+            ("Sun, 06 Nov 1994 08:51:37 GMT", Some(120)),
+            ("Sun, 06 Nov 1994 08:40:00 GMT", Some(0)),
+            ("Sun, 06 Nov 2094 08:40:00 GMT", Some(3_600)),
+            ("18446744073709551615", Some(3_600)),
+            ("soon", None),
+            ("-1", None),
+            ("", None),
+        ];
+        for (text, seconds) in cases {
+            assert_eq!(retry_after(text, now), seconds.map(Duration::from_secs), "{text:?}");
+        }
+    }
 
     #[test]
     fn ranges_and_quotes() {

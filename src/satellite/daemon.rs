@@ -13,11 +13,10 @@ use async_signal::{Signal, Signals};
 use log::{error, info, warn};
 use smol::channel::{Receiver, Sender};
 use smol::future::or;
-use smol::stream::StreamExt as _;
 use smol::{LocalExecutor, Task, Timer};
 
 use super::identity::Certificate;
-use super::random::{jittered, random};
+use super::random::random;
 use super::run::Satellite;
 use super::service::{Place, Service};
 use super::{Failure, scrub, upkeep};
@@ -74,20 +73,18 @@ impl Daemon {
         Self { satellite, path, reconciler, executor, serve, admin, certificate, wake }
     }
 
-    /// Goes on until a signal asks to stop; whatever was acknowledged is durable by then, so a
-    /// signal only has to end the loops.
+    /// Goes on until a signal asks to stop. Downloads are suspended then, so that nothing of them is
+    /// fetched again; whatever was acknowledged is durable by itself.
     pub async fn run(self, mut signals: Signals) -> Result<(), Failure> {
         self.reconciler.observe()?;
         self.listen().await;
-        let stop = async {
-            loop {
-                match signals.next().await {
-                    Some(Ok(Signal::Hup)) => self.reload().await,
-                    signal => return info!("stopping: {signal:?}"),
-                }
-            }
+        let stopping = self.satellite.wait_for_stop(&mut signals, async || self.reload().await);
+        let repairing = async {
+            let never = self.reconciler.keep_repaired().await;
+            match never {}
         };
-        or(stop, or(self.reconcile(), or(self.scrub(), self.keep()))).await;
+        let background = or(repairing, or(self.scrub(), self.keep()));
+        or(or(self.reconcile(), stopping), background).await?;
         let store = &self.satellite.store;
         if store.is_writable()
             && let Err(error) = store.record_wear().await
@@ -98,18 +95,19 @@ impl Daemon {
         Ok(())
     }
 
-    async fn reconcile(&self) {
+    /// Pass after pass, until a stop is asked for.
+    async fn reconcile(&self) -> Result<(), Failure> {
         loop {
             if let Err(failure) = self.satellite.fit().await {
                 error!("{failure}");
             }
             self.satellite.open_upstreams();
             let outcome = self.reconciler.run().await;
+            if self.satellite.is_stopping() {
+                return Ok(());
+            }
             info!("sync: {} images held, {} not", outcome.held, outcome.failed);
-            let interval = self.satellite.config().sync.poll_interval;
-            let due = async {
-                Timer::after(jittered(interval, random())).await;
-            };
+            let due = self.reconciler.pause(self.satellite.poll_interval());
             let woken = async {
                 // It is closed by nobody while this runs.
                 let _ = self.wake.1.recv().await;
@@ -118,7 +116,7 @@ impl Daemon {
         }
     }
 
-    async fn scrub(&self) {
+    async fn scrub<T>(&self) -> T {
         let Satellite { store, metrics, .. } = &self.satellite;
         loop {
             let busy = self.satellite.is_busy();
@@ -129,7 +127,7 @@ impl Daemon {
         }
     }
 
-    async fn keep(&self) {
+    async fn keep<T>(&self) -> T {
         let Satellite { store, clock, .. } = &self.satellite;
         loop {
             let Err(error) = upkeep::forever(store, clock, self.satellite.is_busy()).await;

@@ -3,9 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
+use async_signal::{Signal, Signals};
 use log::{info, warn};
-use smol::Timer;
+use smol::future::or;
+use smol::stream::StreamExt as _;
 
 use super::Failure;
 use super::random::{jittered, random};
@@ -13,14 +16,14 @@ use crate::blob::{MountReport, Store};
 use crate::catalog::Catalog;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, Link, Location, Upstream};
-use crate::fetch::Pace;
+use crate::fetch::{Latch, Pace};
 use crate::flash::{self, Device};
 use crate::link::rate::Bucket;
 use crate::metrics::Metrics;
 use crate::net::tls;
 use crate::pull::board::Board;
 use crate::pull::{Parts, Puller, Registries};
-use crate::reconcile::{Outcome, Reconciler};
+use crate::reconcile::{self, Outcome, Reconciler};
 use crate::registry::{self, Registry};
 use crate::status::{Admin, Health, Report, STORE};
 
@@ -35,6 +38,8 @@ pub struct Satellite {
     pub(super) catalog: Catalog,
     registries: Registries,
     pace: Pace,
+    /// Opened when a signal asks to stop.
+    stop: Latch,
 }
 
 impl Satellite {
@@ -72,9 +77,12 @@ impl Satellite {
         let clock: SharedClock = Rc::new(SystemClock::new());
         let metrics = Rc::new(Metrics::default());
         let (store, report) = Store::open(device, Rc::clone(&metrics))?;
+        store.verify_every(config.store.verify_interval, Rc::clone(&clock));
         let catalog = Catalog::new(store.clone());
+        let stop = Latch::default();
         let satellite = Self {
-            pace: Pace::new(None, Rc::clone(&clock), Rc::clone(&metrics)),
+            pace: Pace::new(None, stop.clone(), Rc::clone(&clock), Rc::clone(&metrics)),
+            stop,
             config: RefCell::new(Rc::new(config)),
             clock,
             metrics,
@@ -137,20 +145,57 @@ impl Satellite {
         self.pace.set_bucket(link.rate_max.map(|rate| Bucket::new(rate, now, counted)));
     }
 
-    /// Makes held what is desired: in one pass, or in as many as it takes.
+    /// Makes held what is desired: in one pass, or in as many as it takes, or until a signal asks
+    /// to stop.
     pub async fn sync(&self, once: bool) -> Result<Outcome, Failure> {
         let reconciler = self.reconciler();
         reconciler.observe()?;
-        loop {
-            self.fit().await?;
-            self.open_upstreams();
-            let outcome = reconciler.run().await;
-            self.store.settle().await?;
-            if once || outcome.is_converged() {
-                return Ok(outcome);
+        let work = async {
+            loop {
+                self.fit().await?;
+                self.open_upstreams();
+                let outcome = reconciler.run().await;
+                self.store.settle().await?;
+                if once || outcome.is_converged() || self.stop.is_open() {
+                    return Ok(outcome);
+                }
+                reconciler.pause(self.poll_interval()).await;
             }
-            Timer::after(jittered(self.config().sync.poll_interval, random())).await;
+        };
+        let mut signals = Signals::new([Signal::Term, Signal::Int])?;
+        or(work, self.wait_for_stop(&mut signals, async || {})).await
+    }
+
+    /// Opens `stop` at the first signal that asks for it, upon which whatever is under way ends by
+    /// itself; fails at the second. SIGHUP calls `reload`.
+    pub(super) async fn wait_for_stop<T>(
+        &self,
+        signals: &mut Signals,
+        reload: impl AsyncFn(),
+    ) -> Result<T, Failure> {
+        loop {
+            match signals.next().await {
+                Some(Ok(Signal::Hup)) if !self.stop.is_open() => reload().await,
+                Some(Ok(Signal::Hup)) => {}
+                signal if self.stop.is_open() => {
+                    return Err(Failure(format!("stopped by a second signal: {signal:?}")));
+                }
+                signal => {
+                    info!("stopping: {signal:?}");
+                    self.stop.open();
+                }
+            }
         }
+    }
+
+    /// Whether a signal has asked to stop.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stop.is_open()
+    }
+
+    /// How long to wait for the next poll.
+    pub(super) fn poll_interval(&self) -> Duration {
+        jittered(self.config().sync.poll_interval, random())
     }
 
     /// The state of images and store.
@@ -219,16 +264,15 @@ impl Satellite {
             metrics: Rc::clone(&self.metrics),
             random: Rc::new(random),
         });
-        Reconciler {
-            images: RefCell::new(self.config().images.clone()),
+        let parts = reconcile::Parts {
             store: self.store.clone(),
             catalog: self.catalog.clone(),
             puller: Rc::new(puller),
             board: self.board.clone(),
             clock: Rc::clone(&self.clock),
             metrics: Rc::clone(&self.metrics),
-            referrers_asked: RefCell::default(),
-        }
+        };
+        Reconciler::new(parts, self.config().images.clone())
     }
 }
 

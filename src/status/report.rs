@@ -35,7 +35,7 @@ pub struct Report {
 pub struct ImageReport {
     /// As the configuration has it, normalised.
     pub reference: String,
-    /// `pending`, `syncing`, `held` or `failed`.
+    /// `pending`, `syncing`, `held`, `held (gone upstream)` or `failed`.
     pub state: String,
     /// The digest held under its tag.
     pub digest: Option<String>,
@@ -223,6 +223,7 @@ fn state_name(state: State) -> &'static str {
         State::Pending => "pending",
         State::Syncing => "syncing",
         State::Held => "held",
+        State::Gone => "held (gone upstream)",
         State::Failed => "failed",
     }
 }

@@ -11,7 +11,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use crate::registry::{Image, Lie, Registry, Show};
-use crate::satellite::{ask, launch};
+use crate::satellite::{get, launch};
 
 /// A port of the loopback that nobody listens on.
 fn free_port() -> u16 {
@@ -42,7 +42,7 @@ fn address_of(line: &str) -> String {
 fn await_answer(admin: &str, path: &str, expected: impl Fn(u16, &str) -> bool) -> String {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let (status, body) = ask(admin, path);
+        let (status, body) = get(admin, path, "");
         let body = String::from_utf8(body).unwrap();
         if expected(status, &body) {
             return body;
@@ -65,19 +65,19 @@ fn an_address_that_is_not_there_holds_up_no_other() {
     let served = address_of(&satellite.await_line("serving the OCI read API on 127.0.0.1"));
     if has_ipv6 {
         let beside = address_of(&satellite.await_line("serving the OCI read API on [::]"));
-        assert_eq!(ask(&beside.replace("[::]", "[::1]"), "/v2/").0, 200);
+        assert_eq!(get(&beside.replace("[::]", "[::1]"), "/v2/", "").0, 200);
     }
     let admin = address_of(&satellite.await_line("status, metrics and health on "));
-    assert_eq!(ask(&served, "/v2/").0, 200);
-    let (status, body) = ask(&admin, "/readyz");
+    assert_eq!(get(&served, "/v2/", "").0, 200);
+    let (status, body) = get(&admin, "/readyz", "");
     let body = String::from_utf8(body).unwrap();
     assert!(status == 503 && body.contains("listen on 203.0.113.7"), "{status} {body}");
-    assert_eq!(ask(&admin, "/healthz"), (200, b"ok\n".to_vec()));
-    let status = String::from_utf8(ask(&admin, "/status").1).unwrap();
+    assert_eq!(get(&admin, "/healthz", ""), (200, b"ok\n".to_vec()));
+    let status = String::from_utf8(get(&admin, "/status", "").1).unwrap();
     assert!(status.contains("\"part\": \"listen on 203.0.113.7"), "{status}");
     satellite.reload(&head(&satellite.directory, &one, &admin));
     satellite.await_line("reloaded");
-    assert_eq!(ask(&admin, "/readyz"), (200, b"ok\n".to_vec()));
+    assert_eq!(get(&admin, "/readyz", ""), (200, b"ok\n".to_vec()));
     assert!(satellite.lives());
 }
 
@@ -92,7 +92,7 @@ fn a_configuration_is_reloaded() {
     let directory = satellite.directory.clone();
     satellite.await_line("status, metrics and health on ");
     let served = |port: u16| format!("127.0.0.1:{port}");
-    assert_eq!(ask(&served(before), "/v2/app/manifests/1").0, 404);
+    assert_eq!(get(&served(before), "/v2/app/manifests/1", "").0, 404);
 
     // One that is not good is refused, and changes nothing.
     satellite.reload("[serve]\nlisten = 5\n[store]\npth = \"/x\"\n");
@@ -100,7 +100,7 @@ fn a_configuration_is_reloaded() {
     assert!(line.contains("moonlet.toml:2: [serve] listen") && line.contains("pth"), "{line}");
     let body = await_answer(&admin, "/readyz", |_, body| body.contains("configuration"));
     assert!(body.starts_with("ok\n"), "what is held is served: {body}");
-    assert_eq!(ask(&served(before), "/v2/").0, 200);
+    assert_eq!(get(&served(before), "/v2/", "").0, 200);
 
     // Images, upstreams and the rate; and the next pass does not wait for the poll.
     let slow = head(&directory, &listen(before), &admin).replace("1s", "1h");
@@ -110,7 +110,7 @@ fn a_configuration_is_reloaded() {
     satellite.reload(&(slow + &desired(&registry, "") + rate));
     satellite.await_line("reloaded, 1 images");
     satellite.await_line("held at");
-    assert_eq!(ask(&served(before), "/v2/app/manifests/1").0, 200);
+    assert_eq!(get(&served(before), "/v2/app/manifests/1", "").0, 200);
     assert_eq!(await_answer(&admin, "/readyz", |_, body| body == "ok\n"), "ok\n");
 
     // Another address, another name; the image goes. Another store has to wait.
@@ -119,7 +119,7 @@ fn a_configuration_is_reloaded() {
     satellite.await_line("in effect at the next start");
     satellite.await_line(&format!("serving the OCI read API on 127.0.0.1:{after}"));
     satellite.await_line("registry.test/app:1 is not desired any more");
-    assert_eq!(ask(&served(after), "/v2/app/manifests/1").0, 404);
+    assert_eq!(get(&served(after), "/v2/app/manifests/1", "").0, 404);
     assert!(TcpStream::connect(served(before)).is_err());
     let status = await_answer(&admin, "/status", |_, body| body.contains("renamed"));
     assert!(status.contains("\"images\": []"), "{status}");
@@ -142,7 +142,7 @@ fn an_upstream_without_its_files_holds_up_no_other() {
     });
     let served = address_of(&satellite.await_line("serving the OCI read API on "));
     satellite.await_line("registry.test/app:1: held at");
-    assert_eq!(ask(&served, "/v2/registry.test/app/manifests/1").0, 200);
+    assert_eq!(get(&served, "/v2/registry.test/app/manifests/1", "").0, 200);
     satellite.await_error("other.test");
     std::fs::write(satellite.directory.join("password"), "secret\n").unwrap();
     satellite.await_line("other.test/app:1: held at");
@@ -190,7 +190,7 @@ fn certificates_are_taken_up_when_they_change() {
     let directory = satellite.directory.clone();
     satellite.await_error("certificate of the read API: ");
     let admin = address_of(&satellite.await_line("status, metrics and health on "));
-    let (status, body) = ask(&admin, "/readyz");
+    let (status, body) = get(&admin, "/readyz", "");
     let body = String::from_utf8(body).unwrap();
     assert!(status == 503 && body.contains("certificate of the read API"), "{status} {body}");
 

@@ -2,6 +2,7 @@
 //! what was held stays served, and nothing partial is visible. The built binary is what runs.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
+mod flips;
 mod life;
 mod registry;
 mod satellite;

@@ -12,7 +12,8 @@ pub struct Satellite {
     child: Child,
     /// Its configuration, its store and its log.
     pub directory: PathBuf,
-    served: String,
+    /// The address of its read API.
+    pub served: String,
     /// The end of the line of the log that was found last.
     seen: Cell<usize>,
 }
@@ -29,8 +30,7 @@ pub fn start(name: &str, url: &str, upstream_line: &str) -> Satellite {
              [[image]]\nreference = \"registry.test/app:1\"\n"
         )
     });
-    let line = satellite.await_line("serving the OCI read API on ");
-    satellite.served = line.rsplit(' ').next().unwrap().to_owned();
+    satellite.await_served();
     satellite
 }
 
@@ -41,19 +41,34 @@ pub fn launch(name: &str, config: impl FnOnce(&Path) -> String) -> Satellite {
     let _ = std::fs::remove_dir_all(&directory);
     std::fs::create_dir(&directory).unwrap();
     std::fs::write(directory.join("moonlet.toml"), config(&directory)).unwrap();
-    let log = std::fs::File::create(directory.join("log")).unwrap();
-    let child = Command::new(env!("CARGO_BIN_EXE_moonlet"))
+    let child = spawn(&directory);
+    Satellite { child, directory, served: String::new(), seen: Cell::new(0) }
+}
+
+fn spawn(directory: &Path) -> Child {
+    let log = std::fs::File::options().create(true).append(true).open(directory.join("log"));
+    Command::new(env!("CARGO_BIN_EXE_moonlet"))
         .arg("--config")
         .arg(directory.join("moonlet.toml"))
         .arg("run")
         .env_remove("JOURNAL_STREAM")
-        .stderr(Stdio::from(log))
+        .stderr(Stdio::from(log.unwrap()))
         .spawn()
-        .unwrap();
-    Satellite { child, directory, served: String::new(), seen: Cell::new(0) }
+        .unwrap()
 }
 
 impl Satellite {
+    fn await_served(&mut self) {
+        let line = self.await_line("serving the OCI read API on ");
+        self.served = line.rsplit(' ').next().unwrap().to_owned();
+    }
+
+    /// Starts it again with the same files, after [`Satellite::kill`].
+    pub fn start_again(&mut self) {
+        self.child = spawn(&self.directory);
+        self.await_served();
+    }
+
     /// The next line of the log with `part` in it, after the one that this gave last.
     pub fn await_line(&self, part: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
@@ -85,7 +100,7 @@ impl Satellite {
 
     /// Asks the read API; gives the status and the body.
     pub fn get(&self, path: &str) -> (u16, Vec<u8>) {
-        ask(&self.served, path)
+        get(&self.served, path, "")
     }
 
     /// Changes its configuration, and asks it to read that.
@@ -116,10 +131,12 @@ impl Satellite {
     }
 }
 
-/// Asks whoever listens on `address`; gives the status and the body.
-pub fn ask(address: &str, path: &str) -> (u16, Vec<u8>) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+/// Asks whoever serves at an address, with header lines of the caller's; gives the status and what
+/// came of the body.
+pub fn get(served: &str, path: &str, lines: &str) -> (u16, Vec<u8>) {
+    let mut stream = TcpStream::connect(served).unwrap();
+    let fixed = "Host: x\r\nConnection: close\r\n";
+    write!(stream, "GET {path} HTTP/1.1\r\n{fixed}{lines}\r\n").unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
     let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap();
