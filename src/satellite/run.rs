@@ -113,6 +113,8 @@ impl Satellite {
             self.health.forget(&part(upstream));
         }
         self.open_upstreams();
+        let every = config.store.verify_interval;
+        self.store.verify_every(every, Rc::clone(&self.clock));
         if config.link != before.link {
             self.set_pace(&config.link);
         }
