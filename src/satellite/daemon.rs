@@ -76,7 +76,9 @@ impl Daemon {
     /// Goes on until a signal asks to stop. Downloads are suspended then, so that nothing of them is
     /// fetched again; whatever was acknowledged is durable by itself.
     pub async fn run(self, mut signals: Signals) -> Result<(), Failure> {
-        self.reconciler.observe()?;
+        if let Err(error) = self.reconciler.observe() {
+            error!("{error}; what is held is looked at again in the first pass");
+        }
         self.listen().await;
         let stopping = self.satellite.wait_for_stop(&mut signals, async || self.reload().await);
         let repairing = async {
@@ -236,8 +238,8 @@ fn registries(config: &Config) -> Vec<String> {
 }
 
 /// As status names it.
-const CONFIGURATION: &str = "configuration";
+pub(super) const CONFIGURATION: &str = "configuration";
 /// People and a metrics scraper; each may keep a connection or two.
-const ADMIN_CONNECTIONS_MAX: u32 = 8;
+pub(super) const ADMIN_CONNECTIONS_MAX: u32 = 8;
 /// After what is done in the background failed, for want of room for instance.
 const UPKEEP_PAUSE: Duration = Duration::from_mins(10);
