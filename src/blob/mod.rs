@@ -19,6 +19,7 @@ mod evict;
 mod finish;
 pub mod format;
 mod gc;
+mod hashed;
 mod hashing;
 mod index;
 mod layout;
@@ -37,6 +38,7 @@ mod wear;
 mod writer;
 
 pub use admit::{Admission, Room, Want};
+pub use hashed::HashedReader;
 pub use error::Error;
 pub use format::TagKey;
 pub use reader::{Reader, Span};
