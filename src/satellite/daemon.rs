@@ -15,7 +15,7 @@ use smol::channel::{Receiver, Sender};
 use smol::future::or;
 use smol::{LocalExecutor, Task, Timer};
 
-use super::identity::Certificate;
+use super::identity::{self, Certificate};
 use super::random::random;
 use super::run::Satellite;
 use super::service::{Place, Service};
@@ -203,8 +203,10 @@ impl Daemon {
         let files = config.serve.tls.as_ref();
         let before = self.certificate.take();
         let kept = before.filter(|(certificate, _)| Some(certificate.files()) == files);
-        if let Some((certificate, _)) = &kept {
-            certificate.read();
+        match &kept {
+            Some((certificate, _)) => certificate.read(),
+            // What was wrong with another one does not matter any more.
+            None => drop(self.satellite.health.forget(identity::PART)),
         }
         let watched = kept.or_else(|| {
             let certificate =
