@@ -510,6 +510,10 @@ mod tests {
         }
         let odd = "[[image]]\nreference = \"x\"\nplatforms = [\"linux/arm46\"]\n";
         assert!(warnings(odd)[0].contains("no image is made for \"arm46\""));
+        for spelling in ["all", "linux/aarch64", "linux/armhf", "linux/x86_64", "linux/arm/v7"] {
+            let text = format!("[[image]]\nreference = \"x\"\nplatforms = {spelling:?}\n");
+            assert!(warnings(&text).is_empty(), "{spelling}: {:?}", warnings(&text));
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use smol::channel::{Receiver, Sender};
 use smol::future::or;
 use smol::{LocalExecutor, Task, Timer};
 
-use super::identity::Certificate;
+use super::identity::{self, Certificate};
 use super::random::random;
 use super::run::Satellite;
 use super::service::{Place, Service};
@@ -76,7 +76,9 @@ impl Daemon {
     /// Goes on until a signal asks to stop. Downloads are suspended then, so that nothing of them is
     /// fetched again; whatever was acknowledged is durable by itself.
     pub async fn run(self, mut signals: Signals) -> Result<(), Failure> {
-        self.reconciler.observe()?;
+        if let Err(error) = self.reconciler.observe() {
+            error!("{error}; what is held is looked at again in the first pass");
+        }
         self.listen().await;
         let stopping = self.satellite.wait_for_stop(&mut signals, async || self.reload().await);
         let repairing = async {
@@ -201,8 +203,10 @@ impl Daemon {
         let files = config.serve.tls.as_ref();
         let before = self.certificate.take();
         let kept = before.filter(|(certificate, _)| Some(certificate.files()) == files);
-        if let Some((certificate, _)) = &kept {
-            certificate.read();
+        match &kept {
+            Some((certificate, _)) => certificate.read(),
+            // What was wrong with another one does not matter any more.
+            None => drop(self.satellite.health.forget(identity::PART)),
         }
         let watched = kept.or_else(|| {
             let certificate =
@@ -236,8 +240,8 @@ fn registries(config: &Config) -> Vec<String> {
 }
 
 /// As status names it.
-const CONFIGURATION: &str = "configuration";
+pub(super) const CONFIGURATION: &str = "configuration";
 /// People and a metrics scraper; each may keep a connection or two.
-const ADMIN_CONNECTIONS_MAX: u32 = 8;
+pub(super) const ADMIN_CONNECTIONS_MAX: u32 = 8;
 /// After what is done in the background failed, for want of room for instance.
 const UPKEEP_PAUSE: Duration = Duration::from_mins(10);

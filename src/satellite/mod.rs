@@ -5,6 +5,7 @@ mod check;
 mod daemon;
 mod identity;
 pub mod log;
+mod mount;
 mod random;
 mod run;
 mod scrub;
@@ -55,9 +56,12 @@ fn act(args: &Args) -> Result<ExitCode, Failure> {
     future::block_on(executor.run(async move {
         match command {
             Command::Run => {
-                let signals = daemon::signals()?;
-                let satellite = Satellite::open(config)?;
-                Daemon::new(satellite, args.config.clone(), spawner).run(signals).await?;
+                let mut signals = daemon::signals()?;
+                let path = args.config.clone();
+                match mount::mount(config, &path, &spawner, &mut signals).await? {
+                    None => {}
+                    Some(satellite) => Daemon::new(satellite, path, spawner).run(signals).await?,
+                }
                 Ok(ExitCode::SUCCESS)
             }
             Command::Sync { once } => sync(config, *once, &spawner).await,

@@ -1,6 +1,7 @@
 //! What a satellite is made of, put together from one configuration.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +13,13 @@ use smol::stream::StreamExt as _;
 
 use super::Failure;
 use super::random::{jittered, random};
-use crate::blob::{MountReport, Store};
+use crate::blob::{self, MountReport, Store};
 use crate::catalog::Catalog;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, Link, Location, ProxyUrl, Upstream};
 use crate::fetch::{Latch, Pace};
 use crate::flash::{self, Device};
+use crate::kind::Kind;
 use crate::link::rate::Bucket;
 use crate::metrics::Metrics;
 use crate::net::{Network, Proxies, Resolver, tls};
@@ -26,6 +28,41 @@ use crate::pull::{Parts, Puller, Registries};
 use crate::reconcile::{self, Outcome, Reconciler};
 use crate::registry::{self, Password, Registry};
 use crate::status::{Admin, Health, Report, STORE};
+
+/// Why a log could not be mounted.
+#[derive(Debug)]
+pub struct Unmounted {
+    kind: Kind,
+    text: String,
+}
+
+impl Unmounted {
+    /// Whether it may be mounted later: a disk that is not attached yet, one that answers with
+    /// errors, or is full. What is damaged, newer than this program or in use stays so.
+    pub fn may_pass(&self) -> bool {
+        matches!(self.kind, Kind::Missing | Kind::Retry | Kind::Full)
+    }
+}
+
+impl fmt::Display for Unmounted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Unmounted {}
+
+impl From<flash::Error> for Unmounted {
+    fn from(error: flash::Error) -> Self {
+        Self { kind: error.kind(), text: error.to_string() }
+    }
+}
+
+impl From<blob::Error> for Unmounted {
+    fn from(error: blob::Error) -> Self {
+        Self { kind: error.kind(), text: error.to_string() }
+    }
+}
 
 /// Everything below the services.
 pub struct Satellite {
@@ -45,7 +82,7 @@ pub struct Satellite {
 
 impl Satellite {
     /// Mounts the log that `config` names, or begins it.
-    pub fn open(config: Config) -> Result<Self, Failure> {
+    pub fn open(config: Config) -> Result<Self, Unmounted> {
         let location = &config.store.location;
         let device = match location {
             // Its size is ours to say; a device has one, within which `fit` keeps the log.
@@ -74,7 +111,7 @@ impl Satellite {
         Ok(satellite)
     }
 
-    fn mount(config: Config, device: Arc<dyn Device>) -> Result<(Self, MountReport), Failure> {
+    fn mount(config: Config, device: Arc<dyn Device>) -> Result<(Self, MountReport), Unmounted> {
         let clock: SharedClock = Rc::new(SystemClock::new());
         let metrics = Rc::new(Metrics::default());
         let (store, report) = Store::open(device, Rc::clone(&metrics))?;
@@ -120,6 +157,8 @@ impl Satellite {
             self.health.forget(&part(upstream));
         }
         self.open_upstreams();
+        let every = config.store.verify_interval;
+        self.store.verify_every(every, Rc::clone(&self.clock));
         if config.link != before.link {
             self.set_pace(&config.link);
         }

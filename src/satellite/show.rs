@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::net::http::{Client, ClientLimits, ClientRequest, Headers, Method};
 use crate::net::{Network, tls};
-use crate::status::{Report, bar, draw, draw_images, draw_scrub, draw_store};
+use crate::status::{ProblemReport, Report, bar, draw, draw_images, draw_scrub, draw_store};
 use crate::units::ByteCount;
 
 /// Prints everything there is to see.
@@ -136,7 +136,14 @@ async fn report(config: Config) -> Result<Report, Failure> {
     {
         return Ok(report);
     }
-    Satellite::inspect(config).await?.observe()
+    let asked = config.admin.listen.map_or_else(
+        || "there is no admin.listen to ask a running satellite at".to_owned(),
+        |address| format!("no satellite answers at http://{address}"),
+    );
+    let mut report = Satellite::inspect(config).await?.observe()?;
+    let reason = format!("{asked}: this was read from the store");
+    report.problems.push(ProblemReport { part: "moonlet run".to_owned(), reason, vital: true });
+    Ok(report)
 }
 
 async fn ask(url: &str) -> Option<Report> {

@@ -62,19 +62,6 @@ impl Admin {
         problems
     }
 
-    /// Whether all that is vital works: no upstream has to be in reach. What else does not is said
-    /// as well.
-    fn readiness(&self) -> ServerResponse {
-        let problems = self.problems();
-        let is_ready = problems.iter().all(|problem| !problem.vital);
-        let mut body = if is_ready { "ok\n" } else { "not ready\n" }.to_owned();
-        for ProblemReport { part, reason, .. } in problems {
-            // Writing to a String cannot fail.
-            let _ = writeln!(body, "{part}: {reason}");
-        }
-        text(if is_ready { 200 } else { 503 }, body)
-    }
-
     fn answer(&self, request: &ServerRequest) -> ServerResponse {
         if !matches!(request.method, Method::Get | Method::Head) {
             let mut response = text(405, "only GET and HEAD are answered here\n".to_owned());
@@ -84,7 +71,7 @@ impl Admin {
         match request.path.as_str() {
             // The process answers, hence it lives.
             "/healthz" => text(200, "ok\n".to_owned()),
-            "/readyz" => self.readiness(),
+            "/readyz" => readiness(&self.problems()),
             "/metrics" => {
                 self.store.count();
                 reply(200, "text/plain; version=0.0.4; charset=utf-8", self.metrics.render())
@@ -110,6 +97,30 @@ impl Admin {
 pub const STORE: &str = "store";
 /// The page needs nothing but itself.
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
+
+/// Answers on the admin address while there is no store.
+pub struct Waiting(pub Health);
+
+impl Handler for Waiting {
+    async fn handle(&self, request: ServerRequest) -> ServerResponse {
+        match request.path.as_str() {
+            "/healthz" => text(200, "ok\n".to_owned()),
+            _ => readiness(&self.0.problems()),
+        }
+    }
+}
+
+/// Whether all that is vital works: no upstream has to be in reach. What else does not is said as
+/// well.
+fn readiness(problems: &[ProblemReport]) -> ServerResponse {
+    let is_ready = problems.iter().all(|problem| !problem.vital);
+    let mut body = if is_ready { "ok\n" } else { "not ready\n" }.to_owned();
+    for ProblemReport { part, reason, .. } in problems {
+        // Writing to a String cannot fail.
+        let _ = writeln!(body, "{part}: {reason}");
+    }
+    text(if is_ready { 200 } else { 503 }, body)
+}
 
 impl Handler for Admin {
     async fn handle(&self, request: ServerRequest) -> ServerResponse {

@@ -1,67 +1,127 @@
-//! The page for people: one self-contained HTML document that reloads itself.
+//! The page for people: one self-contained HTML document that reloads itself, without script or
+//! outside resource, for a phone as for a screen, in the light and in the dark.
 
 use std::fmt::Write as _;
-
-use super::Report;
-use crate::units::{ByteCount, ByteRate, format_duration};
 use std::time::Duration;
 
-/// The report as a page; no script, no outside resource.
+use super::{ImageReport, Report, StoreReport};
+use crate::units::{ByteCount, ByteRate, format_duration};
+
+/// The report as a page.
 pub fn render(report: &Report) -> String {
-    let mut rows = String::new();
-    for image in &report.images {
-        let rate = match image.rate_bytes_per_second {
-            0 => String::new(),
-            rate => ByteRate(rate).to_string(),
-        };
-        let eta = image.eta_seconds.map(|eta| format_duration(Duration::from_secs(eta)));
-        let note = image.error.as_deref().or(image.digest.as_deref()).unwrap_or("");
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            rows,
-            "<tr class=\"{state}\"><td>{name}<small>{note}</small></td><td>{state}</td>\
-             <td><progress max=\"{total}\" value=\"{held}\"></progress></td>\
-             <td>{held_text} / {total_text}</td><td>{rate}</td><td>{eta}</td></tr>",
-            state = image.state,
-            name = escape(&image.reference),
-            note = escape(note),
-            total = image.total_bytes.max(1),
-            held = image.held_bytes,
-            held_text = ByteCount(image.held_bytes),
-            total_text = ByteCount(image.total_bytes),
-            eta = eta.unwrap_or_default(),
-        );
-    }
     let name = escape(&report.name);
-    let store = &report.store;
-    format!(
-        "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\">\
-         <meta http-equiv=\"refresh\" content=\"2\">\
-         <meta name=\"viewport\" content=\"width=device-width\">\
-         <title>{name} - Moonlet</title><style>{STYLE}</style>\n<h1>{name}</h1>\
-         <p>moonlet {version}, up {uptime}</p>\n<table><tr><th>image<th>state<th>progress<th>size\
-         <th>rate<th>ETA</tr>\n{rows}</table>\n<p>Store: <progress max=\"{size_max}\" \
-         value=\"{used}\"></progress> {used_text} of {size_max_text}, {blobs} blobs{life}.</p>\
-         <p>Looking for bit rot: <progress max=\"{pass}\" value=\"{checked}\"></progress> \
-         {passes} passes done, {rotten} rotten chunks.</p>\
-         <p>Link: {received} received, {repeated} fetched twice.</p></html>\n",
-        version = report.version,
-        uptime = format_duration(Duration::from_secs(report.uptime_seconds)),
-        size_max = store.size_max_bytes.max(1),
-        used = store.used_bytes,
-        used_text = ByteCount(store.used_bytes),
-        size_max_text = ByteCount(store.size_max_bytes),
-        blobs = store.blobs,
-        life = store.life_years.map_or_else(String::new, |years| {
-            format!(", {years:.1} years of flash left at the recent rate")
-        }),
-        pass = store.scrub.pass_bytes.max(1),
-        checked = store.scrub.checked_bytes,
-        passes = store.scrub.passes,
-        rotten = store.scrub.rotten_chunks,
-        received = ByteCount(report.link.received_bytes),
-        repeated = ByteCount(report.link.repeated_bytes),
-    )
+    let mut page = format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta http-equiv=\"refresh\" content=\"{RELOAD_SECONDS}\">\
+         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
+         <meta name=\"color-scheme\" content=\"light dark\">\
+         <title>{name} - Moonlet</title><style>{STYLE}</style></head>\n\
+         <body><h1>{name}</h1><p class=\"dim\">moonlet {}, up {}</p>\n",
+        escape(&report.version),
+        format_duration(Duration::from_secs(report.uptime_seconds)),
+    );
+    problems(&mut page, report);
+    page += "<h2>Images</h2>\n";
+    if report.images.is_empty() {
+        page += "<p>No images are desired: add an [[image]] to the configuration.</p>\n";
+    }
+    for one in &report.images {
+        image(&mut page, one);
+    }
+    store(&mut page, &report.store);
+    // Writing to a String cannot fail, here and below.
+    let _ = write!(
+        page,
+        "<h2>Link</h2>\n<p>{} received, {} sent, {} fetched twice.</p></body></html>\n",
+        ByteCount(report.link.received_bytes),
+        ByteCount(report.link.sent_bytes),
+        ByteCount(report.link.repeated_bytes),
+    );
+    page
+}
+
+/// What is wrong with the satellite itself, first of all.
+fn problems(page: &mut String, report: &Report) {
+    let failed = report.images.iter().filter(|image| image.state == "failed").count();
+    let rotten = report.store.scrub.rotten_chunks;
+    if report.problems.is_empty() && failed == 0 && rotten == 0 {
+        *page += "<p class=\"good\">Nothing is wrong.</p>\n";
+        return;
+    }
+    *page += "<ul class=\"bad\">";
+    for problem in &report.problems {
+        let (part, reason) = (escape(&problem.part), escape(&problem.reason));
+        let _ = write!(page, "<li><b>{part}</b>: {reason}</li>");
+    }
+    if failed > 0 {
+        let _ = write!(page, "<li><b>images</b>: {failed} of {} failed</li>", report.images.len());
+    }
+    if rotten > 0 {
+        let what = "are not served until they are fetched again";
+        let _ = write!(page, "<li><b>store</b>: {rotten} corrupt chunks {what}</li>");
+    }
+    *page += "</ul>\n";
+}
+
+fn image(page: &mut String, image: &ImageReport) {
+    // A state may say more in parentheses than its first word.
+    let class = escape(image.state.split(' ').next().unwrap_or_default());
+    let size = match (image.held_bytes, image.total_bytes) {
+        (held, total) if held == total => ByteCount(total).to_string(),
+        (held, total) => format!("{} of {}", ByteCount(held), ByteCount(total)),
+    };
+    let rate = match image.rate_bytes_per_second {
+        0 => String::new(),
+        rate => format!(", {}", ByteRate(rate)),
+    };
+    let eta = image.eta_seconds.map(|eta| format_duration(Duration::from_secs(eta)));
+    let eta = eta.map_or_else(String::new, |eta| format!(", {eta} left"));
+    let _ = write!(
+        page,
+        "<section class=\"{class}\"><b>{}</b><span class=\"state\">{}</span>{}<span>{size}{rate}{eta}\
+         </span>",
+        escape(&image.reference),
+        escape(&image.state),
+        progress(image.held_bytes, image.total_bytes, &image.reference),
+    );
+    let digest = image.digest.as_deref().map(|digest| ("dim", digest.to_owned()));
+    let error = image.error.as_deref().map(|error| ("error", error.to_owned()));
+    let missing = image.missing.iter().map(|what| ("dim", format!("held without: {what}")));
+    for (class, line) in error.into_iter().chain(missing).chain(digest) {
+        let _ = write!(page, "<p class=\"{class}\">{}</p>", escape(&line));
+    }
+    *page += "</section>\n";
+}
+
+fn store(page: &mut String, store: &StoreReport) {
+    let life = store.life_years.map_or_else(String::new, |years| match years {
+        100.0.. => ", flash for 100 years or more at the recent rate".to_owned(),
+        years => format!(", flash for {years:.1} years at the recent rate"),
+    });
+    let _ = writeln!(
+        page,
+        "<h2>Store</h2>\n<p>{} {} of {} used, {} blobs, {} being downloaded{life}.</p>",
+        progress(store.used_bytes, store.size_max_bytes, "store in use"),
+        ByteCount(store.used_bytes),
+        ByteCount(store.size_max_bytes),
+        store.blobs,
+        store.partial_blobs,
+    );
+    let scrub = &store.scrub;
+    let _ = writeln!(
+        page,
+        "<p>{} Scrub: {} of {} read in this pass, {} passes done, {} corrupt chunks.</p>",
+        progress(scrub.checked_bytes, scrub.pass_bytes, "scrub"),
+        ByteCount(scrub.checked_bytes),
+        ByteCount(scrub.pass_bytes),
+        scrub.passes,
+        scrub.rotten_chunks,
+    );
+}
+
+fn progress(value: u64, max: u64, label: &str) -> String {
+    let (label, max) = (escape(label), max.max(1));
+    format!("<progress aria-label=\"{label}\" max=\"{max}\" value=\"{value}\"></progress>")
 }
 
 fn escape(text: &str) -> String {
@@ -78,11 +138,28 @@ fn escape(text: &str) -> String {
     escaped
 }
 
-const STYLE: &str = "body{font:16px system-ui,sans-serif;margin:2rem auto;max-width:60rem;\
-padding:0 1rem;color:#123}table{border-collapse:collapse;width:100%}td,th{text-align:left;\
-padding:.4rem .6rem;border-bottom:1px solid #cde}small{display:block;color:#678;\
-word-break:break-all}.failed td{background:#fee}.held td:nth-child(2){color:#070}\
-progress{width:10rem}";
+const RELOAD_SECONDS: u32 = 2;
+/// Long names and digests break anywhere; an image is a row where there is room, else a card.
+const STYLE: &str = "\
+:root{color-scheme:light dark;--text:#1b2733;--dim:#57677a;--line:#d5dde6;--back:#fff;\
+--good:#0a6b2d;--bad:#a8161c;--bad-back:#fdecec;--bar:#2166c4}\
+@media(prefers-color-scheme:dark){:root{--text:#e3e9ef;--dim:#9aa9b8;--line:#33404d;\
+--back:#12181f;--good:#5fd08a;--bad:#ff8f8f;--bad-back:#3a1a1d;--bar:#6ea8ff}}\
+*{box-sizing:border-box}\
+body{font:16px/1.45 system-ui,sans-serif;margin:0 auto;max-width:64rem;padding:1rem;\
+color:var(--text);background:var(--back);overflow-wrap:anywhere}\
+h1{font-size:1.5rem;margin:.2rem 0}h2{font-size:1.1rem;margin:1.6rem 0 .4rem}p{margin:.3rem 0}\
+.dim{color:var(--dim)}.good,.held .state{color:var(--good)}\
+.failed .state,.error{color:var(--bad)}\
+.bad{background:var(--bad-back);color:var(--bad);border-radius:.4rem;margin:.8rem 0;\
+padding:.6rem .6rem .6rem 1.6rem}\
+section{border-top:1px solid var(--line);padding:.5rem 0;display:grid;gap:.1rem 1rem;\
+grid-template-columns:minmax(0,1fr) auto 10rem 15rem;align-items:center}\
+section p{grid-column:1/-1;font-size:.85rem;margin:0}\
+progress{width:10rem;max-width:100%;height:.7rem;accent-color:var(--bar);vertical-align:middle}\
+@media(max-width:48rem){section{grid-template-columns:auto minmax(0,1fr)}\
+section b{grid-column:1/-1}section span:not(.state){text-align:right}\
+section progress{order:1;grid-column:1/-1;width:100%}section p{order:2}}";
 
 #[cfg(test)]
 mod tests {

@@ -48,9 +48,13 @@ pub fn draw_images(images: &[ImageReport]) -> String {
     if images.is_empty() {
         return "no images are desired: add an [[image]] to the configuration\n".to_owned();
     }
-    let width = images.iter().map(|image| image.reference.chars().count()).max().unwrap_or(0);
+    let longest = |text: fn(&ImageReport) -> &str| {
+        images.iter().map(|image| text(image).chars().count()).max().unwrap_or(0)
+    };
+    let width = longest(|image| &image.reference);
+    let states = longest(|image| &image.state).max(7);
     let mut text = format!(
-        "{:width$}  {:7}  {:12}  {:20}  {:>19}  {:>11}  {:>6}\n",
+        "{:width$}  {:states$}  {:12}  {:20}  {:>19}  {:>11}  {:>6}\n",
         "IMAGE", "STATE", "DIGEST", "PROGRESS", "SIZE", "RATE", "ETA"
     );
     for image in images {
@@ -67,7 +71,7 @@ pub fn draw_images(images: &[ImageReport]) -> String {
         let eta = image.eta_seconds.map(Duration::from_secs);
         let _ = writeln!(
             text,
-            "{:width$}  {:7}  {:12}  {}  {size:>19}  {rate:>11}  {:>6}",
+            "{:width$}  {:states$}  {:12}  {}  {size:>19}  {rate:>11}  {:>6}",
             image.reference,
             image.state,
             digest.and_then(|hex| hex.get(..12)).unwrap_or("-"),

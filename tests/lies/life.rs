@@ -148,6 +148,25 @@ fn an_upstream_without_its_files_holds_up_no_other() {
     satellite.await_line("other.test/app:1: held at");
 }
 
+#[test]
+fn a_store_that_is_not_there_yet_is_waited_for() {
+    let mut satellite = launch("late", |at| {
+        let config = head(at, "\"127.0.0.1:0\"", "127.0.0.1:0");
+        config.replace("path", "device").replace("size_max", "# size_max")
+    });
+    let line = satellite.await_error("store: ");
+    assert!(line.contains("tried again until it is there"), "{line}");
+    let admin = address_of(&satellite.await_line("health, while there is no store, on "));
+    let (status, body) = get(&admin, "/readyz", "");
+    let body = String::from_utf8(body).unwrap();
+    assert!(status == 503 && body.contains("/store"), "{status} {body}");
+    assert_eq!(get(&admin, "/healthz", ""), (200, b"ok\n".to_vec()));
+    satellite.reload(&head(&satellite.directory, "\"127.0.0.1:0\"", "127.0.0.1:0"));
+    let admin = address_of(&satellite.await_line("status, metrics and health on "));
+    assert_eq!(get(&admin, "/readyz", ""), (200, b"ok\n".to_vec()));
+    assert!(satellite.lives());
+}
+
 /// A certificate for the loopback and its key, in files; gives the certificate.
 fn certificate(directory: &Path) -> rustls::pki_types::CertificateDer<'static> {
     let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();

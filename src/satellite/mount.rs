@@ -1,0 +1,90 @@
+//! Mounting the log at the start of `moonlet run`: again and again for as long as it may still
+//! succeed, while the admin address says what is waited for.
+//!
+//! A disk may be attached after the satellite started, and nobody can log in to start it again.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use async_signal::{Signal, Signals};
+use log::info;
+use smol::future::or;
+use smol::stream::StreamExt as _;
+use smol::{LocalExecutor, Timer};
+
+use super::Failure;
+use super::daemon::{ADMIN_CONNECTIONS_MAX, CONFIGURATION};
+use super::run::Satellite;
+use super::service::{Place, Service};
+use crate::config::{self, Config};
+use crate::metrics::Metrics;
+use crate::status::{Health, STORE, Waiting};
+
+/// The satellite over the log that the configuration at `path` names, which said `config`; `None`
+/// when a signal asked to stop meanwhile.
+pub async fn mount(
+    mut config: Config,
+    path: &Path,
+    executor: &Rc<LocalExecutor<'static>>,
+    signals: &mut Signals,
+) -> Result<Option<Satellite>, Failure> {
+    let health = Health::default();
+    let admin = Service {
+        what: "health, while there is no store,",
+        executor: Rc::clone(executor),
+        handler: Rc::new(Waiting(health.clone())),
+        metrics: Rc::new(Metrics::default()),
+        health: health.clone(),
+        sockets: RefCell::default(),
+    };
+    let satellite = loop {
+        match Satellite::open(config.clone()) {
+            Ok(satellite) => break satellite,
+            Err(error) if error.may_pass() => {
+                health.failed(STORE, &format!("{error}; tried again until it is there"));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let place = place(&config);
+        admin.leave(&place).await;
+        admin.listen(&place);
+        let due = async {
+            Timer::after(PAUSE).await;
+            None
+        };
+        match or(due, async { Some(signals.next().await) }).await {
+            None => {}
+            Some(Some(Ok(Signal::Hup))) => match config::load(path) {
+                Ok(loaded) => {
+                    health.works(CONFIGURATION);
+                    config = loaded.config;
+                }
+                Err(errors) => {
+                    let errors = errors.to_string().replace('\n', "; ");
+                    health.degraded(CONFIGURATION, &format!("{errors}; refused"));
+                }
+            },
+            Some(signal) => {
+                info!("stopping: {signal:?}");
+                return Ok(None);
+            }
+        }
+    };
+    let nowhere = Place { addresses: Vec::new(), ..place(&config) };
+    admin.leave(&nowhere).await;
+    Ok(Some(satellite))
+}
+
+fn place(config: &Config) -> Place {
+    Place {
+        addresses: config.admin.listen.into_iter().collect(),
+        ipv4_ports: Vec::new(),
+        connections_max: ADMIN_CONNECTIONS_MAX,
+        certificate: None,
+    }
+}
+
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_secs(5);
