@@ -20,6 +20,7 @@ pub mod format;
 mod gc;
 mod hashing;
 mod index;
+mod lane;
 mod layout;
 mod meta;
 mod pack;

@@ -99,7 +99,7 @@ impl Reader {
         let Self { store, record, checked } = self;
         let now = || store.0.state.borrow().checks.now();
         if record.size > CHUNK_BYTES && !checked.has_trailer(now()) {
-            let trailer = hashing::trailer_hashes(store.shared_device(), record).await;
+            let trailer = hashing::trailer_hashes(store, record).await;
             if trailer.is_none() {
                 return self.check_all_chunks().await;
             }
@@ -110,8 +110,7 @@ impl Reader {
             _ => Expected::InTrailer,
         };
         let begun = now();
-        let device = store.shared_device();
-        let is_right = hashing::chunk_matches(device, record, chunk, expected, Origin::Cache).await;
+        let is_right = hashing::chunk_matches(store, record, chunk, expected, Origin::Cache).await;
         store.metrics().store_checked_bytes.add(CHUNK_BYTES.min(record.size));
         if is_right {
             checked.set_chunk(chunk, begun);
@@ -126,7 +125,7 @@ impl Reader {
     async fn check_all_chunks(&self) -> bool {
         let Self { store, record, checked } = self;
         let begun = store.0.state.borrow().checks.now();
-        let hashes = hashing::remade_hashes(store.shared_device(), record).await;
+        let hashes = hashing::remade_hashes(store, record).await;
         store.metrics().store_checked_bytes.add(record.size);
         let chunks = 0..u32::try_from(record.size.div_ceil(CHUNK_BYTES)).unwrap_or(u32::MAX);
         let Some(hashes) = hashes else {

@@ -82,9 +82,8 @@ impl Check {
             return None;
         }
         let expected = self.hashes.expected(&self.digest, chunk);
-        let device = self.store.shared_device();
         let record = Rc::clone(&reader.record);
-        let is_right = chunk_matches(device, &record, chunk, expected, Origin::Medium).await;
+        let is_right = chunk_matches(&self.store, &record, chunk, expected, Origin::Medium).await;
         if !is_right {
             self.rotten.insert(chunk);
         }
@@ -402,10 +401,10 @@ impl Store {
         if record.size <= CHUNK_BYTES {
             return Hashes::Whole;
         }
-        if let Some(hashes) = trailer_hashes(self.shared_device(), record).await {
+        if let Some(hashes) = trailer_hashes(self, record).await {
             return Hashes::Each(hashes);
         }
-        let remade = remade_hashes(self.shared_device(), record).await;
+        let remade = remade_hashes(self, record).await;
         remade.map_or(Hashes::Lost, Hashes::Remade)
     }
 }
