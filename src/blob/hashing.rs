@@ -51,7 +51,7 @@ pub async fn chunk_matches(
         wanted.extend(pieces(&record.extents, segment_bytes, at, CHUNK_HASH_BYTES));
     }
     let Some(sum) = Sum::new(expected, length) else { return false };
-    feed(store, wanted, origin, sum, Sum::update).await.is_ok_and(Sum::is_right)
+    feed(store, wanted, origin, sum, Sum::update).await.is_ok_and(Sum::ends_right)
 }
 
 /// Whether `bytes`, at most a chunk of them, are `expected`.
@@ -61,7 +61,7 @@ pub async fn bytes_match(bytes: &[u8], expected: Expected) -> bool {
         sum.update(piece);
         smol::future::yield_now().await;
     }
-    sum.is_right()
+    sum.ends_right()
 }
 
 /// The hashes in a blob's trailer; none when it is not what was written.
@@ -129,7 +129,7 @@ impl Sum {
         }
     }
 
-    fn is_right(self) -> bool {
+    fn ends_right(self) -> bool {
         match self {
             Self::Digest(hasher, digest) => hasher.finish() == digest,
             Self::Chunk { hasher, hash, .. } => hasher.finalize().as_bytes().as_slice() == hash,

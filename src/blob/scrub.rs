@@ -192,15 +192,15 @@ impl Store {
 
     /// Checks a blob that was written shortly before the last mount, if nobody has since: a card
     /// that lies about syncs, or cells that were being programmed when the power went, may have
-    /// kept less of it than the log believes. To be called before it is served.
+    /// kept less of it than the log believes. `each` is as for [`Store::check_all`].
     ///
     /// # Errors
     /// As of [`Store::check_all`].
-    pub async fn vet(&self, digest: &Digest) -> Result<(), Error> {
+    pub async fn vet(&self, digest: &Digest, each: impl AsyncFn(u64)) -> Result<(), Error> {
         if !self.0.state.borrow().suspects.contains(digest) {
             return Ok(());
         }
-        match self.check_all(digest, async |_| smol::future::yield_now().await).await {
+        match self.check_all(digest, each).await {
             // Given up meanwhile.
             Err(error) if error.kind() == Kind::Missing => Ok(()),
             other => other.map(|_| ()),

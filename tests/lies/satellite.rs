@@ -40,7 +40,9 @@ pub fn start(name: &str, url: &str, upstream_line: &str) -> Satellite {
 
 fn spawn(directory: &Path) -> Child {
     let log = std::fs::File::options().create(true).append(true).open(directory.join("log"));
-    Command::new(env!("CARGO_BIN_EXE_moonlet"))
+    // A figure may be of another one than was just built.
+    let program = std::env::var("MOONLET_PROGRAM");
+    Command::new(program.as_deref().unwrap_or(env!("CARGO_BIN_EXE_moonlet")))
         .arg("--config")
         .arg(directory.join("moonlet.toml"))
         .arg("run")
