@@ -4,6 +4,7 @@
 //! it happens here, in pieces of [`PIECE_BYTES`], and others have their turn between two of them.
 //! Nothing of a blob is kept in memory but one piece.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::format::{BlobRecord, CHUNK_BYTES, CHUNK_HASH_BYTES};
@@ -42,16 +43,43 @@ pub async fn chunk_matches(
     expected: Expected,
     origin: Origin,
 ) -> bool {
-    let start = u64::from(chunk) * CHUNK_BYTES;
-    let length = CHUNK_BYTES.min(record.size.saturating_sub(start));
+    let found = chunks_match(store, record, chunk..chunk + 1, expected, origin).await;
+    found.is_ok_and(|found| found == [true])
+}
+
+/// Which of some chunks of a blob, one after the other, read as `expected`.
+///
+/// # Errors
+/// The device's own, whichever of them it is of.
+pub async fn chunks_match(
+    store: &Store,
+    record: &BlobRecord,
+    chunks: Range<u32>,
+    expected: Expected,
+    origin: Origin,
+) -> Result<Vec<bool>, Error> {
     let segment_bytes = store.device().geometry().segment_bytes;
-    let mut wanted = pieces(&record.extents, segment_bytes, start, length);
-    if let Expected::InTrailer = expected {
-        let at = record.size + u64::from(chunk) * CHUNK_HASH_BYTES;
-        wanted.extend(pieces(&record.extents, segment_bytes, at, CHUNK_HASH_BYTES));
+    let mut wanted = Vec::new();
+    let mut sums = Vec::new();
+    for chunk in chunks.clone() {
+        let start = u64::from(chunk) * CHUNK_BYTES;
+        let length = CHUNK_BYTES.min(record.size.saturating_sub(start));
+        let Some(sum) = Sum::new(expected, length) else { return Ok(vec![false; chunks.len()]) };
+        sums.push(sum);
+        wanted.extend(pieces(&record.extents, segment_bytes, start, length));
+        if let Expected::InTrailer = expected {
+            let at = record.size + u64::from(chunk) * CHUNK_HASH_BYTES;
+            wanted.extend(pieces(&record.extents, segment_bytes, at, CHUNK_HASH_BYTES));
+        }
     }
-    let Some(sum) = Sum::new(expected, length) else { return false };
-    feed(store, wanted, origin, sum, Sum::update).await.is_ok_and(Sum::ends_right)
+    let each = |(sums, at): &mut (Vec<Sum>, usize), bytes: &[u8]| {
+        if sums.get(*at).is_some_and(Sum::has_all) {
+            *at += 1;
+        }
+        sums.get_mut(*at).into_iter().for_each(|sum| sum.update(bytes));
+    };
+    let (sums, _) = feed(store, wanted, origin, (sums, 0), each).await?;
+    Ok(sums.into_iter().map(Sum::ends_right).collect())
 }
 
 /// Whether `bytes`, at most a chunk of them, are `expected`.
@@ -127,6 +155,12 @@ impl Sum {
                 *left = left.saturating_sub(bytes.len() as u64);
             }
         }
+    }
+
+    /// Whether what comes next is of another chunk.
+    fn has_all(&self) -> bool {
+        let hash_bytes = blake3::OUT_LEN;
+        matches!(self, Self::Chunk { left: 0, hash, .. } if hash.len() >= hash_bytes)
     }
 
     fn ends_right(self) -> bool {

@@ -120,10 +120,14 @@ impl Store {
             let record = self.record(digest)?;
             let chunks = 0..u32::try_from(record.size.div_ceil(CHUNK_BYTES)).unwrap_or(u32::MAX);
             // In one record: each on its own, of thousands, would wear out flash.
-            self.judge(&record, &chunks.collect::<Vec<u32>>(), true).await?;
+            if self.judge(&record, &chunks.collect::<Vec<u32>>(), true)? {
+                self.settle().await?;
+            }
         }
         while let Some(Step { record, chunk, bytes, is_rotten }) = check.advance().await {
-            self.judge(&record, &[chunk], is_rotten).await?;
+            if self.judge(&record, &[chunk], is_rotten)? {
+                self.settle().await?;
+            }
             // Or the room of a blob that is deleted would wait for the next step.
             drop(record);
             each(bytes).await;
@@ -138,16 +142,17 @@ impl Store {
 
     /// Records whether chunks are rotten, as they were found a moment ago where `read` says. Only
     /// those: the blob's others may have been mended, or found to be rotten, while a check was on
-    /// its way. Of a blob that lies elsewhere by now, nothing is known.
-    pub(super) async fn judge(
+    /// its way. Of a blob that lies elsewhere by now, nothing is known. Whether there is something
+    /// to be made durable.
+    pub(super) fn judge(
         &self,
         read: &BlobRecord,
         chunks: &[u32],
         is_rotten: bool,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let digest = &read.digest;
         if !self.is_at(read) {
-            return Ok(());
+            return Ok(false);
         }
         let mut known = self.0.state.borrow().index.rotten.get(digest).cloned().unwrap_or_default();
         let before = known.len();
@@ -160,7 +165,7 @@ impl Store {
             }
         }
         if known.len() == before {
-            return Ok(());
+            return Ok(false);
         }
         if is_rotten {
             let (size, count) = (ByteCount(read.size), known.len() - before);
@@ -172,10 +177,10 @@ impl Store {
         if !self.is_writable() {
             // Where it cannot be recorded it must not be served all the same.
             self.0.state.borrow_mut().index.apply(record);
-            return Ok(());
+            return Ok(false);
         }
         self.append(record)?;
-        self.settle().await
+        Ok(true)
     }
 
     /// Whether a blob lies where a reader has read it.
