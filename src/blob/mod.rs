@@ -10,6 +10,7 @@
 //! which a segment of META begins, and all who wait at the same time share one. State is plain memory
 //! behind a `RefCell` that is never held across an await.
 
+mod admit;
 mod blobs;
 mod checks;
 pub mod counts;
@@ -18,6 +19,7 @@ mod evict;
 mod finish;
 pub mod format;
 mod gc;
+mod hashed;
 mod hashing;
 mod index;
 mod lane;
@@ -36,6 +38,8 @@ mod view;
 mod wear;
 mod writer;
 
+pub use admit::{Admission, Room, Want};
+pub use hashed::HashedReader;
 pub use error::Error;
 pub use format::TagKey;
 pub use reader::{Reader, Span};

@@ -210,7 +210,7 @@ impl Store {
 
     /// Whether a checkpoint has room for `bytes` more.
     pub(super) fn check_index_room(&self, bytes: u64, what: &str) -> Result<(), Error> {
-        let max = u64::from(self.device().geometry().segment_bytes) / 4 * 3;
+        let max = self.index_bytes_max();
         let used = {
             let state = self.0.state.borrow();
             state.index.snapshot_bytes() + state.pack.index_bytes()
@@ -224,6 +224,11 @@ impl Store {
              larger size_max has more"
         );
         Err(Error::new(Kind::Full, what))
+    }
+
+    /// Bytes that a checkpoint may have.
+    pub(super) fn index_bytes_max(&self) -> u64 {
+        u64::from(self.device().geometry().segment_bytes) / 4 * 3
     }
 }
 

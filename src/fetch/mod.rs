@@ -1,11 +1,17 @@
-//! Moves one opened body into a blob's writer.
+//! Moves one opened body to where its bytes belong.
 //!
 //! Bytes go from the network to their final place on flash and nowhere else: one buffer of
 //! [`BUFFER_BYTES`] is all that is held. Who the source is, and what to do when it fails, is known
-//! one row up. Whatever arrived before a failure has been written: the writer's frontier tells.
+//! one row up. Whatever arrived before a failure has been written: the sink's frontier tells.
+//!
+//! A stop is obeyed between two pieces, and while waiting for one. A piece that has arrived is
+//! written whole, so that the writer can be suspended after it and nothing comes twice.
+
+mod latch;
 
 use std::cell::RefCell;
 use std::fmt;
+use std::future::Future;
 use std::rc::Rc;
 
 use smol::Timer;
@@ -16,45 +22,102 @@ use crate::kind::Kind;
 use crate::link::rate::Bucket;
 use crate::metrics::Metrics;
 use crate::net::{self, http::Body};
+pub use latch::Latch;
 
-/// The pace that all bodies of one process share.
+/// What all bodies of one process share: their pace, and the sign to stop.
 #[derive(Clone)]
 pub struct Pace {
-    bucket: Option<Rc<RefCell<Bucket>>>,
+    bucket: Rc<RefCell<Option<Bucket>>>,
+    stop: Latch,
     clock: SharedClock,
     metrics: Rc<Metrics>,
 }
 
 impl Pace {
-    /// Holds all downloads together to `bucket`; `None` means as fast as the link goes.
-    pub fn new(bucket: Option<Bucket>, clock: SharedClock, metrics: Rc<Metrics>) -> Self {
-        Self { bucket: bucket.map(|bucket| Rc::new(RefCell::new(bucket))), clock, metrics }
+    /// Holds all downloads together to `bucket`; `None` means as fast as the link goes. They end
+    /// when `stop` is opened.
+    pub fn new(
+        bucket: Option<Bucket>,
+        stop: Latch,
+        clock: SharedClock,
+        metrics: Rc<Metrics>,
+    ) -> Self {
+        Self { bucket: Rc::new(RefCell::new(bucket)), stop, clock, metrics }
+    }
+
+    /// Changes the pace of all downloads, those under way included.
+    pub fn set_bucket(&self, bucket: Option<Bucket>) {
+        self.bucket.replace(bucket);
     }
 
     /// Whether a rate was set: such a link is metered, and carries one download at a time.
     pub fn is_limited(&self) -> bool {
-        self.bucket.is_some()
+        self.bucket.borrow().is_some()
+    }
+
+    /// The sign to stop.
+    pub fn stop(&self) -> &Latch {
+        &self.stop
     }
 
     /// Charges what the link has carried, and waits until more may come.
-    pub async fn wait(&self) {
-        let Some(bucket) = &self.bucket else { return };
+    async fn wait(&self) {
         let counter = self.metrics.link_received_bytes.value();
-        let wait = bucket.borrow_mut().charge(self.clock.monotonic(), counter);
+        let now = self.clock.monotonic();
+        let wait = self.bucket.borrow_mut().as_mut().map(|bucket| bucket.charge(now, counter));
+        let wait = wait.unwrap_or_default();
         if !wait.is_zero() {
             Timer::after(wait).await;
         }
     }
 }
 
+/// Where bytes go, in order.
+pub trait Sink {
+    /// The first byte that is missing.
+    fn frontier(&self) -> u64;
+    /// Takes the next bytes.
+    fn write(&mut self, bytes: &[u8]) -> impl Future<Output = Result<(), blob::Error>>;
+}
+
+impl Sink for Writer {
+    fn frontier(&self) -> u64 {
+        Self::frontier(self)
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), blob::Error> {
+        Self::write(self, bytes).await
+    }
+}
+
+/// A part of a blob, in memory: no more of it than whoever asks has room for.
+#[derive(Debug)]
+pub struct Part {
+    /// The blob's byte that the part begins with.
+    pub start: u64,
+    /// The bytes that arrived.
+    pub bytes: Vec<u8>,
+}
+
+impl Sink for Part {
+    fn frontier(&self) -> u64 {
+        self.start + self.bytes.len() as u64
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), blob::Error> {
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
 /// Copies from `body`, whose first byte is byte `body_start` of the blob, until the blob's byte
 /// `end` (exclusive) is written, and calls `arrived` with the length of every piece.
 ///
-/// What lies before the writer's frontier is read and dropped, and counted as fetched twice.
+/// What lies before the sink's frontier is read and dropped, and counted as fetched twice.
 pub async fn copy(
     body: &mut Body,
     body_start: u64,
-    writer: &mut Writer,
+    sink: &mut impl Sink,
     end: u64,
     pace: &Pace,
     mut arrived: impl FnMut(u64),
@@ -62,22 +125,28 @@ pub async fn copy(
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut position = body_start;
     while position < end {
-        pace.wait().await;
         let room = usize::try_from(end - position).unwrap_or(BUFFER_BYTES).min(BUFFER_BYTES);
-        let length = body.read(buffer.get_mut(..room).unwrap_or_default()).await?;
+        let into = buffer.get_mut(..room).unwrap_or_default();
+        let piece = pace.stop.unless_opened(async {
+            pace.wait().await;
+            body.read(into).await
+        });
+        let length = piece.await.ok_or(Error::Stopped)??;
         if length == 0 {
             return Err(Error::Short { at: position, expected: end });
         }
         let bytes = buffer.get(..length).unwrap_or_default();
         pace.metrics.fetch_body_bytes.add(length as u64);
-        let repeated = writer.frontier().saturating_sub(position).min(length as u64);
+        let repeated = sink.frontier().saturating_sub(position).min(length as u64);
         pace.metrics.fetch_repeated_bytes.add(repeated);
         position += length as u64;
         let fresh = usize::try_from(repeated).ok().and_then(|skip| bytes.get(skip..));
         if let Some(fresh) = fresh.filter(|fresh| !fresh.is_empty()) {
-            writer.write(fresh).await?;
+            sink.write(fresh).await?;
             arrived(fresh.len() as u64);
         }
+        // A socket that always has more would leave whoever is served waiting.
+        smol::future::yield_now().await;
     }
     Ok(())
 }
@@ -92,6 +161,8 @@ pub enum Error {
         /// The byte that was asked for, exclusive.
         expected: u64,
     },
+    /// A stop was asked for.
+    Stopped,
     /// The link failed.
     Link(net::Error),
     /// The device failed.
@@ -102,7 +173,7 @@ impl Error {
     /// What to do about it.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Short { .. } => Kind::Retry,
+            Self::Short { .. } | Self::Stopped => Kind::Retry,
             Self::Link(error) => error.kind(),
             Self::Store(error) => error.kind(),
         }
@@ -115,6 +186,7 @@ impl fmt::Display for Error {
             Self::Short { at, expected } => {
                 write!(f, "body ended at byte {at}, expected {expected}")
             }
+            Self::Stopped => f.write_str("stopped"),
             Self::Link(error) => error.fmt(f),
             Self::Store(error) => error.fmt(f),
         }
@@ -124,7 +196,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Short { .. } => None,
+            Self::Short { .. } | Self::Stopped => None,
             Self::Link(error) => Some(error),
             Self::Store(error) => Some(error),
         }

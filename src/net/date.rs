@@ -52,6 +52,33 @@ impl Civil {
     }
 }
 
+/// Seconds since 1970 of a date as RFC 9110 asks for it (`Sun, 06 Nov 1994 08:49:37 GMT`); none for
+/// anything else, its obsolete forms included. The weekday is not looked at.
+pub fn parse_http_date(text: &str) -> Option<u64> {
+    let mut words = text.split_once(", ")?.1.split(' ');
+    let mut word = || words.next();
+    let day = number(word()?, 1..=31)?;
+    let name = word()?;
+    let month = MONTHS.iter().position(|month| *month == name)? as u64 + 1;
+    let year = number(word()?, 1970..=9999)?;
+    let mut parts = word()?.split(':');
+    let mut part = |max| number(parts.next()?, 0..=max);
+    let (hour, minute, second) = (part(23)?, part(59)?, part(60)?);
+    let is_whole = word() == Some("GMT") && word().is_none() && parts.next().is_none();
+    // The inverse of `Civil::new`, in years that begin in March.
+    let (march_year, march_month) =
+        if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let leap_days = march_year / 4 - march_year / 100 + march_year / 400;
+    let days = march_year * 365 + leap_days + (153 * march_month + 2) / 5 + day - 1;
+    let seconds = days.checked_sub(719_468)? * DAY_SECONDS + hour * 3_600 + minute * 60 + second;
+    is_whole.then_some(seconds)
+}
+
+fn number(text: &str, within: std::ops::RangeInclusive<u64>) -> Option<u64> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|number| is_plain && within.contains(number))
+}
+
 const DAY_SECONDS: u64 = 86_400;
 const WEEKDAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
 const MONTHS: [&str; 12] =
@@ -71,8 +98,36 @@ mod tests {
         ];
         for (seconds, text) in cases {
             assert_eq!(Civil::new(seconds).http(), text);
+            assert_eq!(parse_http_date(text), Some(seconds));
         }
         assert_eq!(Civil::new(784_111_777).day(), "1994-11-06");
+    }
+
+    #[test]
+    fn what_is_no_date_is_none() {
+        for seconds in (0..4_000_000_000).step_by(9_876_543) {
+            assert_eq!(parse_http_date(&Civil::new(seconds).http()), Some(seconds));
+        }
+        let wrong = [
+            "",
+            "Sun, ",
+            "Sun, 06 Nov 1994 08:49:37",
+            "Sun, 06 Nov 1994 08:49:37 UTC",
+            "Sun, 06 Nov 1994 08:49:37 GMT x",
+            "Sun, 06 Nov 1994 08:49 GMT",
+            "Sun, 06 Nov 1994 08:49:37:1 GMT",
+            "Sun, 06 Nov 1994 24:49:37 GMT",
+            "Sun, 00 Nov 1994 08:49:37 GMT",
+            "Sun, +6 Nov 1994 08:49:37 GMT",
+            "Sun, 06 Nox 1994 08:49:37 GMT",
+            "Sun, 06 Nov 1969 08:49:37 GMT",
+            "Sun, 06 Nov 99999999999999999999 08:49:37 GMT",
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun Nov  6 08:49:37 1994",
+        ];
+        for text in wrong {
+            assert_eq!(parse_http_date(text), None, "{text:?}");
+        }
     }
 
     #[test]

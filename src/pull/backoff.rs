@@ -10,20 +10,30 @@ use std::time::Duration;
 pub struct Backoff {
     last: Duration,
     attempts: u32,
+    /// Since when attempts have had no answer at all, by the monotonic clock.
+    silent_since: Option<Duration>,
+    /// Whether nothing may wait for it long.
+    is_brief: bool,
 }
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { last: BASE, attempts: 0 }
+        Self { last: BASE, attempts: 0, silent_since: None, is_brief: false }
     }
 }
 
 impl Backoff {
+    /// For what nothing may wait for long: one more attempt, unless the server asks for a pause.
+    pub fn brief() -> Self {
+        Self { is_brief: true, ..Self::default() }
+    }
+
     /// How long to wait before the next attempt, or `None` after [`ATTEMPTS_MAX`] without
     /// progress. `random` is uniform over all of u64; `asked` is the server's Retry-After.
     pub fn next(&mut self, random: u64, asked: Option<Duration>) -> Option<Duration> {
         self.attempts += 1;
-        if self.attempts >= ATTEMPTS_MAX {
+        let attempts_max = if self.is_brief { BRIEF_ATTEMPTS_MAX } else { ATTEMPTS_MAX };
+        if self.attempts >= attempts_max || self.is_brief && asked > Some(BASE) {
             return None;
         }
         let ceiling = (self.last * 3).min(WAIT_MAX);
@@ -33,14 +43,34 @@ impl Backoff {
         Some(self.last.max(asked.unwrap_or_default()).min(WAIT_MAX))
     }
 
+    /// Attempts that failed since there was progress last.
+    pub fn failures(&self) -> u32 {
+        self.attempts
+    }
+
+    /// Whether to try again at all after an attempt that lasted from `begun` to `now`: a registry
+    /// that leaves attempts without an answer for [`SILENCE_MAX`] is not asked again in this pass.
+    pub fn is_worth_trying(&mut self, is_unanswered: bool, begun: Duration, now: Duration) -> bool {
+        if !is_unanswered {
+            self.silent_since = None;
+            return true;
+        }
+        let since = *self.silent_since.get_or_insert(begun);
+        now.saturating_sub(since) < SILENCE_MAX
+    }
+
     /// Bytes got through: the link works, start over.
     pub fn progress(&mut self) {
-        *self = Self::default();
+        *self = Self { is_brief: self.is_brief, ..Self::default() };
     }
 }
 
 /// Attempts at one thing without any progress in between; the next reconciliation tries again.
 pub const ATTEMPTS_MAX: u32 = 5;
+/// Longer than a connection takes that is worth having: a refused one may be tried again, one that
+/// ran into its deadline twice is not.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+const BRIEF_ATTEMPTS_MAX: u32 = 2;
 const BASE: Duration = Duration::from_millis(500);
 const WAIT_MAX: Duration = Duration::from_mins(15);
 
@@ -59,6 +89,25 @@ mod tests {
             }
             assert_eq!(waits.len(), usize::try_from(ATTEMPTS_MAX - 1).unwrap());
         }
+    }
+
+    #[test]
+    fn silence_ends_the_attempts_and_an_answer_ends_the_silence() {
+        let at = Duration::from_secs;
+        let mut backoff = Backoff::default();
+        assert!(backoff.is_worth_trying(true, at(0), at(15)));
+        assert!(!backoff.is_worth_trying(true, at(16), at(31)));
+        assert!(backoff.is_worth_trying(false, at(32), at(33)));
+        assert!(backoff.is_worth_trying(true, at(40), at(69)));
+        assert!(!Backoff::default().is_worth_trying(true, at(100), at(160)));
+    }
+
+    #[test]
+    fn brief_is_one_more_attempt() {
+        let mut backoff = Backoff::brief();
+        assert!(backoff.next(7, None).is_some());
+        assert_eq!(backoff.next(7, None), None);
+        assert_eq!(Backoff::brief().next(7, Some(Duration::from_secs(60))), None);
     }
 
     #[test]

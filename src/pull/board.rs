@@ -33,6 +33,8 @@ pub struct Image {
     pub total_bytes: u64,
     /// The last error, in one line.
     pub error: Option<String>,
+    /// What accompanies it and could not be had, a line each.
+    pub missing: Vec<String>,
     /// Bytes per second, averaged over the last seconds; zero when nothing moves.
     pub rate: u64,
     meter: Meter,
@@ -48,6 +50,8 @@ pub enum State {
     Syncing,
     /// Held whole, as of the last look at the registry.
     Held,
+    /// Held whole; the registry does not have it any more.
+    Gone,
     /// The last attempt failed; what was held before is still served.
     Failed,
 }

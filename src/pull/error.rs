@@ -25,7 +25,7 @@ enum Cause {
 
 impl Error {
     /// An error of this layer's own: `what` was being done, and `problem` is wrong with it.
-    pub(super) fn new(kind: Kind, what: impl Into<String>, problem: impl Into<String>) -> Self {
+    pub fn new(kind: Kind, what: impl Into<String>, problem: impl Into<String>) -> Self {
         Self { what: what.into(), cause: Cause::Other(kind, problem.into()) }
     }
 
@@ -40,8 +40,18 @@ impl Error {
         }
     }
 
+    /// A stop was asked for while something was waited for.
+    pub(super) fn stopped() -> Self {
+        Self { what: String::new(), cause: Cause::Fetch(fetch::Error::Stopped) }
+    }
+
+    /// Whether the registry did not answer at all, as against answering with an error.
+    pub fn is_unanswered(&self) -> bool {
+        matches!(&self.cause, Cause::Registry(error) if error.is_unanswered())
+    }
+
     /// How long the registry asked to be left alone.
-    pub(super) fn retry_after(&self) -> Option<Duration> {
+    pub fn retry_after(&self) -> Option<Duration> {
         match &self.cause {
             Cause::Registry(error) => error.retry_after(),
             _ => None,

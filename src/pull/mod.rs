@@ -2,7 +2,11 @@
 //!
 //! Whoever asks, a digest is downloaded once: a second asker waits for the first and then finds it
 //! on flash. A cut link is retried here, with backoff, from the first missing byte; the digest is
-//! verified by the log before anything becomes visible.
+//! verified by the log before anything becomes visible. Any number of images may be fetched at the
+//! same time: their downloads share the link's slots, and none keeps one while it backs off.
+//!
+//! When a stop is asked for, whatever waits for the link returns, and each download is suspended:
+//! what has arrived is on flash then, and is not fetched again.
 //!
 //! An image is planned first ([`Puller::plan`]: its manifests are read, so that its size is known
 //! and admission can be checked), then fetched ([`Puller::fetch`]): blobs, then manifests from the
@@ -11,39 +15,48 @@
 
 mod backoff;
 pub mod board;
+mod current;
 mod error;
-mod mend;
+mod notes;
 mod plan;
+mod repair;
+mod slots;
+mod walk;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
 use std::rc::Rc;
+use std::time::Duration;
 
 use log::{info, warn};
 use smol::Timer;
 use smol::future::zip;
 use smol::lock::Mutex;
 
-use crate::blob::{Store, Writer};
+use crate::blob::{Store, TagKey, Want, Writer};
 use crate::clock::SharedClock;
-use crate::fetch::{self, Pace};
+use crate::fetch::{self, Latch, Pace};
 use crate::kind::Kind;
 use crate::link::chunk::ChunkSize;
 use crate::metrics::Metrics;
-use crate::oci::{Descriptor, Digest};
+use crate::oci::Digest;
 use crate::registry::Registry;
 use crate::units::ByteCount;
 use backoff::Backoff;
 use board::Board;
 pub use error::Error;
-pub use plan::{Plan, SIGNATURE_TAG_SUFFIXES, tag_key};
+use notes::Notes;
+use plan::PlannedManifest;
+pub use plan::{Plan, PlannedBlob, SIGNATURE_TAG_SUFFIXES, tag_key};
+use slots::{Priority, Slots};
 
 /// What the pull engine works with.
 pub struct Parts {
     /// Where blobs go.
     pub store: Store,
-    /// The upstreams, by the registry's name.
-    pub registries: BTreeMap<String, Registry>,
+    /// The upstreams, by the registry's name; whoever wires them up changes them.
+    pub registries: Registries,
     /// The pace that all downloads share.
     pub pace: Pace,
     /// Where progress is posted.
@@ -56,29 +69,74 @@ pub struct Parts {
     pub random: Rc<dyn Fn() -> u64>,
 }
 
+/// Upstreams by the registry's name, shared and changeable.
+pub type Registries = Rc<RefCell<BTreeMap<String, Registry>>>;
+
 /// Makes digests present. Cheap to share behind one `Rc`.
 pub struct Puller {
     parts: Parts,
     /// One lock a digest in flight; entries live as long as somebody holds or awaits one.
     inflight: RefCell<BTreeMap<Digest, Rc<Mutex<()>>>>,
     chunk: Cell<ChunkSize>,
+    slots: Slots,
+    /// When a HEAD last told nothing, by what was asked for.
+    head_in_vain: RefCell<BTreeMap<TagKey, Duration>>,
 }
 
 /// Where a digest is to be had.
 struct Source<'a> {
-    registry: &'a Registry,
+    registry: Registry,
     repository: &'a str,
+}
+
+/// For whom a blob is downloaded, and from where.
+struct Job<'a> {
+    source: Source<'a>,
+    image: &'a str,
+    rank: usize,
+}
+
+impl Plan {
+    /// What must have room for the image to be held, first, and what accompanies it after that;
+    /// and the number of the former.
+    pub fn wants(&self) -> (Vec<Want>, usize) {
+        let manifests = self.manifests.iter();
+        let manifests = manifests.map(|m| Want { digest: m.digest, size: m.size });
+        let blobs = |required| {
+            let blobs = self.blobs.iter().filter(move |blob| blob.required == required);
+            blobs.map(|blob| Want { digest: blob.digest, size: blob.size })
+        };
+        let mut wants: Vec<Want> = manifests.chain(blobs(true)).collect();
+        let required = wants.len();
+        wants.extend(blobs(false));
+        (wants, required)
+    }
 }
 
 impl Puller {
     /// An engine at rest.
     pub fn new(parts: Parts) -> Self {
-        Self { parts, inflight: RefCell::default(), chunk: Cell::default() }
+        let slots = if parts.pace.is_limited() { 1 } else { DOWNLOADS_MAX };
+        Self {
+            parts,
+            inflight: RefCell::default(),
+            chunk: Cell::default(),
+            slots: Slots::new(slots),
+            head_in_vain: RefCell::default(),
+        }
     }
 
-    /// Downloads what `plan` lacks and makes it visible under its tag.
-    pub async fn fetch(&self, plan: &Plan) -> Result<(), Error> {
+    /// The sign to stop.
+    pub fn stop(&self) -> &Latch {
+        self.parts.pace.stop()
+    }
+
+    /// Downloads what `plan` lacks and makes it visible under its tag. What had to be left out of
+    /// what only accompanies the image is posted on the board. The downloads of an image with a
+    /// lower `rank` come first.
+    pub async fn fetch(&self, plan: &Plan, rank: usize) -> Result<(), Error> {
         let source = self.source(&plan.key.registry, &plan.key.repository)?;
+        let job = Job { source, image: &plan.name, rank };
         let missing = self.missing(plan);
         let bytes = missing.iter().map(|blob| blob.size).sum();
         if !missing.is_empty() {
@@ -88,14 +146,22 @@ impl Puller {
         let wanted: Vec<Digest> = plan.digests().into_iter().collect();
         self.parts.store.pin(&wanted, true).await?;
         let queue = RefCell::new(missing.into_iter());
+        let left_out = RefCell::new((BTreeSet::new(), plan.notes.clone()));
         let worker = async || -> Result<(), Error> {
             loop {
                 let Some(blob) = queue.borrow_mut().next() else { return Ok(()) };
-                let outcome = self.blob(&source, &plan.name, &blob).await;
-                if outcome.is_err() {
-                    // The others finish the blob they are at and stop.
-                    while queue.borrow_mut().next().is_some() {}
-                    return outcome;
+                match self.blob(&job, &blob).await {
+                    Ok(()) => {}
+                    Err(error) if !blob.required && !self.stop().is_open() => {
+                        let (absent, notes) = &mut *left_out.borrow_mut();
+                        absent.insert(blob.digest);
+                        notes.add(error.to_string());
+                    }
+                    Err(error) => {
+                        // The others finish the blob they are at and stop.
+                        while queue.borrow_mut().next().is_some() {}
+                        return Err(error);
+                    }
                 }
             }
         };
@@ -109,52 +175,68 @@ impl Puller {
         let settled = self.parts.store.settle().await;
         fetched?;
         settled?;
-        self.mend(&source, plan).await?;
-        for manifest in &plan.manifests {
-            let media_type = Some(manifest.media_type.as_str());
-            self.parts.store.put(&manifest.digest, &manifest.bytes, media_type).await?;
+        let (absent, notes) = left_out.into_inner();
+        for manifest in plan.manifests_without(&absent) {
+            self.hold(manifest).await?;
         }
         self.parts.store.pin(&wanted, true).await?;
-        for (key, digest) in plan.tags() {
+        // A signature that was left out has no tag.
+        let is_held = |digest: &Digest| {
+            self.parts.store.entry(digest).is_some_and(|entry| entry.media_type.is_some())
+        };
+        let tags = plan.tags().filter(|(_, digest)| is_held(digest));
+        for (key, digest) in tags {
             if self.parts.store.tag(key) != Some(*digest) {
                 self.parts.store.set_tag(key, digest).await?;
             }
+        }
+        if !notes.is_empty() {
+            warn!("{}: held without what accompanies it: {}", plan.name, notes.lines().join("; "));
+        }
+        self.parts.board.update(&plan.name, |image| image.missing = notes.lines());
+        Ok(())
+    }
+
+    /// Puts a planned manifest into the store, or what is there already under its media type.
+    async fn hold(&self, manifest: &PlannedManifest) -> Result<(), Error> {
+        let PlannedManifest { digest, media_type, bytes, .. } = manifest;
+        match bytes {
+            Some(bytes) => self.parts.store.put(digest, bytes, Some(media_type)).await?,
+            None => self.parts.store.set_media_type(digest, media_type).await?,
         }
         Ok(())
     }
 
     /// Blobs that `plan` needs and the store does not have, each once, in the manifests' order.
-    pub fn missing(&self, plan: &Plan) -> Vec<Descriptor> {
-        let lacks = |blob: &&Descriptor| !self.parts.store.is_whole(&blob.digest);
-        plan.blobs.iter().filter(lacks).cloned().collect()
+    pub fn missing(&self, plan: &Plan) -> Vec<PlannedBlob> {
+        let lacks = |blob: &&PlannedBlob| !self.parts.store.is_whole(&blob.digest);
+        plan.blobs.iter().filter(lacks).copied().collect()
     }
 
     fn source<'a>(&'a self, registry: &str, repository: &'a str) -> Result<Source<'a>, Error> {
-        match self.parts.registries.get(registry) {
+        match self.parts.registries.borrow().get(registry).cloned() {
             Some(registry) => Ok(Source { registry, repository }),
-            None => Err(Error::new(Kind::Invalid, registry, "no [[upstream]] has this registry")),
+            None => Err(Error::new(
+                Kind::Invalid,
+                registry,
+                "no [[upstream]] of this registry can be used",
+            )),
         }
     }
 
     /// Makes one blob whole: from the store, by joining a download, or by downloading. It is held
     /// once the store is settled.
-    async fn blob(
-        &self,
-        source: &Source<'_>,
-        image: &str,
-        wanted: &Descriptor,
-    ) -> Result<(), Error> {
+    async fn blob(&self, job: &Job<'_>, wanted: &PlannedBlob) -> Result<(), Error> {
         let lock = Rc::clone(self.inflight.borrow_mut().entry(wanted.digest).or_default());
         let guard = lock.lock().await;
         let outcome = if self.parts.store.is_whole(&wanted.digest) {
             Ok(())
         } else {
-            self.parts.board.begin(wanted.digest, image);
-            let outcome = self.download(source, wanted).await;
+            self.parts.board.begin(wanted.digest, job.image);
+            let outcome = self.download(job, wanted).await;
             self.parts.board.end(&wanted.digest);
-            outcome.map_err(|error| {
-                error.about(format!("{}/{}", source.registry.name(), source.repository))
-            })
+            let Source { registry, repository } = &job.source;
+            outcome.map_err(|error| error.about(format!("{}/{repository}", registry.name())))
         };
         drop(guard);
         // Two are left: this one and the map's.
@@ -164,10 +246,14 @@ impl Puller {
         outcome
     }
 
-    async fn download(&self, source: &Source<'_>, wanted: &Descriptor) -> Result<(), Error> {
-        let mut backoff = Backoff::default();
+    async fn download(&self, job: &Job<'_>, wanted: &PlannedBlob) -> Result<(), Error> {
+        let mut backoff = if wanted.required { Backoff::default() } else { Backoff::brief() };
         let mut refetched = false;
+        let Job { source, rank, .. } = job;
         loop {
+            let priority = Priority { failures: backoff.failures(), rank: *rank };
+            let slot = self.unless_stopped(self.slots.take(priority)).await?;
+            let begun = self.parts.clock.monotonic();
             let mut writer = self.parts.store.writer(&wanted.digest, wanted.size, None).await?;
             writer.pin();
             let begun_at = writer.frontier();
@@ -193,7 +279,8 @@ impl Puller {
                     error
                 }
             };
-            self.back_off(&mut backoff, error).await?;
+            drop(slot);
+            self.back_off(&mut backoff, begun, error).await?;
         }
     }
 
@@ -201,7 +288,7 @@ impl Puller {
     async fn stream(
         &self,
         source: &Source<'_>,
-        wanted: &Descriptor,
+        wanted: &PlannedBlob,
         writer: &mut Writer,
     ) -> Result<(), Error> {
         while writer.frontier() < wanted.size {
@@ -224,14 +311,15 @@ impl Puller {
     async fn chunk(
         &self,
         source: &Source<'_>,
-        wanted: &Descriptor,
+        wanted: &PlannedBlob,
         writer: &mut Writer,
         range: std::ops::Range<u64>,
     ) -> Result<(), Error> {
         let Source { registry, repository } = source;
         let last = range.end - 1;
         let digest = &wanted.digest;
-        let mut opened = registry.blob(repository, digest, range.start, last, wanted.size).await?;
+        let opening = registry.blob(repository, digest, range.start, last, wanted.size);
+        let mut opened = self.unless_stopped(opening).await??;
         let mut end = range.end;
         if !opened.honoured {
             // The whole blob comes, whatever was asked for. Taking all of it is the cheapest way
@@ -250,36 +338,62 @@ impl Puller {
         Ok(())
     }
 
-    /// Waits before another attempt if `error` calls for one, else gives it back.
-    async fn back_off(&self, backoff: &mut Backoff, error: Error) -> Result<(), Error> {
-        if error.kind() != Kind::Retry {
-            return Err(error);
-        }
-        match backoff.next((self.parts.random)(), error.retry_after()) {
-            Some(wait) => {
-                self.parts.metrics.fetch_retries.add(1);
-                warn!("{error}; trying again in {}", crate::units::format_duration(wait));
-                Timer::after(wait).await;
-                Ok(())
+    /// Waits before another attempt if `error`, of one that began at `begun`, calls for one; else
+    /// gives it back. What a registry wants a longer pause for is for the next pass.
+    async fn back_off(
+        &self,
+        backoff: &mut Backoff,
+        begun: Duration,
+        error: Error,
+    ) -> Result<(), Error> {
+        let (now, asked) = (self.parts.clock.monotonic(), error.retry_after());
+        let is_worth_trying = error.kind() == Kind::Retry
+            && !self.stop().is_open()
+            && asked.is_none_or(|asked| asked <= PAUSE_MAX)
+            && backoff.is_worth_trying(error.is_unanswered(), begun, now);
+        let wait = match is_worth_trying {
+            true => backoff.next((self.parts.random)(), asked),
+            false => None,
+        };
+        let Some(wait) = wait else { return Err(error) };
+        self.parts.metrics.fetch_retries.add(1);
+        warn!("{error}; trying again in {}", crate::units::format_duration(wait));
+        self.unless_stopped(Timer::after(wait)).await?;
+        Ok(())
+    }
+
+    /// Does `attempt` until it works, is refused, or was tried often enough. A stop ends it where
+    /// it waits.
+    async fn retrying<T>(
+        &self,
+        attempt: impl AsyncFnMut() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.retrying_with(Backoff::default(), attempt).await
+    }
+
+    async fn retrying_with<T>(
+        &self,
+        mut backoff: Backoff,
+        mut attempt: impl AsyncFnMut() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        loop {
+            let begun = self.parts.clock.monotonic();
+            match self.unless_stopped(attempt()).await? {
+                Ok(value) => return Ok(value),
+                Err(error) => self.back_off(&mut backoff, begun, error).await?,
             }
-            None => Err(error),
         }
     }
 
-    /// Does `attempt` until it works, is refused, or was tried often enough.
-    async fn retrying<T>(
-        &self,
-        mut attempt: impl AsyncFnMut() -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let mut backoff = Backoff::default();
-        loop {
-            match attempt().await {
-                Ok(value) => return Ok(value),
-                Err(error) => self.back_off(&mut backoff, error).await?,
-            }
-        }
+    /// Waits for something that may be dropped half way; fails when a stop is asked for.
+    async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
+        self.stop().unless_opened(work).await.ok_or_else(Error::stopped)
     }
 }
 
+/// Downloads at a time where the link is not limited; else there is one.
+const DOWNLOADS_MAX: usize = 3;
+/// A pause that is waited for with the image in hand.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Progress that proves a link works.
 const PROGRESS_BYTES: u64 = 1 << 20;

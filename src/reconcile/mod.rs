@@ -3,30 +3,45 @@
 //! Observed state is the blob log itself, never a second file that could disagree with it. Each
 //! image stands alone: one that fails keeps what it had, is reported, and holds up no other. What
 //! an unreachable registry cannot tell is left as it is. Only after every image was looked at does
-//! anything lose its place.
+//! anything lose its place, except when there is no room.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `pass` | one look at all images, several at a time |
+//! | `image` | one image: what it is now, what it needs, how that ended |
+//! | `admission` | whether an image fits, and what gives way to it |
+//! | `repair` | chunks that are corrupt on flash |
+//! | `sweep` | what differs between desired and held, as values |
 
-use std::cell::RefCell;
+mod admission;
+mod image;
+mod join;
+mod pass;
+mod repair;
+mod sweep;
+
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use log::{error, info, warn};
+use log::info;
+use smol::Timer;
+use smol::lock::Mutex;
 
 use crate::blob::{self, Store, TagKey};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Root};
 use crate::clock::SharedClock;
 use crate::config::Image;
 use crate::kind::Kind;
 use crate::metrics::Metrics;
-use crate::oci::Digest;
+use crate::oci::{Digest, Platform};
 use crate::pull::board::{Board, State};
-use crate::pull::{self, Plan, Puller, SIGNATURE_TAG_SUFFIXES};
-use crate::units::ByteCount;
+use crate::pull::{self, Puller};
+use image::Memory;
 
 /// What the reconciler works with.
-pub struct Reconciler {
-    /// The desired state.
-    pub images: Vec<Image>,
+pub struct Parts {
     /// Where it is to be.
     pub store: Store,
     /// What is there.
@@ -39,14 +54,29 @@ pub struct Reconciler {
     pub clock: SharedClock,
     /// For runs and failures.
     pub metrics: Rc<Metrics>,
-    /// When each image's referrers were asked for, by the monotonic clock; begins empty.
-    pub referrers_asked: RefCell<BTreeMap<TagKey, Duration>>,
 }
 
-/// How one reconciliation ended.
+/// Brings what is held in line with what is desired, pass by pass.
+pub struct Reconciler {
+    parts: Parts,
+    /// The desired state of this pass, or of the last; what comes first has priority.
+    images: RefCell<Rc<[Image]>>,
+    /// The desired state of the next pass, where it is another one.
+    next_images: RefCell<Option<Vec<Image>>>,
+    /// What is remembered of each image, in their order.
+    memories: RefCell<Vec<Memory>>,
+    /// When all images are to be looked at again, by the monotonic clock.
+    poll_at: Cell<Duration>,
+    /// Held by whoever repairs.
+    repairing: Mutex<()>,
+    /// Blobs that could not be repaired, and why.
+    unrepaired: RefCell<BTreeMap<Digest, String>>,
+}
+
+/// How things stand after a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// Images that are held whole and up to date.
+    /// Images that are held whole and as their registry has them, or had them last.
     pub held: usize,
     /// Images that are not; each was logged with its reason.
     pub failed: usize,
@@ -60,217 +90,169 @@ impl Outcome {
 }
 
 impl Reconciler {
+    /// A reconciler that has looked at nothing yet. What comes first in `images` has priority.
+    pub fn new(parts: Parts, images: Vec<Image>) -> Self {
+        let memories = images.iter().map(|_| Memory::default()).collect();
+        Self {
+            parts,
+            images: RefCell::new(images.into()),
+            next_images: RefCell::default(),
+            memories: RefCell::new(memories),
+            poll_at: Cell::default(),
+            repairing: Mutex::new(()),
+            unrepaired: RefCell::default(),
+        }
+    }
+
     /// Posts what is already on flash, before the registry is asked anything.
     pub fn observe(&self) -> Result<(), blob::Error> {
-        self.catalog.refresh()?;
-        for image in &self.images {
-            let digest = self.store.tag(&pull::tag_key(&image.reference));
-            let bytes = match digest {
-                Some(digest) => match self.held_bytes(digest) {
-                    Err(error) if error.kind() == Kind::Corrupt => 0,
-                    other => other?,
-                },
-                None => 0,
-            };
-            self.board.update(&image.reference.to_string(), |notice| {
-                notice.digest = digest;
-                notice.state = if digest.is_some() { State::Held } else { State::Pending };
-                (notice.held_bytes, notice.total_bytes) = (bytes, bytes);
-            });
+        self.parts.catalog.refresh()?;
+        for image in &*self.images() {
+            self.post(image)?;
         }
         self.count();
         Ok(())
     }
 
-    /// One pass over all images; then what is not desired any more loses its place.
-    pub async fn run(&self) -> Outcome {
-        self.metrics.sync_runs.add(1);
-        let mut outcome = Outcome { held: 0, failed: 0 };
-        for image in &self.images {
-            let name = image.reference.to_string();
-            let problem = match self.image(image).await {
-                Ok(()) => None,
-                Err(error) => {
-                    let held = self.store.tag(&pull::tag_key(&image.reference)).is_some();
-                    let next = if held { "what is held stays served" } else { "not held yet" };
-                    error!("{error}; {next}; tried again at the next poll");
-                    Some(error.to_string())
-                }
-            };
-            match problem {
-                None => outcome.held += 1,
-                Some(_) => outcome.failed += 1,
-            }
-            self.board.update(&name, |notice| {
-                notice.state = if problem.is_none() { State::Held } else { State::Failed };
-                notice.error = problem;
-            });
+    /// Changes the desired state, and makes all images due. A pass that is under way begins no
+    /// further image; the next one brings what is new, and gives up what is not desired any more.
+    pub fn set_images(&self, images: Vec<Image>) -> Result<(), blob::Error> {
+        let before = self.images();
+        let is_new = |image: &&Image| before.iter().all(|other| other.reference != image.reference);
+        for image in images.iter().filter(is_new) {
+            self.post(image)?;
         }
-        let keep_partials = !outcome.is_converged();
-        if let Err(error) = self.collect(&BTreeSet::new(), keep_partials).await {
-            error!("giving up what is not desired any more: {error}");
-        }
-        if outcome.is_converged() {
-            self.metrics.sync_last_success_seconds.set(self.clock.unix_seconds());
-        } else {
-            self.metrics.sync_failures.add(1);
-        }
-        self.count();
-        outcome
-    }
-
-    /// Makes one image be what its registry says it is.
-    async fn image(&self, image: &Image) -> Result<(), pull::Error> {
-        let name = image.reference.to_string();
-        let key = pull::tag_key(&image.reference);
-        let current = self.puller.current(&image.reference).await?;
-        let held = self.store.tag(&key);
-        let is_current = current.is_some() && current == held && self.is_sound(image, held)?;
-        if is_current && !self.referrers_are_due(&key) {
-            return Ok(());
-        }
-        self.board.update(&name, |notice| notice.state = State::Syncing);
-        let plan = self.puller.plan(&image.reference, current, &image.platforms).await?;
-        let total = plan.total_bytes();
-        let missing: u64 = self.puller.missing(&plan).iter().map(|blob| blob.size).sum();
-        let partial: u64 = self.partial_bytes(&plan);
-        self.board.update(&name, |notice| {
-            notice.total_bytes = total;
-            notice.held_bytes = total.saturating_sub(missing) + partial;
-            notice.error = None;
-        });
-        match self.puller.fetch(&plan).await {
-            Err(error) if error.kind() == Kind::Full => {
-                warn!("{error}; giving up what is not desired and trying once more");
-                self.collect(&plan.digests(), true).await?;
-                self.puller.fetch(&plan).await?;
-            }
-            other => other?,
-        }
-        self.catalog.refresh()?;
-        self.referrers_asked.borrow_mut().insert(key, self.clock.monotonic());
-        self.board.update(&name, |notice| {
-            notice.digest = Some(plan.root);
-            notice.held_bytes = total;
-        });
-        match held {
-            Some(old) if old != plan.root => {
-                info!("{name}: moved from {} to {}", old.short(), plan.root.short());
-            }
-            Some(_) if missing == 0 => {}
-            _ => info!("{name}: held at {}, {}", plan.root.short(), ByteCount(total)),
-        }
+        self.poll_at.set(Duration::ZERO);
+        self.next_images.replace(Some(images));
         Ok(())
     }
 
-    /// Signatures are often pushed after their image, and move no tag: they are asked for again
-    /// from time to time.
-    fn referrers_are_due(&self, key: &TagKey) -> bool {
-        let now = self.clock.monotonic();
-        let asked = self.referrers_asked.borrow().get(key).copied();
-        asked.is_none_or(|asked| now.saturating_sub(asked) >= REFERRERS_INTERVAL)
-    }
-
-    /// Whether all of an image is held, and nothing of it is known to be rotten.
-    fn is_sound(&self, image: &Image, held: Option<Digest>) -> Result<bool, blob::Error> {
-        let Some(root) = held else { return Ok(false) };
-        if !self.catalog.complete(&root, &image.platforms)? {
-            return Ok(false);
+    /// Puts the desired state of the next pass into effect. What is remembered of an image that
+    /// stays as it was is kept.
+    fn take_next_images(&self) {
+        let Some(images) = self.next_images.take() else { return };
+        let names: BTreeSet<String> =
+            images.iter().map(|image| image.reference.to_string()).collect();
+        self.parts.board.retain(|name| names.contains(name));
+        let before = self.images.replace(images.into());
+        let mut kept: BTreeMap<String, (&Image, Memory)> = BTreeMap::new();
+        for (image, memory) in before.iter().zip(self.memories.take()) {
+            kept.insert(image.reference.to_string(), (image, memory));
         }
-        let rotten = self.store.rotten();
-        if rotten.is_empty() {
-            return Ok(true);
+        let images = self.images();
+        let memories = images.iter().map(|image| {
+            let known = kept.remove(&image.reference.to_string());
+            let known = known.filter(|(before, _)| *before == image);
+            known.map(|(_, memory)| memory).unwrap_or_default()
+        });
+        self.memories.replace(memories.collect());
+    }
+
+    fn images(&self) -> Rc<[Image]> {
+        Rc::clone(&self.images.borrow())
+    }
+
+    /// The name of image number `index`.
+    fn name(&self, index: usize) -> String {
+        self.images().get(index).map(|image| image.reference.to_string()).unwrap_or_default()
+    }
+
+    /// Posts how much of an image is on flash.
+    fn post(&self, image: &Image) -> Result<(), blob::Error> {
+        let digest = self.held(image);
+        let bytes = match digest {
+            Some(digest) => match self.held_bytes(image, digest) {
+                Err(error) if error.kind() == Kind::Corrupt => 0,
+                other => other?,
+            },
+            None => 0,
+        };
+        self.parts.board.update(&image.reference.to_string(), |notice| {
+            notice.digest = digest;
+            notice.state = if digest.is_some() { State::Held } else { State::Pending };
+            (notice.held_bytes, notice.total_bytes) = (bytes, bytes);
+        });
+        Ok(())
+    }
+
+    /// Waits until it is time for another pass: `interval` after the last look at all images, or
+    /// when a registry may be asked again that wanted a pause, or when a stop is asked for.
+    pub async fn pause(&self, interval: Duration) {
+        let now = self.parts.clock.monotonic();
+        if self.poll_at.get() <= now {
+            self.poll_at.set(now + interval);
         }
-        let needed = self.catalog.reachable(&[root])?;
-        Ok(!rotten.iter().any(|(digest, _)| needed.contains(digest)))
+        let memories = self.memories.borrow();
+        let due = memories.iter().filter_map(|memory| memory.not_before);
+        let due = due.chain([self.poll_at.get()]).min().unwrap_or(now);
+        drop(memories);
+        let stop = self.parts.puller.stop();
+        stop.unless_opened(Timer::after(due.saturating_sub(now))).await;
     }
 
-    fn partial_bytes(&self, plan: &Plan) -> u64 {
-        let wanted = plan.digests();
-        let partials = self.store.partials();
-        partials.iter().filter(|p| wanted.contains(&p.digest)).map(|p| p.frontier).sum()
+    /// The digest that is held under an image's tag.
+    fn held(&self, image: &Image) -> Option<Digest> {
+        self.parts.store.tag(&pull::tag_key(&image.reference))
     }
 
-    fn held_bytes(&self, root: Digest) -> Result<u64, blob::Error> {
-        let digests = self.catalog.reachable(&[root])?;
-        let entries = digests.iter().filter_map(|digest| self.store.entry(digest));
+    fn held_bytes(&self, image: &Image, digest: Digest) -> Result<u64, blob::Error> {
+        let root = Root { digest, platforms: &image.platforms };
+        let digests = self.parts.catalog.reachable(&[root])?;
+        let entries = digests.iter().filter_map(|digest| self.parts.store.entry(digest));
         Ok(entries.map(|entry| entry.size).sum())
     }
 
-    /// Removes the tags that nobody desires and pins what the others reach; every other blob except
-    /// `keep` is held only for as long as nothing else needs its room. Downloads that nobody
-    /// desires are given up, except while an image still waits for some.
-    async fn collect(
-        &self,
-        keep: &BTreeSet<Digest>,
-        keep_partials: bool,
-    ) -> Result<(), blob::Error> {
+    /// Removes the tags that nobody desires and pins what the others reach and what the images under
+    /// way need; every other blob is held only for as long as nothing else needs its room.
+    async fn collect(&self) -> Result<(), blob::Error> {
+        let Parts { store, catalog, .. } = &self.parts;
+        let images = self.images();
         let desired: BTreeSet<TagKey> =
-            self.images.iter().map(|image| pull::tag_key(&image.reference)).collect();
-        let tags = self.store.tags();
-        let roots: Vec<Digest> =
-            tags.iter().filter(|(key, _)| desired.contains(key)).map(|(_, root)| *root).collect();
-        let mut reachable = self.catalog.reachable(&roots)?;
-        let mut signatures = Vec::new();
-        for (key, root) in &tags {
-            if desired.contains(key) {
-                continue;
-            }
-            match signed_digest(&key.tag) {
-                Some(subject) if reachable.contains(&subject) => signatures.push(*root),
-                _ => {
-                    info!(
-                        "{}/{}:{} is not desired any more",
-                        key.registry, key.repository, key.tag
-                    );
-                    self.store.remove_tag(key).await?;
-                }
-            }
+            images.iter().map(|image| pull::tag_key(&image.reference)).collect();
+        let tags = store.tags();
+        let held = images.iter().filter_map(|image| self.held(image).map(|root| (root, image)));
+        let roots: Vec<Root<'_>> =
+            held.map(|(digest, image)| Root { digest, platforms: &image.platforms }).collect();
+        let mut reachable = catalog.reachable(&roots)?;
+        let (signatures, gone) = sweep::sort_tags(&tags, &desired, &reachable);
+        for key in gone {
+            info!("{}/{}:{} is not desired any more", key.registry, key.repository, key.tag);
+            store.remove_tag(key).await?;
         }
-        reachable.extend(self.catalog.reachable(&signatures)?);
-        let desired: Vec<Digest> = reachable.iter().copied().collect();
-        self.store.pin(&desired, true).await?;
-        let kept = |digest: &Digest| reachable.contains(digest) || keep.contains(digest);
-        let mut idle = self.store.digests();
-        idle.retain(|digest| !kept(digest));
-        self.store.pin(&idle, false).await?;
-        if !keep_partials {
-            let partials = self.store.partials().into_iter().map(|partial| partial.digest);
-            let dead: Vec<Digest> = partials.filter(|digest| !kept(digest)).collect();
-            self.store.delete(&dead).await?;
-        }
-        Ok(())
+        let platforms = [Platform::all()];
+        let signatures: Vec<Root<'_>> = signatures
+            .into_iter()
+            .map(|digest| Root { digest, platforms: &platforms })
+            .collect();
+        reachable.extend(catalog.reachable(&signatures)?);
+        let pinned: Vec<Digest> = reachable.iter().copied().collect();
+        store.pin(&pinned, true).await?;
+        let under_way = self.under_way();
+        let mut idle = store.digests();
+        idle.retain(|digest| !reachable.contains(digest) && !under_way.contains(digest));
+        store.pin(&idle, false).await
+    }
+
+    /// Gives up the downloads that no image waits for, once every image is known to wait for what
+    /// it was planned with, or for nothing.
+    async fn drop_downloads(&self) -> Result<(), blob::Error> {
+        let dead: Vec<Digest> = {
+            let memories = self.memories.borrow();
+            if !memories.iter().all(Memory::is_known) {
+                return Ok(());
+            }
+            let planned: BTreeSet<Digest> = memories.iter().flat_map(Memory::planned).collect();
+            let partials = self.parts.store.partials().into_iter().map(|partial| partial.digest);
+            partials.filter(|digest| !planned.contains(digest)).collect()
+        };
+        self.parts.store.delete(&dead).await
     }
 
     /// Sets the gauges that follow from the store.
     fn count(&self) {
-        let held = |image: &&Image| self.store.tag(&pull::tag_key(&image.reference)).is_some();
-        let held = self.images.iter().filter(held).count();
-        self.metrics.images_desired.set(self.images.len() as u64);
-        self.metrics.images_held.set(held as u64);
-    }
-}
-
-/// The digest that a cosign tag such as `sha256-<hex>.sig` speaks of.
-fn signed_digest(tag: &str) -> Option<Digest> {
-    let stem = SIGNATURE_TAG_SUFFIXES.iter().find_map(|suffix| tag.strip_suffix(suffix))?;
-    stem.replacen('-', ":", 1).parse().ok()
-}
-
-/// How long a new signature of a held image may go unnoticed. Asking costs about 3 KB a manifest,
-/// as much as an hour of polls.
-const REFERRERS_INTERVAL: Duration = Duration::from_hours(6);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cosign_tags_name_their_subject() {
-        let digest = Digest::sha256(b"x");
-        let stem = digest.to_string().replace(':', "-");
-        assert_eq!(signed_digest(&format!("{stem}.sig")), Some(digest));
-        assert_eq!(signed_digest(&stem), None);
-        assert_eq!(signed_digest("v1.sig"), None);
+        let images = self.images();
+        let held = images.iter().filter(|image| self.held(image).is_some());
+        self.parts.metrics.images_held.set(held.count() as u64);
+        self.parts.metrics.images_desired.set(images.len() as u64);
     }
 }

@@ -11,16 +11,27 @@ pub struct Error {
     kind: Kind,
     what: String,
     retry_after: Option<Duration>,
+    is_unanswered: bool,
 }
 
 impl Error {
     pub(super) fn new(kind: Kind, what: String) -> Self {
-        Self { kind, what, retry_after: None }
+        Self { kind, what, retry_after: None, is_unanswered: false }
     }
 
-    /// With the seconds that the registry asked to be left alone for.
-    pub(super) fn after(self, seconds: Option<u64>) -> Self {
-        Self { retry_after: seconds.map(Duration::from_secs), ..self }
+    /// With the time that the registry asked to be left alone for.
+    pub(super) fn after(self, retry_after: Option<Duration>) -> Self {
+        Self { retry_after, ..self }
+    }
+
+    /// Of a request that the registry did not answer.
+    pub(super) fn unanswered(self) -> Self {
+        Self { is_unanswered: true, ..self }
+    }
+
+    /// Whether the registry could not be reached or did not answer in time.
+    pub fn is_unanswered(&self) -> bool {
+        self.is_unanswered
     }
 
     /// What to do about it.

@@ -31,7 +31,7 @@ pub struct Api {
     store: Store,
     catalog: Catalog,
     /// The upstreams' registries, in the configuration's order.
-    registries: Vec<String>,
+    registries: RefCell<Vec<String>>,
     /// Manifests served of late, newest last, at most [`CACHED_MAX`].
     cached: RefCell<Vec<(Digest, Rc<[u8]>)>>,
 }
@@ -45,7 +45,13 @@ struct Repository<'a> {
 impl Api {
     /// Serves what `store` holds.
     pub fn new(store: Store, catalog: Catalog, registries: Vec<String>) -> Self {
+        let registries = RefCell::new(registries);
         Self { store, catalog, registries, cached: RefCell::default() }
+    }
+
+    /// Changes the upstreams' registries.
+    pub fn set_registries(&self, registries: Vec<String>) {
+        self.registries.replace(registries);
     }
 
     async fn answer(&self, request: &ServerRequest) -> ServerResponse {
@@ -92,12 +98,13 @@ impl Api {
             };
             return has(registry, name);
         }
+        let registries = self.registries.borrow();
         let prefixed = name
             .split_once('/')
-            .filter(|(first, _)| self.registries.iter().any(|registry| registry == first));
+            .filter(|(first, _)| registries.iter().any(|registry| registry == first));
         prefixed
             .and_then(|(registry, rest)| has(registry, rest))
-            .or_else(|| self.registries.iter().find_map(|registry| has(registry, name)))
+            .or_else(|| registries.iter().find_map(|registry| has(registry, name)))
     }
 
     fn manifest(

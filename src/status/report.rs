@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::ProblemReport;
 use crate::blob::Store;
 use crate::flash::{Health, Reserve};
 use crate::metrics::Metrics;
 use crate::pull::board::{Board, State};
 
-/// All that a satellite tells of itself.
+/// All that a satellite reports of itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// The satellite's name.
@@ -18,6 +19,9 @@ pub struct Report {
     pub version: String,
     /// Seconds since the process began.
     pub uptime_seconds: u64,
+    /// What does not work, by part.
+    #[serde(default)]
+    pub problems: Vec<ProblemReport>,
     /// The desired images, by name.
     pub images: Vec<ImageReport>,
     /// The blob log.
@@ -31,7 +35,7 @@ pub struct Report {
 pub struct ImageReport {
     /// As the configuration has it, normalised.
     pub reference: String,
-    /// `pending`, `syncing`, `held` or `failed`.
+    /// `pending`, `syncing`, `held`, `held (gone upstream)` or `failed`.
     pub state: String,
     /// The digest held under its tag.
     pub digest: Option<String>,
@@ -45,6 +49,9 @@ pub struct ImageReport {
     pub eta_seconds: Option<u64>,
     /// The last error.
     pub error: Option<String>,
+    /// What accompanies it and could not be had: signatures and the like.
+    #[serde(default)]
+    pub missing: Vec<String>,
 }
 
 /// The blob log.
@@ -125,6 +132,7 @@ impl Report {
     /// The state of things now.
     pub fn new(
         name: &str,
+        problems: Vec<ProblemReport>,
         store: StoreReport,
         board: &Board,
         now: Duration,
@@ -134,6 +142,7 @@ impl Report {
             name: name.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: now.as_secs(),
+            problems,
             images: images(board, now),
             store,
             link: LinkReport {
@@ -203,6 +212,7 @@ fn images(board: &Board, now: Duration) -> Vec<ImageReport> {
             rate_bytes_per_second: image.rate,
             eta_seconds: missing.checked_div(image.rate).filter(|_| moving),
             error: image.error,
+            missing: image.missing,
         }
     });
     images.collect()
@@ -213,6 +223,7 @@ fn state_name(state: State) -> &'static str {
         State::Pending => "pending",
         State::Syncing => "syncing",
         State::Held => "held",
+        State::Gone => "held (gone upstream)",
         State::Failed => "failed",
     }
 }

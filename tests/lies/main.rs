@@ -2,9 +2,12 @@
 //! what was held stays served, and nothing partial is visible. The built binary is what runs.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
+mod accompany;
 mod flips;
+mod life;
 mod registry;
 mod satellite;
+mod shelf;
 
 use std::sync::Arc;
 
@@ -78,7 +81,7 @@ fn broken_json() {
 
 #[test]
 fn endless_manifest() {
-    told(Lie::EndlessManifest, "body is over 4194304 bytes");
+    told(Lie::EndlessManifest, "body is over 1048576 bytes");
 }
 
 #[test]

@@ -20,22 +20,29 @@ pub struct Satellite {
 
 /// Starts `moonlet run` with one upstream at `url`, of which it is to hold `app:1`.
 pub fn start(name: &str, url: &str, upstream_line: &str) -> Satellite {
+    let mut satellite = launch(name, |directory| {
+        let store = directory.join("store");
+        format!(
+            "name = \"lies\"\n[serve]\nlisten = [\"127.0.0.1:0\"]\n\
+             [admin]\nlisten = \"127.0.0.1:0\"\n\
+             [store]\npath = {store:?}\nsize_max = \"32MiB\"\n[sync]\npoll_interval = \"1s\"\n\
+             [[upstream]]\nregistry = \"registry.test\"\nurl = \"{url}\"\n{upstream_line}\n\
+             [[image]]\nreference = \"registry.test/app:1\"\n"
+        )
+    });
+    satellite.await_served();
+    satellite
+}
+
+/// Starts `moonlet run` with the configuration that `config` makes for a directory.
+pub fn launch(name: &str, config: impl FnOnce(&Path) -> String) -> Satellite {
     let directory = format!("moonlet-lies-{name}-{}", std::process::id());
     let directory = std::env::temp_dir().join(directory);
     let _ = std::fs::remove_dir_all(&directory);
     std::fs::create_dir(&directory).unwrap();
-    let store = directory.join("store");
-    let config = format!(
-        "name = \"lies\"\n[serve]\nlisten = [\"127.0.0.1:0\"]\n[admin]\nlisten = \"127.0.0.1:0\"\n\
-         [store]\npath = {store:?}\nsize_max = \"32MiB\"\n[sync]\npoll_interval = \"1s\"\n\
-         [[upstream]]\nregistry = \"registry.test\"\nurl = \"{url}\"\n{upstream_line}\n\
-         [[image]]\nreference = \"registry.test/app:1\"\n"
-    );
-    std::fs::write(directory.join("moonlet.toml"), config).unwrap();
+    std::fs::write(directory.join("moonlet.toml"), config(&directory)).unwrap();
     let child = spawn(&directory);
-    let mut satellite = Satellite { child, directory, served: String::new(), seen: Cell::new(0) };
-    satellite.await_served();
-    satellite
+    Satellite { child, directory, served: String::new(), seen: Cell::new(0) }
 }
 
 fn spawn(directory: &Path) -> Child {
@@ -96,6 +103,18 @@ impl Satellite {
     /// Asks the read API; gives the status and the body.
     pub fn get(&self, path: &str) -> (u16, Vec<u8>) {
         get(&self.served, path, "")
+    }
+
+    /// Changes its configuration, and asks it to read that.
+    pub fn reload(&self, config: &str) {
+        std::fs::write(self.directory.join("moonlet.toml"), config).unwrap();
+        let process = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(process, rustix::process::Signal::HUP).unwrap();
+    }
+
+    /// Whether it runs.
+    pub fn lives(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     /// Kills it; its files stay.

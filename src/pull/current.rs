@@ -1,0 +1,84 @@
+//! What a reference means at its registry now, for as few bytes as the registry lets it cost.
+
+use std::time::Duration;
+
+use super::plan::tag_text;
+use super::{Error, Puller, tag_key};
+use crate::fetch::{self, Latch};
+use crate::kind::Kind;
+use crate::oci::{Algorithm, Digest, Hasher, MANIFEST_BYTES_MAX, Reference};
+use crate::registry::OpenedManifest;
+
+impl Puller {
+    /// The digest that `reference` means now: by HEAD, which has no body and counts against no
+    /// quota of pulls, else by GET and its bytes. A registry whose HEAD told nothing is asked by
+    /// GET alone for a while. `answered` is opened as soon as the registry has answered anything.
+    ///
+    /// # Errors
+    /// [`Kind::Missing`] when there is no such tag.
+    pub async fn current(&self, reference: &Reference, answered: &Latch) -> Result<Digest, Error> {
+        if let Some(digest) = reference.digest {
+            answered.open();
+            return Ok(digest);
+        }
+        let key = tag_key(reference);
+        let source = self.source(&reference.registry, &reference.repository)?;
+        let tag = tag_text(reference);
+        let about = |error: Error| error.about(reference.to_string());
+        let heard = |error: Error| {
+            if !error.is_unanswered() {
+                answered.open();
+            }
+            error
+        };
+        if self.head_is_worth_asking(&self.head_in_vain.borrow().get(&key).copied()) {
+            let head = self.retrying(async || {
+                let head = source.registry.head_manifest(source.repository, &tag).await;
+                head.map_err(|error| heard(error.into()))
+            });
+            let head = head.await.map_err(about)?;
+            answered.open();
+            if let Some(digest) = head.digest {
+                return Ok(digest);
+            }
+            self.head_in_vain.borrow_mut().insert(key, self.parts.clock.monotonic());
+        }
+        let digest = self.retrying(async || {
+            let opened = source.registry.open_manifest(source.repository, &tag).await;
+            let opened = opened.map_err(|error| heard(error.into()))?;
+            answered.open();
+            self.digest_of(opened).await
+        });
+        digest.await.map_err(about)
+    }
+
+    /// The digest of the bytes of a manifest, of which none is kept.
+    async fn digest_of(&self, opened: OpenedManifest) -> Result<Digest, Error> {
+        let algorithm = opened.digest.map_or(Algorithm::Sha256, |digest| digest.algorithm());
+        let (mut body, mut hash) = (opened.body, Hasher::new(algorithm));
+        let mut buffer = vec![0; BUFFER_BYTES];
+        let mut total = 0;
+        loop {
+            let length = body.read(&mut buffer).await.map_err(fetch::Error::from)?;
+            if length == 0 {
+                return Ok(hash.finish());
+            }
+            total += length as u64;
+            self.parts.metrics.fetch_body_bytes.add(length as u64);
+            if total > MANIFEST_BYTES_MAX {
+                let what = format!("a manifest of more than {MANIFEST_BYTES_MAX} bytes");
+                return Err(Error::new(Kind::Invalid, "", what));
+            }
+            hash.update(buffer.get(..length).unwrap_or_default());
+        }
+    }
+
+    fn head_is_worth_asking(&self, in_vain: &Option<Duration>) -> bool {
+        let now = self.parts.clock.monotonic();
+        in_vain.is_none_or(|asked| now.saturating_sub(asked) >= HEAD_INTERVAL)
+    }
+}
+
+/// How long a registry whose HEAD told nothing is asked by GET alone.
+const HEAD_INTERVAL: Duration = Duration::from_hours(6);
+const BUFFER_BYTES: usize = 8 << 10;

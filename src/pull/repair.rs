@@ -1,0 +1,97 @@
+//! Fetching again the chunks of a held blob that are corrupt on flash, and nothing else of it.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use log::info;
+
+use super::slots::Priority;
+use super::{Error, Puller, Source};
+use crate::blob::Entry;
+use crate::fetch::{self, Part};
+use crate::kind::Kind;
+use crate::oci::{Hasher, MANIFEST_BYTES_MAX};
+
+impl Puller {
+    /// Fetches `chunks` of a held blob again, which `repository` of `registry` is to have. One that
+    /// cannot be had does not keep the others from being repaired.
+    pub async fn repair(
+        &self,
+        registry: &str,
+        repository: &str,
+        blob: &Entry,
+        chunks: &BTreeSet<u32>,
+    ) -> Result<(), Error> {
+        let source = self.source(registry, repository)?;
+        let about = |error: Error| error.about(format!("{registry}/{repository}"));
+        if blob.media_type.is_some() {
+            return self.repair_manifest(&source, blob).await.map_err(about);
+        }
+        let mut outcome = Ok(());
+        for chunk in chunks {
+            if let Err(error) = self.repair_chunk(&source, blob, *chunk).await {
+                outcome = Err(about(error));
+            }
+        }
+        outcome
+    }
+
+    async fn repair_manifest(&self, source: &Source<'_>, blob: &Entry) -> Result<(), Error> {
+        let Source { registry, repository } = source;
+        let text = blob.digest.to_string();
+        let read = self.retrying(async || {
+            let opened = registry.open_manifest(repository, &text).await?;
+            let bytes = opened.body.bytes(MANIFEST_BYTES_MAX).await;
+            Ok(bytes.map_err(fetch::Error::from)?)
+        });
+        let bytes = read.await?;
+        self.parts.metrics.fetch_body_bytes.add(bytes.len() as u64);
+        let mut hash = Hasher::new(blob.digest.algorithm());
+        hash.update(&bytes);
+        let found = hash.finish();
+        if found != blob.digest {
+            let what = format!("bytes of digest {found}, expected {text}");
+            return Err(Error::new(Kind::Corrupt, "", what));
+        }
+        self.parts.store.put(&blob.digest, &bytes, blob.media_type.as_deref()).await?;
+        self.repaired(blob, "the manifest");
+        Ok(())
+    }
+
+    async fn repair_chunk(
+        &self,
+        source: &Source<'_>,
+        blob: &Entry,
+        chunk: u32,
+    ) -> Result<(), Error> {
+        let range = self.parts.store.chunk_range(&blob.digest, chunk)?;
+        let read = self.retrying(async || self.part(source, blob, range.clone()).await);
+        let bytes = read.await?;
+        self.parts.store.mend(&blob.digest, chunk, &bytes).await?;
+        self.repaired(blob, &format!("chunk {chunk}"));
+        Ok(())
+    }
+
+    fn repaired(&self, blob: &Entry, what: &str) {
+        self.parts.metrics.flash_mended_chunks.add(1);
+        info!("{}: {what} was corrupt on flash and is repaired", blob.digest);
+    }
+
+    /// Fetches a part of a blob into memory; `range` is a chunk's.
+    async fn part(
+        &self,
+        source: &Source<'_>,
+        blob: &Entry,
+        range: Range<u64>,
+    ) -> Result<Vec<u8>, Error> {
+        let Source { registry, repository } = source;
+        let _slot = self.slots.take(Priority { failures: 0, rank: 0 }).await;
+        let (first, last) = (range.start, range.end.saturating_sub(1));
+        let mut opened = registry.blob(repository, &blob.digest, first, last, blob.size).await?;
+        let mut part = Part { start: range.start, bytes: Vec::new() };
+        let (pace, end) = (&self.parts.pace, range.end);
+        let again = |bytes| self.parts.metrics.fetch_repeated_bytes.add(bytes);
+        fetch::copy(&mut opened.body, opened.start, &mut part, end, pace, again).await?;
+        Ok(part.bytes)
+    }
+}

@@ -1,0 +1,238 @@
+//! One look at all images: several at a time, none waiting for another's trouble.
+//!
+//! Registries are independent of each other; each has a lane of [`IN_HAND_MAX`] images in hand, in
+//! the order of the configuration. A registry that does not answer is found out by the first image
+//! of its lane, and the others report that they wait for it instead of waiting themselves.
+//!
+//! Room is given out in the order of the configuration too: an image is admitted when those before
+//! it are decided. Theirs may be registries that hang, so that is waited for only for
+//! [`TURN_PATIENCE`].
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use log::{debug, error, warn};
+use smol::Timer;
+use smol::future::or;
+
+use super::image::{End, Memory};
+use super::join::{Work, join};
+use super::{Outcome, Reconciler};
+use crate::fetch::Latch;
+use crate::kind::Kind;
+use crate::pull;
+use crate::pull::board::State;
+use crate::units::format_duration;
+
+/// What the images of one pass share.
+pub(super) struct Pass {
+    /// Whether each image was admitted, refused, or needs nothing, in their order.
+    decided: Vec<Latch>,
+    lanes: Vec<Lane>,
+}
+
+/// The images of one registry that are to be looked at.
+pub(super) struct Lane {
+    registry: String,
+    queue: RefCell<VecDeque<usize>>,
+    /// Opened when the registry has answered something, or is known not to.
+    pub answered: Latch,
+    /// Why it does not.
+    silence: RefCell<Option<String>>,
+}
+
+impl Pass {
+    /// Waits for the images before number `index`, but not for ever.
+    pub async fn turn(&self, index: usize) {
+        let before = async {
+            for decided in self.decided.iter().take(index) {
+                decided.opened().await;
+            }
+        };
+        or(before, async {
+            Timer::after(TURN_PATIENCE).await;
+        })
+        .await;
+    }
+
+    /// What becomes of image number `index` is known: those behind need not wait for it.
+    pub fn decide(&self, index: usize) {
+        self.decided.get(index).into_iter().for_each(Latch::open);
+    }
+}
+
+impl Reconciler {
+    /// One pass over the images whose time has come; then what is not desired any more loses its
+    /// place. A stop ends it early.
+    pub async fn run(&self) -> Outcome {
+        self.parts.metrics.sync_runs.add(1);
+        let pass = self.begin_pass();
+        let mut works: Vec<Work<'_>> = vec![Box::pin(self.repair())];
+        for lane in &pass.lanes {
+            for number in 0..IN_HAND_MAX {
+                works.push(Box::pin(self.work(&pass, lane, number == 0)));
+            }
+        }
+        join(works).await;
+        let memories = self.memories.borrow();
+        let held = memories.iter().filter(|memory| memory.end.is_held()).count();
+        let outcome = Outcome { held, failed: memories.len() - held };
+        drop(memories);
+        if !self.parts.puller.stop().is_open() {
+            self.end_pass(outcome).await;
+        }
+        self.count();
+        outcome
+    }
+
+    fn begin_pass(&self) -> Pass {
+        self.take_next_images();
+        let now = self.parts.clock.monotonic();
+        let is_poll = self.poll_at.get() <= now;
+        let mut lanes: Vec<Lane> = Vec::new();
+        let images = self.images();
+        let decided: Vec<Latch> = images.iter().map(|_| Latch::default()).collect();
+        let mut memories = self.memories.borrow_mut();
+        let images = images.iter().zip(memories.iter_mut()).zip(&decided).enumerate();
+        for (index, ((image, memory), decided)) in images {
+            let may = match memory.not_before {
+                Some(not_before) => not_before <= now,
+                None => is_poll,
+            };
+            if !may {
+                decided.open();
+                continue;
+            }
+            memory.not_before = None;
+            let registry = &image.reference.registry;
+            match lanes.iter().find(|lane| lane.registry == *registry) {
+                Some(lane) => lane.queue.borrow_mut().push_back(index),
+                None => lanes.push(Lane {
+                    registry: registry.clone(),
+                    queue: RefCell::new(VecDeque::from([index])),
+                    answered: Latch::default(),
+                    silence: RefCell::default(),
+                }),
+            }
+        }
+        Pass { decided, lanes }
+    }
+
+    async fn end_pass(&self, outcome: Outcome) {
+        let swept = match self.collect().await {
+            Ok(()) => self.drop_downloads().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = swept {
+            error!("giving up what is not desired any more: {error}");
+        }
+        if outcome.is_converged() {
+            self.parts.metrics.sync_last_success_seconds.set(self.parts.clock.unix_seconds());
+        } else {
+            self.parts.metrics.sync_failures.add(1);
+        }
+    }
+
+    /// Takes image after image of a lane.
+    async fn work(&self, pass: &Pass, lane: &Lane, is_first: bool) {
+        let stop = self.parts.puller.stop();
+        if !is_first {
+            stop.unless_opened(lane.answered.opened()).await;
+        }
+        while !stop.is_open() && self.next_images.borrow().is_none() {
+            let Some(index) = lane.queue.borrow_mut().pop_front() else { break };
+            let silence = lane.silence.borrow().clone();
+            let outcome = match silence {
+                Some(why) => Err(self.waiting(index, &lane.registry, &why)),
+                None => self.image(index, pass, lane).await,
+            };
+            pass.decide(index);
+            if let Err(error) = &outcome
+                && error.is_unanswered()
+                && !stop.is_open()
+            {
+                let others = lane.queue.borrow().len();
+                if lane.silence.borrow_mut().replace(error.to_string()).is_none() && others > 0 {
+                    warn!("{}: does not answer, {others} other images wait for it", lane.registry);
+                }
+            }
+            // In whatever way the first one ended.
+            lane.answered.open();
+            if !stop.is_open() {
+                self.conclude(index, outcome);
+            }
+        }
+        // Also when there is no first one any more.
+        lane.answered.open();
+    }
+
+    fn waiting(&self, index: usize, registry: &str, why: &str) -> pull::Error {
+        let what = format!("waits for {registry}, which does not answer: {why}");
+        pull::Error::new(Kind::Retry, self.name(index), what)
+    }
+
+    /// Notes and reports how one image ended.
+    fn conclude(&self, index: usize, outcome: Result<End, pull::Error>) {
+        let images = self.images();
+        let Some(image) = images.get(index) else { return };
+        let mut memories = self.memories.borrow_mut();
+        let Some(memory) = memories.get_mut(index) else { return };
+        let now = self.parts.clock.monotonic();
+        let (end, problem) = match outcome {
+            Ok(End::Gone(why)) => {
+                let text = format!("gone upstream, what is held stays served: {why}");
+                if memory.is_news(&text) {
+                    warn!("{}: {text}", image.reference);
+                }
+                (End::Gone(why), Some(text))
+            }
+            Ok(end) => {
+                if let End::Held = end {
+                    memory.reported = None;
+                }
+                (end, None)
+            }
+            Err(error) => {
+                memory.not_before = error.retry_after().map(|pause| now + pause);
+                let is_held = self.held(image).is_some();
+                let text = failure(&error, is_held, memory);
+                // Nothing but a change of the figures is worth a line at each poll.
+                if memory.is_news(&text) || error.kind() != Kind::Full {
+                    error!("{text}");
+                } else {
+                    debug!("{text}");
+                }
+                (End::Failed, Some(error.to_string()))
+            }
+        };
+        let state = match &end {
+            End::Held => State::Held,
+            End::Gone(_) => State::Gone,
+            End::Failed => State::Failed,
+        };
+        memory.end = end;
+        self.parts.board.update(&image.reference.to_string(), |notice| {
+            notice.state = state;
+            notice.error = problem;
+        });
+    }
+}
+
+/// The line that says why an image is not held, and what happens next.
+fn failure(error: &pull::Error, is_held: bool, memory: &Memory) -> String {
+    let next = if is_held { "what is held stays served" } else { "not held yet" };
+    let when = match error.retry_after() {
+        Some(pause) => format!("tried again in {}", format_duration(pause)),
+        None if memory.is_refused() => {
+            "nothing is fetched for it until there is room or its registry has another".to_owned()
+        }
+        None => "tried again at the next poll".to_owned(),
+    };
+    format!("{error}; {next}; {when}")
+}
+
+/// Images of one registry that are looked at or fetched at the same time.
+const IN_HAND_MAX: usize = 3;
+/// How long an image that is ready to be admitted waits for those before it.
+const TURN_PATIENCE: Duration = Duration::from_secs(10);

@@ -1,0 +1,118 @@
+//! What has to change for the log to hold what is desired and no more: the difference between the
+//! two, as a value.
+
+use std::collections::BTreeSet;
+
+use crate::blob::{Partial, TagKey};
+use crate::oci::Digest;
+use crate::pull::SIGNATURE_TAG_SUFFIXES;
+
+/// Sorts tags by what becomes of them: the digests of those that stay because of an image that is
+/// `desired` and held with `reachable`, and the tags that go.
+pub fn sort_tags<'a>(
+    tags: &'a [(TagKey, Digest)],
+    desired: &BTreeSet<TagKey>,
+    reachable: &BTreeSet<Digest>,
+) -> (Vec<Digest>, Vec<&'a TagKey>) {
+    let (mut signatures, mut gone) = (Vec::new(), Vec::new());
+    for (key, root) in tags.iter().filter(|(key, _)| !desired.contains(key)) {
+        match signed_digest(&key.tag) {
+            Some(subject) if reachable.contains(&subject) => signatures.push(*root),
+            _ => gone.push(key),
+        }
+    }
+    (signatures, gone)
+}
+
+/// The downloads to give up so that `lacking` bytes come free, with the bytes that each has room
+/// for: `planned` says which of them an image still waits for, and which place in the configuration
+/// that has. Those that nothing waits for go first, then those of the last image; of two, the one
+/// that has less.
+pub fn give_way(
+    partials: &[(Partial, u64)],
+    planned: impl Fn(&Digest) -> Option<usize>,
+    lacking: u64,
+) -> Vec<Digest> {
+    let mut order: Vec<_> = partials
+        .iter()
+        .map(|(partial, bytes)| {
+            // None is least wanted of all.
+            let wanted = planned(&partial.digest).map_or(0, |rank| usize::MAX - rank);
+            (wanted, partial.frontier, partial.digest, *bytes)
+        })
+        .collect();
+    order.sort_unstable();
+    let mut found = 0_u64;
+    let enough = order.into_iter().take_while(|(.., bytes)| {
+        let is_lacking = found < lacking;
+        found = found.saturating_add(*bytes);
+        is_lacking
+    });
+    enough.map(|(_, _, digest, _)| digest).collect()
+}
+
+/// The digest that a cosign tag such as `sha256-<hex>.sig` speaks of.
+fn signed_digest(tag: &str) -> Option<Digest> {
+    let stem = SIGNATURE_TAG_SUFFIXES.iter().find_map(|suffix| tag.strip_suffix(suffix))?;
+    stem.replacen('-', ":", 1).parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(name: &str) -> Digest {
+        Digest::sha256(name.as_bytes())
+    }
+
+    #[test]
+    fn tags_stay_with_what_they_sign() {
+        let key = |tag: &str| TagKey {
+            registry: "registry.test".to_owned(),
+            repository: "app".to_owned(),
+            tag: tag.to_owned(),
+        };
+        let signature = |of: &str| format!("{}.sig", digest(of).to_string().replace(':', "-"));
+        let tags = [
+            (key("1"), digest("held")),
+            (key("2"), digest("left")),
+            (key(&signature("held")), digest("signature")),
+            (key(&signature("left")), digest("other signature")),
+            (key("v1.sig"), digest("no signature")),
+        ];
+        let desired = BTreeSet::from([key("1")]);
+        let reachable = BTreeSet::from([digest("held")]);
+        let (signatures, gone) = sort_tags(&tags, &desired, &reachable);
+        assert_eq!(signatures, [digest("signature")]);
+        assert_eq!(gone, [&tags[1].0, &tags[3].0, &tags[4].0]);
+    }
+
+    #[test]
+    fn downloads_give_way_in_order_and_only_as_many_as_needed() {
+        let partial = |name: &str, frontier| Partial { digest: digest(name), size: 100, frontier };
+        let partials = [("first", 90), ("last", 10), ("unplanned", 50), ("unplanned, less", 20)];
+        let partials = partials.map(|(name, frontier)| (partial(name, frontier), 100));
+        let planned = |of: &Digest| {
+            let ranks = [("first", 0), ("last", 4)];
+            ranks.iter().find(|(name, _)| digest(name) == *of).map(|(_, rank)| *rank)
+        };
+        for (lacking, expected) in [
+            (0, &[][..]),
+            (1, &["unplanned, less"][..]),
+            (200, &["unplanned, less", "unplanned"]),
+            (201, &["unplanned, less", "unplanned", "last"]),
+            (u64::MAX, &["unplanned, less", "unplanned", "last", "first"]),
+        ] {
+            let expected: Vec<Digest> = expected.iter().map(|name| digest(name)).collect();
+            assert_eq!(give_way(&partials, planned, lacking), expected, "{lacking}");
+        }
+    }
+
+    #[test]
+    fn cosign_tags_name_their_subject() {
+        let stem = digest("x").to_string().replace(':', "-");
+        assert_eq!(signed_digest(&format!("{stem}.sig")), Some(digest("x")));
+        assert_eq!(signed_digest(&stem), None);
+        assert_eq!(signed_digest("v1.sig"), None);
+    }
+}
