@@ -1,14 +1,15 @@
 //! Reading bytes of a blob to hash them, without holding up anybody else.
 //!
-//! Where a device's calls may take long, a chunk is read and hashed on another thread. Elsewhere it
-//! happens here, in pieces of [`PIECE_BYTES`], and others have their turn between two of them.
+//! Where a device's calls may take long, a chunk is read and hashed on a thread for that. Elsewhere
+//! it happens here, in pieces of [`PIECE_BYTES`], and others have their turn between two of them.
 //! Nothing of a blob is kept in memory but one piece.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use super::Error;
 use super::format::{BlobRecord, CHUNK_BYTES, CHUNK_HASH_BYTES};
 use super::layout::{Piece, pieces, read_trailer};
+use super::{Error, Store};
 use crate::flash::Device;
 use crate::oci::{Digest, Hasher};
 
@@ -36,22 +37,49 @@ pub enum Expected {
 
 /// Whether chunk number `chunk` of a blob reads as `expected`; what cannot be read does not.
 pub async fn chunk_matches(
-    device: &Arc<dyn Device>,
+    store: &Store,
     record: &BlobRecord,
     chunk: u32,
     expected: Expected,
     origin: Origin,
 ) -> bool {
-    let start = u64::from(chunk) * CHUNK_BYTES;
-    let length = CHUNK_BYTES.min(record.size.saturating_sub(start));
-    let segment_bytes = device.geometry().segment_bytes;
-    let mut wanted = pieces(&record.extents, segment_bytes, start, length);
-    if let Expected::InTrailer = expected {
-        let at = record.size + u64::from(chunk) * CHUNK_HASH_BYTES;
-        wanted.extend(pieces(&record.extents, segment_bytes, at, CHUNK_HASH_BYTES));
+    let found = chunks_match(store, record, chunk..chunk + 1, expected, origin).await;
+    found.is_ok_and(|found| found == [true])
+}
+
+/// Which of some chunks of a blob, one after the other, read as `expected`.
+///
+/// # Errors
+/// The device's own, whichever of them it is of.
+pub async fn chunks_match(
+    store: &Store,
+    record: &BlobRecord,
+    chunks: Range<u32>,
+    expected: Expected,
+    origin: Origin,
+) -> Result<Vec<bool>, Error> {
+    let segment_bytes = store.device().geometry().segment_bytes;
+    let mut wanted = Vec::new();
+    let mut sums = Vec::new();
+    for chunk in chunks.clone() {
+        let start = u64::from(chunk) * CHUNK_BYTES;
+        let length = CHUNK_BYTES.min(record.size.saturating_sub(start));
+        let Some(sum) = Sum::new(expected, length) else { return Ok(vec![false; chunks.len()]) };
+        sums.push(sum);
+        wanted.extend(pieces(&record.extents, segment_bytes, start, length));
+        if let Expected::InTrailer = expected {
+            let at = record.size + u64::from(chunk) * CHUNK_HASH_BYTES;
+            wanted.extend(pieces(&record.extents, segment_bytes, at, CHUNK_HASH_BYTES));
+        }
     }
-    let Some(sum) = Sum::new(expected, length) else { return false };
-    feed(device, wanted, origin, sum, Sum::update).await.is_ok_and(Sum::is_right)
+    let each = |(sums, at): &mut (Vec<Sum>, usize), bytes: &[u8]| {
+        if sums.get(*at).is_some_and(Sum::has_all) {
+            *at += 1;
+        }
+        sums.get_mut(*at).into_iter().for_each(|sum| sum.update(bytes));
+    };
+    let (sums, _) = feed(store, wanted, origin, (sums, 0), each).await?;
+    Ok(sums.into_iter().map(Sum::ends_right).collect())
 }
 
 /// Whether `bytes`, at most a chunk of them, are `expected`.
@@ -61,36 +89,34 @@ pub async fn bytes_match(bytes: &[u8], expected: Expected) -> bool {
         sum.update(piece);
         smol::future::yield_now().await;
     }
-    sum.is_right()
+    sum.ends_right()
 }
 
 /// The hashes in a blob's trailer; none when it is not what was written.
-pub async fn trailer_hashes(
-    device: &Arc<dyn Device>,
-    record: &BlobRecord,
-) -> Option<Vec<[u8; 32]>> {
+pub async fn trailer_hashes(store: &Store, record: &BlobRecord) -> Option<Vec<[u8; 32]>> {
+    let device = Arc::clone(store.shared_device());
     if !device.is_slow() {
         return read_trailer(device.as_ref(), record);
     }
-    let (device, record) = (Arc::clone(device), record.clone());
-    smol::unblock(move || read_trailer(device.as_ref(), &record)).await
+    let record = record.clone();
+    store.lane().run(move || read_trailer(device.as_ref(), &record)).await
 }
 
 /// The hashes of a blob's chunks, made from its bytes; none when those do not have its digest.
-pub async fn remade_hashes(device: &Arc<dyn Device>, record: &BlobRecord) -> Option<Vec<[u8; 32]>> {
+pub async fn remade_hashes(store: &Store, record: &BlobRecord) -> Option<Vec<[u8; 32]>> {
     type State = (Hasher, Box<blake3::Hasher>);
     let each = |(whole, chunk): &mut State, bytes: &[u8]| {
         whole.update(bytes);
         chunk.update(bytes);
     };
-    let segment_bytes = device.geometry().segment_bytes;
+    let segment_bytes = store.device().geometry().segment_bytes;
     let mut state = (Hasher::new(record.digest.algorithm()), Box::<blake3::Hasher>::default());
     let mut hashes = Vec::new();
     let mut at = 0;
     while at < record.size {
         let length = CHUNK_BYTES.min(record.size - at);
         let wanted = pieces(&record.extents, segment_bytes, at, length);
-        state = feed(device, wanted, Origin::Cache, state, each).await.ok()?;
+        state = feed(store, wanted, Origin::Cache, state, each).await.ok()?;
         hashes.push(*state.1.finalize().as_bytes());
         state.1.reset();
         at += length;
@@ -131,7 +157,13 @@ impl Sum {
         }
     }
 
-    fn is_right(self) -> bool {
+    /// Whether what comes next is of another chunk.
+    fn has_all(&self) -> bool {
+        let hash_bytes = blake3::OUT_LEN;
+        matches!(self, Self::Chunk { left: 0, hash, .. } if hash.len() >= hash_bytes)
+    }
+
+    fn ends_right(self) -> bool {
         match self {
             Self::Digest(hasher, digest) => hasher.finish() == digest,
             Self::Chunk { hasher, hash, .. } => hasher.finalize().as_bytes().as_slice() == hash,
@@ -141,22 +173,22 @@ impl Sum {
 
 /// Gives what lies in `pieces` to `each`, in order, and never of two of them at once.
 async fn feed<S: Send + 'static>(
-    device: &Arc<dyn Device>,
+    store: &Store,
     pieces: Vec<Piece>,
     origin: Origin,
     state: S,
     each: fn(&mut S, &[u8]),
 ) -> Result<S, Error> {
-    let device = Arc::clone(device);
+    let device = Arc::clone(store.shared_device());
     let is_slow = device.is_slow();
     let mut feed = Feed { device, pieces, origin, state, each, buffer: vec![0; PIECE_BYTES] };
     if is_slow {
-        return smol::unblock(move || {
+        let work = move || {
             let outcome = feed.parts().into_iter().try_for_each(|part| feed.read(part));
             feed.uncache();
             outcome.map(|()| feed.state)
-        })
-        .await;
+        };
+        return store.lane().run(work).await;
     }
     let mut outcome = Ok(());
     for part in feed.parts() {

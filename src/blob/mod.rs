@@ -22,6 +22,7 @@ mod gc;
 mod hashed;
 mod hashing;
 mod index;
+mod lane;
 mod layout;
 mod meta;
 mod pack;

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fs::File;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -83,23 +84,28 @@ impl Reader {
         if admitted > 0 {
             return Ok(admitted);
         }
-        let end = (u64::from(chunk) + 1) * CHUNK_BYTES;
         let is_known = self.store.is_rotten(&self.record.digest, offset..offset + 1)
             && self.store.is_at(&self.record);
-        if is_known || !self.check_chunk(chunk).await {
+        let wanted = (offset + length - 1) / CHUNK_BYTES + 1 - u64::from(chunk);
+        // Whoever reads on reads more; the first bytes are not to wait for that.
+        let reads_on = chunk > 0 && self.admitted(offset - CHUNK_BYTES, 1) > 0;
+        let count = wanted.min(if reads_on { RUN_MAX } else { 1 });
+        let end = chunk.saturating_add(u32::try_from(count).unwrap_or(1));
+        if is_known || !self.check_chunks(chunk..end).await {
             let what = format!("{}: chunk {chunk} is corrupt on flash", self.record.digest);
             return Err(Error::new(Kind::Corrupt, what));
         }
         // However short the interval is, what was checked just now is good.
-        Ok(length.min(end - offset))
+        let end = (u64::from(chunk) + 1) * CHUNK_BYTES;
+        Ok(self.admitted(offset, length).max(length.min(end - offset)))
     }
 
-    /// Checks one chunk and notes the outcome. The caller has the turn.
-    async fn check_chunk(&self, chunk: u32) -> bool {
+    /// Checks chunks and notes the outcome; whether the first is right. The caller has the turn.
+    async fn check_chunks(&self, chunks: Range<u32>) -> bool {
         let Self { store, record, checked } = self;
         let now = || store.0.state.borrow().checks.now();
         if record.size > CHUNK_BYTES && !checked.has_trailer(now()) {
-            let trailer = hashing::trailer_hashes(store.shared_device(), record).await;
+            let trailer = hashing::trailer_hashes(store, record).await;
             if trailer.is_none() {
                 return self.check_all_chunks().await;
             }
@@ -110,15 +116,25 @@ impl Reader {
             _ => Expected::InTrailer,
         };
         let begun = now();
-        let device = store.shared_device();
-        let is_right = hashing::chunk_matches(device, record, chunk, expected, Origin::Cache).await;
-        store.metrics().store_checked_bytes.add(CHUNK_BYTES.min(record.size));
-        if is_right {
-            checked.set_chunk(chunk, begun);
-        } else {
-            self.report(&[chunk]).await;
+        let mut found =
+            hashing::chunks_match(store, record, chunks.clone(), expected, Origin::Cache).await;
+        if found.is_err() && chunks.len() > 1 {
+            // One of them cannot be read; here it matters whether that is the first.
+            let first = chunks.start..chunks.start + 1;
+            found = hashing::chunks_match(store, record, first, expected, Origin::Cache).await;
         }
-        is_right
+        // Bytes that cannot be read at all are no better than wrong ones.
+        let found = found.unwrap_or_else(|_| vec![false]);
+        let bytes = CHUNK_BYTES.saturating_mul(found.len() as u64).min(record.size);
+        store.metrics().store_checked_bytes.add(bytes);
+        for (chunk, is_right) in chunks.zip(&found) {
+            if *is_right {
+                checked.set_chunk(chunk, begun);
+            } else {
+                self.report(&[chunk]);
+            }
+        }
+        found.first() == Some(&true)
     }
 
     /// Checks a blob by its digest, whose trailer is corrupt, and writes that anew where the bytes
@@ -126,11 +142,11 @@ impl Reader {
     async fn check_all_chunks(&self) -> bool {
         let Self { store, record, checked } = self;
         let begun = store.0.state.borrow().checks.now();
-        let hashes = hashing::remade_hashes(store.shared_device(), record).await;
+        let hashes = hashing::remade_hashes(store, record).await;
         store.metrics().store_checked_bytes.add(record.size);
         let chunks = 0..u32::try_from(record.size.div_ceil(CHUNK_BYTES)).unwrap_or(u32::MAX);
         let Some(hashes) = hashes else {
-            self.report(&chunks.collect::<Vec<u32>>()).await;
+            self.report(&chunks.collect::<Vec<u32>>());
             return false;
         };
         chunks.for_each(|chunk| checked.set_chunk(chunk, begun));
@@ -138,9 +154,10 @@ impl Reader {
         true
     }
 
-    async fn report(&self, chunks: &[u32]) {
-        // Refused it is in any case.
-        if let Err(error) = self.store.judge(&self.record, chunks, true).await {
+    /// Records that chunks are corrupt. Nobody waits until that is durable: they are refused from
+    /// here on, and after a start they would be checked again.
+    fn report(&self, chunks: &[u32]) {
+        if let Err(error) = self.store.judge(&self.record, chunks, true) {
             warn!("{}: that it is corrupt is not recorded: {error}", self.record.digest);
         }
     }
@@ -173,3 +190,6 @@ impl Reader {
         Rc::clone(&self.record) as Rc<dyn Any>
     }
 }
+
+/// Chunks that are checked at once for whoever reads on: each time another thread is asked.
+const RUN_MAX: u64 = 4;

@@ -82,9 +82,8 @@ impl Check {
             return None;
         }
         let expected = self.hashes.expected(&self.digest, chunk);
-        let device = self.store.shared_device();
         let record = Rc::clone(&reader.record);
-        let is_right = chunk_matches(device, &record, chunk, expected, Origin::Medium).await;
+        let is_right = chunk_matches(&self.store, &record, chunk, expected, Origin::Medium).await;
         if !is_right {
             self.rotten.insert(chunk);
         }
@@ -121,10 +120,14 @@ impl Store {
             let record = self.record(digest)?;
             let chunks = 0..u32::try_from(record.size.div_ceil(CHUNK_BYTES)).unwrap_or(u32::MAX);
             // In one record: each on its own, of thousands, would wear out flash.
-            self.judge(&record, &chunks.collect::<Vec<u32>>(), true).await?;
+            if self.judge(&record, &chunks.collect::<Vec<u32>>(), true)? {
+                self.settle().await?;
+            }
         }
         while let Some(Step { record, chunk, bytes, is_rotten }) = check.advance().await {
-            self.judge(&record, &[chunk], is_rotten).await?;
+            if self.judge(&record, &[chunk], is_rotten)? {
+                self.settle().await?;
+            }
             // Or the room of a blob that is deleted would wait for the next step.
             drop(record);
             each(bytes).await;
@@ -139,16 +142,17 @@ impl Store {
 
     /// Records whether chunks are rotten, as they were found a moment ago where `read` says. Only
     /// those: the blob's others may have been mended, or found to be rotten, while a check was on
-    /// its way. Of a blob that lies elsewhere by now, nothing is known.
-    pub(super) async fn judge(
+    /// its way. Of a blob that lies elsewhere by now, nothing is known. Whether there is something
+    /// to be made durable.
+    pub(super) fn judge(
         &self,
         read: &BlobRecord,
         chunks: &[u32],
         is_rotten: bool,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let digest = &read.digest;
         if !self.is_at(read) {
-            return Ok(());
+            return Ok(false);
         }
         let mut known = self.0.state.borrow().index.rotten.get(digest).cloned().unwrap_or_default();
         let before = known.len();
@@ -161,7 +165,7 @@ impl Store {
             }
         }
         if known.len() == before {
-            return Ok(());
+            return Ok(false);
         }
         if is_rotten {
             let (size, count) = (ByteCount(read.size), known.len() - before);
@@ -173,10 +177,10 @@ impl Store {
         if !self.is_writable() {
             // Where it cannot be recorded it must not be served all the same.
             self.0.state.borrow_mut().index.apply(record);
-            return Ok(());
+            return Ok(false);
         }
         self.append(record)?;
-        self.settle().await
+        Ok(true)
     }
 
     /// Whether a blob lies where a reader has read it.
@@ -193,15 +197,15 @@ impl Store {
 
     /// Checks a blob that was written shortly before the last mount, if nobody has since: a card
     /// that lies about syncs, or cells that were being programmed when the power went, may have
-    /// kept less of it than the log believes. To be called before it is served.
+    /// kept less of it than the log believes. `each` is as for [`Store::check_all`].
     ///
     /// # Errors
     /// As of [`Store::check_all`].
-    pub async fn vet(&self, digest: &Digest) -> Result<(), Error> {
+    pub async fn vet(&self, digest: &Digest, each: impl AsyncFn(u64)) -> Result<(), Error> {
         if !self.0.state.borrow().suspects.contains(digest) {
             return Ok(());
         }
-        match self.check_all(digest, async |_| smol::future::yield_now().await).await {
+        match self.check_all(digest, each).await {
             // Given up meanwhile.
             Err(error) if error.kind() == Kind::Missing => Ok(()),
             other => other.map(|_| ()),
@@ -402,10 +406,10 @@ impl Store {
         if record.size <= CHUNK_BYTES {
             return Hashes::Whole;
         }
-        if let Some(hashes) = trailer_hashes(self.shared_device(), record).await {
+        if let Some(hashes) = trailer_hashes(self, record).await {
             return Hashes::Each(hashes);
         }
-        let remade = remade_hashes(self.shared_device(), record).await;
+        let remade = remade_hashes(self, record).await;
         remade.map_or(Hashes::Lost, Hashes::Remade)
     }
 }

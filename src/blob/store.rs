@@ -14,6 +14,7 @@ use super::checks::Checks;
 use super::finish::Finished;
 use super::format::{BLOB_BYTES_MAX, BlobRecord, Extent, Record, TagKey};
 use super::index::{Index, tag_bytes};
+use super::lane::Lane;
 use super::layout::{overlap, pieces};
 use super::meta::Meta;
 use super::pack::Pack;
@@ -43,6 +44,7 @@ pub(super) struct Inner {
     pub(super) packing: Mutex<()>,
     /// Has something in it when a chunk was found to be corrupt.
     pub(super) corrupt: (Sender<()>, Receiver<()>),
+    lane: Lane,
     metrics: Rc<Metrics>,
 }
 
@@ -125,6 +127,7 @@ impl Store {
             collecting: Mutex::new(()),
             packing: Mutex::new(()),
             corrupt: bounded(1),
+            lane: Lane::default(),
             metrics,
         };
         let store = Self(Rc::new(inner));
@@ -595,6 +598,10 @@ impl Store {
 
     pub(super) fn device(&self) -> &dyn Device {
         self.0.device.as_ref()
+    }
+
+    pub(super) fn lane(&self) -> &Lane {
+        &self.0.lane
     }
 
     pub(super) fn shared_device(&self) -> &Arc<dyn Device> {

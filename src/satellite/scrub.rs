@@ -28,7 +28,7 @@ pub async fn forever(
     };
     for digest in store.suspects() {
         idle().await;
-        store.vet(&digest).await?;
+        store.vet(&digest, async |_| idle().await).await?;
     }
     let mut from = random;
     loop {

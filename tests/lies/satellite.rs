@@ -146,7 +146,9 @@ pub fn get(served: &str, path: &str, lines: &str) -> (u16, Vec<u8>) {
 
 /// The program, without proxies that are meant for others.
 fn moonlet() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_moonlet"));
+    // A figure may be of another one than was just built.
+    let program = std::env::var("MOONLET_PROGRAM");
+    let mut command = Command::new(program.as_deref().unwrap_or(env!("CARGO_BIN_EXE_moonlet")));
     for name in ["http_proxy", "https_proxy", "no_proxy"] {
         command.env_remove(name).env_remove(name.to_uppercase());
     }

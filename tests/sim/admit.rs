@@ -247,6 +247,7 @@ fn without_any_hash_left_nothing_is_sent_and_that_is_one_record() {
             assert_eq!(refused.kind(), Kind::Corrupt);
         }
         assert_eq!(store.rotten(), [(digest, BTreeSet::from([0, 1, 2]))]);
+        block_on(store.settle()).unwrap();
         assert_eq!(device.operations() - operations, 2, "a program and a sync");
     }
 }
