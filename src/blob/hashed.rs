@@ -1,14 +1,19 @@
 //! Reading a blob once, from front to back, and knowing at its end whether it was right.
 
 use std::io;
+use std::sync::Arc;
 
-use super::{Error, Reader, Store};
+use super::format::Extent;
+use super::{Error, Reader, Store, layout};
+use crate::flash::Device;
 use crate::kind::Kind;
 use crate::oci::{Digest, Hasher};
 
 /// A held blob as a stream. What was read is to be believed after [`HashedReader::finish`] only.
 pub struct HashedReader {
-    reader: Reader,
+    device: Arc<dyn Device>,
+    extents: Vec<Extent>,
+    size: u64,
     digest: Digest,
     hash: Hasher,
     at: u64,
@@ -23,17 +28,50 @@ impl Store {
     /// [`Kind::Missing`] when it is not held, [`Kind::Invalid`] when it has more bytes.
     pub fn open_hashed(&self, digest: &Digest, max: u64) -> Result<HashedReader, Error> {
         let reader = self.look(digest)?;
+        HashedReader::new(Arc::clone(self.shared_device()), &reader, max)
+    }
+
+    /// As `work` says of the stream of [`Store::open_hashed`], on another thread, so that what is long
+    /// holds up nothing here.
+    ///
+    /// # Errors
+    /// Those of [`Store::open_hashed`] and [`HashedReader::finish`].
+    pub async fn hashed_aside<T: Send + 'static>(
+        &self,
+        digest: &Digest,
+        max: u64,
+        work: impl FnOnce(&mut HashedReader) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        // It keeps the blob's room from being used again.
+        let reader = self.look(digest)?;
+        let mut checked = HashedReader::new(Arc::clone(self.shared_device()), &reader, max)?;
+        let done = smol::unblock(move || {
+            let value = work(&mut checked);
+            checked.finish().map(|()| value)
+        });
+        done.await
+    }
+}
+
+impl HashedReader {
+    fn new(device: Arc<dyn Device>, reader: &Reader, max: u64) -> Result<Self, Error> {
+        let digest = *reader.digest();
         if reader.size() > max {
             let has = reader.size();
             let what = format!("{digest}: has {has} bytes, expected {max} or fewer");
             return Err(Error::new(Kind::Invalid, what));
         }
-        let hash = Hasher::new(digest.algorithm());
-        Ok(HashedReader { reader, digest: *digest, hash, at: 0, failure: None })
+        Ok(Self {
+            device,
+            extents: reader.record.extents.clone(),
+            size: reader.size(),
+            digest,
+            hash: Hasher::new(digest.algorithm()),
+            at: 0,
+            failure: None,
+        })
     }
-}
 
-impl HashedReader {
     /// Reads what is left, and compares the whole with its digest.
     ///
     /// # Errors
@@ -56,9 +94,12 @@ impl HashedReader {
 
 impl io::Read for HashedReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.reader.read_at(self.at, buffer) {
-            Ok(length) => {
-                self.hash.update(buffer.get(..length).unwrap_or_default());
+        let left = usize::try_from(self.size - self.at).unwrap_or(usize::MAX);
+        let length = left.min(buffer.len());
+        let buffer = buffer.get_mut(..length).unwrap_or_default();
+        match layout::read(self.device.as_ref(), &self.extents, self.at, buffer) {
+            Ok(()) => {
+                self.hash.update(buffer);
                 self.at += length as u64;
                 Ok(length)
             }
@@ -97,9 +138,14 @@ mod tests {
         reader.read_to_end(&mut read).unwrap();
         assert!(reader.finish().is_ok() && read == bytes);
         assert!(store.open_hashed(&digest, 20_000).unwrap().finish().is_ok());
-        let wrong =
-            HashedReader { digest: Digest::sha256(b"x"), ..store.open_hashed(&digest, 20_000).unwrap() };
+        let wrong = HashedReader {
+            digest: Digest::sha256(b"x"),
+            ..store.open_hashed(&digest, 20_000).unwrap()
+        };
         assert_eq!(wrong.finish().map_err(|error| error.kind()), Err(Kind::Corrupt));
+        let length = |checked: &mut HashedReader| io::copy(checked, &mut io::sink()).unwrap();
+        let aside = smol::block_on(store.hashed_aside(&digest, 20_000, length));
+        assert_eq!(aside.map_err(|error| error.kind()), Ok(20_000));
         let refused = store.open_hashed(&digest, 19_999).map(|_| ()).map_err(|error| error.kind());
         assert_eq!(refused, Err(Kind::Invalid));
     }

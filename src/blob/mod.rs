@@ -39,9 +39,9 @@ mod wear;
 mod writer;
 
 pub use admit::{Admission, Room, Want};
-pub use hashed::HashedReader;
 pub use error::Error;
 pub use format::TagKey;
+pub use hashed::HashedReader;
 pub use reader::{Reader, Span};
 pub use recover::MountReport;
 pub use scrub::Check;

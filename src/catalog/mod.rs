@@ -12,7 +12,7 @@ use std::rc::Rc;
 use log::{error, warn};
 use serde::Serialize;
 
-use crate::blob::{Entry, Error, Store};
+use crate::blob::{Entry, Error, HashedReader, Store};
 use crate::kind::Kind;
 use crate::oci::{
     Digest, MANIFEST_BYTES_MAX, Manifest, ManifestError, ManifestKind, Platform, Role, select,
@@ -24,7 +24,7 @@ pub struct Catalog {
     store: Store,
     known: Rc<RefCell<BTreeMap<Digest, Rc<Known>>>>,
     /// What the children of an index are to some platforms.
-    selections: Rc<RefCell<BTreeMap<(Digest, Vec<Platform>), Rc<Selection>>>>,
+    selections: Rc<RefCell<Selections>>,
     /// Manifests that rotted on flash: what they need is not known.
     rotten: Rc<RefCell<BTreeSet<Digest>>>,
 }
@@ -67,6 +67,9 @@ struct Known {
     refers: Option<(Digest, Option<String>)>,
 }
 
+/// By the digest of an index, and platforms.
+type Selections = BTreeMap<(Digest, Vec<Platform>), Rc<Selection>>;
+
 /// The children of an index by what they are to some platforms.
 #[derive(Default)]
 struct Selection {
@@ -103,6 +106,25 @@ impl Catalog {
             self.known(&entry)?;
         }
         Ok(())
+    }
+
+    /// Reads the manifests that came since as [`Catalog::refresh`] does, with pauses, and what the
+    /// children of indexes are to `platforms` with them.
+    pub async fn learn(&self, platforms: &[Platform]) -> Result<(), Error> {
+        for entry in self.store.manifests() {
+            if self.known.borrow().contains_key(&entry.digest) {
+                continue;
+            }
+            let outcome = read_aside(&self.store, &entry).await;
+            let Some(manifest) = self.manifest(&entry, outcome)? else { continue };
+            self.known.borrow_mut().insert(entry.digest, Rc::new(Known::new(&manifest)));
+            if matches!(manifest.kind, ManifestKind::Index { .. }) {
+                let key = (entry.digest, platforms.to_vec());
+                let selection = Rc::new(Selection::new(&manifest, platforms));
+                self.selections.borrow_mut().insert(key, selection);
+            }
+        }
+        self.refresh()
     }
 
     /// The tags of a repository, bytewise ordered.
@@ -243,7 +265,9 @@ impl Catalog {
         if let Some(known) = self.known.borrow().get(&entry.digest) {
             return Ok(Some(Rc::clone(known)));
         }
-        let Some(manifest) = self.read(entry)? else { return Ok(None) };
+        let Some(manifest) = self.manifest(entry, read(&self.store, entry))? else {
+            return Ok(None);
+        };
         let known = Rc::new(Known::new(&manifest));
         self.known.borrow_mut().insert(entry.digest, Rc::clone(&known));
         Ok(Some(known))
@@ -260,15 +284,18 @@ impl Catalog {
             return Ok(Some(Rc::clone(selection)));
         }
         let Some(entry) = self.store.entry(index) else { return Ok(None) };
-        let Some(manifest) = self.read(&entry)? else { return Ok(None) };
+        let Some(manifest) = self.manifest(&entry, read(&self.store, &entry))? else {
+            return Ok(None);
+        };
         let selection = Rc::new(Selection::new(&manifest, platforms));
         self.selections.borrow_mut().insert(key, Rc::clone(&selection));
         Ok(Some(selection))
     }
 
-    /// Parses a held manifest; one that cannot be, or that has rotted, is logged and passed over.
-    fn read(&self, entry: &Entry) -> Result<Option<Manifest>, Error> {
-        match read(&self.store, entry) {
+    /// What came of reading a manifest: one that is none, or that has rotted, is logged and passed
+    /// over.
+    fn manifest(&self, entry: &Entry, outcome: Outcome) -> Result<Option<Manifest>, Error> {
+        match outcome {
             Ok(parsed) => {
                 self.rotten.borrow_mut().remove(&entry.digest);
                 Ok(parsed.map_err(|error| warn!("{}: {error}", entry.digest)).ok())
@@ -284,14 +311,25 @@ impl Catalog {
     }
 }
 
+/// What came of reading a held manifest: [`Kind::Corrupt`] when it has rotted; what is no manifest is
+/// told by the inner error.
+pub type Outcome = Result<Result<Manifest, ManifestError>, Error>;
+
+/// As [`read`], but one that is not short is read on another thread.
+pub async fn read_aside(store: &Store, entry: &Entry) -> Outcome {
+    if entry.size <= SHORT_BYTES_MAX {
+        return read(store, entry);
+    }
+    let content_type = entry.media_type.clone();
+    let parse = move |checked: &mut HashedReader| Manifest::read(checked, content_type.as_deref());
+    store.hashed_aside(&entry.digest, MANIFEST_BYTES_MAX, parse).await
+}
+
 /// Parses a held manifest as it is read from flash, without holding its bytes.
-///
-/// # Errors
-/// [`Kind::Corrupt`] when it has rotted; what is no manifest is told by the inner error.
-pub fn read(store: &Store, entry: &Entry) -> Result<Result<Manifest, ManifestError>, Error> {
-    let mut reader = store.open_hashed(&entry.digest, MANIFEST_BYTES_MAX)?;
-    let parsed = Manifest::read(&mut reader, entry.media_type.as_deref());
-    reader.finish()?;
+fn read(store: &Store, entry: &Entry) -> Outcome {
+    let mut checked = store.open_hashed(&entry.digest, MANIFEST_BYTES_MAX)?;
+    let parsed = Manifest::read(&mut checked, entry.media_type.as_deref());
+    checked.finish()?;
     Ok(parsed)
 }
 
@@ -340,6 +378,8 @@ fn rotten(digest: &Digest) -> Error {
     Error::new(Kind::Corrupt, what)
 }
 
+/// A longer manifest takes milliseconds to read.
+const SHORT_BYTES_MAX: u64 = 64 << 10;
 /// Referrers that are listed of one subject.
 const REFERRERS_MAX: usize = 1024;
 /// Bytes of manifests that are read for the annotations in one list of referrers.

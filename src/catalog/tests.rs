@@ -174,6 +174,9 @@ fn a_manifest_is_read_once() {
     held.blob("config of amd64");
     held.blob("layer of amd64");
     let index = held.index(&[child(&image, "linux", "amd64")]);
+    let platforms = ["linux/amd64".parse().unwrap()];
+    smol::block_on(held.catalog.learn(&platforms)).unwrap();
+    assert_eq!(held.catalog.selections.borrow().len(), 1);
     assert!(held.complete(&index, "linux/amd64"));
     let known = Rc::clone(&held.catalog.known.borrow()[&index]);
     let selections = held.catalog.selections.borrow().len();

@@ -19,7 +19,7 @@ use smol::future::yield_now;
 use super::backoff::Backoff;
 use super::plan::{PlannedBlob, PlannedManifest};
 use super::{Error, Notes, Plan, Puller, SIGNATURE_TAG_SUFFIXES, Source};
-use crate::blob::TagKey;
+use crate::blob::{HashedReader, TagKey};
 use crate::catalog;
 use crate::fetch;
 use crate::kind::Kind;
@@ -324,7 +324,7 @@ impl<'a> Walk<'a> {
         loop {
             // It may have come meanwhile, for another image.
             if let Some(digest) = expected
-                && let Some(held) = self.held(&digest)?
+                && let Some(held) = self.held(&digest).await?
             {
                 return Ok(held);
             }
@@ -341,13 +341,13 @@ impl<'a> Walk<'a> {
     }
 
     /// A manifest that is held and sound.
-    fn held(&self, digest: &Digest) -> Result<Option<(PlannedManifest, Manifest)>, Error> {
+    async fn held(&self, digest: &Digest) -> Result<Option<(PlannedManifest, Manifest)>, Error> {
         let store = &self.puller.parts.store;
         let Some(entry) = store.entry(digest) else { return Ok(None) };
         if store.is_rotten(digest, 0..u64::MAX) {
             return Ok(None);
         }
-        match catalog::read(store, &entry) {
+        match catalog::read_aside(store, &entry).await {
             Ok(parsed) => {
                 let manifest = parsed.map_err(|error| self.unreadable(error, digest))?;
                 Ok(Some((planned(&manifest, *digest, entry.size, None), manifest)))
@@ -436,10 +436,10 @@ impl<'a> Walk<'a> {
             return Err(error.into());
         }
         writer.commit().await?;
-        let mut reader = store.open_hashed(digest, MANIFEST_BYTES_MAX)?;
-        let parsed = Manifest::read(&mut reader, opened.content_type.as_deref());
-        reader.finish()?;
-        match parsed {
+        let content_type = opened.content_type;
+        let parse =
+            move |checked: &mut HashedReader| Manifest::read(checked, content_type.as_deref());
+        match store.hashed_aside(digest, MANIFEST_BYTES_MAX, parse).await? {
             Ok(manifest) => Ok((planned(&manifest, *digest, length, None), manifest)),
             Err(error) => {
                 store.delete(&[*digest]).await?;

@@ -10,7 +10,7 @@ use crate::blob::{Room, Want};
 use crate::catalog::Root;
 use crate::config::Image;
 use crate::kind::Kind;
-use crate::oci::Digest;
+use crate::oci::{Digest, Platform};
 use crate::pull::board::State;
 use crate::pull::{self, Plan};
 use crate::units::ByteCount;
@@ -153,7 +153,7 @@ impl Reconciler {
         });
         let plan = puller.plan(&image.reference, Some(current), &image.platforms).await?;
         self.admit(index, &plan, pass).await?;
-        let fetched = self.fetch(index, &plan).await;
+        let fetched = self.fetch(index, &plan, &image.platforms).await;
         self.remember(index, |memory| match (&fetched, &mut memory.need) {
             (Ok(()), need) => *need = Need::Nothing,
             (Err(_), Need::Admitted(planned)) => planned.is_under_way = false,
@@ -168,7 +168,12 @@ impl Reconciler {
     }
 
     /// Fetches what was planned and admitted.
-    async fn fetch(&self, index: usize, plan: &Plan) -> Result<(), pull::Error> {
+    async fn fetch(
+        &self,
+        index: usize,
+        plan: &Plan,
+        platforms: &[Platform],
+    ) -> Result<(), pull::Error> {
         let name = &plan.name;
         let held = self.parts.store.tag(&plan.key);
         let total = plan.total_bytes();
@@ -193,7 +198,7 @@ impl Reconciler {
             }
             other => other?,
         }
-        self.parts.catalog.refresh()?;
+        self.parts.catalog.learn(platforms).await?;
         self.parts.board.update(name, |notice| {
             notice.digest = Some(plan.root);
             notice.held_bytes = total;

@@ -220,10 +220,8 @@ impl Reconciler {
             store.remove_tag(key).await?;
         }
         let platforms = [Platform::all()];
-        let signatures: Vec<Root<'_>> = signatures
-            .into_iter()
-            .map(|digest| Root { digest, platforms: &platforms })
-            .collect();
+        let signatures: Vec<Root<'_>> =
+            signatures.into_iter().map(|digest| Root { digest, platforms: &platforms }).collect();
         reachable.extend(catalog.reachable(&signatures)?);
         let pinned: Vec<Digest> = reachable.iter().copied().collect();
         store.pin(&pinned, true).await?;

@@ -74,7 +74,8 @@ fn files_are_read_when_they_are_used() {
     let registry = own.registry();
     let file = TestFile::new("late-ca");
     let ours = client_with_ca(&format!("https://{}", registry.address), &file.0);
-    let ask = || block_on(ours.open_manifest("app", "1")).map(drop).map_err(|error| error.to_string());
+    let ask =
+        || block_on(ours.open_manifest("app", "1")).map(drop).map_err(|error| error.to_string());
     assert!(ask().unwrap_err().contains("late-ca"));
     file.write(&own.pem);
     ask().unwrap();
