@@ -176,8 +176,13 @@ impl Puller {
         fetched?;
         settled?;
         let (absent, notes) = left_out.into_inner();
-        for manifest in plan.manifests_without(&absent) {
+        let manifests = plan.manifests_without(&absent);
+        let (required, others): (Vec<_>, Vec<_>) = manifests.into_iter().partition(|m| m.required);
+        for manifest in required {
             self.hold(manifest).await?;
+        }
+        for some in others.chunks(HELD_AT_ONCE) {
+            self.hold_all(some).await?;
         }
         self.parts.store.pin(&wanted, true).await?;
         // A signature that was left out has no tag.
@@ -195,6 +200,20 @@ impl Puller {
         }
         self.parts.board.update(&plan.name, |image| image.missing = notes.lines());
         Ok(())
+    }
+
+    /// As [`Puller::hold`] for some manifests at once: they are short, and share units and records.
+    async fn hold_all(&self, manifests: &[&PlannedManifest]) -> Result<(), Error> {
+        if let [manifest] = manifests {
+            return self.hold(manifest).await;
+        }
+        let (first, second) = manifests.split_at(manifests.len() / 2);
+        if first.is_empty() {
+            return Ok(());
+        }
+        let halves = (Box::pin(self.hold_all(first)), Box::pin(self.hold_all(second)));
+        let (first, second) = zip(halves.0, halves.1).await;
+        first.and(second)
     }
 
     /// Puts a planned manifest into the store, or what is there already under its media type.
@@ -390,6 +409,8 @@ impl Puller {
 
 /// Downloads at a time where the link is not limited; else there is one.
 const DOWNLOADS_MAX: usize = 3;
+/// Manifests that are put into the store at the same time.
+const HELD_AT_ONCE: usize = 16;
 /// A pause that is waited for with the image in hand.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Progress that proves a link works.
