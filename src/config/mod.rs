@@ -120,6 +120,8 @@ pub struct Sync {
 pub struct Link {
     /// Bytes per second on the wire.
     pub rate_max: Option<ByteRate>,
+    /// What stands between this device and every registry that `NO_PROXY` does not name.
+    pub proxy: Option<ProxyUrl>,
 }
 
 /// One `[[upstream]]`
@@ -148,6 +150,33 @@ pub struct Image {
     pub reference: Reference,
     /// For which platforms.
     pub platforms: Vec<Platform>,
+}
+
+/// Where a proxy is; its password is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ProxyUrl(Url);
+
+impl ProxyUrl {
+    /// The whole.
+    pub fn url(&self) -> &Url {
+        &self.0
+    }
+}
+
+impl fmt::Display for ProxyUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut url = self.0.clone();
+        if url.password().is_some() && url.set_password(Some(MASK)).is_err() {
+            return f.write_str(MASK);
+        }
+        url.fmt(f)
+    }
+}
+
+impl fmt::Debug for ProxyUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
 }
 
 /// A configuration that can be used.
@@ -209,9 +238,14 @@ impl fmt::Display for Config {
         writeln!(f, "cycles_rated = {}", store.cycles_rated)?;
         let interval = exact_duration(sync.poll_interval);
         writeln!(f, "\n[sync]\npoll_interval = \"{interval}\"")?;
-        if let Some(rate) = link.rate_max {
-            writeln!(f, "\n[link]\nrate_max = \"{}\"", rate.exact())?;
+        let Link { rate_max, proxy } = link;
+        if rate_max.is_some() || proxy.is_some() {
+            writeln!(f, "\n[link]")?;
         }
+        if let Some(rate) = rate_max {
+            writeln!(f, "rate_max = \"{}\"", rate.exact())?;
+        }
+        optional(f, "proxy", proxy.as_ref())?;
         for upstream in upstreams {
             writeln!(f, "\n[[upstream]]\nregistry = {:?}", upstream.registry)?;
             writeln!(f, "url = \"{}\"", upstream.url)?;
@@ -258,3 +292,6 @@ fn distance(one: &str, other: &str) -> usize {
     }
     row.last().copied().unwrap_or(0)
 }
+
+/// Stands for a secret.
+const MASK: &str = "********";

@@ -10,7 +10,8 @@ use url::Url;
 
 use super::table::{Reader, Table, table};
 use super::{
-    Admin, Config, Image, Link, Loaded, Location, Serve, ServerTls, Store, Sync, Upstream,
+    Admin, Config, Image, Link, Loaded, Location, MASK, ProxyUrl, Serve, ServerTls, Store, Sync,
+    Upstream,
 };
 use crate::oci::{Platform, Reference, registry_name};
 use crate::units::{ByteCount, ByteRate};
@@ -65,7 +66,8 @@ impl<'a> Reader<'a> {
         self.finish(sync, &["poll_interval"], &[]);
         let rate_max: Option<ByteRate> =
             self.parsed(&mut link, "rate_max", "a rate such as \"1MiB/s\"");
-        self.finish(link, &["rate_max"], &LINK_PLANNED);
+        let proxy = self.proxy(&mut link);
+        self.finish(link, &["rate_max", "proxy"], &LINK_PLANNED);
         let upstreams: Vec<(Range<usize>, Upstream)> =
             upstreams.into_iter().filter_map(|table| self.upstream(table)).collect();
         let images: Vec<(Range<usize>, Image)> =
@@ -85,7 +87,7 @@ impl<'a> Reader<'a> {
             admin: Admin { listen: admin_listen },
             store,
             sync: Sync { poll_interval },
-            link: Link { rate_max },
+            link: Link { rate_max, proxy },
             upstreams,
             images,
         }
@@ -157,6 +159,20 @@ impl<'a> Reader<'a> {
             url
         });
         Some(url)
+    }
+
+    fn proxy(&mut self, table: &mut Table<'a>) -> Option<ProxyUrl> {
+        let (span, text) = self.spanned(table, "proxy")?;
+        let is_proxy = |url: &Url| {
+            let is_bare = matches!(url.path(), "" | "/") && url.query().is_none();
+            url.scheme() == "http" && url.host_str().is_some() && is_bare
+        };
+        let url = text.parse::<Url>().ok().filter(is_proxy);
+        if url.is_none() {
+            let expected = "a proxy such as \"http://proxy.example:3128\"";
+            self.problem(span, "[link] proxy", &format!("{:?}", masked(&text)), expected);
+        }
+        url.map(ProxyUrl)
     }
 
     fn image(&mut self, mut table: Table<'a>) -> Option<(Range<usize>, Image)> {
@@ -281,7 +297,6 @@ fn masked(text: &str) -> String {
     }
 }
 
-const MASK: &str = "********";
 const TOP_KEYS: [&str; 8] =
     ["name", "serve", "admin", "store", "sync", "link", "upstream", "image"];
 const SERVE_KEYS: [&str; 5] = ["listen", "connections_max", "tls_cert", "tls_key", "client_ca"];
@@ -331,6 +346,20 @@ mod tests {
         assert_eq!(config.store.size_max, Some(ByteCount(64 << 20)));
         let again = parse("again", &config.to_string()).unwrap();
         assert_eq!(again.to_string(), config.to_string());
+    }
+
+    #[test]
+    fn a_proxy_is_shown_without_its_password() {
+        let text = "[link]\nproxy = \"http://u:s3cret@proxy:3128\"\n";
+        let config = parse("m.toml", text).unwrap();
+        assert_eq!(config.link.proxy.as_ref().unwrap().url().password(), Some("s3cret"));
+        let shown = format!("{config}{config:?}");
+        assert!(shown.contains("http://u:********@proxy:3128/") && !shown.contains("s3cret"));
+        for wrong in ["https://proxy:1", "proxy:3128", "http://proxy/path", "socks5://u:s3cret@p"] {
+            let found = problems(&format!("[link]\nproxy = \"{wrong}\"\n"));
+            assert!(found[0].contains("expected a proxy such as"), "{found:?}");
+            assert!(!found[0].contains("s3cret"));
+        }
     }
 
     #[test]
@@ -499,6 +528,11 @@ mod tests {
         assert!(all[2].contains("m.toml:5: [link] day_max: a known key"), "{}", all[2]);
         assert!(problems("[[image]]\nreference = 5\n")[0].contains("text in quotes"));
         assert!(problems("x = [")[0].starts_with("m.toml:1"));
+        for url in ["http://edge:s3cret@h", "ftp://edge:s3cret@h", "http://edge:s3cret@h:x/"] {
+            let found = problems(&format!("[[upstream]]\nregistry = \"a\"\nurl = \"{url}\"\n"));
+            assert!(found[0].starts_with("m.toml:3: [[upstream]] url = "), "{found:?}");
+            assert!(!found.concat().contains("s3cret"), "{found:?}");
+        }
         assert!(
             problems("[[upstream]]\nregistry = \"a\"\nurl = \"ftp://a\"\n")[0].contains("http")
         );

@@ -1,15 +1,14 @@
 //! Opening a TCP connection to a named host.
 //!
-//! Names are resolved by getaddrinfo on the blocking pool. IPv6 and IPv4 are raced as RFC 8305
-//! asks: families interleaved, the next attempt begins when the one before has failed or after
-//! 250 ms, the first to connect wins and the rest are dropped. One deadline covers it all, for a
-//! name server that does not answer costs as much as a host that does not. The socket is built
-//! here and not by std, because a receive buffer must be set before the handshake fixes the
-//! window's scale.
+//! IPv6 and IPv4 are raced as RFC 8305 asks: families interleaved, the next attempt begins when the
+//! one before has failed or after 250 ms, the first to connect wins and the rest are dropped. One
+//! deadline covers it all, for a name server that does not answer costs as much as a host that does
+//! not. The socket is built here and not by std, because a receive buffer must be set before the
+//! handshake fixes the window's scale.
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -17,7 +16,7 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use smol::{Async, Timer};
 
-use super::Error;
+use super::{Error, Resolver};
 use crate::kind::Kind;
 
 /// How to dial.
@@ -33,15 +32,23 @@ pub struct Options {
 /// Connects to `host` (a name, or an address with or without brackets) on `port`.
 ///
 /// `Kind::Retry` for everything a link can do; the message names the host.
-pub async fn connect(host: &str, port: u16, options: &Options) -> Result<Async<TcpStream>, Error> {
+pub async fn connect(
+    host: &str,
+    port: u16,
+    resolver: &Resolver,
+    options: &Options,
+) -> Result<Async<TcpStream>, Error> {
     let attempt = async {
-        let addresses = resolve(host, port).await?;
+        let addresses = resolve(host, port, resolver).await?;
         race(addresses, options.receive_buffer_bytes).await.map_err(|error| {
+            // The host may have moved.
+            resolver.forget(host);
             Error::io(Kind::Retry, format_args!("connect to {host}:{port}"), error)
         })
     };
     smol::future::or(attempt, async {
         Timer::after(options.deadline).await;
+        resolver.forget(host);
         let seconds = options.deadline.as_secs();
         let message = format!("connect to {host}:{port}: no answer within {seconds} s");
         Err(Error::new(Kind::Retry, message))
@@ -50,21 +57,18 @@ pub async fn connect(host: &str, port: u16, options: &Options) -> Result<Async<T
 }
 
 /// Addresses of a host in the order in which they should be tried, at least one.
-async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Error> {
+async fn resolve(host: &str, port: u16, resolver: &Resolver) -> Result<Vec<SocketAddr>, Error> {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     if let Ok(address) = bare.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
-    let name = bare.to_owned();
-    let found = smol::unblock(move || {
-        (name.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>)
-    })
-    .await
-    .map_err(|error| Error::io(Kind::Retry, format_args!("resolve {host}"), error))?;
+    let found = resolver.addresses(host).await;
+    let found =
+        found.map_err(|error| Error::io(Kind::Retry, format_args!("resolve {host}"), error))?;
     if found.is_empty() {
         return Err(Error::new(Kind::Retry, format!("resolve {host}: the name has no address")));
     }
-    Ok(interleave(found))
+    Ok(interleave(found.into_iter().map(|address| SocketAddr::new(address, port)).collect()))
 }
 
 /// Families in turn, beginning with the one that the resolver put first.
@@ -215,7 +219,8 @@ mod tests {
     #[test]
     fn a_refusal_names_the_host() {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let error = smol::block_on(connect("127.0.0.1", port, &OPTIONS)).unwrap_err();
+        let error =
+            smol::block_on(connect("127.0.0.1", port, &Resolver::default(), &OPTIONS)).unwrap_err();
         assert_eq!(error.kind(), Kind::Retry);
         assert_eq!(error.to_string(), format!("connect to 127.0.0.1:{port}: connection refused"));
     }
@@ -224,7 +229,8 @@ mod tests {
     fn names_are_resolved_and_buffers_set() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let stream = smol::block_on(connect("localhost", port, &OPTIONS)).unwrap();
+        let stream =
+            smol::block_on(connect("localhost", port, &Resolver::default(), &OPTIONS)).unwrap();
         let bytes = sockopt::socket_recv_buffer_size(stream.get_ref()).unwrap();
         assert!(bytes <= 128 << 10, "{bytes}");
     }

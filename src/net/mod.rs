@@ -8,8 +8,21 @@ pub mod dial;
 mod error;
 pub mod http;
 mod listen;
+mod proxy;
+mod resolve;
 pub mod tls;
 
 pub use date::parse_http_date;
 pub use error::Error;
 pub use listen::{Identity, listen};
+pub use proxy::Proxies;
+pub use resolve::Resolver;
+
+/// The ways to a host. By default without proxies; clones share what was looked up.
+#[derive(Clone, Default)]
+pub struct Network {
+    /// Names into addresses.
+    pub resolver: Resolver,
+    /// What stands between.
+    pub proxies: Proxies,
+}

@@ -7,7 +7,7 @@ use super::{Error, Puller, tag_key};
 use crate::fetch::{self, Latch};
 use crate::kind::Kind;
 use crate::oci::{Algorithm, Digest, Hasher, MANIFEST_BYTES_MAX, Reference};
-use crate::registry::OpenedManifest;
+use crate::registry::{ManifestHead, OpenedManifest};
 
 impl Puller {
     /// The digest that `reference` means now: by HEAD, which has no body and counts against no
@@ -33,8 +33,13 @@ impl Puller {
         };
         if self.head_is_worth_asking(&self.head_in_vain.borrow().get(&key).copied()) {
             let head = self.retrying(async || {
-                let head = source.registry.head_manifest(source.repository, &tag).await;
-                head.map_err(|error| heard(error.into()))
+                match source.registry.head_manifest(source.repository, &tag).await {
+                    // Whatever a registry has against HEAD: GET may tell more.
+                    Err(error) if !error.is_unanswered() && !error.is_throttled() => {
+                        Ok(ManifestHead { digest: None })
+                    }
+                    other => other.map_err(|error| heard(error.into())),
+                }
             });
             let head = head.await.map_err(about)?;
             answered.open();

@@ -320,16 +320,13 @@ impl Puller {
         let digest = &wanted.digest;
         let opening = registry.blob(repository, digest, range.start, last, wanted.size);
         let mut opened = self.unless_stopped(opening).await??;
-        let mut end = range.end;
-        if !opened.honoured {
-            // The whole blob comes, whatever was asked for. Taking all of it is the cheapest way
-            // on: stopping would only mean paying for the same beginning again.
-            end = wanted.size;
-            if range.start > 0 {
-                let again = ByteCount(range.start);
-                warn!("{}: Range ignored, {again} of {digest} come again", registry.name());
-            }
+        if opened.start < range.start {
+            let again = ByteCount(range.start - opened.start);
+            warn!("{}: Range not kept to, {again} of {digest} come again", registry.name());
         }
+        // The whole blob may come, whatever was asked for. Taking all of it is the cheapest way on:
+        // stopping would only mean paying for the same beginning again.
+        let end = opened.end;
         let arrived = |bytes| {
             self.parts.board.arrived(digest, bytes, self.parts.clock.monotonic());
         };

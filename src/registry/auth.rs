@@ -1,151 +1,190 @@
-//! Challenges and what answers them: RFC 9110 section 11, and the token flow of the distribution
-//! project (`spec/auth/token.md`).
+//! What is known of who may read what: by repository, for that is how registries grant it.
+//!
+//! A token is kept for as long as its server says (the token flow of the distribution project,
+//! `spec/auth/token.md`). A repository that was refused says nothing of the others: a registry may
+//! answer a refused token with a Basic challenge, so only what it asks of a request *without*
+//! credentials counts, and for that repository alone. A refusal is remembered for a while, or one
+//! image that may not be read would cost a token for each of its parts.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use url::Url;
+use serde_json::Value;
 
-/// Credentials and the tokens they have bought.
+use super::challenge::Challenge;
+use super::credentials::Credentials;
+
+/// Credentials and what they have brought.
 pub struct Auth {
-    basic: Option<String>,
-    /// The registry itself asked for Basic.
-    is_basic: Cell<bool>,
-    /// By scope: the header's value and when it ends.
-    tokens: RefCell<BTreeMap<String, (String, Duration)>>,
+    credentials: Option<Credentials>,
+    scopes: RefCell<BTreeMap<String, Scope>>,
+    /// What `/v2/` asks for, and until when that is taken to be so.
+    offered: RefCell<Option<(Vec<Challenge>, Duration)>>,
 }
 
-/// One challenge of a `WWW-Authenticate` line.
-#[derive(Debug, PartialEq)]
-pub struct Challenge {
-    scheme: String,
-    parameters: Vec<(String, String)>,
+/// What is known of one repository.
+#[derive(Default)]
+struct Scope {
+    access: Option<Access>,
+    /// Something of it was read.
+    works: bool,
+    /// Why it was refused, and until when it is not asked again.
+    refused: Option<(String, Duration)>,
+}
+
+struct Access {
+    /// The value of Authorization.
+    header: String,
+    since: Duration,
+    end: Duration,
+    /// Something was read with it.
+    works: bool,
 }
 
 impl Auth {
     /// With credentials or anonymous.
-    pub fn new(username: Option<String>, password: Option<String>) -> Self {
-        let pair = username.zip(password);
-        let basic = pair.map(|(user, password)| {
-            format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
-        });
-        Self { basic, is_basic: Cell::new(false), tokens: RefCell::default() }
+    pub fn new(credentials: Option<Credentials>) -> Self {
+        Self { credentials, scopes: RefCell::default(), offered: RefCell::default() }
+    }
+
+    /// Whether there are credentials.
+    pub fn has_credentials(&self) -> bool {
+        self.credentials.is_some()
+    }
+
+    /// As whom we ask, for a message.
+    pub fn who(&self) -> String {
+        match &self.credentials {
+            Some(credentials) => {
+                format!("with the credentials of user {:?}", credentials.username())
+            }
+            None => "without credentials".to_owned(),
+        }
+    }
+
+    /// The credentials themselves, if there are any; the error names their file.
+    pub fn basic(&self) -> Result<Option<String>, String> {
+        self.credentials.as_ref().map(Credentials::basic).transpose()
     }
 
     /// The Authorization of a request for `scope`, if one is known to be wanted.
     pub fn header(&self, scope: &str, now: Duration) -> Option<String> {
-        if self.is_basic.get() {
-            return self.basic.clone();
-        }
-        let tokens = self.tokens.borrow();
-        let (token, end) = tokens.get(scope)?;
-        (now < *end).then(|| token.clone())
+        let scopes = self.scopes.borrow();
+        let access = scopes.get(scope)?.access.as_ref()?;
+        (now < access.end).then(|| access.header.clone())
     }
 
-    /// The credentials themselves.
-    pub fn basic(&self) -> Option<String> {
-        self.basic.clone()
+    /// Whether what [`Auth::header`] gives is so new that another would not be better: it was
+    /// never good for anything, and did not have the time to end.
+    pub fn is_fresh(&self, scope: &str, now: Duration) -> bool {
+        let scopes = self.scopes.borrow();
+        let access = scopes.get(scope).and_then(|scope| scope.access.as_ref());
+        access.is_some_and(|access| !access.works && now.saturating_sub(access.since) < FRESH_FOR)
     }
 
-    /// Uses Basic from now on; false when there are no credentials, or they were refused.
-    pub fn use_basic(&self) -> bool {
-        !self.is_basic.replace(true) && self.basic.is_some()
+    /// Uses the credentials themselves for `scope` from now on.
+    pub fn use_basic(&self, scope: &str, header: &str, now: Duration) {
+        self.set(scope, header.to_owned(), now, Duration::MAX);
     }
 
-    /// A token was refused.
+    /// What was used for `scope` was refused.
     pub fn forget(&self, scope: &str) {
-        self.tokens.borrow_mut().remove(scope);
+        if let Some(scope) = self.scopes.borrow_mut().get_mut(scope) {
+            scope.access = None;
+        }
     }
 
-    /// Takes a token server's answer; none if it has no token.
-    pub fn keep(&self, scope: &str, json: &[u8], now: Duration) -> Option<()> {
-        #[derive(Deserialize)]
-        struct Answer {
-            token: Option<String>,
-            access_token: Option<String>,
-            expires_in: Option<u64>,
+    /// Something of `scope` was read.
+    pub fn worked(&self, scope: &str) {
+        let mut scopes = self.scopes.borrow_mut();
+        let scope = entry(&mut scopes, scope);
+        scope.works = true;
+        scope.refused = None;
+        if let Some(access) = &mut scope.access {
+            access.works = true;
         }
+    }
+
+    /// Whether something of `scope` was read.
+    pub fn works(&self, scope: &str) -> bool {
+        self.scopes.borrow().get(scope).is_some_and(|scope| scope.works)
+    }
+
+    /// Remembers why `scope` was refused.
+    pub fn refuse(&self, scope: &str, why: &str, now: Duration) {
+        let mut scopes = self.scopes.borrow_mut();
+        entry(&mut scopes, scope).refused = Some((why.to_owned(), now + REFUSED_FOR));
+    }
+
+    /// Why `scope` is not worth asking for now.
+    pub fn refusal(&self, scope: &str, now: Duration) -> Option<String> {
+        let scopes = self.scopes.borrow();
+        let (why, end) = scopes.get(scope)?.refused.as_ref()?;
+        (now < *end).then(|| why.clone())
+    }
+
+    /// What `/v2/` asked for.
+    pub fn offered(&self, now: Duration) -> Option<Vec<Challenge>> {
+        let offered = self.offered.borrow();
+        let (challenges, end) = offered.as_ref()?;
+        (now < *end).then(|| challenges.clone())
+    }
+
+    /// Remembers what `/v2/` asked for.
+    pub fn offer(&self, challenges: &[Challenge], now: Duration) {
+        *self.offered.borrow_mut() = Some((challenges.to_vec(), now + OFFERED_FOR));
+    }
+
+    /// Takes a token server's answer and gives the header; none if it has no token.
+    pub fn keep(&self, scope: &str, json: &[u8], now: Duration) -> Option<String> {
         let answer: Answer = serde_json::from_slice(json).ok()?;
-        let token = answer.token.or(answer.access_token).filter(|token| !token.is_empty())?;
-        let life = answer.expires_in.unwrap_or(EXPIRES_DEFAULT).min(EXPIRES_MAX);
-        let life = Duration::from_secs(life.saturating_sub(EXPIRES_MARGIN).max(1));
-        let mut tokens = self.tokens.borrow_mut();
-        tokens.retain(|_, (_, end)| now < *end);
-        if tokens.len() >= TOKENS_MAX {
-            tokens.pop_first();
-        }
-        tokens.insert(scope.to_owned(), (format!("Bearer {token}"), now + life));
-        Some(())
+        let token = text(&answer.token).or_else(|| text(&answer.access_token))?;
+        let life = Duration::from_secs(life_seconds(&answer.expires_in));
+        let header = format!("Bearer {token}");
+        self.set(scope, header.clone(), now, now + life);
+        Some(header)
+    }
+
+    fn set(&self, scope: &str, header: String, since: Duration, end: Duration) {
+        let mut scopes = self.scopes.borrow_mut();
+        entry(&mut scopes, scope).access = Some(Access { header, since, end, works: false });
     }
 }
 
-impl Challenge {
-    /// Whether it is of this scheme (lower case).
-    pub fn is(&self, scheme: &str) -> bool {
-        self.scheme == scheme
+fn entry<'a>(scopes: &'a mut BTreeMap<String, Scope>, scope: &str) -> &'a mut Scope {
+    if scopes.len() >= SCOPES_MAX && !scopes.contains_key(scope) {
+        scopes.pop_first();
     }
-
-    /// Where a token for `scope` is to be had.
-    pub fn token_url(&self, scope: &str) -> Option<Url> {
-        let get = |name: &str| self.parameters.iter().find(|(n, _)| n == name).map(|(_, v)| v);
-        let mut url = Url::parse(get("realm")?).ok()?;
-        let scope = get("scope").map_or(scope, String::as_str);
-        let mut query = url.query_pairs_mut();
-        if let Some(service) = get("service") {
-            query.append_pair("service", service);
-        }
-        query.append_pair("scope", scope);
-        drop(query);
-        Some(url)
-    }
+    scopes.entry(scope.to_owned()).or_default()
 }
 
-/// The challenges of one header line; what cannot be read ends the list.
-pub fn parse(line: &str) -> Vec<Challenge> {
-    let mut challenges: Vec<Challenge> = Vec::new();
-    let mut rest = line.trim();
-    while !rest.is_empty() {
-        let end = rest.find([' ', '=', ',']).unwrap_or(rest.len());
-        let (word, after) = rest.split_at(end);
-        let word = word.to_ascii_lowercase();
-        let after = after.trim_start();
-        if let Some(value) = after.strip_prefix('=') {
-            let Some((value, after)) = value_of(value.trim_start()) else { break };
-            if let Some(last) = challenges.last_mut() {
-                last.parameters.push((word, value));
-            }
-            rest = after;
-        } else {
-            if !word.is_empty() {
-                challenges.push(Challenge { scheme: word, parameters: Vec::new() });
-            }
-            rest = after;
-        }
-        rest = rest.trim_start_matches([' ', '\t', ',']);
-    }
-    challenges
+/// What token servers answer: any of it may be missing, null, or of another type.
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    token: Value,
+    #[serde(default)]
+    access_token: Value,
+    #[serde(default)]
+    expires_in: Value,
 }
 
-/// A token or quoted string, and what follows it.
-fn value_of(text: &str) -> Option<(String, &str)> {
-    let Some(quoted) = text.strip_prefix('"') else {
-        let end = text.find([',', ' ']).unwrap_or(text.len());
-        let (value, rest) = text.split_at(end);
-        return Some((value.to_owned(), rest));
+fn text(value: &Value) -> Option<&str> {
+    value.as_str().map(str::trim).filter(|text| !text.is_empty())
+}
+
+/// For how long a token is used: numbers may be written as text, with a fraction, or be nonsense.
+fn life_seconds(value: &Value) -> u64 {
+    let said = value.as_f64().or_else(|| text(value)?.parse().ok());
+    let said = said.filter(|said| *said > 0.0).map(Duration::try_from_secs_f64);
+    let seconds = match said {
+        None => EXPIRES_DEFAULT,
+        Some(Ok(said)) => said.as_secs().min(EXPIRES_MAX),
+        Some(Err(_)) => EXPIRES_MAX,
     };
-    let mut value = String::new();
-    let mut chars = quoted.chars();
-    loop {
-        match chars.next()? {
-            '"' => return Some((value, chars.as_str())),
-            '\\' => value.push(chars.next()?),
-            other => value.push(other),
-        }
-    }
+    seconds.saturating_sub(EXPIRES_MARGIN).max(1)
 }
 
 /// The specification's default, in seconds.
@@ -154,45 +193,72 @@ const EXPIRES_MAX: u64 = 24 * 3600;
 /// A token is not used in its last seconds, when it may end under way.
 const EXPIRES_MARGIN: u64 = 10;
 /// Scopes are one a repository.
-const TOKENS_MAX: usize = 256;
+const SCOPES_MAX: usize = 256;
+/// What was got so recently was refused for another reason than its age.
+const FRESH_FOR: Duration = Duration::from_secs(10);
+/// Longer than a pass over what one image needs, shorter than the time to the next.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
+/// How a registry authenticates changes with its configuration.
+const OFFERED_FOR: Duration = Duration::from_hours(1);
 
 #[cfg(test)]
 mod tests {
+    use super::super::credentials::Password;
     use super::*;
 
-    #[test]
-    fn challenges() {
-        let found = parse(
-            r#"Bearer realm="https://a.example/t?x=1",service="s, \"q\"",scope="repository:a/b:pull", Basic realm=x"#,
-        );
-        assert_eq!(found.len(), 2);
-        assert!(found[0].is("bearer") && found[1].is("basic"));
-        let url = found[0].token_url("unused").unwrap();
-        let pairs: Vec<_> = url.query_pairs().map(|(n, v)| format!("{n}={v}")).collect();
-        assert_eq!(pairs, ["x=1", "service=s, \"q\"", "scope=repository:a/b:pull"]);
-        assert!(found[1].token_url("s").is_none());
-        assert!(parse("Bearer realm=\"unclosed").iter().all(|c| c.token_url("s").is_none()));
-        assert!(parse(",,, ").is_empty());
-    }
+    const NOW: Duration = Duration::from_secs(5);
 
     #[test]
     fn tokens_end() {
-        let auth = Auth::new(None, None);
-        let now = Duration::from_secs(5);
-        auth.keep("s", br#"{"access_token":"t","expires_in":30}"#, now).unwrap();
-        assert_eq!(auth.header("s", now).as_deref(), Some("Bearer t"));
-        assert_eq!(auth.header("other", now), None);
-        assert_eq!(auth.header("s", now + Duration::from_secs(25)), None);
-        assert!(auth.keep("s", b"<html>", now).is_none());
-        assert!(auth.keep("s", b"{}", now).is_none());
+        let auth = Auth::new(None);
+        auth.keep("s", br#"{"access_token":"t","expires_in":30}"#, NOW).unwrap();
+        assert_eq!(auth.header("s", NOW).as_deref(), Some("Bearer t"));
+        assert_eq!(auth.header("other", NOW), None);
+        assert_eq!(auth.header("s", NOW + Duration::from_secs(25)), None);
+        assert!(auth.is_fresh("s", NOW) && !auth.is_fresh("s", NOW + FRESH_FOR));
+        auth.forget("s");
+        assert_eq!(auth.header("s", NOW), None);
     }
 
     #[test]
-    fn basic_is_tried_once() {
-        let auth = Auth::new(Some("u".to_owned()), Some("p".to_owned()));
-        assert_eq!(auth.header("s", Duration::ZERO), None);
-        assert!(auth.use_basic());
-        assert_eq!(auth.header("s", Duration::ZERO).as_deref(), Some("Basic dTpw"));
-        assert!(!auth.use_basic());
+    fn token_answers_as_they_come() {
+        let auth = Auth::new(None);
+        let life = |json: &str| {
+            let kept = auth.keep("s", json.as_bytes(), NOW);
+            assert_eq!(kept.as_deref(), Some("Bearer t"), "{json}");
+            let scopes = auth.scopes.borrow();
+            (scopes["s"].access.as_ref().unwrap().end - NOW).as_secs()
+        };
+        assert_eq!(life(r#"{"token":"t","access_token":"u"}"#), 50);
+        assert_eq!(life(r#"{"token":"","access_token":" t\n","expires_in":300}"#), 290);
+        assert_eq!(life(r#"{"token":null,"access_token":"t","expires_in":null}"#), 50);
+        assert_eq!(life(r#"{"token":"t","expires_in":"300","issued_at":5}"#), 290);
+        assert_eq!(life(r#"{"token":"t","expires_in":300.5}"#), 290);
+        assert_eq!(life(r#"{"token":"t","expires_in":-1}"#), 50);
+        assert_eq!(life(r#"{"token":"t","expires_in":"never"}"#), 50);
+        assert_eq!(life(r#"{"token":"t","expires_in":1e300}"#), EXPIRES_MAX - EXPIRES_MARGIN);
+        assert_eq!(life(r#"{"token":"t","expires_in":3}"#), 1);
+        for nothing in ["<html>", "{}", "[]", "null", r#"{"token":""}"#, r#"{"token":5}"#] {
+            assert!(auth.keep("s", nothing.as_bytes(), NOW).is_none(), "{nothing}");
+        }
+    }
+
+    #[test]
+    fn what_is_known_of_one_repository_is_of_no_other() {
+        let password = Password::Text("p".to_owned());
+        let auth = Auth::new(Some(Credentials::new("u".to_owned(), password)));
+        let basic = auth.basic().unwrap().unwrap();
+        auth.use_basic("a", &basic, NOW);
+        assert_eq!(auth.header("a", NOW).as_deref(), Some("Basic dTpw"));
+        auth.refuse("b", "no", NOW);
+        assert_eq!((auth.header("b", NOW), auth.refusal("a", NOW)), (None, None));
+        assert_eq!(auth.refusal("b", NOW).as_deref(), Some("no"));
+        assert_eq!(auth.refusal("b", NOW + REFUSED_FOR), None);
+        auth.worked("b");
+        assert!(auth.works("b") && !auth.works("a") && auth.refusal("b", NOW).is_none());
+        for number in 0..2 * SCOPES_MAX {
+            auth.refuse(&number.to_string(), "no", NOW);
+        }
+        assert_eq!(auth.scopes.borrow().len(), SCOPES_MAX);
     }
 }

@@ -12,11 +12,12 @@ pub struct Error {
     what: String,
     retry_after: Option<Duration>,
     is_unanswered: bool,
+    is_throttled: bool,
 }
 
 impl Error {
     pub(super) fn new(kind: Kind, what: String) -> Self {
-        Self { kind, what, retry_after: None, is_unanswered: false }
+        Self { kind, what, retry_after: None, is_unanswered: false, is_throttled: false }
     }
 
     /// With the time that the registry asked to be left alone for.
@@ -27,6 +28,16 @@ impl Error {
     /// Of a request that the registry did not answer.
     pub(super) fn unanswered(self) -> Self {
         Self { is_unanswered: true, ..self }
+    }
+
+    /// Of a request that was one too many.
+    pub(super) fn throttled(self) -> Self {
+        Self { is_throttled: true, ..self }
+    }
+
+    /// Whether the registry asks for fewer requests (status 429).
+    pub fn is_throttled(&self) -> bool {
+        self.is_throttled
     }
 
     /// Whether the registry could not be reached or did not answer in time.

@@ -1,7 +1,7 @@
 //! Manifests, opened to be read as they come: one can have four megabytes, and a gateway little
 //! memory.
 
-use super::{CONTENT_DIGEST, Error, Registry, accept};
+use super::{Error, Registry, accept, said_digest};
 use crate::net::http::{Body, Method};
 use crate::oci::Digest;
 
@@ -31,7 +31,7 @@ impl Registry {
         let content_type = response.headers.get("content-type").unwrap_or_default();
         let content_type = content_type.split(';').next().unwrap_or_default().trim();
         let content_type = Some(content_type.to_owned()).filter(|text| !text.is_empty());
-        let digest = response.headers.get(CONTENT_DIGEST).and_then(|text| text.parse().ok());
+        let digest = said_digest(&response.headers);
         Ok(OpenedManifest { body: response.body, content_type, digest })
     }
 }

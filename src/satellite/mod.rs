@@ -75,8 +75,8 @@ fn act(args: &Args) -> Result<ExitCode, Failure> {
     }))
 }
 
-/// Caps the pool of threads for blocking calls: syncs of the flash and name look-ups are all that
-/// go there, and each thread costs a device memory.
+/// Caps the pool of threads for blocking calls: syncs of the flash are all that go there, and each
+/// thread costs a device memory.
 #[allow(unsafe_code)]
 fn limit_threads() {
     // SAFETY: this is the first thing the process does; there is no other thread to read or

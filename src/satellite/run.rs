@@ -16,17 +16,17 @@ use super::random::{jittered, random};
 use crate::blob::{self, MountReport, Store};
 use crate::catalog::Catalog;
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::{Config, Link, Location, Upstream};
+use crate::config::{Config, Link, Location, ProxyUrl, Upstream};
 use crate::fetch::{Latch, Pace};
 use crate::flash::{self, Device};
 use crate::kind::Kind;
 use crate::link::rate::Bucket;
 use crate::metrics::Metrics;
-use crate::net::tls;
+use crate::net::{Network, Proxies, Resolver, tls};
 use crate::pull::board::Board;
 use crate::pull::{Parts, Puller, Registries};
 use crate::reconcile::{self, Outcome, Reconciler};
-use crate::registry::{self, Registry};
+use crate::registry::{self, Password, Registry};
 use crate::status::{Admin, Health, Report, STORE};
 
 /// Why a log could not be mounted.
@@ -74,6 +74,7 @@ pub struct Satellite {
     pub(super) store: Store,
     pub(super) catalog: Catalog,
     registries: Registries,
+    network: RefCell<Network>,
     pace: Pace,
     /// Opened when a signal asks to stop.
     stop: Latch,
@@ -120,7 +121,6 @@ impl Satellite {
         let satellite = Self {
             pace: Pace::new(None, stop.clone(), Rc::clone(&clock), Rc::clone(&metrics)),
             stop,
-            config: RefCell::new(Rc::new(config)),
             clock,
             metrics,
             health: Health::default(),
@@ -128,6 +128,8 @@ impl Satellite {
             store,
             catalog,
             registries: Registries::default(),
+            network: RefCell::new(network(&config)),
+            config: RefCell::new(Rc::new(config)),
         };
         Ok((satellite, report))
     }
@@ -142,6 +144,11 @@ impl Satellite {
     pub(super) fn set_config(&self, config: Config) {
         let before = self.config.replace(Rc::new(config));
         let config = self.config();
+        if config.link.proxy != before.link.proxy {
+            // Every way leads elsewhere now.
+            self.network.replace(network(&config));
+            self.registries.borrow_mut().clear();
+        }
         self.registries.borrow_mut().retain(|name, _| {
             let mut kept = config.upstreams.iter().filter(|upstream| upstream.registry == *name);
             kept.any(|upstream| before.upstreams.contains(upstream))
@@ -157,21 +164,19 @@ impl Satellite {
         }
     }
 
-    /// Opens the upstreams that are not open: a file that one needs may have been missing before.
+    /// Opens the upstreams that are not open, and reports those whose files are missing.
     pub(super) fn open_upstreams(&self) {
         let mut registries = self.registries.borrow_mut();
         for upstream in &self.config().upstreams {
-            if registries.contains_key(&upstream.registry) {
-                continue;
-            }
-            let (clock, metrics) = (Rc::clone(&self.clock), Rc::clone(&self.metrics));
-            match registry(upstream, clock, metrics) {
-                Ok(registry) => {
-                    registries.insert(upstream.registry.clone(), registry);
-                    self.health.works(&part(upstream));
-                }
-                Err(error) => {
-                    let reason = format!("{error}; tried again at the next poll");
+            registries.entry(upstream.registry.clone()).or_insert_with(|| {
+                let (clock, metrics) = (Rc::clone(&self.clock), Rc::clone(&self.metrics));
+                let network = self.network.borrow().clone();
+                Registry::new(registry_options(upstream), network, clock, metrics)
+            });
+            match unreadable_file(upstream) {
+                None => self.health.works(&part(upstream)),
+                Some(problem) => {
+                    let reason = format!("{problem}; tried again at the next poll");
                     self.health.degraded(&part(upstream), &reason);
                 }
             }
@@ -315,37 +320,36 @@ impl Satellite {
     }
 }
 
+fn network(config: &Config) -> Network {
+    let proxies = Proxies::from_environment(config.link.proxy.as_ref().map(ProxyUrl::url));
+    Network { resolver: Resolver::default(), proxies }
+}
+
 fn part(upstream: &Upstream) -> String {
     format!("upstream {}", upstream.registry)
 }
 
-/// A client of `upstream`, or why there can be none now.
-fn registry(
-    upstream: &Upstream,
-    clock: SharedClock,
-    metrics: Rc<Metrics>,
-) -> Result<Registry, String> {
-    let password = match &upstream.password_file {
-        None => None,
-        Some(path) => {
-            let text = std::fs::read_to_string(path);
-            let text = text.map_err(|error| format!("{}: {error}", path.display()))?;
-            Some(text.trim_end_matches(['\n', '\r']).to_owned())
-        }
-    };
-    let options = registry::Options {
+/// What tells of `upstream` and its files, which are read when they are used.
+fn registry_options(upstream: &Upstream) -> registry::Options {
+    registry::Options {
         registry: upstream.registry.clone(),
         url: upstream.url.clone(),
         username: upstream.username.clone(),
-        password,
+        password: upstream.password_file.clone().map(Password::File),
         tls: tls::ClientOptions {
             ca_file: upstream.ca_file.clone(),
             client_cert: upstream.client_cert.clone().zip(upstream.client_key.clone()),
         },
-    };
-    Registry::new(options, clock, metrics).map_err(|error| {
-        let error = error.to_string();
-        let name = format!("{}: ", upstream.registry);
-        error.strip_prefix(&name).unwrap_or(&error).to_owned()
-    })
+    }
+}
+
+/// Why one of an upstream's files cannot be read now.
+fn unreadable_file(upstream: &Upstream) -> Option<String> {
+    let Upstream { password_file, ca_file, client_cert, client_key, .. } = upstream;
+    let files = [password_file, ca_file, client_cert, client_key].into_iter().flatten();
+    let mut problems = files.filter_map(|path| {
+        let error = std::fs::File::open(path).err()?;
+        Some(format!("{}: {error}", path.display()))
+    });
+    problems.next()
 }

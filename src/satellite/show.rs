@@ -14,7 +14,7 @@ use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::net::http::{Client, ClientLimits, ClientRequest, Headers, Method};
-use crate::net::tls;
+use crate::net::{Network, tls};
 use crate::status::{ProblemReport, Report, STORE, bar, draw, draw_images, draw_scrub, draw_store};
 use crate::units::ByteCount;
 
@@ -150,8 +150,10 @@ async fn report(config: Config) -> Result<Report, Failure> {
 
 async fn ask(url: &str) -> Option<Report> {
     let clock: SharedClock = Rc::new(SystemClock::new());
-    let config = tls::client_config(&tls::ClientOptions::default(), clock).ok()?;
-    let client = Client::new(config, ClientLimits::default(), Rc::new(Metrics::default()));
+    let trust = tls::Trust::new(tls::ClientOptions::default(), clock);
+    let metrics = Rc::new(Metrics::default());
+    // The satellite is on this device: no proxy stands between.
+    let client = Client::new(trust, Network::default(), ClientLimits::default(), metrics);
     let request = ClientRequest {
         method: Method::Get,
         url: url.parse().ok()?,

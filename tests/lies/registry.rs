@@ -256,4 +256,4 @@ fn layer(layer: &[u8], lie: Lie, path: &str, range: Option<std::ops::Range<usize
     Reply { body: part.body[..kept].to_vec(), ..part }
 }
 
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";

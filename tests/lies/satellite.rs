@@ -47,7 +47,7 @@ pub fn launch(name: &str, config: impl FnOnce(&Path) -> String) -> Satellite {
 
 fn spawn(directory: &Path) -> Child {
     let log = std::fs::File::options().create(true).append(true).open(directory.join("log"));
-    Command::new(env!("CARGO_BIN_EXE_moonlet"))
+    moonlet()
         .arg("--config")
         .arg(directory.join("moonlet.toml"))
         .arg("run")
@@ -124,7 +124,7 @@ impl Satellite {
     /// `moonlet sync --once` with the same files: its exit code, and what it wrote to standard
     /// error.
     pub fn sync(&self) -> (i32, String) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_moonlet"));
+        let mut command = moonlet();
         command.arg("--config").arg(self.directory.join("moonlet.toml")).args(["sync", "--once"]);
         let output = command.output().unwrap();
         (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
@@ -142,6 +142,15 @@ pub fn get(served: &str, path: &str, lines: &str) -> (u16, Vec<u8>) {
     let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap();
     let text = String::from_utf8_lossy(&answer[..head]);
     (text.split(' ').nth(1).unwrap().parse().unwrap(), answer[head + 4..].to_vec())
+}
+
+/// The program, without proxies that are meant for others.
+fn moonlet() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_moonlet"));
+    for name in ["http_proxy", "https_proxy", "no_proxy"] {
+        command.env_remove(name).env_remove(name.to_uppercase());
+    }
+    command
 }
 
 impl Drop for Satellite {

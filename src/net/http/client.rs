@@ -8,7 +8,6 @@
 
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_rustls::TlsConnector;
@@ -20,13 +19,14 @@ use super::Method;
 use super::body::{Body, Framing, Home};
 use super::chunks::Chunks;
 use super::codec::{self, ClientRequest, ResponseHead};
-use super::head::{Arrival, HEAD_BYTES_MAX, arrive, content_length};
+use super::head::{Arrival, arrive, content_length};
 use super::headers::Headers;
 use super::pool::{Peer, Pool};
 use super::wire::{Socket, Stream, Wait, Wire};
 use crate::kind::Kind;
 use crate::metrics::Metrics;
-use crate::net::{Error, dial, tls};
+use crate::net::proxy::Proxy;
+use crate::net::{Error, Network, dial, tls};
 
 /// How long a client waits and how much it keeps.
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +71,8 @@ pub struct ClientResponse {
 /// Sends requests; a clone shares its connections.
 #[derive(Clone)]
 pub struct Client {
-    tls: TlsConnector,
+    trust: tls::Trust,
+    network: Network,
     limits: ClientLimits,
     metrics: Rc<Metrics>,
     pool: Rc<Pool>,
@@ -79,9 +80,14 @@ pub struct Client {
 
 impl Client {
     /// A client with no connections yet.
-    pub fn new(tls: Arc<rustls::ClientConfig>, limits: ClientLimits, metrics: Rc<Metrics>) -> Self {
+    pub fn new(
+        trust: tls::Trust,
+        network: Network,
+        limits: ClientLimits,
+        metrics: Rc<Metrics>,
+    ) -> Self {
         let pool = Rc::new(Pool::new(limits.idle_max, limits.idle_age_max));
-        Self { tls: TlsConnector::from(tls), limits, metrics, pool }
+        Self { trust, network, limits, metrics, pool }
     }
 
     /// Sends a request and waits for the head of its response. Redirects are not followed.
@@ -91,7 +97,9 @@ impl Client {
     pub async fn send(&self, request: ClientRequest) -> Result<ClientResponse, Error> {
         let peer = peer(&request.url)?;
         let what = format!("{} {}{}", request.method, authority(&request.url), request.url.path());
-        let bytes = codec::encode(&request).await?;
+        // What is encrypted goes through a tunnel, of which the far end knows nothing.
+        let proxy = self.proxy(&peer).filter(|_| !peer.is_tls);
+        let bytes = codec::encode(&request, proxy).await?;
         let kept = self.pool.take(&peer).await;
         let may_repeat = !matches!(request.method, Method::Post | Method::Patch);
         if let Some(mut wire) = kept {
@@ -113,29 +121,77 @@ impl Client {
         self.pool.len()
     }
 
+    fn proxy(&self, peer: &Peer) -> Option<&Proxy> {
+        self.network.proxies.find(peer.is_tls, &peer.host, peer.port)
+    }
+
     async fn open(&self, peer: &Peer) -> Result<Wire, Error> {
         let Peer { is_tls, host, port } = peer;
-        let deadline = self.limits.connect_deadline;
-        let receive_buffer_bytes = self.limits.receive_buffer_bytes;
-        let options = dial::Options { deadline, receive_buffer_bytes };
-        let socket = dial::connect(host, *port, &options).await?;
-        self.metrics.link_connections.add(1);
-        let socket = Socket::new(socket, Some(Rc::clone(&self.metrics)));
-        if !is_tls {
+        // A file that is missing is known without a connection.
+        let config = if *is_tls { Some(self.trust.config()?) } else { None };
+        let socket = match self.proxy(peer) {
+            None => self.dial(host, *port).await?,
+            Some(proxy) => {
+                let socket = self.dial(&proxy.host, proxy.port).await.map_err(|error| {
+                    Error::new(error.kind(), format!("proxy for {host}: {error}"))
+                })?;
+                if *is_tls { self.tunnel(socket, proxy, peer).await? } else { socket }
+            }
+        };
+        let Some(config) = config else {
             return Ok(Wire::new(Stream::Plain(socket), HEAD_BYTES_MAX));
-        }
+        };
         let bare = host.trim_matches(['[', ']']).to_owned();
         let name = ServerName::try_from(bare).map_err(|_| {
             Error::new(Kind::Invalid, format!("{host}: expected a dns name or an address"))
         })?;
-        let stream = smol::future::or(self.tls.connect(name, socket), async {
-            Timer::after(deadline).await;
+        let stream = smol::future::or(TlsConnector::from(config).connect(name, socket), async {
+            Timer::after(self.limits.connect_deadline).await;
             Err(io::ErrorKind::TimedOut.into())
         });
         let stream = stream.await.map_err(|error| {
             tls::failure("tls handshake with", &format!("{host}:{port}"), error)
         })?;
         Ok(Wire::new(Stream::Tls(Box::new(stream.into())), HEAD_BYTES_MAX))
+    }
+
+    async fn dial(&self, host: &str, port: u16) -> Result<Socket, Error> {
+        let ClientLimits { connect_deadline: deadline, receive_buffer_bytes, .. } = self.limits;
+        let options = dial::Options { deadline, receive_buffer_bytes };
+        let socket = dial::connect(host, port, &self.network.resolver, &options).await?;
+        self.metrics.link_connections.add(1);
+        Ok(Socket::new(socket, Some(Rc::clone(&self.metrics))))
+    }
+
+    /// Asks a proxy for a connection to `peer`.
+    async fn tunnel(&self, socket: Socket, proxy: &Proxy, peer: &Peer) -> Result<Socket, Error> {
+        let Peer { host, port, .. } = peer;
+        let what = format!("proxy {proxy:?}: CONNECT {host}:{port}");
+        let line = proxy.authorization.as_ref();
+        let line = line.map(|value| format!("Proxy-Authorization: {value}\r\n"));
+        let text = format!(
+            "CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n{}\r\n",
+            line.unwrap_or_default()
+        );
+        let mut wire = Wire::new(Stream::Plain(socket), HEAD_BYTES_MAX);
+        let head = self.exchange(&mut wire, text.as_bytes(), peer, &what).await;
+        let status = head.map_err(|failure| failure.error)?.status;
+        let kind = match status {
+            200..=299 => Kind::Retry,
+            407 => {
+                let why = "the proxy wants credentials, expected them in its URL";
+                return Err(Error::new(Kind::Invalid, format!("{what}: status 407, {why}")));
+            }
+            429 | 500.. => Kind::Retry,
+            _ => Kind::Invalid,
+        };
+        match wire.into_socket().filter(|_| status < 300) {
+            Some(socket) => Ok(socket),
+            None if status < 300 => {
+                Err(Error::new(kind, format!("{what}: bytes before the handshake")))
+            }
+            None => Err(Error::new(kind, format!("{what}: refused with status {status}"))),
+        }
     }
 
     /// Sends the request and reads the head of the response.
@@ -267,5 +323,7 @@ fn authority(url: &Url) -> String {
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
+/// Bytes of a response's head: there are proxies and stores with lines of 32 KiB.
+const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Interim (1xx) responses before the one that counts.
 const INTERIM_MAX: usize = 8;

@@ -5,7 +5,7 @@
 //! statuses of its own table only (a proxy's 520 is an error to it), 8 KiB at a time, and panics
 //! on values that are not ASCII. So the status line is read here, foreign bytes become `?`, and
 //! the header lines are handed to it in portions; the lines that frame the body stay here, since
-//! the body is read here.
+//! the body is read here, and so do lines that are too long for it.
 
 use http_types::headers::{HeaderName, HeaderValue};
 use smol::io::AsyncReadExt as _;
@@ -15,6 +15,7 @@ use super::Method;
 use super::headers::Headers;
 use crate::kind::Kind;
 use crate::net::Error;
+use crate::net::proxy::Proxy;
 
 /// What is asked.
 #[derive(Clone, Debug)]
@@ -29,8 +30,12 @@ pub struct ClientRequest {
     pub body: Vec<u8>,
 }
 
-/// The bytes of a request, body included. `Kind::Invalid` for headers that cannot be sent.
-pub(super) async fn encode(request: &ClientRequest) -> Result<Vec<u8>, Error> {
+/// The bytes of a request, body included, as its host or as `proxy` wants it. `Kind::Invalid` for
+/// headers that cannot be sent.
+pub(super) async fn encode(
+    request: &ClientRequest,
+    proxy: Option<&Proxy>,
+) -> Result<Vec<u8>, Error> {
     let invalid = |why: String| {
         let host = request.url.host_str().unwrap_or_default();
         Error::new(Kind::Invalid, format!("request to {host}: {why}"))
@@ -81,7 +86,25 @@ pub(super) async fn encode(request: &ClientRequest) -> Result<Vec<u8>, Error> {
     if !has_body && matches!(request.method, Method::Get | Method::Head) {
         remove(&mut bytes, b"content-length: 0\r\n");
     }
+    if let Some(proxy) = proxy {
+        address(&mut bytes, request, proxy);
+    }
     Ok(bytes)
+}
+
+/// Makes of a request to a host one to a proxy: the whole URL, and who asks.
+fn address(bytes: &mut Vec<u8>, request: &ClientRequest, proxy: &Proxy) {
+    let url = &request.url;
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    let target = request.method.as_str().len() + 1;
+    if let Some(value) = &proxy.authorization
+        && let Some(end) = bytes.iter().position(|byte| *byte == b'\n')
+    {
+        let line = format!("proxy-authorization: {value}\r\n");
+        bytes.splice(end + 1..end + 1, line.into_bytes());
+    }
+    bytes.splice(target..target, format!("http://{host}{port}").into_bytes());
 }
 
 /// Takes the first occurrence of a line away: some servers refuse a GET that tells a length.
@@ -112,20 +135,26 @@ pub(super) async fn decode(bytes: &[u8]) -> Result<ResponseHead, String> {
         .ok_or_else(|| "expected a status line of HTTP/1.1".to_owned())?;
     let mut head = ResponseHead { status, headers: Headers::new(), is_old };
     let mut portion = Portion::new();
-    for line in lines {
+    for (count, line) in lines.enumerate() {
+        if count >= LINES_MAX {
+            return Err(format!("more than {LINES_MAX} header lines"));
+        }
         let line: Vec<u8> =
             line.iter().map(|byte| if byte.is_ascii() { *byte } else { b'?' }).collect();
-        if line.len() > LINE_BYTES_MAX {
-            return Err(format!("header line of {} bytes: expected {LINE_BYTES_MAX}", line.len()));
-        }
         if let Some((name, value)) = framing(&line) {
             head.headers.append(name, value);
             continue;
         }
-        if portion.text.len() + line.len() > PORTION_BYTES_MAX || portion.lines == LINES_MAX {
+        let is_long = line.len() > LINE_BYTES_MAX;
+        if is_long || !portion.has_room(&line) {
             std::mem::replace(&mut portion, Portion::new()).decode(&mut head.headers).await?;
         }
-        portion.push(&line);
+        if is_long {
+            let (name, value) = long(&line)?;
+            head.headers.append(name, value);
+        } else {
+            portion.push(&line);
+        }
     }
     portion.decode(&mut head.headers).await?;
     Ok(head)
@@ -151,6 +180,16 @@ fn framing(line: &[u8]) -> Option<(&str, &str)> {
     frames.iter().any(|frame| name.eq_ignore_ascii_case(frame)).then(|| (name, value.trim()))
 }
 
+/// A line that is too long for the decoder.
+fn long(line: &[u8]) -> Result<(&str, &str), String> {
+    let split = std::str::from_utf8(line).ok().and_then(|line| line.split_once(':'));
+    let (name, value) = split.ok_or_else(|| "a header line without a colon".to_owned())?;
+    if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("a header line without a name".to_owned());
+    }
+    Ok((name, value.trim_matches([' ', '\t'])))
+}
+
 /// Header lines for one call of the decoder.
 struct Portion {
     text: Vec<u8>,
@@ -161,6 +200,10 @@ struct Portion {
 impl Portion {
     fn new() -> Self {
         Self { text: b"HTTP/1.1 200 OK\r\n".to_vec(), lines: 0, has_date: false }
+    }
+
+    fn has_room(&self, line: &[u8]) -> bool {
+        self.text.len() + line.len() <= PORTION_BYTES_MAX && self.lines < PORTION_LINES_MAX
     }
 
     fn push(&mut self, line: &[u8]) {
@@ -195,7 +238,9 @@ const USER_AGENT: &str = concat!("moonlet/", env!("CARGO_PKG_VERSION"));
 /// async-h1 takes heads of less than 8 KiB and 128 lines.
 const PORTION_BYTES_MAX: usize = 7 << 10;
 const LINE_BYTES_MAX: usize = 6 << 10;
-const LINES_MAX: usize = 100;
+const PORTION_LINES_MAX: usize = 100;
+/// Header lines of one response.
+const LINES_MAX: usize = 512;
 
 #[cfg(test)]
 mod tests {
@@ -207,7 +252,7 @@ mod tests {
         headers.append(name, "second");
         let url = "http://[::1]:5000/v2/a%20b?x=%2F#no".parse().unwrap();
         let request = ClientRequest { method, url, headers, body: body.to_vec() };
-        smol::block_on(encode(&request)).map(|bytes| String::from_utf8(bytes).unwrap())
+        smol::block_on(encode(&request, None)).map(|bytes| String::from_utf8(bytes).unwrap())
     }
 
     #[test]
@@ -238,6 +283,37 @@ mod tests {
         assert_eq!(head.headers.all("a").collect::<Vec<_>>(), ["1", "2"]);
         assert_eq!(head.headers.all("date").collect::<Vec<_>>(), ["today"]);
         assert_eq!(head.headers.iter().count(), 305);
+    }
+
+    #[test]
+    fn a_proxy_gets_the_whole_url() {
+        let authorization = Some("Basic dTpw".to_owned());
+        let proxy = Proxy { host: "p".to_owned(), port: 1, authorization };
+        let url = "http://u:p@h:5000/v2/?x=1".parse().unwrap();
+        let (method, headers, body) = (Method::Head, Headers::new(), Vec::new());
+        let request = ClientRequest { method, url, headers, body };
+        let bytes = smol::block_on(encode(&request, Some(&proxy))).unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        let expected = "HEAD http://h:5000/v2/?x=1 HTTP/1.1\r\nproxy-authorization: Basic dTpw\r\n\
+                        host: h:5000\r\n";
+        assert!(text.starts_with(expected), "{text}");
+    }
+
+    #[test]
+    fn long_lines_and_many() {
+        let long = "v".repeat(32 << 10);
+        let text = format!("HTTP/1.1 200 OK\r\nA: 1\r\nLink:  {long}\t\r\nA: 2\r\n\r\n");
+        let head = smol::block_on(decode(text.as_bytes())).unwrap();
+        assert_eq!(head.headers.get("link"), Some(long.as_str()));
+        assert_eq!(head.headers.all("a").collect::<Vec<_>>(), ["1", "2"]);
+        for bad in [format!("{long}: x"), long.clone(), format!(": {long}"), format!("a b: {long}")]
+        {
+            let text = format!("HTTP/1.1 200 OK\r\n{bad}\r\n\r\n");
+            let is_named = bad.ends_with(": x");
+            assert_eq!(smol::block_on(decode(text.as_bytes())).is_ok(), is_named);
+        }
+        let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(LINES_MAX + 1));
+        assert!(smol::block_on(decode(many.as_bytes())).unwrap_err().contains("512"));
     }
 
     #[test]

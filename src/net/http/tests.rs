@@ -14,7 +14,7 @@ use super::*;
 use crate::clock::{SharedClock, SystemClock};
 use crate::kind::Kind;
 use crate::metrics::Metrics;
-use crate::net::tls;
+use crate::net::{Network, tls};
 use std::rc::Rc;
 
 /// A socket that says what it is told to.
@@ -170,8 +170,8 @@ fn clock() -> SharedClock {
 }
 
 fn client(metrics: &Rc<Metrics>, limits: ClientLimits) -> Client {
-    let config = tls::client_config(&tls::ClientOptions::default(), clock()).unwrap();
-    Client::new(config, limits, Rc::clone(metrics))
+    let trust = tls::Trust::new(tls::ClientOptions::default(), clock());
+    Client::new(trust, Network::default(), limits, Rc::clone(metrics))
 }
 
 fn request(method: Method, url: &str) -> ClientRequest {
@@ -516,10 +516,10 @@ fn broken_responses_are_retried_by_whoever_asked() {
             })
             .await;
         }
-        let huge = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(40_000));
+        let huge = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(70_000));
         scripted(&[&[&huge]], async |client, url| {
             let error = get(&client, &url).await.unwrap_err();
-            assert!(error.to_string().contains("over 32 KiB"), "{error}");
+            assert!(error.to_string().contains("over 64 KiB"), "{error}");
         })
         .await;
     });
@@ -598,8 +598,8 @@ impl Drop for Pki {
 }
 
 fn tls_client(metrics: &Rc<Metrics>, options: &tls::ClientOptions) -> Client {
-    let config = tls::client_config(options, clock()).unwrap();
-    Client::new(config, ClientLimits::default(), Rc::clone(metrics))
+    let trust = tls::Trust::new(options.clone(), clock());
+    Client::new(trust, Network::default(), ClientLimits::default(), Rc::clone(metrics))
 }
 
 #[test]

@@ -137,6 +137,14 @@ impl Wire {
         Some(self.deadline.limit(wait, attempt).await)
     }
 
+    /// The plain socket of a connection of which nothing is buffered.
+    pub(super) fn into_socket(self) -> Option<Socket> {
+        match self.stream {
+            Stream::Plain(socket) if self.start == self.end => Some(socket),
+            _ => None,
+        }
+    }
+
     pub(super) fn is_plain(&self) -> bool {
         matches!(self.stream, Stream::Plain(_))
     }
