@@ -123,6 +123,7 @@ fn status_says_when_no_satellite_answers() {
     let (code, out, err) = moonlet(&["status"], Some(&config));
     assert_eq!(code, 0, "{err}");
     assert!(out.contains("! moonlet run: no satellite answers at http://127.0.0.1:1"), "{out}");
+    assert!(!out.contains("! store"), "{out}");
     let (_, out, _) = moonlet(&["--json", "status"], Some(&config));
     assert!(out.contains("\"part\": \"moonlet run\""), "{out}");
 }

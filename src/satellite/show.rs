@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::net::http::{Client, ClientLimits, ClientRequest, Headers, Method};
 use crate::net::{Network, tls};
-use crate::status::{ProblemReport, Report, bar, draw, draw_images, draw_scrub, draw_store};
+use crate::status::{ProblemReport, Report, STORE, bar, draw, draw_images, draw_scrub, draw_store};
 use crate::units::ByteCount;
 
 /// Prints everything there is to see.
@@ -141,6 +141,8 @@ async fn report(config: Config) -> Result<Report, Failure> {
         |address| format!("no satellite answers at http://{address}"),
     );
     let mut report = Satellite::inspect(config).await?.observe()?;
+    // Only to be looked at, hence not to be written: no more is known of it.
+    report.problems.retain(|problem| problem.part != STORE);
     let reason = format!("{asked}: this was read from the store");
     report.problems.push(ProblemReport { part: "moonlet run".to_owned(), reason, vital: true });
     Ok(report)
