@@ -34,8 +34,15 @@ pub struct Catalog {
 pub struct Root<'a> {
     /// Its manifest or index.
     pub digest: Digest,
-    /// For which of an index's children layers are held.
+    /// For which of an index's children layers are held; for all of them if there are none.
     pub platforms: &'a [Platform],
+}
+
+impl Root<'_> {
+    /// An image that is needed as far as it is held.
+    pub fn whole(digest: Digest) -> Self {
+        Self { digest, platforms: &[] }
+    }
 }
 
 /// A held manifest as the referrers API lists it.
@@ -198,7 +205,8 @@ impl Catalog {
     ) -> Result<(), Error> {
         // What only its head is needed of may turn out to be needed whole.
         let mut seen = BTreeSet::new();
-        let mut queue = vec![(root.digest, Part::Chosen)];
+        let part = if root.platforms.is_empty() { Part::Whole } else { Part::Chosen };
+        let mut queue = vec![(root.digest, part)];
         while let Some((digest, part)) = queue.pop() {
             if !seen.insert((digest, part == Part::Head)) {
                 continue;

@@ -111,8 +111,10 @@ fn a_foreign_layer_may_be_missing() {
     );
     let image = held.put(&text, Some(media_type::OCI_MANIFEST));
     assert!(held.complete(&image, "linux/amd64"));
-    let root = Root { digest: image, platforms: &[] };
-    assert!(held.catalog.reachable(&[root]).unwrap().contains(&foreign), "kept if it is held");
+    assert!(
+        held.catalog.reachable(&[Root::whole(image)]).unwrap().contains(&foreign),
+        "kept if it is held"
+    );
     held.delete(&layer);
     assert!(!held.complete(&image, "linux/amd64"));
 }
@@ -162,6 +164,7 @@ fn layers_of_other_platforms_are_not_reached() {
     for platforms in [&["linux/amd64", "linux/arm64"][..], &["all"]] {
         assert!(reach(platforms).contains(&other_layer), "{platforms:?}");
     }
+    assert!(reach(&[]).contains(&other_layer));
     let arm64 = reach(&["linux/arm64"]);
     assert!(arm64.contains(&other_layer) && !arm64.contains(&layer));
     assert!(!arm64.contains(&signature), "of what is not held here");

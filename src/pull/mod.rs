@@ -100,15 +100,17 @@ impl Plan {
     /// What must have room for the image to be held, first, and what accompanies it after that;
     /// and the number of the former.
     pub fn wants(&self) -> (Vec<Want>, usize) {
-        let manifests = self.manifests.iter();
-        let manifests = manifests.map(|m| Want { digest: m.digest, size: m.size });
+        let manifests = |required| {
+            let manifests = self.manifests.iter().filter(move |m| m.required == required);
+            manifests.map(|m| Want { digest: m.digest, size: m.size })
+        };
         let blobs = |required| {
             let blobs = self.blobs.iter().filter(move |blob| blob.required == required);
             blobs.map(|blob| Want { digest: blob.digest, size: blob.size })
         };
-        let mut wants: Vec<Want> = manifests.chain(blobs(true)).collect();
+        let mut wants: Vec<Want> = manifests(true).chain(blobs(true)).collect();
         let required = wants.len();
-        wants.extend(blobs(false));
+        wants.extend(manifests(false).chain(blobs(false)));
         (wants, required)
     }
 }

@@ -51,6 +51,8 @@ pub(super) struct PlannedManifest {
     pub size: u64,
     /// Its bytes, unless the store has them already.
     pub bytes: Option<Vec<u8>>,
+    /// Whether the image is nothing without it.
+    pub required: bool,
     /// What must be held for it to be of any use; empty for a manifest that is put regardless.
     pub needs: Vec<Digest>,
 }
@@ -97,6 +99,10 @@ impl Puller {
         let mut walk = Walk::new(self, &source, reference.to_string(), platforms);
         let root = walk.root(reference, &tag_text(reference), digest).await?;
         let signature_tags = walk.accompanying(&reference.registry).await;
+        if self.stop().is_open() {
+            // What could not be asked for any more is not missing.
+            return Err(Error::stopped());
+        }
         Ok(walk.plan(tag_key(reference), root, signature_tags))
     }
 }

@@ -201,6 +201,7 @@ impl<'a> Walk<'a> {
             self.asked.insert(digest, false);
         }
         let (mut planned, manifest) = self.read(wanted, expected, need).await?;
+        planned.required = need == Need::Required;
         let digest = planned.digest;
         if self.asked.insert(digest, true) == Some(true) {
             return Ok(digest);
@@ -565,7 +566,7 @@ fn planned(
     bytes: Option<Vec<u8>>,
 ) -> PlannedManifest {
     let media_type = manifest.media_type;
-    PlannedManifest { digest, media_type, size, bytes, needs: Vec::new() }
+    PlannedManifest { digest, media_type, size, bytes, required: false, needs: Vec::new() }
 }
 
 /// Indexes in indexes.

@@ -35,7 +35,7 @@ use crate::clock::SharedClock;
 use crate::config::Image;
 use crate::kind::Kind;
 use crate::metrics::Metrics;
-use crate::oci::{Digest, Platform};
+use crate::oci::Digest;
 use crate::pull::board::{Board, State};
 use crate::pull::{self, Puller};
 use image::Memory;
@@ -219,9 +219,7 @@ impl Reconciler {
             info!("{}/{}:{} is not desired any more", key.registry, key.repository, key.tag);
             store.remove_tag(key).await?;
         }
-        let platforms = [Platform::all()];
-        let signatures: Vec<Root<'_>> =
-            signatures.into_iter().map(|digest| Root { digest, platforms: &platforms }).collect();
+        let signatures: Vec<Root<'_>> = signatures.into_iter().map(Root::whole).collect();
         reachable.extend(catalog.reachable(&signatures)?);
         let pinned: Vec<Digest> = reachable.iter().copied().collect();
         store.pin(&pinned, true).await?;

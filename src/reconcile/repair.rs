@@ -10,7 +10,7 @@ use super::{Parts, Reconciler};
 use crate::blob::{self, Entry};
 use crate::catalog::Root;
 use crate::kind::Kind;
-use crate::oci::{Digest, Platform};
+use crate::oci::Digest;
 use crate::pull;
 
 /// Where a blob may be had: the name of a registry, and a repository.
@@ -90,13 +90,8 @@ impl Reconciler {
     fn sources(&self, digest: &Digest) -> Result<(BTreeSet<Source>, bool), blob::Error> {
         let mut sources = BTreeSet::new();
         let mut is_certain = true;
-        let images = self.images();
-        let everything = [Platform::all()];
-        for (key, digest_of_tag) in self.parts.store.tags() {
-            let image = images.iter().find(|image| pull::tag_key(&image.reference) == key);
-            let platforms = image.map_or(everything.as_slice(), |image| &image.platforms);
-            let root = Root { digest: digest_of_tag, platforms };
-            match self.parts.catalog.reachable(&[root]) {
+        for (key, root) in self.parts.store.tags() {
+            match self.parts.catalog.reachable(&[Root::whole(root)]) {
                 Ok(needed) if !needed.contains(digest) => continue,
                 Ok(_) => {}
                 Err(error) if error.kind() == Kind::Corrupt => is_certain = false,
