@@ -23,6 +23,8 @@ pub(super) struct Memory {
     pub not_before: Option<Duration>,
     /// What was last reported of it.
     pub reported: Option<String>,
+    /// Whether its registry left the last request for it without an answer.
+    pub was_unanswered: bool,
     /// When its referrers were asked for.
     referrers_asked: Option<Duration>,
     /// What it waits for.

@@ -92,7 +92,10 @@ impl Reconciler {
         let mut lanes: Vec<Lane> = Vec::new();
         let decided: Vec<Latch> = self.parts.images.iter().map(|_| Latch::default()).collect();
         let mut memories = self.memories.borrow_mut();
-        let images = self.parts.images.iter().zip(memories.iter_mut()).zip(&decided).enumerate();
+        let images = self.parts.images.iter().zip(memories.iter_mut()).zip(&decided);
+        let mut images: Vec<_> = images.enumerate().collect();
+        // It may be that image only: let another find out whether the registry answers.
+        images.sort_by_key(|(_, ((_, memory), _))| memory.was_unanswered);
         for (index, ((image, memory), decided)) in images {
             let may = match memory.not_before {
                 Some(not_before) => not_before <= now,
@@ -146,8 +149,10 @@ impl Reconciler {
                 None => self.image(index, pass, lane).await,
             };
             pass.decide(index);
+            let is_unanswered = outcome.as_ref().is_err_and(pull::Error::is_unanswered);
+            self.remember(index, |memory| memory.was_unanswered = is_unanswered);
             if let Err(error) = &outcome
-                && error.is_unanswered()
+                && is_unanswered
                 && !stop.is_open()
             {
                 let others = lane.queue.borrow().len();

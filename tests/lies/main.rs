@@ -2,8 +2,13 @@
 //! what was held stays served, and nothing partial is visible. The built binary is what runs.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
+mod admission;
+mod apart;
 mod registry;
+mod repair;
 mod satellite;
+mod several;
+mod stop;
 
 use std::sync::Arc;
 
@@ -182,7 +187,8 @@ fn no_room() {
     let satellite = start("room", &format!("http://{}", registry.address), "");
     satellite.await_line("held at");
     registry.show(Show { image: new.clone(), lie: Lie::None, tls: None });
-    satellite.await_error("no room for sha256:");
+    let line = satellite.await_error("no room: needs 40.0 MiB, ");
+    assert!(line.contains("raise size_max or remove images; what is held stays served"), "{line}");
     serves(&satellite, &old);
     hides(&satellite, &new);
 }
