@@ -32,7 +32,7 @@ fn the_first_image_is_held_and_what_does_not_fit_beside_it_is_not_fetched() {
         None
     });
     let satellite = start_with("fits", "1s", &[(NAME, &url(&registry))], &REFERENCES);
-    let refused = satellite.await_error("registry.test/app:2: no room: needs 22.9 MiB, ");
+    let refused = satellite.await_error("registry.test/app:2: no room: needs 22.8 MiB, ");
     assert!(refused.contains("raise size_max or remove images"), "{refused}");
     satellite.await_line("sync: 1 images held, 1 not");
     let heads = registry.count("HEAD", "manifests/2");
