@@ -97,6 +97,7 @@ metrics! {
     Counter store_evicted_bytes "moonlet_store_evicted_bytes_total" "Bytes of blobs that no desired image needed and that gave way to others.";
     Gauge store_cached_bytes "moonlet_store_cached_bytes" "Bytes of blobs that no desired image needs and that may give way.";
     Gauge store_rotten_chunks "moonlet_store_rotten_chunks" "Chunks that rotted on flash and are not served.";
+    Counter store_checked_bytes "moonlet_store_checked_bytes_total" "Bytes compared with their hashes before they were sent.";
     Gauge store_size_max_bytes "moonlet_store_size_max_bytes" "Capacity of the blob log.";
     Gauge store_used_bytes "moonlet_store_used_bytes" "Bytes of the blob log in use.";
     Gauge store_blobs "moonlet_store_blobs" "Blobs held.";

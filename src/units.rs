@@ -40,10 +40,17 @@ impl FromStr for ByteCount {
     }
 }
 
+impl ByteCount {
+    /// The number as a configuration has it, exact: `4GiB`, `10000000`.
+    pub fn exact(self) -> String {
+        let unit =
+            UNITS.iter().find(|(scale, _)| self.0 >= *scale && self.0.is_multiple_of(*scale));
+        unit.map_or_else(|| self.0.to_string(), |(scale, name)| format!("{}{name}", self.0 / scale))
+    }
+}
+
 impl fmt::Display for ByteCount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const UNITS: [(u64, &str); 4] =
-            [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
         let Some((scale, unit)) = UNITS.iter().find(|(scale, _)| self.0 >= *scale) else {
             return write!(f, "{} B", self.0);
         };
@@ -56,6 +63,9 @@ impl fmt::Display for ByteCount {
         }
     }
 }
+
+const UNITS: [(u64, &str); 4] =
+    [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
 
 /// Bytes in one second. Written as `1MiB/s`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,15 +84,22 @@ impl FromStr for ByteRate {
     }
 }
 
+impl ByteRate {
+    /// The rate as a configuration has it, exact: `1MiB/s`.
+    pub fn exact(self) -> String {
+        format!("{}/s", ByteCount(self.0).exact())
+    }
+}
+
 impl fmt::Display for ByteRate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/s", ByteCount(self.0))
     }
 }
 
-/// Reads a span of time such as `500ms`, `30s`, `5m`, `12h`.
+/// Reads a span of time such as `500ms`, `30s`, `5m`, `12h`, `7d`.
 pub fn parse_duration(text: &str) -> Result<Duration, Expected> {
-    let expected = Expected("a span of time such as 500ms, 30s, 5m or 12h");
+    let expected = Expected("a span of time such as 500ms, 30s, 5m, 12h or 7d");
     let text = text.trim();
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
@@ -102,14 +119,24 @@ pub fn parse_duration(text: &str) -> Result<Duration, Expected> {
         .ok_or(expected)
 }
 
-/// Writes a span of time for a table: `850ms`, `12s`, `3m05s`, `2h10m`.
+/// Writes a span of time as a configuration has it, exact: `7d`, `90s`.
+pub fn exact_duration(span: Duration) -> String {
+    const UNITS: [(u128, &str); 4] =
+        [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+    let span = span.as_millis();
+    let unit = UNITS.iter().find(|(scale, _)| span >= *scale && span.is_multiple_of(*scale));
+    unit.map_or_else(|| format!("{span}ms"), |(scale, name)| format!("{}{name}", span / scale))
+}
+
+/// Writes a span of time for a table: `850ms`, `12s`, `3m05s`, `2h10m`, `7d03h`.
 pub fn format_duration(span: Duration) -> String {
     let seconds = span.as_secs();
     match seconds {
         0 => format!("{}ms", span.as_millis()),
         1..60 => format!("{seconds}s"),
         60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
-        _ => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
+        3600..86_400 => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d{:02}h", seconds / 86_400, seconds / 3600 % 24),
     }
 }
 
@@ -154,5 +181,18 @@ mod tests {
         assert_eq!(parse_duration("5m"), Ok(Duration::from_secs(300)));
         assert!(parse_duration("5").is_err());
         assert_eq!(format_duration(Duration::from_secs(7805)), "2h10m");
+        assert_eq!(format_duration(Duration::from_secs(100_000)), "1d03h");
+    }
+
+    #[test]
+    fn exact_texts_are_read_back_as_they_were() {
+        for text in ["512", "64KiB", "4GiB", "1536KiB", "10000000"] {
+            let count: ByteCount = text.parse().unwrap();
+            assert_eq!(count.exact(), text);
+        }
+        assert_eq!(ByteRate(1 << 20).exact(), "1MiB/s");
+        for text in ["1500ms", "90s", "5m", "6h", "7d", "36h"] {
+            assert_eq!(exact_duration(parse_duration(text).unwrap()), text);
+        }
     }
 }

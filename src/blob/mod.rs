@@ -12,12 +12,14 @@
 
 mod admit;
 mod blobs;
+mod checks;
 pub mod counts;
 mod error;
 mod evict;
 mod finish;
 pub mod format;
 mod gc;
+mod hashing;
 mod index;
 mod layout;
 mod meta;

@@ -1,20 +1,27 @@
-//! Reading one blob.
+//! Reading one blob, and checking what is read before somebody else relies on it.
 
 use std::any::Any;
 use std::fs::File;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::Error;
-use super::format::BlobRecord;
+use log::warn;
+
+use super::checks::Checked;
+use super::format::{BlobRecord, CHUNK_BYTES};
+use super::hashing::{self, Expected, Origin};
 use super::layout;
-use crate::flash::Device;
+use super::{Error, Store};
+use crate::kind::Kind;
+use crate::oci::Digest;
 
 /// A blob that is held. While a reader or its lease lives, the blob's room is not used again, even
 /// if the blob is deleted.
 pub struct Reader {
-    device: Arc<dyn Device>,
-    record: Rc<BlobRecord>,
+    pub(super) store: Store,
+    pub(super) record: Rc<BlobRecord>,
+    /// What is known of the blob's bytes at this place.
+    pub(super) checked: Rc<Checked>,
 }
 
 /// A run of a blob's bytes in a file.
@@ -29,8 +36,9 @@ pub struct Span {
 }
 
 impl Reader {
-    pub(super) fn new(device: Arc<dyn Device>, record: Rc<BlobRecord>) -> Self {
-        Self { device, record }
+    /// The blob's name.
+    pub fn digest(&self) -> &Digest {
+        &self.record.digest
     }
 
     /// Bytes of the blob.
@@ -44,30 +52,97 @@ impl Reader {
         let left = self.record.size.saturating_sub(offset);
         let length = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
         let buffer = buffer.get_mut(..length).unwrap_or_default();
-        layout::read(self.device.as_ref(), &self.record.extents, offset, buffer)?;
+        layout::read(self.store.device(), &self.record.extents, offset, buffer)?;
         Ok(length)
     }
 
-    /// As [`Reader::read_at`], from the medium itself, and without leaving the bytes in memory
-    /// where others could have theirs.
-    pub(super) fn read_medium(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, Error> {
-        let segment_bytes = self.device.geometry().segment_bytes;
-        // Whole units, with what else is in them: nothing less can be dropped.
-        let unit = self.device.geometry().program_bytes;
-        let length = buffer.len() as u64;
-        let pieces = layout::pieces(&self.record.extents, segment_bytes, offset, length);
-        let uncache = || {
-            pieces.iter().for_each(|piece| {
-                let start = piece.offset / unit * unit;
-                let end = u64::from(piece.offset) + piece.bytes as u64;
-                let end = end.next_multiple_of(u64::from(unit));
-                self.device.uncache(piece.segment, start, end - u64::from(start));
-            });
+    /// How many of `length` bytes from byte `offset` may be sent: at least one, of bytes whose
+    /// chunks were compared with their hashes since the start, and not too long ago. Where that is
+    /// not known of the first one, its chunk is checked now; all who wait for that share one check.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] when the chunk is not what was written. That is recorded.
+    pub async fn admit(&self, offset: u64, length: u64) -> Result<u64, Error> {
+        match self.admitted(offset, length) {
+            0 => Box::pin(self.check(offset, length)).await,
+            bytes => Ok(bytes),
+        }
+    }
+
+    /// How many bytes [`Reader::admit`] would admit without a check.
+    pub fn admitted(&self, offset: u64, length: u64) -> u64 {
+        let now = self.store.0.state.borrow().checks.now();
+        self.checked.good_bytes(offset, length, now)
+    }
+
+    async fn check(&self, offset: u64, length: u64) -> Result<u64, Error> {
+        let chunk = u32::try_from(offset / CHUNK_BYTES).unwrap_or(u32::MAX);
+        let _turn = self.checked.turn.lock().await;
+        // Whoever had the turn before may have checked this one.
+        let admitted = self.admitted(offset, length);
+        if admitted > 0 {
+            return Ok(admitted);
+        }
+        let end = (u64::from(chunk) + 1) * CHUNK_BYTES;
+        let is_known = self.store.is_rotten(&self.record.digest, offset..offset + 1)
+            && self.store.is_at(&self.record);
+        if is_known || !self.check_chunk(chunk).await {
+            let what = format!("{}: chunk {chunk} is corrupt on flash", self.record.digest);
+            return Err(Error::new(Kind::Corrupt, what));
+        }
+        // However short the interval is, what was checked just now is good.
+        Ok(length.min(end - offset))
+    }
+
+    /// Checks one chunk and notes the outcome. The caller has the turn.
+    async fn check_chunk(&self, chunk: u32) -> bool {
+        let Self { store, record, checked } = self;
+        let now = || store.0.state.borrow().checks.now();
+        if record.size > CHUNK_BYTES && !checked.has_trailer(now()) {
+            let trailer = hashing::trailer_hashes(store.shared_device(), record).await;
+            if trailer.is_none() {
+                return self.check_all_chunks().await;
+            }
+            checked.set_trailer(now());
+        }
+        let expected = match record.size {
+            0..=CHUNK_BYTES => Expected::Digest(record.digest),
+            _ => Expected::InTrailer,
         };
-        uncache();
-        let outcome = self.read_at(offset, buffer);
-        uncache();
-        outcome
+        let begun = now();
+        let device = store.shared_device();
+        let is_right = hashing::chunk_matches(device, record, chunk, expected, Origin::Cache).await;
+        store.metrics().store_checked_bytes.add(CHUNK_BYTES.min(record.size));
+        if is_right {
+            checked.set_chunk(chunk, begun);
+        } else {
+            self.report(&[chunk]).await;
+        }
+        is_right
+    }
+
+    /// Checks a blob by its digest, whose trailer is corrupt, and writes that anew where the bytes
+    /// are sound: nothing else tells what any of its chunks must be.
+    async fn check_all_chunks(&self) -> bool {
+        let Self { store, record, checked } = self;
+        let begun = store.0.state.borrow().checks.now();
+        let hashes = hashing::remade_hashes(store.shared_device(), record).await;
+        store.metrics().store_checked_bytes.add(record.size);
+        let chunks = 0..u32::try_from(record.size.div_ceil(CHUNK_BYTES)).unwrap_or(u32::MAX);
+        let Some(hashes) = hashes else {
+            self.report(&chunks.collect::<Vec<u32>>()).await;
+            return false;
+        };
+        chunks.for_each(|chunk| checked.set_chunk(chunk, begun));
+        store.rewrite_trailer(record, hashes).await;
+        true
+    }
+
+    async fn report(&self, chunks: &[u32]) {
+        // Refused it is in any case.
+        if let Err(error) = self.store.judge(&self.record, chunks, true).await {
+            warn!("{}: that it is corrupt is not recorded: {error}", self.record.digest);
+        }
     }
 
     /// Where `bytes` bytes from `offset` lie in files; none if the device has no files or the
@@ -76,10 +151,10 @@ impl Reader {
         if offset.checked_add(bytes)? > self.record.size {
             return None;
         }
-        let segment_bytes = self.device.geometry().segment_bytes;
+        let segment_bytes = self.store.device().geometry().segment_bytes;
         let mut spans: Vec<Span> = Vec::new();
         for piece in layout::pieces(&self.record.extents, segment_bytes, offset, bytes) {
-            let (file, offset) = self.device.file_span(piece.segment, piece.offset)?;
+            let (file, offset) = self.store.device().file_span(piece.segment, piece.offset)?;
             let bytes = piece.bytes as u64;
             match spans.last_mut() {
                 Some(last)

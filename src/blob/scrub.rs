@@ -8,16 +8,18 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::rc::Rc;
+use std::time::Duration;
 
 use log::{error, warn};
 
 use super::format::{BlobRecord, CHUNK_BYTES, Record};
-use super::layout::{
-    self, has_digest, merged, prefix, read_trailer, reserved_bytes, suffix, trailer,
-};
+use super::hashing::{Expected, Origin, bytes_match, chunk_matches, remade_hashes, trailer_hashes};
+use super::layout::{self, merged, prefix, reserved_bytes, suffix, trailer};
 use super::{Error, Store};
+use crate::clock::SharedClock;
 use crate::kind::Kind;
-use crate::oci::{Digest, Hasher};
+use crate::oci::Digest;
 use crate::units::ByteCount;
 
 /// A blob that is being checked, one chunk after the other. Between steps nothing is held: a check
@@ -28,6 +30,15 @@ pub struct Check {
     hashes: Hashes,
     next: u32,
     rotten: BTreeSet<u32>,
+}
+
+/// What a step of a check has found.
+struct Step {
+    /// The blob, where it was read.
+    record: Rc<BlobRecord>,
+    chunk: u32,
+    bytes: u64,
+    is_rotten: bool,
 }
 
 /// What is known of the bytes that a blob's chunks must have.
@@ -43,19 +54,15 @@ enum Hashes {
 }
 
 impl Hashes {
-    /// Whether `bytes` are those of chunk number `chunk` of the blob `digest`.
-    fn allow(&self, digest: &Digest, chunk: u32, bytes: &[u8]) -> bool {
+    /// What chunk number `chunk` of the blob `digest` must be.
+    fn expected(&self, digest: &Digest, chunk: u32) -> Expected {
         match self {
-            Self::Whole => {
-                let mut hash = Hasher::new(digest.algorithm());
-                hash.update(bytes);
-                hash.finish() == *digest
-            }
+            Self::Whole => Expected::Digest(*digest),
             Self::Each(hashes) | Self::Remade(hashes) => {
-                let index = usize::try_from(chunk).unwrap_or(usize::MAX);
-                hashes.get(index) == Some(blake3::hash(bytes).as_bytes())
+                let hash = usize::try_from(chunk).ok().and_then(|index| hashes.get(index));
+                hash.map_or(Expected::Unknown, |hash| Expected::Hash(*hash))
             }
-            Self::Lost => false,
+            Self::Lost => Expected::Unknown,
         }
     }
 }
@@ -63,18 +70,26 @@ impl Hashes {
 impl Check {
     /// Reads and compares the next chunk; gives its length in bytes, or none at the blob's end, or
     /// when it is not held any more.
-    pub fn step(&mut self) -> Option<u64> {
+    pub async fn step(&mut self) -> Option<u64> {
+        self.advance().await.map(|step| step.bytes)
+    }
+
+    async fn advance(&mut self) -> Option<Step> {
         let reader = self.store.look(&self.digest).ok()?;
         let range = chunk_range(self.next, reader.size());
-        let length = usize::try_from(range.end - range.start).ok().filter(|length| *length > 0)?;
-        let mut bytes = vec![0; length];
-        // Bytes that cannot be read at all are no better than wrong ones.
-        let is_read = reader.read_medium(range.start, &mut bytes).is_ok();
-        if !is_read || !self.hashes.allow(&self.digest, self.next, &bytes) {
-            self.rotten.insert(self.next);
+        let (chunk, bytes) = (self.next, range.end - range.start);
+        if bytes == 0 {
+            return None;
+        }
+        let expected = self.hashes.expected(&self.digest, chunk);
+        let device = self.store.shared_device();
+        let record = Rc::clone(&reader.record);
+        let is_right = chunk_matches(device, &record, chunk, expected, Origin::Medium).await;
+        if !is_right {
+            self.rotten.insert(chunk);
         }
         self.next += 1;
-        Some(length as u64)
+        Some(Step { record, chunk, bytes, is_rotten: !is_right })
     }
 
     /// The chunks found to be rotten so far.
@@ -84,6 +99,12 @@ impl Check {
 }
 
 impl Store {
+    /// Trusts what was read and found right for `interval`, by `clock`: what is sent after that is
+    /// checked again.
+    pub fn verify_every(&self, interval: Duration, clock: SharedClock) {
+        self.0.state.borrow_mut().checks.trust_for(interval, clock);
+    }
+
     /// Checks a blob and records what is found, at once, for its end may be days away; gives the
     /// number of rotten chunks. `each` is called with the length of every chunk, and says how long
     /// to wait for the next.
@@ -95,34 +116,56 @@ impl Store {
         digest: &Digest,
         each: impl AsyncFn(u64),
     ) -> Result<usize, Error> {
-        let mut check = self.check(digest)?;
-        while let Some(bytes) = check.step() {
-            let chunk = check.next.saturating_sub(1);
-            self.judge(digest, chunk, check.rotten.contains(&chunk)).await?;
+        let mut check = self.check(digest).await?;
+        if let Hashes::Lost = check.hashes {
+            let record = self.record(digest)?;
+            let chunks = 0..u32::try_from(record.size.div_ceil(CHUNK_BYTES)).unwrap_or(u32::MAX);
+            // In one record: each on its own, of thousands, would wear out flash.
+            self.judge(&record, &chunks.collect::<Vec<u32>>(), true).await?;
+        }
+        while let Some(Step { record, chunk, bytes, is_rotten }) = check.advance().await {
+            self.judge(&record, &[chunk], is_rotten).await?;
+            // Or the room of a blob that is deleted would wait for the next step.
+            drop(record);
             each(bytes).await;
         }
-        if let Hashes::Remade(_) = &check.hashes
-            && self.is_writable()
-        {
-            // Nothing of the blob is wrong; the next check tries again.
-            if let Err(error) = self.mend_trailer(digest).await {
-                warn!("{digest}: its chunk hashes have rotted and are not written anew: {error}");
-            }
+        if let (Hashes::Remade(hashes), Ok(record)) = (check.hashes, self.record(digest)) {
+            self.rewrite_trailer(&record, hashes).await;
         }
         let mut state = self.0.state.borrow_mut();
         state.suspects.remove(digest);
         Ok(state.index.rotten.get(digest).map_or(0, BTreeSet::len))
     }
 
-    /// Records whether one chunk is rotten, as it was found a moment ago. Only that one: the blob's
-    /// others may have been mended, or found to be rotten, while a check was on its way.
-    async fn judge(&self, digest: &Digest, chunk: u32, is_rotten: bool) -> Result<(), Error> {
+    /// Records whether chunks are rotten, as they were found a moment ago where `read` says. Only
+    /// those: the blob's others may have been mended, or found to be rotten, while a check was on
+    /// its way. Of a blob that lies elsewhere by now, nothing is known.
+    pub(super) async fn judge(
+        &self,
+        read: &BlobRecord,
+        chunks: &[u32],
+        is_rotten: bool,
+    ) -> Result<(), Error> {
+        let digest = &read.digest;
+        if !self.is_at(read) {
+            return Ok(());
+        }
         let mut known = self.0.state.borrow().index.rotten.get(digest).cloned().unwrap_or_default();
-        let changes = if is_rotten { known.insert(chunk) } else { known.remove(&chunk) };
-        let Some(entry) = self.entry(digest).filter(|_| changes) else { return Ok(()) };
+        let before = known.len();
+        for chunk in chunks {
+            if is_rotten {
+                known.insert(*chunk);
+                self.0.state.borrow().checks.forget_chunk(digest, *chunk);
+            } else {
+                known.remove(chunk);
+            }
+        }
+        if known.len() == before {
+            return Ok(());
+        }
         if is_rotten {
-            let size = ByteCount(entry.size);
-            error!("{digest} ({size}): a chunk is corrupt on flash; it is fetched again");
+            let (size, count) = (ByteCount(read.size), known.len() - before);
+            error!("{digest} ({size}): {count} corrupt chunks on flash; they are fetched again");
             // Whoever waits is told once of all that is found until it looks.
             let _ = self.0.corrupt.0.try_send(());
         }
@@ -134,6 +177,11 @@ impl Store {
         }
         self.append(record)?;
         self.settle().await
+    }
+
+    /// Whether a blob lies where a reader has read it.
+    pub(super) fn is_at(&self, read: &BlobRecord) -> bool {
+        self.record(&read.digest).is_ok_and(|record| record.extents == read.extents)
     }
 
     /// Waits until a chunk is found to be corrupt that was not known to be; at once, if one was
@@ -169,8 +217,8 @@ impl Store {
     ///
     /// # Errors
     /// [`Kind::Missing`] when it is not held.
-    pub fn check(&self, digest: &Digest) -> Result<Check, Error> {
-        let hashes = self.chunk_hashes(&self.record(digest)?);
+    pub async fn check(&self, digest: &Digest) -> Result<Check, Error> {
+        let hashes = self.chunk_hashes(&self.record(digest)?).await;
         let store = self.clone();
         Ok(Check { store, digest: *digest, hashes, next: 0, rotten: BTreeSet::new() })
     }
@@ -179,6 +227,9 @@ impl Store {
     pub async fn set_rotten(&self, digest: &Digest, chunks: &BTreeSet<u32>) -> Result<(), Error> {
         let known = self.0.state.borrow().index.rotten.get(digest).cloned().unwrap_or_default();
         if known != *chunks && self.entry(digest).is_some() {
+            for chunk in chunks {
+                self.0.state.borrow().checks.forget_chunk(digest, *chunk);
+            }
             let chunks = chunks.iter().copied().collect();
             self.append(Record::Rot { digest: *digest, chunks })?;
         }
@@ -216,20 +267,31 @@ impl Store {
     /// blob is given up, to be fetched anew. [`Kind::Full`] when there is no room.
     pub async fn mend(&self, digest: &Digest, chunk: u32, bytes: &[u8]) -> Result<(), Error> {
         let record = self.record(digest)?;
-        let hashes = self.chunk_hashes(&record);
+        let hashes = self.chunk_hashes(&record).await;
+        self.mend_with(&record, chunk, bytes, &hashes).await
+    }
+
+    async fn mend_with(
+        &self,
+        record: &BlobRecord,
+        chunk: u32,
+        bytes: &[u8],
+        hashes: &Hashes,
+    ) -> Result<(), Error> {
+        let digest = &record.digest;
         if let Hashes::Lost = hashes {
             self.delete(&[*digest]).await?;
             let what = format!("{digest}: the hashes of its chunks are lost: given up");
             return Err(Error::new(Kind::Corrupt, what));
         }
-        if !hashes.allow(digest, chunk, bytes) {
+        if !bytes_match(bytes, hashes.expected(digest, chunk)).await {
             let what = format!("{digest}: what arrived for chunk {chunk} is not that chunk");
             return Err(Error::new(Kind::Corrupt, what));
         }
         let at = u64::from(chunk) * CHUNK_BYTES;
         let mut bytes = bytes.to_vec();
         // The trailer begins in the unit in which the last chunk ends.
-        if let Hashes::Each(hashes) | Hashes::Remade(hashes) = &hashes
+        if let Hashes::Each(hashes) | Hashes::Remade(hashes) = hashes
             && at + bytes.len() as u64 == record.size
         {
             bytes.extend(trailer(digest, hashes));
@@ -241,20 +303,27 @@ impl Store {
     }
 
     /// Writes a trailer anew that has rotted, and with it the last chunk, in whose unit it begins.
-    async fn mend_trailer(&self, digest: &Digest) -> Result<(), Error> {
-        let reader = self.look(digest)?;
-        let last = u32::try_from((reader.size() - 1) / CHUNK_BYTES).unwrap_or(u32::MAX);
-        let range = chunk_range(last, reader.size());
+    /// Nothing of the blob is wrong: when it fails, the next check tries again.
+    pub(super) async fn rewrite_trailer(&self, record: &BlobRecord, hashes: Vec<[u8; 32]>) {
+        if !self.is_writable() || !self.is_at(record) {
+            return;
+        }
+        let last = u32::try_from((record.size - 1) / CHUNK_BYTES).unwrap_or(u32::MAX);
+        let range = chunk_range(last, record.size);
         let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or(0)];
-        reader.read_at(range.start, &mut bytes)?;
-        drop(reader);
-        self.mend(digest, last, &bytes).await
+        let outcome = match layout::read(self.device(), &record.extents, range.start, &mut bytes) {
+            Ok(()) => self.mend_with(record, last, &bytes, &Hashes::Remade(hashes)).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = outcome {
+            warn!("{}: its chunk hashes are corrupt and not written anew: {error}", record.digest);
+        }
     }
 
     /// Puts all of a blob of at most one chunk right, or whatever of a longer one is wrong.
     pub(super) async fn mend_all(&self, digest: &Digest, bytes: &[u8]) -> Result<(), Error> {
-        let mut check = self.check(digest)?;
-        while check.step().is_some() {}
+        let mut check = self.check(digest).await?;
+        while check.step().await.is_some() {}
         for chunk in check.rotten() {
             let range = chunk_range(*chunk, bytes.len() as u64);
             let (Ok(start), Ok(end)) = (usize::try_from(range.start), usize::try_from(range.end))
@@ -329,18 +398,15 @@ impl Store {
 
     /// What the bytes of a blob's chunks must be: from its trailer if that is sound, else from
     /// the bytes if those are.
-    fn chunk_hashes(&self, record: &BlobRecord) -> Hashes {
+    async fn chunk_hashes(&self, record: &BlobRecord) -> Hashes {
         if record.size <= CHUNK_BYTES {
             return Hashes::Whole;
         }
-        if let Some(hashes) = read_trailer(self.device(), record) {
+        if let Some(hashes) = trailer_hashes(self.shared_device(), record).await {
             return Hashes::Each(hashes);
         }
-        let mut hashes = Vec::new();
-        let each = |bytes: &[u8]| hashes.push(*blake3::hash(bytes).as_bytes());
-        let is_sound = has_digest(self.device(), record)
-            && layout::read_chunks(self.device(), record, record.size, each).is_ok();
-        if is_sound { Hashes::Remade(hashes) } else { Hashes::Lost }
+        let remade = remade_hashes(self.shared_device(), record).await;
+        remade.map_or(Hashes::Lost, Hashes::Remade)
     }
 }
 

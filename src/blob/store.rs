@@ -10,6 +10,7 @@ use smol::channel::{Receiver, Sender, bounded};
 use smol::lock::{Mutex, MutexGuard};
 
 use super::blobs::Brief;
+use super::checks::Checks;
 use super::finish::Finished;
 use super::format::{BLOB_BYTES_MAX, BlobRecord, Extent, Record, TagKey};
 use super::index::{Index, tag_bytes};
@@ -72,6 +73,8 @@ pub(super) struct State {
     pub(super) writing: BTreeSet<Digest>,
     /// What was written shortly before the mount and not checked since.
     pub(super) suspects: BTreeSet<Digest>,
+    /// What was checked of the blobs that are sent.
+    pub(super) checks: Checks,
     /// Segments that went bad and hold something still, or are not marked yet.
     pub(super) worn: BTreeSet<u32>,
     /// Why nothing can be written.
@@ -111,6 +114,7 @@ impl Store {
             leases: Vec::new(),
             writing: BTreeSet::new(),
             suspects: mounted.suspects,
+            checks: Checks::new(),
             worn: BTreeSet::new(),
             failure,
         };
@@ -155,7 +159,9 @@ impl Store {
     /// [`Kind::Missing`] when it is not.
     pub fn reader(&self, digest: &Digest) -> Result<Reader, Error> {
         self.touch(digest);
-        self.look(digest)
+        let reader = self.look(digest)?;
+        let checked = self.0.state.borrow_mut().checks.of(digest);
+        Ok(Reader { checked, ..reader })
     }
 
     /// Somebody uses a blob.
@@ -170,7 +176,7 @@ impl Store {
         let record = Rc::new(record);
         state.leases.retain(|lease| lease.strong_count() > 0);
         state.leases.push(Rc::downgrade(&record));
-        Ok(Reader::new(Arc::clone(&self.0.device), record))
+        Ok(Reader { store: self.clone(), record, checked: Rc::default() })
     }
 
     /// All bytes of a blob that is held.
@@ -508,16 +514,17 @@ impl Store {
     pub(super) fn append(&self, record: Record) -> Result<(), Error> {
         let mut state = self.0.state.borrow_mut();
         state.check()?;
-        let State { index, meta, .. } = &mut *state;
+        let State { index, meta, suspects, checks, .. } = &mut *state;
         let appended = meta.append(&record);
-        let gone = match &record {
-            Record::Delete { digest } => Some(*digest),
-            _ => None,
-        };
+        match &record {
+            Record::Delete { digest } => {
+                suspects.remove(digest);
+                checks.forget(digest);
+            }
+            Record::Commit(BlobRecord { digest, .. }) => checks.forget(digest),
+            _ => {}
+        }
         let extents = index.apply(record);
-        gone.iter().for_each(|digest| {
-            state.suspects.remove(digest);
-        });
         state.generation += 1;
         let generation = state.generation;
         if !extents.is_empty() {
@@ -588,6 +595,10 @@ impl Store {
 
     pub(super) fn device(&self) -> &dyn Device {
         self.0.device.as_ref()
+    }
+
+    pub(super) fn shared_device(&self) -> &Arc<dyn Device> {
+        &self.0.device
     }
 
     pub(super) fn metrics(&self) -> &Metrics {

@@ -3,9 +3,16 @@
 //! Every problem is reported, not only the first, each with file, line, key, value and what was
 //! expected. A key that this program does not know is refused, with the nearest one it knows: on a
 //! device that nobody can reach, a misspelt limit must not mean no limit. Keys that are planned
-//! and not enforced yet are refused for the same reason.
+//! and not enforced yet are refused for the same reason. What can be used and hardly does what was
+//! meant (an upstream of which there is no image) is a warning.
+//!
+//! Nothing but the text is looked at: a file that it names may come later, and is read when it is
+//! used. [`file_warnings`] looks at those for a person who asks.
 
+mod files;
 mod read;
+mod rules;
+mod table;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -15,10 +22,11 @@ use std::time::Duration;
 use url::Url;
 
 use crate::oci::{Platform, Reference};
-use crate::units::{ByteCount, ByteRate};
+use crate::units::{ByteCount, ByteRate, exact_duration};
+pub use files::file_warnings;
 
 /// Everything the operator decided; defaults filled in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// What this satellite calls itself.
     pub name: String,
@@ -39,7 +47,7 @@ pub struct Config {
 }
 
 /// `[serve]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Serve {
     /// Where the read API listens.
     pub listen: Vec<SocketAddr>,
@@ -50,7 +58,7 @@ pub struct Serve {
 }
 
 /// `tls_cert`, `tls_key` and `client_ca` of `[serve]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerTls {
     /// PEM certificate chain.
     pub cert: PathBuf,
@@ -61,14 +69,14 @@ pub struct ServerTls {
 }
 
 /// `[admin]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
     /// Where it listens; nowhere when not given.
     pub listen: Option<SocketAddr>,
 }
 
 /// `[store]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Store {
     /// On what.
     pub location: Location,
@@ -77,12 +85,14 @@ pub struct Store {
     pub size_max: Option<ByteCount>,
     /// In how long everything that is held is read once, to find bit rot.
     pub scrub_interval: Duration,
+    /// For how long a chunk that was checked is sent before it is checked again.
+    pub verify_interval: Duration,
     /// Erases that the medium is rated for: what a forecast of its life goes by.
     pub cycles_rated: u32,
 }
 
 /// What the log lies on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
     /// Files in a directory: `path`.
     Directory(PathBuf),
@@ -99,21 +109,21 @@ impl Location {
 }
 
 /// `[sync]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sync {
     /// Time between two looks at the registries.
     pub poll_interval: Duration,
 }
 
 /// `[link]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
     /// Bytes per second on the wire.
     pub rate_max: Option<ByteRate>,
 }
 
 /// One `[[upstream]]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
     /// The registry's name in references.
     pub registry: String,
@@ -121,8 +131,8 @@ pub struct Upstream {
     pub url: Url,
     /// For authentication.
     pub username: Option<String>,
-    /// From `password_file`.
-    pub password: Option<Secret>,
+    /// Where the password is: it is read when it is used.
+    pub password_file: Option<PathBuf>,
     /// An extra certificate authority, PEM.
     pub ca_file: Option<PathBuf>,
     /// A client certificate, PEM.
@@ -132,7 +142,7 @@ pub struct Upstream {
 }
 
 /// One `[[image]]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
     /// Which.
     pub reference: Reference,
@@ -140,21 +150,13 @@ pub struct Image {
     pub platforms: Vec<Platform>,
 }
 
-/// Text that is never shown.
-#[derive(Clone)]
-pub struct Secret(String);
-
-impl Secret {
-    /// The text.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(MASK)
-    }
+/// A configuration that can be used.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What it says.
+    pub config: Config,
+    /// What of it hardly does what was meant, a line each.
+    pub warnings: Vec<String>,
 }
 
 /// All that is wrong with a configuration, one problem a line.
@@ -173,7 +175,7 @@ impl std::error::Error for Errors {}
 ///
 /// # Errors
 /// Every problem that was found.
-pub fn load(path: &Path) -> Result<Config, Errors> {
+pub fn load(path: &Path) -> Result<Loaded, Errors> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         Errors(vec![format!("{}: {error}; expected a configuration in TOML", path.display())])
     })?;
@@ -181,7 +183,7 @@ pub fn load(path: &Path) -> Result<Config, Errors> {
 }
 
 impl fmt::Display for Config {
-    /// As TOML, with secrets masked.
+    /// As TOML that is read back as the same. It holds no secret: passwords are in files.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, serve, admin, store, sync, link, upstreams, images } = self;
         writeln!(f, "name = {name:?}\n\n[serve]")?;
@@ -200,20 +202,21 @@ impl fmt::Display for Config {
             Location::Device(path) => writeln!(f, "\n[store]\ndevice = {path:?}")?,
         }
         if let Some(size_max) = store.size_max {
-            writeln!(f, "size_max = \"{size_max}\"")?;
+            writeln!(f, "size_max = \"{}\"", size_max.exact())?;
         }
-        writeln!(f, "scrub_interval = \"{}s\"", store.scrub_interval.as_secs())?;
+        writeln!(f, "scrub_interval = \"{}\"", exact_duration(store.scrub_interval))?;
+        writeln!(f, "verify_interval = \"{}\"", exact_duration(store.verify_interval))?;
         writeln!(f, "cycles_rated = {}", store.cycles_rated)?;
-        let interval = sync.poll_interval.as_secs();
-        writeln!(f, "\n[sync]\npoll_interval = \"{interval}s\"")?;
+        let interval = exact_duration(sync.poll_interval);
+        writeln!(f, "\n[sync]\npoll_interval = \"{interval}\"")?;
         if let Some(rate) = link.rate_max {
-            writeln!(f, "\n[link]\nrate_max = \"{rate}\"")?;
+            writeln!(f, "\n[link]\nrate_max = \"{}\"", rate.exact())?;
         }
         for upstream in upstreams {
             writeln!(f, "\n[[upstream]]\nregistry = {:?}", upstream.registry)?;
             writeln!(f, "url = \"{}\"", upstream.url)?;
             optional(f, "username", upstream.username.as_ref())?;
-            optional(f, "password", upstream.password.as_ref().map(|_| MASK))?;
+            optional(f, "password_file", upstream.password_file.as_ref())?;
             optional(f, "ca_file", upstream.ca_file.as_ref())?;
             optional(f, "client_cert", upstream.client_cert.as_ref())?;
             optional(f, "client_key", upstream.client_key.as_ref())?;
@@ -234,4 +237,24 @@ fn optional(f: &mut fmt::Formatter<'_>, key: &str, value: Option<impl fmt::Debug
     }
 }
 
-const MASK: &str = "********";
+/// The one of `known` that a mistyped `word` is most like; empty when none is known.
+pub fn nearest<'a>(word: &str, known: &[&'a str]) -> &'a str {
+    known.iter().min_by_key(|known| distance(known, word)).map_or("", |nearest| nearest)
+}
+
+/// Levenshtein's distance.
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (index, letter) in one.chars().enumerate() {
+        let mut next = vec![index + 1];
+        for (at, with) in other.iter().enumerate() {
+            let replaced = row.get(at).map_or(0, |cost| cost + usize::from(letter != *with));
+            let removed = row.get(at + 1).map_or(0, |cost| cost + 1);
+            let added = next.last().map_or(0, |cost| cost + 1);
+            next.push(replaced.min(removed).min(added));
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or(0)
+}

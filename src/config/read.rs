@@ -2,23 +2,22 @@
 
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 use url::Url;
 
+use super::table::{Reader, Table, table};
 use super::{
-    Admin, Config, Image, Link, Location, Secret, Serve, ServerTls, Store, Sync, Upstream,
+    Admin, Config, Image, Link, Loaded, Location, Serve, ServerTls, Store, Sync, Upstream,
 };
-use crate::oci::{Platform, Reference};
-use crate::units::{ByteCount, ByteRate, parse_duration};
+use crate::oci::{Platform, Reference, registry_name};
+use crate::units::{ByteCount, ByteRate};
 
 /// Reads `text`, naming it `file` in problems.
-pub fn parse(file: &str, text: &str) -> Result<Config, Vec<String>> {
-    let mut reader = Reader { file, text, problems: Vec::new() };
+pub fn parse(file: &str, text: &str) -> Result<Loaded, Vec<String>> {
+    let mut reader = Reader::new(file, text);
     let document = match DeTable::parse(text) {
         Ok(document) => document,
         Err(error) => {
@@ -27,21 +26,8 @@ pub fn parse(file: &str, text: &str) -> Result<Config, Vec<String>> {
         }
     };
     let config = reader.config(document.into_inner());
-    if reader.problems.is_empty() { Ok(config) } else { Err(reader.problems) }
-}
-
-struct Reader<'a> {
-    file: &'a str,
-    text: &'a str,
-    problems: Vec<String>,
-}
-
-/// One table, from which keys are taken as they are read.
-struct Table<'a> {
-    /// `[serve]`, or empty for the top.
-    name: String,
-    keys: Vec<(String, Spanned<DeValue<'a>>)>,
-    span: Range<usize>,
+    let Reader { problems, warnings, .. } = reader;
+    if problems.is_empty() { Ok(Loaded { config, warnings }) } else { Err(problems) }
 }
 
 impl<'a> Reader<'a> {
@@ -56,22 +42,37 @@ impl<'a> Reader<'a> {
         let images = self.list(&mut top, "image");
         let name = self.text(&mut top, "name").unwrap_or_else(|| "moonlet".to_owned());
         self.finish(top, &TOP_KEYS, &["ground_control"]);
-        let listen = self.listen(&mut serve);
+        let mut listen = self.addresses(&mut serve);
         let tls = self.server_tls(&mut serve);
         let connections_max = self.count(&mut serve, "connections_max").unwrap_or(CONNECTIONS_MAX);
-        let serve_config = Serve { listen, connections_max, tls };
         self.finish(serve, &SERVE_KEYS, &["htpasswd"]);
-        let listen = self.parsed::<SocketAddr>(&mut admin, "listen", "an address and port");
+        let admin_listen = self.addresses(&mut admin);
+        if let [_, second, ..] = admin_listen.as_slice() {
+            self.problem(second.0.clone(), "[admin] listen", "several", "one address and port");
+        }
         self.finish(admin, &["listen"], &[]);
+        if listen.is_empty() {
+            listen.push((0..0, SocketAddr::from(([127, 0, 0, 1], LISTEN_PORT))));
+        }
+        self.check_addresses(&listen, &admin_listen);
+        let listen = listen.into_iter().map(|(_, address)| address).collect();
+        let admin_listen = admin_listen.into_iter().map(|(_, address)| address).next();
         let store = self.store(store);
         let poll_interval = self.duration(&mut sync, "poll_interval").unwrap_or(POLL_INTERVAL);
+        if poll_interval < POLL_INTERVAL_MIN {
+            self.wrong(&sync, "poll_interval", "at least \"1s\"");
+        }
         self.finish(sync, &["poll_interval"], &[]);
         let rate_max: Option<ByteRate> =
             self.parsed(&mut link, "rate_max", "a rate such as \"1MiB/s\"");
         self.finish(link, &["rate_max"], &LINK_PLANNED);
-        let mut upstreams: Vec<Upstream> =
+        let upstreams: Vec<(Range<usize>, Upstream)> =
             upstreams.into_iter().filter_map(|table| self.upstream(table)).collect();
-        let images: Vec<Image> = images.into_iter().filter_map(|table| self.image(table)).collect();
+        let images: Vec<(Range<usize>, Image)> =
+            images.into_iter().filter_map(|table| self.image(table)).collect();
+        self.check_upstreams(&upstreams, &images);
+        let images = self.merge_images(images);
+        let mut upstreams: Vec<Upstream> = upstreams.into_iter().map(|(_, up)| up).collect();
         for image in &images {
             let registry = &image.reference.registry;
             if upstreams.iter().all(|upstream| upstream.registry != *registry) {
@@ -80,8 +81,8 @@ impl<'a> Reader<'a> {
         }
         Config {
             name,
-            serve: serve_config,
-            admin: Admin { listen },
+            serve: Serve { listen, connections_max, tls },
+            admin: Admin { listen: admin_listen },
             store,
             sync: Sync { poll_interval },
             link: Link { rate_max },
@@ -90,42 +91,98 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn upstream(&mut self, mut table: Table<'a>) -> Option<Upstream> {
-        let registry = self.required(&mut table, "registry", "a name such as \"docker.io\"");
-        let url: Option<Url> = self.parsed(&mut table, "url", "an http or https URL");
+    fn upstream(&mut self, mut table: Table<'a>) -> Option<(Range<usize>, Upstream)> {
+        let span = table.span.clone();
+        let registry = self.registry(&mut table);
+        let url = self.url(&mut table);
         let username = self.text(&mut table, "username");
-        let password_file = self.text(&mut table, "password_file").map(PathBuf::from);
-        let password = password_file.and_then(|path| self.secret(&table, &path));
-        let ca_file = self.text(&mut table, "ca_file").map(PathBuf::from);
-        let client_cert = self.text(&mut table, "client_cert").map(PathBuf::from);
-        let client_key = self.text(&mut table, "client_key").map(PathBuf::from);
+        let mut path = |reader: &mut Self, key| reader.text(&mut table, key).map(PathBuf::from);
+        let password_file = path(self, "password_file");
+        let ca_file = path(self, "ca_file");
+        let client_cert = path(self, "client_cert");
+        let client_key = path(self, "client_key");
         if client_cert.is_some() != client_key.is_some() {
             self.wrong(&table, "client_cert and client_key", "both or neither");
         }
-        if username.is_some() != password.is_some() {
+        if username.is_some() != password_file.is_some() {
             self.wrong(&table, "username and password_file", "both or neither");
         }
-        let registry = registry?;
         self.finish(table, &UPSTREAM_KEYS, &["pull_through"]);
-        let url = url.or_else(|| implied(&registry).map(|upstream| upstream.url))?;
-        let known = matches!(url.scheme(), "http" | "https") && url.host_str().is_some();
-        if !known {
-            self.problems.push(format!("{}: url {url}: expected http or https", self.file));
-            return None;
-        }
-        Some(Upstream { registry, url, username, password, ca_file, client_cert, client_key })
+        let registry = registry?;
+        let url = match url {
+            Some(url) => url?,
+            None => implied(&registry)?.url,
+        };
+        let upstream =
+            Upstream { registry, url, username, password_file, ca_file, client_cert, client_key };
+        Some((span, upstream))
     }
 
-    fn image(&mut self, mut table: Table<'a>) -> Option<Image> {
-        let expected = "an image such as \"docker.io/library/busybox:1.36\"";
-        let reference: Option<Reference> = self.parsed(&mut table, "reference", expected);
-        if reference.is_none() {
-            self.wrong(&table, "reference", expected);
+    fn registry(&mut self, table: &mut Table<'a>) -> Option<String> {
+        let expected = "a host with an optional port, as images name it, such as \"docker.io\"";
+        let Some((span, text)) = self.spanned(table, "registry") else {
+            self.wrong(table, "registry", expected);
+            return None;
+        };
+        let name = registry_name(&text);
+        if name.is_none() {
+            self.problem(span, "[[upstream]] registry", &format!("{:?}", masked(&text)), expected);
         }
+        name
+    }
+
+    /// The address of an upstream, without the `/v2` that people copy along; `Some(None)` for one
+    /// that cannot be used.
+    fn url(&mut self, table: &mut Table<'a>) -> Option<Option<Url>> {
+        let (span, text) = self.spanned(table, "url")?;
+        let url = text.parse::<Url>().ok().filter(|url| url.host_str().is_some());
+        let expected = match &url {
+            None => "an http or https URL such as \"https://registry-1.docker.io\"",
+            Some(url) if !matches!(url.scheme(), "http" | "https") => "http or https",
+            Some(url) if !url.username().is_empty() || url.password().is_some() => {
+                "no credentials in it: they go into username and password_file"
+            }
+            Some(url) if url.query().is_some() => "no query",
+            Some(url) if url.fragment().is_some() => "no fragment",
+            Some(_) => "",
+        };
+        if !expected.is_empty() {
+            self.problem(span, "[[upstream]] url", &format!("{:?}", masked(&text)), expected);
+            return Some(None);
+        }
+        let url = url.map(|mut url| {
+            let path = url.path().trim_end_matches('/');
+            let path = path.strip_suffix("/v2").unwrap_or(path).to_owned();
+            url.set_path(&path);
+            url
+        });
+        Some(url)
+    }
+
+    fn image(&mut self, mut table: Table<'a>) -> Option<(Range<usize>, Image)> {
+        let span = table.span.clone();
+        let expected = "an image such as \"docker.io/library/busybox:1.36\"";
+        let reference = match self.spanned(&mut table, "reference") {
+            None => {
+                self.wrong(&table, "reference", expected);
+                None
+            }
+            Some((span, text)) => match text.parse::<Reference>() {
+                Ok(reference) => Some(reference),
+                Err(error) => {
+                    let what = format!("{:?}", masked(&text));
+                    self.problem(span, "[[image]] reference", &what, error.expected());
+                    None
+                }
+            },
+        };
         let mut platforms = Vec::new();
         for (span, text) in self.texts(&mut table, "platforms") {
             match text.parse::<Platform>() {
-                Ok(platform) => platforms.push(platform),
+                Ok(platform) => {
+                    self.check_platform(span, &platform);
+                    platforms.push(platform);
+                }
                 Err(error) => {
                     let key = format!("{} platforms", table.name);
                     self.problem(span, &key, &format!("{text:?}"), error.0);
@@ -136,17 +193,24 @@ impl<'a> Reader<'a> {
             platforms.push(Platform::device());
         }
         self.finish(table, &["reference", "platforms"], &[]);
-        Some(Image { reference: reference?, platforms })
+        Some((span, Image { reference: reference?, platforms }))
     }
 
     fn store(&mut self, mut table: Table<'a>) -> Store {
         let path = self.text(&mut table, "path");
         let device = self.text(&mut table, "device");
-        let size_max = self.parsed(&mut table, "size_max", "a size such as \"4GiB\"");
+        let size_max: Option<ByteCount> =
+            self.parsed(&mut table, "size_max", "a size such as \"4GiB\"");
+        if size_max.is_some_and(|size| size.0 < SIZE_MIN) {
+            let what = format!("size_max below {}", ByteCount(SIZE_MIN).exact());
+            self.wrong(&table, &what, "room for at least one layer, such as \"256MiB\"");
+        }
         if path.is_some() && device.is_some() {
             self.wrong(&table, "path and device", "one of them");
         }
         let scrub_interval = self.duration(&mut table, "scrub_interval").unwrap_or(SCRUB_INTERVAL);
+        let verify_interval =
+            self.duration(&mut table, "verify_interval").unwrap_or(VERIFY_INTERVAL);
         let cycles_rated = self.count(&mut table, "cycles_rated").unwrap_or(CYCLES_RATED);
         self.finish(table, &STORE_KEYS, &[]);
         let (location, size_max) = match device {
@@ -156,22 +220,20 @@ impl<'a> Reader<'a> {
                 (Location::Directory(path), size_max.or(Some(ByteCount(SIZE_MAX_DEFAULT))))
             }
         };
-        Store { location, size_max, scrub_interval, cycles_rated }
+        Store { location, size_max, scrub_interval, verify_interval, cycles_rated }
     }
 
-    fn listen(&mut self, table: &mut Table<'a>) -> Vec<SocketAddr> {
+    fn addresses(&mut self, table: &mut Table<'a>) -> Vec<(Range<usize>, SocketAddr)> {
+        let key = format!("{} listen", table.name);
         let mut addresses = Vec::new();
         for (span, text) in self.texts(table, "listen") {
             match text.parse() {
-                Ok(address) => addresses.push(address),
+                Ok(address) => addresses.push((span, address)),
                 Err(_) => {
                     let expected = "an address and port such as \"127.0.0.1:8585\"";
-                    self.problem(span, "[serve] listen", &format!("{text:?}"), expected);
+                    self.problem(span, &key, &format!("{text:?}"), expected);
                 }
             }
-        }
-        if addresses.is_empty() {
-            addresses.push(SocketAddr::from(([127, 0, 0, 1], LISTEN_PORT)));
         }
         addresses
     }
@@ -189,189 +251,6 @@ impl<'a> Reader<'a> {
             }
         }
     }
-
-    fn secret(&mut self, table: &Table<'a>, path: &Path) -> Option<Secret> {
-        match std::fs::read_to_string(path) {
-            Ok(text) => Some(Secret(text.trim_end_matches(['\n', '\r']).to_owned())),
-            Err(error) => {
-                let what = format!("password_file = {path:?} ({error})");
-                self.wrong(table, &what, "a file that can be read");
-                None
-            }
-        }
-    }
-
-    fn section(&mut self, top: &mut Table<'a>, name: &str) -> Table<'a> {
-        let label = format!("[{name}]");
-        match top.take(name) {
-            None => table(label, DeTable::new(), 0..0),
-            Some(value) => self.table(label, value),
-        }
-    }
-
-    fn list(&mut self, top: &mut Table<'a>, name: &str) -> Vec<Table<'a>> {
-        let label = format!("[[{name}]]");
-        let Some(value) = top.take(name) else { return Vec::new() };
-        let span = value.span();
-        match value.into_inner() {
-            DeValue::Array(items) => {
-                items.into_iter().map(|item| self.table(label.clone(), item)).collect()
-            }
-            _ => {
-                self.problem(span, &label, "something else", "tables");
-                Vec::new()
-            }
-        }
-    }
-
-    fn table(&mut self, label: String, value: Spanned<DeValue<'a>>) -> Table<'a> {
-        let span = value.span();
-        match value.into_inner() {
-            DeValue::Table(keys) => table(label, keys, span),
-            _ => {
-                self.problem(span, &label, "a value", "a table");
-                table(label, DeTable::new(), 0..0)
-            }
-        }
-    }
-
-    fn required(&mut self, table: &mut Table<'a>, key: &str, expected: &str) -> Option<String> {
-        let value = self.text(table, key);
-        if value.is_none() {
-            self.wrong(table, key, expected);
-        }
-        value
-    }
-
-    fn text(&mut self, table: &mut Table<'a>, key: &str) -> Option<String> {
-        self.spanned(table, key).map(|(_, text)| text)
-    }
-
-    fn spanned(&mut self, table: &mut Table<'a>, key: &str) -> Option<(Range<usize>, String)> {
-        let value = table.take(key)?;
-        let span = value.span();
-        match value.into_inner() {
-            DeValue::String(text) => Some((span, text.into_owned())),
-            _ => {
-                let shown = self.text.get(span.clone()).unwrap_or("").to_owned();
-                self.problem(span, &table.key(key), &shown, "text in quotes");
-                None
-            }
-        }
-    }
-
-    fn texts(&mut self, table: &mut Table<'a>, key: &str) -> Vec<(Range<usize>, String)> {
-        let Some(value) = table.take(key) else { return Vec::new() };
-        let span = value.span();
-        let DeValue::Array(items) = value.into_inner() else {
-            let shown = self.text.get(span.clone()).unwrap_or("").to_owned();
-            self.problem(span, &table.key(key), &shown, "a list of texts");
-            return Vec::new();
-        };
-        let mut texts = Vec::new();
-        for item in items {
-            let span = item.span();
-            match item.into_inner() {
-                DeValue::String(text) => texts.push((span, text.into_owned())),
-                _ => {
-                    let shown = self.text.get(span.clone()).unwrap_or("").to_owned();
-                    self.problem(span, &table.key(key), &shown, "text in quotes");
-                }
-            }
-        }
-        texts
-    }
-
-    fn parsed<T: FromStr>(
-        &mut self,
-        table: &mut Table<'a>,
-        key: &str,
-        expected: &str,
-    ) -> Option<T> {
-        let (span, text) = self.spanned(table, key)?;
-        let value = text.parse().ok();
-        if value.is_none() {
-            self.problem(span, &table.key(key), &format!("{text:?}"), expected);
-        }
-        value
-    }
-
-    fn duration(&mut self, table: &mut Table<'a>, key: &str) -> Option<Duration> {
-        let (span, text) = self.spanned(table, key)?;
-        match parse_duration(&text) {
-            Ok(duration) if !duration.is_zero() => Some(duration),
-            _ => {
-                let expected = "a time such as \"5m\" or \"1h\"";
-                self.problem(span, &table.key(key), &format!("{text:?}"), expected);
-                None
-            }
-        }
-    }
-
-    fn count(&mut self, table: &mut Table<'a>, key: &str) -> Option<u32> {
-        let value = table.take(key)?;
-        let span = value.span();
-        let shown = self.text.get(span.clone()).unwrap_or("").to_owned();
-        match shown.parse::<u32>() {
-            Ok(count) if count > 0 => Some(count),
-            _ => {
-                self.problem(span, &table.key(key), &shown, "a whole number above 0");
-                None
-            }
-        }
-    }
-
-    /// Refuses whatever was not taken.
-    fn finish(&mut self, table: Table<'a>, known: &[&str], planned: &[&str]) {
-        let Table { name, keys, .. } = table;
-        for (key, value) in keys {
-            let at = self.line(value.span());
-            let place =
-                format!("{}:{at}: {name}{}", self.file, if name.is_empty() { "" } else { " " });
-            if planned.contains(&key.as_str()) {
-                self.problems.push(format!(
-                    "{place}{key}: a known key that this version does not enforce; remove it"
-                ));
-                continue;
-            }
-            let nearest = known.iter().min_by_key(|known| distance(known, &key));
-            let nearest = nearest.map_or("", |nearest| nearest);
-            self.problems.push(format!("{place}{key}: an unknown key; did you mean {nearest}?"));
-        }
-    }
-
-    fn wrong(&mut self, table: &Table<'a>, what: &str, expected: &str) {
-        let span = table.span.clone();
-        let line = self.line(span);
-        let (file, name) = (self.file, &table.name);
-        self.problems.push(format!("{file}:{line}: {name} {what}: expected {expected}"));
-    }
-
-    fn problem(&mut self, span: Range<usize>, key: &str, value: &str, expected: &str) {
-        let (file, line) = (self.file, self.line(span));
-        self.problems.push(format!("{file}:{line}: {key} = {value}: expected {expected}"));
-    }
-
-    fn line(&self, span: Range<usize>) -> usize {
-        let before = self.text.get(..span.start).unwrap_or("");
-        before.matches('\n').count() + 1
-    }
-}
-
-impl<'a> Table<'a> {
-    fn take(&mut self, key: &str) -> Option<Spanned<DeValue<'a>>> {
-        let index = self.keys.iter().position(|(name, _)| name == key)?;
-        Some(self.keys.swap_remove(index).1)
-    }
-
-    fn key(&self, key: &str) -> String {
-        if self.name.is_empty() { key.to_owned() } else { format!("{} {key}", self.name) }
-    }
-}
-
-fn table(name: String, keys: DeTable<'_>, span: Range<usize>) -> Table<'_> {
-    let keys = keys.into_iter().map(|(key, value)| (key.into_inner().into_owned(), value));
-    Table { name, keys: keys.collect(), span }
 }
 
 /// The upstream of an image whose registry has no `[[upstream]]`.
@@ -382,43 +261,47 @@ fn implied(registry: &str) -> Option<Upstream> {
         registry: registry.to_owned(),
         url,
         username: None,
-        password: None,
+        password_file: None,
         ca_file: None,
         client_cert: None,
         client_key: None,
     })
 }
 
-/// Levenshtein's distance, for "did you mean".
-fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (index, letter) in one.chars().enumerate() {
-        let mut next = vec![index + 1];
-        for (at, with) in other.iter().enumerate() {
-            let replaced = row.get(at).map_or(0, |cost| cost + usize::from(letter != *with));
-            let removed = row.get(at + 1).map_or(0, |cost| cost + 1);
-            let added = next.last().map_or(0, |cost| cost + 1);
-            next.push(replaced.min(removed).min(added));
+/// What was written for an address, without what may be a secret in it: credentials and a query.
+fn masked(text: &str) -> String {
+    let text = text.split(['?', '#']).next().unwrap_or_default();
+    match text.rsplit_once('@') {
+        // Behind an image's name there may be a digest.
+        Some((before, rest)) if !rest.starts_with("sha") => {
+            let scheme = before.find("://").map_or(0, |at| at + 3);
+            format!("{}{MASK}@{rest}", before.get(..scheme).unwrap_or_default())
         }
-        row = next;
+        _ => text.to_owned(),
     }
-    row.last().copied().unwrap_or(0)
 }
 
+const MASK: &str = "********";
 const TOP_KEYS: [&str; 8] =
     ["name", "serve", "admin", "store", "sync", "link", "upstream", "image"];
 const SERVE_KEYS: [&str; 5] = ["listen", "connections_max", "tls_cert", "tls_key", "client_ca"];
 const UPSTREAM_KEYS: [&str; 7] =
     ["registry", "url", "username", "password_file", "ca_file", "client_cert", "client_key"];
 const LINK_PLANNED: [&str; 5] = ["day_max", "month_max", "month_day", "windows", "urgent"];
-const STORE_KEYS: [&str; 5] = ["path", "device", "size_max", "scrub_interval", "cycles_rated"];
+const STORE_KEYS: [&str; 6] =
+    ["path", "device", "size_max", "scrub_interval", "verify_interval", "cycles_rated"];
 /// Cells lose their charge over months; cards are replaced after years.
 const SCRUB_INTERVAL: Duration = Duration::from_hours(7 * 24);
+/// Reading and hashing a day's work once more is little beside sending it.
+const VERIFY_INTERVAL: Duration = Duration::from_hours(24);
 /// What eMMC and SD cards of three bits a cell are mostly rated for.
 const CYCLES_RATED: u32 = 3000;
 const STORE_PATH: &str = "/var/lib/moonlet";
 const SIZE_MAX_DEFAULT: u64 = 4 << 30;
+/// Six of the smallest segments: FORMAT.md section 2.
+const SIZE_MIN: u64 = 384 << 10;
+/// Registries answer a fleet that asks more often with 429.
+const POLL_INTERVAL_MIN: Duration = Duration::from_secs(1);
 const POLL_INTERVAL: Duration = Duration::from_secs(300);
 const CONNECTIONS_MAX: u32 = 128;
 const LISTEN_PORT: u16 = 8585;
@@ -426,6 +309,10 @@ const LISTEN_PORT: u16 = 8585;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parse(file: &str, text: &str) -> Result<Config, Vec<String>> {
+        super::parse(file, text).map(|loaded| loaded.config)
+    }
 
     fn problems(text: &str) -> Vec<String> {
         parse("m.toml", text).err().unwrap_or_default()
@@ -454,7 +341,7 @@ mod tests {
         assert_eq!(size_max, Some(ByteCount(SIZE_MAX_DEFAULT)));
         let whole = parse("m.toml", "[store]\ndevice = \"/dev/ubi0_1\"\n").unwrap();
         let Store { location, size_max, .. } = &whole.store;
-        assert!(matches!(location, Location::Device(path) if path == Path::new("/dev/ubi0_1")));
+        assert!(*location == Location::Device(PathBuf::from("/dev/ubi0_1")));
         assert_eq!(*size_max, None, "all of it");
         let again = parse("again", &whole.to_string()).unwrap();
         assert_eq!(again.to_string(), whole.to_string());
@@ -462,6 +349,138 @@ mod tests {
         assert_eq!(part.size_max, Some(ByteCount(64 << 20)));
         let both = problems("[store]\npath = \"/x\"\ndevice = \"/dev/sda3\"\n");
         assert_eq!(both, ["m.toml:1: [store] path and device: expected one of them"]);
+    }
+
+    fn warnings(text: &str) -> Vec<String> {
+        super::parse("m.toml", text).unwrap().warnings
+    }
+
+    fn upstream(registry: &str, url: &str) -> String {
+        format!("[[upstream]]\nregistry = \"{registry}\"\nurl = \"{url}\"\n")
+    }
+
+    fn image(reference: &str) -> String {
+        format!("[[image]]\nreference = \"{reference}\"\nplatforms = \"linux/arm64\"\n")
+    }
+
+    #[test]
+    fn what_check_prints_is_read_back_exactly() {
+        let text = "[store]\nsize_max = \"10MB\"\nscrub_interval = \"36h\"\n\
+                    [sync]\npoll_interval = \"1500ms\"\n[link]\nrate_max = \"100kB/s\"\n";
+        let upstream = "username = \"u\"\npassword_file = \"/p\"\n";
+        let text = text.to_owned() + &super::tests::upstream("a.test", "http://a") + upstream;
+        let config = parse("m.toml", &(text + &image("a.test/x"))).unwrap();
+        assert_eq!(parse("again", &config.to_string()).unwrap(), config);
+        let whole = parse("m.toml", "").unwrap().to_string();
+        assert!(whole.contains("scrub_interval = \"7d\""), "{whole}");
+        assert!(whole.contains("poll_interval = \"5m\""), "{whole}");
+    }
+
+    #[test]
+    fn a_registry_has_one_name() {
+        for (name, used) in [
+            ("index.docker.io", "docker.io/library/x:1"),
+            ("registry-1.docker.io", "x:1"),
+            ("Up.Test", "up.test/x:1"),
+            ("up.test", "Up.Test/x:1"),
+        ] {
+            let text = upstream(name, "http://here") + &image(used);
+            let config = parse("m.toml", &text).unwrap();
+            assert_eq!(config.upstreams.len(), 1, "{name}");
+            assert_eq!(config.upstreams[0].registry, config.images[0].reference.registry);
+            assert!(warnings(&text).is_empty());
+        }
+        for name in ["up.test/", "https://up.test", "up test", "", "u:s3cret@up.test"] {
+            let all = problems(&(upstream(name, "http://here") + &image("up.test/x:1")));
+            assert!(all[0].starts_with("m.toml:2: [[upstream]] registry = "), "{name}: {all:?}");
+            assert!(!all[0].contains("s3cret"), "{all:?}");
+        }
+        let all = problems(&(upstream("up.test:443", "http://here") + &image("up.test/x:1")));
+        assert!(all[0].contains("\"up.test:443\": expected \"up.test\", as an image"), "{all:?}");
+    }
+
+    #[test]
+    fn upstreams_are_named_once_and_used() {
+        let two = upstream("up.test", "http://one") + &upstream("UP.test", "http://two");
+        let all = problems(&(two + &image("up.test/x:1")));
+        assert!(all[0].contains("each registry once, and line 1 has it"), "{all:?}");
+        let all = warnings(&(upstream("up.tset", "http://one") + &image("up.test/x:1")));
+        assert!(all[0].contains("up.tset: no image is from it; did you mean up.test?"), "{all:?}");
+        assert!(all[1].contains("up.test/x:1: no [[upstream]] has this registry"), "{all:?}");
+        assert!(warnings(&image("up.test/x:1")).is_empty(), "no upstream has to be named");
+    }
+
+    #[test]
+    fn urls_are_cleaned_or_refused_and_keep_their_secret() {
+        for tail in ["", "/", "/v2", "/v2/"] {
+            let text = upstream("up.test", &format!("http://h:1{tail}")) + &image("up.test/x:1");
+            assert_eq!(parse("m.toml", &text).unwrap().upstreams[0].url.as_str(), "http://h:1/");
+        }
+        for (url, expected) in [
+            ("http://edge:s3cret@h:1", "expected no credentials in it"),
+            ("http://s3cret@h:1", "expected no credentials in it"),
+            ("http://edge:s3cret@h:port", "expected an http or https URL"),
+            ("http://h:1?token=s3cret", "expected no query"),
+            ("http://h:1#s3cret", "expected no fragment"),
+            ("ftp://edge:s3cret@h", "expected http or https"),
+            ("unix:/run/x", "expected an http or https URL"),
+        ] {
+            let all = problems(&(upstream("up.test", url) + &image("up.test/x:1")));
+            assert!(all.len() == 1 && all[0].contains(expected), "{url}: {all:?}");
+            assert!(!all[0].contains("s3cret"), "{all:?}");
+        }
+    }
+
+    #[test]
+    fn an_image_is_held_once() {
+        let text = image("up.test/x:1")
+            + "[[image]]\nreference = \"up.test/x:1\"\n\
+                    platforms = [\"linux/amd64\", \"linux/arm64\"]\n";
+        let config = parse("m.toml", &text).unwrap();
+        assert_eq!(config.images.len(), 1);
+        let platforms: Vec<_> =
+            config.images[0].platforms.iter().map(ToString::to_string).collect();
+        assert_eq!(platforms, ["linux/arm64", "linux/amd64"]);
+        assert!(warnings(&text)[0].contains("m.toml:4: [[image]] up.test/x:1: line 1 has it"));
+        let digest = crate::oci::Digest::sha256(b"x");
+        let all = problems(&(image("up.test/x:1") + &image(&format!("up.test/x:1@{digest}"))));
+        assert!(all[0].contains("one digest for a tag"), "{all:?}");
+    }
+
+    #[test]
+    fn addresses_are_one_or_a_list_and_do_not_overlap() {
+        let listen = |serve: &str, admin: &str| {
+            format!("[serve]\nlisten = {serve}\n[admin]\nlisten = {admin}\n")
+        };
+        let config = parse("m.toml", &listen("\"1.2.3.4:5\"", "[\"1.2.3.4:6\"]")).unwrap();
+        assert_eq!(config.serve.listen, ["1.2.3.4:5".parse().unwrap()]);
+        assert_eq!(config.admin.listen, Some("1.2.3.4:6".parse().unwrap()));
+        for (serve, admin) in [
+            ("[\"1.2.3.4:5\", \"1.2.3.4:5\"]", "\"1.2.3.4:6\""),
+            ("[\"1.2.3.4:5\", \"0.0.0.0:5\"]", "\"1.2.3.4:6\""),
+            ("\"1.2.3.4:5\"", "\"1.2.3.4:5\""),
+            ("\"1.2.3.4:5\"", "[\"1.2.3.4:6\", \"1.2.3.4:7\"]"),
+            ("\"localhost:5\"", "\"1.2.3.4:6\""),
+            ("5", "\"1.2.3.4:6\""),
+        ] {
+            assert_eq!(problems(&listen(serve, admin)).len(), 1, "{serve} {admin}");
+        }
+        let fine = "[\"0.0.0.0:5\", \"[::]:5\", \"127.0.0.1:0\"]";
+        assert!(problems(&listen(fine, "\"127.0.0.1:0\"")).is_empty());
+    }
+
+    #[test]
+    fn figures_that_cannot_be() {
+        for (text, expected) in [
+            ("[store]\nsize_max = \"64KiB\"\n", "size_max below 384KiB"),
+            ("[store]\nsize_max = \"0\"\n", "size_max below 384KiB"),
+            ("[link]\nrate_max = \"0KiB/s\"\n", "expected a rate"),
+            ("[sync]\npoll_interval = \"10ms\"\n", "expected at least \"1s\""),
+        ] {
+            assert!(problems(text)[0].contains(expected), "{text}: {:?}", problems(text));
+        }
+        let odd = "[[image]]\nreference = \"x\"\nplatforms = [\"linux/arm46\"]\n";
+        assert!(warnings(odd)[0].contains("no image is made for \"arm46\""));
     }
 
     #[test]

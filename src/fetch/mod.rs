@@ -27,7 +27,7 @@ pub use latch::Latch;
 /// What all bodies of one process share: their pace, and the sign to stop.
 #[derive(Clone)]
 pub struct Pace {
-    bucket: Option<Rc<RefCell<Bucket>>>,
+    bucket: Rc<RefCell<Option<Bucket>>>,
     stop: Latch,
     clock: SharedClock,
     metrics: Rc<Metrics>,
@@ -42,12 +42,17 @@ impl Pace {
         clock: SharedClock,
         metrics: Rc<Metrics>,
     ) -> Self {
-        Self { bucket: bucket.map(|bucket| Rc::new(RefCell::new(bucket))), stop, clock, metrics }
+        Self { bucket: Rc::new(RefCell::new(bucket)), stop, clock, metrics }
+    }
+
+    /// Changes the pace of all downloads, those under way included.
+    pub fn set_bucket(&self, bucket: Option<Bucket>) {
+        self.bucket.replace(bucket);
     }
 
     /// Whether a rate was set: such a link is metered, and carries one download at a time.
     pub fn is_limited(&self) -> bool {
-        self.bucket.is_some()
+        self.bucket.borrow().is_some()
     }
 
     /// The sign to stop.
@@ -57,9 +62,10 @@ impl Pace {
 
     /// Charges what the link has carried, and waits until more may come.
     async fn wait(&self) {
-        let Some(bucket) = &self.bucket else { return };
         let counter = self.metrics.link_received_bytes.value();
-        let wait = bucket.borrow_mut().charge(self.clock.monotonic(), counter);
+        let now = self.clock.monotonic();
+        let wait = self.bucket.borrow_mut().as_mut().map(|bucket| bucket.charge(now, counter));
+        let wait = wait.unwrap_or_default();
         if !wait.is_zero() {
             Timer::after(wait).await;
         }

@@ -12,4 +12,6 @@ mod reference;
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
 pub use manifest::{Descriptor, MANIFEST_BYTES_MAX, Manifest, ManifestError, ManifestKind};
 pub use platform::{Platform, select};
-pub use reference::{Reference, ReferenceError, valid_registry, valid_repository, valid_tag};
+pub use reference::{
+    Reference, ReferenceError, registry_name, valid_registry, valid_repository, valid_tag,
+};

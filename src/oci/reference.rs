@@ -50,10 +50,8 @@ impl FromStr for Reference {
             Some((first, rest)) if is_registry(first) => (first, rest.to_owned()),
             _ => (DOCKER_IO, name.to_owned()),
         };
-        let registry = if registry == "index.docker.io" { DOCKER_IO } else { registry };
-        if !valid_registry(registry) {
-            return Err(error("a registry host with an optional port"));
-        }
+        let registry =
+            registry_name(registry).ok_or(error("a registry host with an optional port"))?;
         let official = registry == DOCKER_IO && !repository.contains('/');
         let repository = if official { format!("library/{repository}") } else { repository };
         if !valid_repository(&repository) {
@@ -63,7 +61,7 @@ impl FromStr for Reference {
             (None, None) => Some("latest".to_owned()),
             (tag, _) => tag.map(str::to_owned),
         };
-        Ok(Self { registry: registry.to_owned(), repository, tag, digest })
+        Ok(Self { registry, repository, tag, digest })
     }
 }
 
@@ -120,6 +118,19 @@ pub fn valid_registry(text: &str) -> bool {
     host.len() <= REGISTRY_BYTES_MAX && host.split('.').all(label) && valid_port(port)
 }
 
+/// The one name of a registry that people write in several ways: in lower case, as host names are
+/// the same in either, and `docker.io` for the hosts it answers at. `None` for what is no registry.
+pub fn registry_name(text: &str) -> Option<String> {
+    if !valid_registry(text) {
+        return None;
+    }
+    let name = text.to_ascii_lowercase();
+    match name.as_str() {
+        "index.docker.io" | "registry-1.docker.io" => Some(DOCKER_IO.to_owned()),
+        _ => Some(name),
+    }
+}
+
 fn valid_port(text: &str) -> bool {
     match text.strip_prefix(':') {
         Some(port) => port.parse::<u16>().is_ok_and(|port| port > 0),
@@ -158,6 +169,13 @@ pub struct ReferenceError {
     problem: &'static str,
 }
 
+impl ReferenceError {
+    /// What was expected.
+    pub fn expected(&self) -> &'static str {
+        self.problem
+    }
+}
+
 impl fmt::Display for ReferenceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "image reference {:?}: expected {}", self.text, self.problem)
@@ -183,6 +201,8 @@ mod tests {
             ("busybox", "docker.io/library/busybox:latest"),
             ("busybox:1.36", "docker.io/library/busybox:1.36"),
             ("index.docker.io/a/b:c", "docker.io/a/b:c"),
+            ("registry-1.docker.io/a/b:c", "docker.io/a/b:c"),
+            ("Harbor.Example/a:c", "harbor.example/a:c"),
             ("localhost/x", "localhost/x:latest"),
             ("127.0.0.1:5000/x/y:v1", "127.0.0.1:5000/x/y:v1"),
             ("[::1]:5000/x:v1", "[::1]:5000/x:v1"),

@@ -54,8 +54,8 @@ use slots::{Priority, Slots};
 pub struct Parts {
     /// Where blobs go.
     pub store: Store,
-    /// The upstreams, by the registry's name.
-    pub registries: BTreeMap<String, Registry>,
+    /// The upstreams, by the registry's name; whoever wires them up changes them.
+    pub registries: Registries,
     /// The pace that all downloads share.
     pub pace: Pace,
     /// Where progress is posted.
@@ -67,6 +67,9 @@ pub struct Parts {
     /// Uniform over all of u64: the jitter of retries.
     pub random: Rc<dyn Fn() -> u64>,
 }
+
+/// Upstreams by the registry's name, shared and changeable.
+pub type Registries = Rc<RefCell<BTreeMap<String, Registry>>>;
 
 /// Makes digests present. Cheap to share behind one `Rc`.
 pub struct Puller {
@@ -81,7 +84,7 @@ pub struct Puller {
 
 /// Where a digest is to be had.
 struct Source<'a> {
-    registry: &'a Registry,
+    registry: Registry,
     repository: &'a str,
 }
 
@@ -207,9 +210,13 @@ impl Puller {
     }
 
     fn source<'a>(&'a self, registry: &str, repository: &'a str) -> Result<Source<'a>, Error> {
-        match self.parts.registries.get(registry) {
+        match self.parts.registries.borrow().get(registry).cloned() {
             Some(registry) => Ok(Source { registry, repository }),
-            None => Err(Error::new(Kind::Invalid, registry, "no [[upstream]] has this registry")),
+            None => Err(Error::new(
+                Kind::Invalid,
+                registry,
+                "no [[upstream]] of this registry can be used",
+            )),
         }
     }
 

@@ -59,9 +59,8 @@ impl Reconciler {
             return Ok(());
         }
         let admission = self.admission(index, planned.required());
-        let name = self.parts.images.get(index).map(|image| image.reference.to_string());
         match &planned.shortfall {
-            _ if !admission.is_granted() => Err(refusal(&name.unwrap_or_default(), &admission)),
+            _ if !admission.is_granted() => Err(refusal(&self.name(index), &admission)),
             Some((room, why)) if *room == admission.data => {
                 Err(pull::Error::new(Kind::Full, "", why.clone()))
             }
@@ -117,8 +116,7 @@ impl Reconciler {
             dead
         };
         if !dead.is_empty() {
-            let name = self.parts.images.get(index).map(|image| image.reference.to_string());
-            let name = name.unwrap_or_default();
+            let name = self.name(index);
             info!("{} downloads that were begun give way to {name}", dead.len());
             self.parts.store.delete(&dead).await?;
         }

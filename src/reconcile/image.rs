@@ -127,7 +127,8 @@ impl Reconciler {
         pass: &Pass,
         lane: &Lane,
     ) -> Result<End, pull::Error> {
-        let Some(image) = self.parts.images.get(index) else { return Ok(End::Failed) };
+        let images = self.images();
+        let Some(image) = images.get(index) else { return Ok(End::Failed) };
         let held = self.held(image);
         let puller = &self.parts.puller;
         let (current, gone) = match puller.current(&image.reference, &lane.answered).await {

@@ -42,8 +42,6 @@ use image::Memory;
 
 /// What the reconciler works with.
 pub struct Parts {
-    /// The desired state; what comes first has priority.
-    pub images: Vec<Image>,
     /// Where it is to be.
     pub store: Store,
     /// What is there.
@@ -61,6 +59,10 @@ pub struct Parts {
 /// Brings what is held in line with what is desired, pass by pass.
 pub struct Reconciler {
     parts: Parts,
+    /// The desired state of this pass, or of the last; what comes first has priority.
+    images: RefCell<Rc<[Image]>>,
+    /// The desired state of the next pass, where it is another one.
+    next_images: RefCell<Option<Vec<Image>>>,
     /// What is remembered of each image, in their order.
     memories: RefCell<Vec<Memory>>,
     /// When all images are to be looked at again, by the monotonic clock.
@@ -88,11 +90,13 @@ impl Outcome {
 }
 
 impl Reconciler {
-    /// A reconciler that has looked at nothing yet.
-    pub fn new(parts: Parts) -> Self {
-        let memories = parts.images.iter().map(|_| Memory::default()).collect();
+    /// A reconciler that has looked at nothing yet. What comes first in `images` has priority.
+    pub fn new(parts: Parts, images: Vec<Image>) -> Self {
+        let memories = images.iter().map(|_| Memory::default()).collect();
         Self {
             parts,
+            images: RefCell::new(images.into()),
+            next_images: RefCell::default(),
             memories: RefCell::new(memories),
             poll_at: Cell::default(),
             repairing: Mutex::new(()),
@@ -103,22 +107,71 @@ impl Reconciler {
     /// Posts what is already on flash, before the registry is asked anything.
     pub fn observe(&self) -> Result<(), blob::Error> {
         self.parts.catalog.refresh()?;
-        for image in &self.parts.images {
-            let digest = self.held(image);
-            let bytes = match digest {
-                Some(digest) => match self.held_bytes(digest) {
-                    Err(error) if error.kind() == Kind::Corrupt => 0,
-                    other => other?,
-                },
-                None => 0,
-            };
-            self.parts.board.update(&image.reference.to_string(), |notice| {
-                notice.digest = digest;
-                notice.state = if digest.is_some() { State::Held } else { State::Pending };
-                (notice.held_bytes, notice.total_bytes) = (bytes, bytes);
-            });
+        for image in &*self.images() {
+            self.post(image)?;
         }
         self.count();
+        Ok(())
+    }
+
+    /// Changes the desired state, and makes all images due. A pass that is under way begins no
+    /// further image; the next one brings what is new, and gives up what is not desired any more.
+    pub fn set_images(&self, images: Vec<Image>) -> Result<(), blob::Error> {
+        let before = self.images();
+        let is_new = |image: &&Image| before.iter().all(|other| other.reference != image.reference);
+        for image in images.iter().filter(is_new) {
+            self.post(image)?;
+        }
+        self.poll_at.set(Duration::ZERO);
+        self.next_images.replace(Some(images));
+        Ok(())
+    }
+
+    /// Puts the desired state of the next pass into effect. What is remembered of an image that
+    /// stays as it was is kept.
+    fn take_next_images(&self) {
+        let Some(images) = self.next_images.take() else { return };
+        let names: BTreeSet<String> =
+            images.iter().map(|image| image.reference.to_string()).collect();
+        self.parts.board.retain(|name| names.contains(name));
+        let before = self.images.replace(images.into());
+        let mut kept: BTreeMap<String, (&Image, Memory)> = BTreeMap::new();
+        for (image, memory) in before.iter().zip(self.memories.take()) {
+            kept.insert(image.reference.to_string(), (image, memory));
+        }
+        let images = self.images();
+        let memories = images.iter().map(|image| {
+            let known = kept.remove(&image.reference.to_string());
+            let known = known.filter(|(before, _)| *before == image);
+            known.map(|(_, memory)| memory).unwrap_or_default()
+        });
+        self.memories.replace(memories.collect());
+    }
+
+    fn images(&self) -> Rc<[Image]> {
+        Rc::clone(&self.images.borrow())
+    }
+
+    /// The name of image number `index`.
+    fn name(&self, index: usize) -> String {
+        self.images().get(index).map(|image| image.reference.to_string()).unwrap_or_default()
+    }
+
+    /// Posts how much of an image is on flash.
+    fn post(&self, image: &Image) -> Result<(), blob::Error> {
+        let digest = self.held(image);
+        let bytes = match digest {
+            Some(digest) => match self.held_bytes(digest) {
+                Err(error) if error.kind() == Kind::Corrupt => 0,
+                other => other?,
+            },
+            None => 0,
+        };
+        self.parts.board.update(&image.reference.to_string(), |notice| {
+            notice.digest = digest;
+            notice.state = if digest.is_some() { State::Held } else { State::Pending };
+            (notice.held_bytes, notice.total_bytes) = (bytes, bytes);
+        });
         Ok(())
     }
 
@@ -153,7 +206,7 @@ impl Reconciler {
     async fn collect(&self) -> Result<(), blob::Error> {
         let Parts { store, catalog, .. } = &self.parts;
         let desired: BTreeSet<TagKey> =
-            self.parts.images.iter().map(|image| pull::tag_key(&image.reference)).collect();
+            self.images().iter().map(|image| pull::tag_key(&image.reference)).collect();
         let tags = store.tags();
         let roots = tags.iter().filter(|(key, _)| desired.contains(key));
         let roots: Vec<Digest> = roots.map(|(_, root)| *root).collect();
@@ -189,8 +242,9 @@ impl Reconciler {
 
     /// Sets the gauges that follow from the store.
     fn count(&self) {
-        let held = self.parts.images.iter().filter(|image| self.held(image).is_some());
+        let images = self.images();
+        let held = images.iter().filter(|image| self.held(image).is_some());
         self.parts.metrics.images_held.set(held.count() as u64);
-        self.parts.metrics.images_desired.set(self.parts.images.len() as u64);
+        self.parts.metrics.images_desired.set(images.len() as u64);
     }
 }

@@ -87,12 +87,14 @@ impl Reconciler {
     }
 
     fn begin_pass(&self) -> Pass {
+        self.take_next_images();
         let now = self.parts.clock.monotonic();
         let is_poll = self.poll_at.get() <= now;
         let mut lanes: Vec<Lane> = Vec::new();
-        let decided: Vec<Latch> = self.parts.images.iter().map(|_| Latch::default()).collect();
+        let images = self.images();
+        let decided: Vec<Latch> = images.iter().map(|_| Latch::default()).collect();
         let mut memories = self.memories.borrow_mut();
-        let images = self.parts.images.iter().zip(memories.iter_mut()).zip(&decided);
+        let images = images.iter().zip(memories.iter_mut()).zip(&decided);
         let mut images: Vec<_> = images.enumerate().collect();
         // It may be that image only: let another find out whether the registry answers.
         images.sort_by_key(|(_, ((_, memory), _))| memory.was_unanswered);
@@ -141,8 +143,8 @@ impl Reconciler {
         if !is_first {
             stop.unless_opened(lane.answered.opened()).await;
         }
-        while !stop.is_open() {
-            let Some(index) = lane.queue.borrow_mut().pop_front() else { return };
+        while !stop.is_open() && self.next_images.borrow().is_none() {
+            let Some(index) = lane.queue.borrow_mut().pop_front() else { break };
             let silence = lane.silence.borrow().clone();
             let outcome = match silence {
                 Some(why) => Err(self.waiting(index, &lane.registry, &why)),
@@ -166,17 +168,19 @@ impl Reconciler {
                 self.conclude(index, outcome);
             }
         }
+        // Also when there is no first one any more.
+        lane.answered.open();
     }
 
     fn waiting(&self, index: usize, registry: &str, why: &str) -> pull::Error {
-        let name = self.parts.images.get(index).map(|image| image.reference.to_string());
         let what = format!("waits for {registry}, which does not answer: {why}");
-        pull::Error::new(Kind::Retry, name.unwrap_or_default(), what)
+        pull::Error::new(Kind::Retry, self.name(index), what)
     }
 
     /// Notes and reports how one image ended.
     fn conclude(&self, index: usize, outcome: Result<End, pull::Error>) {
-        let Some(image) = self.parts.images.get(index) else { return };
+        let images = self.images();
+        let Some(image) = images.get(index) else { return };
         let mut memories = self.memories.borrow_mut();
         let Some(memory) = memories.get_mut(index) else { return };
         let now = self.parts.clock.monotonic();

@@ -1,22 +1,35 @@
 //! The command line.
+//!
+//! argh wants global options before the command and each option after the one that has it. People
+//! write them in any order, so the words are put into that order first.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use argh::FromArgs;
+use argh::{FromArgs, SubCommands};
 use log::LevelFilter;
+
+use crate::config::nearest;
 
 /// A satellite that holds container images on flash and serves them.
 #[derive(FromArgs)]
+#[argh(
+    example = "Is the configuration good? Then replicate and serve:
+  {command_name} check -c moonlet.toml
+  {command_name} run -c moonlet.toml",
+    note = "{command_name} help COMMAND tells more of one. Options may stand anywhere.",
+    error_code(1, "Not converged, or something was found wrong."),
+    error_code(2, "A mistake in the command line or configuration, or a failure.")
+)]
 struct Raw {
     /// configuration file (default: $MOONLET_CONFIG, else /etc/moonlet/moonlet.toml)
-    #[argh(option)]
+    #[argh(option, short = 'c')]
     config: Option<PathBuf>,
     /// what is logged: error, warn, info, debug or trace (default: info)
     #[argh(option, default = "LevelFilter::Info")]
     log_level: LevelFilter,
-    /// print the version
-    #[argh(switch)]
+    /// print the version; -V as well
+    #[argh(switch, short = 'v')]
     version: bool,
     #[argh(subcommand)]
     command: Option<Verb>,
@@ -33,12 +46,12 @@ enum Verb {
     Store(Store),
 }
 
-/// Serve what is held and keep it up to date, until told to stop.
+/// Replicate and serve until stopped; SIGHUP reloads the configuration.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "run")]
 struct Run {}
 
-/// Make held what is desired, then end.
+/// Replicate all images, then end.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "sync")]
 struct Sync {
@@ -47,12 +60,12 @@ struct Sync {
     once: bool,
 }
 
-/// Check the configuration and print it with all defaults.
+/// Find mistakes in the configuration, and print it with all defaults.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "check")]
 struct Check {}
 
-/// Show the images and how far they are.
+/// Show images, progress, store and link, and what is wrong.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "status")]
 struct Status {
@@ -61,7 +74,7 @@ struct Status {
     json: bool,
 }
 
-/// Images.
+/// ls: list the images that are held or wanted.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "image")]
 struct Image {
@@ -84,7 +97,7 @@ struct ImageLs {
     json: bool,
 }
 
-/// The blob log.
+/// stat, scrub, verify: how full and worn the store is, and whether bits rotted.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "store")]
 struct Store {
@@ -176,10 +189,9 @@ impl Args {
     pub fn from_env() -> Result<Self, ExitCode> {
         let words: Vec<String> =
             std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let raw = Raw::from_args(&["moonlet"], &words).map_err(|early| {
-            let text = early.output.trim_end().to_owned() + "\n";
-            answer(&text, early.status.is_ok())
+        let raw = parse(&words).map_err(|answered| match answered {
+            Answer::Help(text) => answer(&text, true),
+            Answer::Mistake(text) => answer(&text, false),
         })?;
         if raw.version {
             return Err(answer(concat!("moonlet ", env!("CARGO_PKG_VERSION"), "\n"), true));
@@ -199,7 +211,10 @@ impl Args {
                 Command::StoreScrub { json }
             }
             Some(Verb::Store(Store { verb: StoreVerb::Verify(_) })) => Command::StoreVerify,
-            None => return Err(answer("no command given: moonlet --help lists them\n", false)),
+            None => {
+                let help = "which command?\n\n".to_owned() + &help();
+                return Err(answer(&help, false));
+            }
         };
         let named = || std::env::var_os("MOONLET_CONFIG").map(PathBuf::from);
         let config = raw.config.or_else(named).unwrap_or_else(|| PathBuf::from(CONFIG_PATH));
@@ -207,9 +222,98 @@ impl Args {
     }
 }
 
+/// Why there is nothing to do.
+#[derive(Debug)]
+enum Answer {
+    /// Somebody asked for help.
+    Help(String),
+    /// What was typed is nothing that can be done.
+    Mistake(String),
+}
+
+fn parse(words: &[String]) -> Result<Raw, Answer> {
+    let words = ordered(words).map_err(Answer::Mistake)?;
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    if let Some(mistake) = unknown_command(&words) {
+        return Err(Answer::Mistake(mistake));
+    }
+    Raw::from_args(&["moonlet"], &words).map_err(|early| {
+        let text = early.output.trim_end();
+        if early.status.is_ok() {
+            return Answer::Help(format!("{text}\n"));
+        }
+        let hint = match text.strip_prefix("Unrecognized argument: ") {
+            Some(word) => format!("; did you mean {}?", nearest(word, &OPTIONS)),
+            None => String::new(),
+        };
+        Answer::Mistake(format!("{text}{hint}\nmoonlet --help lists commands and options"))
+    })
+}
+
+fn help() -> String {
+    match parse(&["--help".to_owned()]) {
+        Err(Answer::Help(text) | Answer::Mistake(text)) => text,
+        Ok(_) => String::new(),
+    }
+}
+
+/// The words as argh takes them: global options, commands, then the options of those. A call for
+/// help leaves the commands only, and comes last.
+fn ordered(words: &[String]) -> Result<Vec<String>, String> {
+    let (mut global, mut commands, mut options) = (Vec::new(), Vec::new(), Vec::new());
+    let mut is_help = false;
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let (name, value) = match word.split_once('=') {
+            Some((name, value)) if name.starts_with("--") => (name, Some(value.to_owned())),
+            _ => (word.as_str(), None),
+        };
+        match name {
+            "-h" | "--help" | "help" => is_help = true,
+            "-V" | "-v" | "--version" => global.push("--version".to_owned()),
+            "-c" | "--config" | "--log-level" => {
+                let long = if name == "-c" { "--config" } else { name };
+                let value = value.or_else(|| words.next().cloned());
+                let value = value.ok_or_else(|| format!("{name}: expected a value after it"))?;
+                global.extend([long.to_owned(), value]);
+            }
+            _ if word.starts_with('-') => options.push(word.clone()),
+            _ => commands.push(word.clone()),
+        }
+    }
+    if is_help {
+        commands.push("--help".to_owned());
+        return Ok(commands);
+    }
+    Ok(global.into_iter().chain(commands).chain(options).collect())
+}
+
+/// What is wrong with a command that there is not, and the nearest one that there is.
+fn unknown_command(words: &[&str]) -> Option<String> {
+    let mut words = words.iter().skip_while(|word| word.starts_with("--version"));
+    let mut first = words.next()?;
+    while matches!(*first, "--config" | "--log-level") {
+        words.next()?;
+        first = words.next()?;
+    }
+    let unknown = |word: &str, known: &[&'static argh::CommandInfo]| {
+        let names: Vec<&str> = known.iter().map(|command| command.name).collect();
+        (!word.starts_with('-') && !names.contains(&word)).then(|| {
+            let meant = nearest(word, &names);
+            format!("no command {word:?}: did you mean {meant}?\nmoonlet --help lists them")
+        })
+    };
+    let second = words.next().copied().unwrap_or("-");
+    unknown(first, Verb::COMMANDS).or_else(|| match *first {
+        "image" => unknown(second, ImageVerb::COMMANDS),
+        "store" => unknown(second, StoreVerb::COMMANDS),
+        _ => None,
+    })
+}
+
 fn answer(text: &str, is_wanted: bool) -> ExitCode {
     if is_wanted {
-        // Nobody may be listening; there is nobody to tell, then.
+        // A reader that has gone wants nothing more.
         let _ = super::show::print(text);
         return ExitCode::SUCCESS;
     }
@@ -218,3 +322,78 @@ fn answer(text: &str, is_wanted: bool) -> ExitCode {
 }
 
 const CONFIG_PATH: &str = "/etc/moonlet/moonlet.toml";
+/// For "did you mean".
+const OPTIONS: [&str; 6] = ["--config", "--log-level", "--version", "--help", "--json", "--once"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ordered(text: &str) -> String {
+        let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+        super::ordered(&words).unwrap().join(" ")
+    }
+
+    fn mistake(text: &str) -> String {
+        let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+        match parse(&words) {
+            Err(Answer::Mistake(text)) => text,
+            Err(Answer::Help(text)) => panic!("help: {text}"),
+            Ok(_) => panic!("{text} is good"),
+        }
+    }
+
+    fn help(text: &str) -> String {
+        let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+        match parse(&words) {
+            Err(Answer::Help(text)) => text,
+            Err(Answer::Mistake(text)) => panic!("mistake: {text}"),
+            Ok(_) => panic!("{text} is no call for help"),
+        }
+    }
+
+    #[test]
+    fn options_may_stand_anywhere() {
+        let expected = "--config f --log-level debug status --json";
+        for text in [
+            "--config f --log-level debug status --json",
+            "status --json --config f --log-level debug",
+            "status -c f --json --log-level=debug",
+            "--json -c f status --log-level debug",
+        ] {
+            let mut found: Vec<_> = ordered(text).split(' ').map(str::to_owned).collect();
+            let mut wanted: Vec<_> = expected.split(' ').map(str::to_owned).collect();
+            assert!(found.ends_with(&["status".to_owned(), "--json".to_owned()]), "{text}");
+            found.sort();
+            wanted.sort();
+            assert_eq!(found, wanted, "{text}");
+        }
+        assert_eq!(ordered("run -V"), "--version run");
+        assert_eq!(ordered("store --config=a=b stat"), "--config a=b store stat");
+    }
+
+    #[test]
+    fn help_is_given_wherever_it_is_asked_for() {
+        for text in ["--help", "-h", "help", "-c f --help", "-h --log-level nonsense"] {
+            let help = help(text);
+            for part in ["Replicate and serve until stopped", "moonlet run -c", "--config", "2 "] {
+                assert!(help.contains(part), "{text}: no {part:?} in {help}");
+            }
+        }
+        for text in ["help sync", "sync -h", "--help sync", "sync --once --help -c f"] {
+            assert!(help(text).contains("--once"), "{text}");
+        }
+        assert!(help("store help").contains("verify"));
+    }
+
+    #[test]
+    fn mistakes_name_what_was_meant() {
+        assert!(mistake("stauts").contains("\"stauts\": did you mean status?"));
+        assert!(mistake("-c f rnu").contains("did you mean run?"));
+        assert!(mistake("store verfy").contains("did you mean verify?"));
+        assert!(mistake("status --jsn").contains("did you mean --json?"));
+        assert!(mistake("run extra").contains("extra"));
+        assert!(mistake("run --config").contains("--config"));
+        assert!(mistake("run --log-level loud").contains("log-level"));
+    }
+}

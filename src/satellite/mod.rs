@@ -1,9 +1,14 @@
 //! Wiring: the only place that reads arguments, spawns tasks and prints.
 
 pub mod args;
+mod check;
+mod daemon;
+mod identity;
 pub mod log;
+mod random;
 mod run;
 mod scrub;
+mod service;
 mod show;
 mod upkeep;
 
@@ -15,6 +20,7 @@ use smol::{LocalExecutor, future};
 
 use crate::config::{self, Config};
 use args::{Args, Command};
+use daemon::Daemon;
 use run::Satellite;
 
 /// The program `moonlet`: 0 done, 1 not converged or something found wrong, 2 error.
@@ -35,17 +41,23 @@ pub fn main() -> ExitCode {
 }
 
 fn act(args: &Args) -> Result<ExitCode, Failure> {
-    let config = config::load(&args.config)?;
+    let loaded = config::load(&args.config)?;
     if let Command::Check = args.command {
-        return show::check(&config);
+        return check::check(&loaded);
     }
+    if let Command::Run | Command::Sync { .. } = args.command {
+        loaded.warnings.iter().for_each(|warning| ::log::warn!("{warning}"));
+    }
+    let config = loaded.config;
     let executor = Rc::new(LocalExecutor::new());
     let spawner = Rc::clone(&executor);
     let command = &args.command;
     future::block_on(executor.run(async move {
         match command {
             Command::Run => {
-                Satellite::open(config)?.run(&spawner).await?;
+                let signals = daemon::signals()?;
+                let satellite = Satellite::open(config)?;
+                Daemon::new(satellite, args.config.clone(), spawner).run(signals).await?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::Sync { once } => sync(config, *once, &spawner).await,

@@ -1,43 +1,43 @@
-//! The satellite at work: mounts the log, serves, reconciles, until it is told to stop.
+//! What a satellite is made of, put together from one configuration.
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_signal::{Signal, Signals};
-use log::{error, info, warn};
+use log::{info, warn};
 use smol::future::or;
 use smol::stream::StreamExt as _;
-use smol::{LocalExecutor, Timer};
 
-use super::{Failure, scrub, upkeep};
+use super::Failure;
+use super::random::{jittered, random};
 use crate::blob::{MountReport, Store};
 use crate::catalog::Catalog;
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::{Config, Location, Upstream};
+use crate::config::{Config, Link, Location, Upstream};
 use crate::fetch::{Latch, Pace};
 use crate::flash::{self, Device};
 use crate::link::rate::Bucket;
 use crate::metrics::Metrics;
-use crate::net::http::{Handler, Listener, ServerLimits};
 use crate::net::tls;
 use crate::pull::board::Board;
-use crate::pull::{Parts, Puller};
+use crate::pull::{Parts, Puller, Registries};
 use crate::reconcile::{self, Outcome, Reconciler};
 use crate::registry::{self, Registry};
-use crate::serve::Api;
-use crate::status::{Admin, Report};
+use crate::status::{Admin, Health, Report, STORE};
 
-/// Everything below the services, put together from one configuration.
+/// Everything below the services.
 pub struct Satellite {
-    config: Config,
-    clock: SharedClock,
-    metrics: Rc<Metrics>,
+    config: RefCell<Rc<Config>>,
+    pub(super) clock: SharedClock,
+    pub(super) metrics: Rc<Metrics>,
+    pub(super) health: Health,
     board: Board,
-    store: Store,
-    catalog: Catalog,
+    pub(super) store: Store,
+    pub(super) catalog: Catalog,
+    registries: Registries,
+    pace: Pace,
     /// Opened when a signal asks to stop.
     stop: Latch,
 }
@@ -53,12 +53,14 @@ impl Satellite {
             }
             Location::Device(path) => flash::open(path, None)?,
         };
-        if let Some(why) = device.read_only() {
-            warn!("{why}; what is held is served, nothing can be added");
-        }
+        let read_only = device.read_only().map(str::to_owned);
         let path = location.path().display().to_string();
         let (satellite, report) = Self::mount(config, device)?;
         info!("{path}: {report}");
+        if let Some(why) = read_only {
+            let reason = format!("{why}; what is held is served, nothing can be added");
+            satellite.health.failed(STORE, &reason);
+        }
         Ok(satellite)
     }
 
@@ -75,19 +77,83 @@ impl Satellite {
         let clock: SharedClock = Rc::new(SystemClock::new());
         let metrics = Rc::new(Metrics::default());
         let (store, report) = Store::open(device, Rc::clone(&metrics))?;
+        store.verify_every(config.store.verify_interval, Rc::clone(&clock));
         let catalog = Catalog::new(store.clone());
-        let (board, stop) = (Board::default(), Latch::default());
-        Ok((Self { config, clock, metrics, board, store, catalog, stop }, report))
+        let stop = Latch::default();
+        let satellite = Self {
+            pace: Pace::new(None, stop.clone(), Rc::clone(&clock), Rc::clone(&metrics)),
+            stop,
+            config: RefCell::new(Rc::new(config)),
+            clock,
+            metrics,
+            health: Health::default(),
+            board: Board::default(),
+            store,
+            catalog,
+            registries: Registries::default(),
+        };
+        Ok((satellite, report))
+    }
+
+    /// The configuration that is in effect.
+    pub(super) fn config(&self) -> Rc<Config> {
+        Rc::clone(&self.config.borrow())
+    }
+
+    /// Puts `config` into effect as far as this goes: upstreams and the link's rate. What an
+    /// upstream was asked is forgotten only where it changed.
+    pub(super) fn set_config(&self, config: Config) {
+        let before = self.config.replace(Rc::new(config));
+        let config = self.config();
+        self.registries.borrow_mut().retain(|name, _| {
+            let mut kept = config.upstreams.iter().filter(|upstream| upstream.registry == *name);
+            kept.any(|upstream| before.upstreams.contains(upstream))
+        });
+        for upstream in &before.upstreams {
+            self.health.forget(&part(upstream));
+        }
+        self.open_upstreams();
+        if config.link != before.link {
+            self.set_pace(&config.link);
+        }
+    }
+
+    /// Opens the upstreams that are not open: a file that one needs may have been missing before.
+    pub(super) fn open_upstreams(&self) {
+        let mut registries = self.registries.borrow_mut();
+        for upstream in &self.config().upstreams {
+            if registries.contains_key(&upstream.registry) {
+                continue;
+            }
+            let (clock, metrics) = (Rc::clone(&self.clock), Rc::clone(&self.metrics));
+            match registry(upstream, clock, metrics) {
+                Ok(registry) => {
+                    registries.insert(upstream.registry.clone(), registry);
+                    self.health.works(&part(upstream));
+                }
+                Err(error) => {
+                    let reason = format!("{error}; tried again at the next poll");
+                    self.health.degraded(&part(upstream), &reason);
+                }
+            }
+        }
+    }
+
+    fn set_pace(&self, link: &Link) {
+        let now = self.clock.monotonic();
+        let counted = self.metrics.link_received_bytes.value();
+        self.pace.set_bucket(link.rate_max.map(|rate| Bucket::new(rate, now, counted)));
     }
 
     /// Makes held what is desired: in one pass, or in as many as it takes, or until a signal asks
     /// to stop.
     pub async fn sync(&self, once: bool) -> Result<Outcome, Failure> {
-        let reconciler = self.reconciler()?;
+        let reconciler = self.reconciler();
         reconciler.observe()?;
         let work = async {
             loop {
                 self.fit().await?;
+                self.open_upstreams();
                 let outcome = reconciler.run().await;
                 self.store.settle().await?;
                 if once || outcome.is_converged() || self.stop.is_open() {
@@ -97,22 +163,44 @@ impl Satellite {
             }
         };
         let mut signals = Signals::new([Signal::Term, Signal::Int])?;
-        or(work, self.wait_for_stop(&mut signals)).await
+        or(work, self.wait_for_stop(&mut signals, async || {})).await
     }
 
-    /// Opens `stop` at the first signal, upon which whatever is under way ends by itself; fails at
-    /// the second.
-    async fn wait_for_stop<T>(&self, signals: &mut Signals) -> Result<T, Failure> {
-        let signal = signals.next().await;
-        info!("stopping: {signal:?}");
-        self.stop.open();
-        let signal = signals.next().await;
-        Err(Failure(format!("stopped by a second signal: {signal:?}")))
+    /// Opens `stop` at the first signal that asks for it, upon which whatever is under way ends by
+    /// itself; fails at the second. SIGHUP calls `reload`.
+    pub(super) async fn wait_for_stop<T>(
+        &self,
+        signals: &mut Signals,
+        reload: impl AsyncFn(),
+    ) -> Result<T, Failure> {
+        loop {
+            match signals.next().await {
+                Some(Ok(Signal::Hup)) if !self.stop.is_open() => reload().await,
+                Some(Ok(Signal::Hup)) => {}
+                signal if self.stop.is_open() => {
+                    return Err(Failure(format!("stopped by a second signal: {signal:?}")));
+                }
+                signal => {
+                    info!("stopping: {signal:?}");
+                    self.stop.open();
+                }
+            }
+        }
+    }
+
+    /// Whether a signal has asked to stop.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stop.is_open()
+    }
+
+    /// How long to wait for the next poll.
+    pub(super) fn poll_interval(&self) -> Duration {
+        jittered(self.config().sync.poll_interval, random())
     }
 
     /// The state of images and store.
     pub fn observe(&self) -> Result<Report, Failure> {
-        self.reconciler()?.observe()?;
+        self.reconciler().observe()?;
         Ok(self.admin().report())
     }
 
@@ -133,63 +221,8 @@ impl Satellite {
         Ok((digests.len(), rotten))
     }
 
-    /// Serves and reconciles until a signal asks to stop. Downloads are suspended then, so that
-    /// nothing of them is fetched again; whatever was acknowledged is durable by itself.
-    pub async fn run(self, executor: &Rc<LocalExecutor<'static>>) -> Result<(), Failure> {
-        let reconciler = self.reconciler()?;
-        reconciler.observe()?;
-        self.serve(executor).await?;
-        self.serve_admin(executor).await?;
-        let mut signals = Signals::new([Signal::Term, Signal::Int])?;
-        let work = async {
-            loop {
-                if let Err(failure) = self.fit().await {
-                    error!("{failure}");
-                }
-                let outcome = reconciler.run().await;
-                if self.stop.is_open() {
-                    return Ok(());
-                }
-                info!("sync: {} images held, {} not", outcome.held, outcome.failed);
-                reconciler.pause(self.poll_interval()).await;
-            }
-        };
-        let stopping = self.wait_for_stop(&mut signals);
-        let repairing = async {
-            let never = reconciler.keep_repaired().await;
-            match never {}
-        };
-        let scrubbing = async {
-            let (interval, metrics) = (self.config.store.scrub_interval, &self.metrics);
-            loop {
-                let busy = self.is_busy();
-                let ended = scrub::forever(&self.store, interval, random(), metrics, busy).await;
-                let Err(error) = ended;
-                error!("looking for rot: {error}; tried again in {UPKEEP_PAUSE:?}");
-                Timer::after(UPKEEP_PAUSE).await;
-            }
-        };
-        let upkeep = async {
-            loop {
-                let ended = upkeep::forever(&self.store, &self.clock, self.is_busy()).await;
-                let Err(error) = ended;
-                error!("keeping the log: {error}; tried again in {UPKEEP_PAUSE:?}");
-                Timer::after(UPKEEP_PAUSE).await;
-            }
-        };
-        let background = or(repairing, or(scrubbing, upkeep));
-        or(or(work, stopping), background).await?;
-        if self.store.is_writable()
-            && let Err(error) = self.store.record_wear().await
-        {
-            warn!("{error}; some of what was counted of wear is lost");
-        }
-        self.store.settle().await?;
-        Ok(())
-    }
-
     /// Whether anything came over the link since it was last asked, or goes to a client now.
-    fn is_busy(&self) -> impl Fn() -> bool {
+    pub(super) fn is_busy(&self) -> impl Fn() -> bool {
         let received = Cell::new(0);
         move || {
             let now = self.metrics.link_received_bytes.value();
@@ -198,172 +231,82 @@ impl Satellite {
     }
 
     /// Holds the log to the configured size: it may have been made with a larger one.
-    async fn fit(&self) -> Result<(), Failure> {
-        let Some(size_max) = self.config.store.size_max else { return Ok(()) };
+    pub(super) async fn fit(&self) -> Result<(), Failure> {
+        let Some(size_max) = self.config().store.size_max else { return Ok(()) };
         if !self.store.fit(size_max.0).await? {
             warn!("size_max is {size_max} now, and more is held: it shrinks as images go");
         }
         Ok(())
     }
 
-    /// How long to wait for the next poll.
-    fn poll_interval(&self) -> Duration {
-        jittered(self.config.sync.poll_interval, random())
-    }
-
-    async fn serve(&self, executor: &Rc<LocalExecutor<'static>>) -> Result<(), Failure> {
-        let serve = &self.config.serve;
-        let tls = match &serve.tls {
-            Some(tls) => Some(tls::server_config(&tls.cert, &tls.key, tls.client_ca.as_deref())?),
-            None => None,
-        };
-        let registries = self.config.upstreams.iter().map(|up| up.registry.clone()).collect();
-        let (store, catalog) = (self.store.clone(), self.catalog.clone());
-        let api = Rc::new(Api::new(store, catalog, registries));
-        for address in &serve.listen {
-            let limits =
-                ServerLimits { connections_max: serve.connections_max, ..ServerLimits::default() };
-            let metrics = Rc::clone(&self.metrics);
-            let listener = Listener::bind(*address, tls.clone(), limits, metrics).await?;
-            info!("serving the OCI read API on {}", listener.local_addr());
-            spawn_accept(executor, listener, Rc::clone(&api));
-        }
-        Ok(())
-    }
-
-    async fn serve_admin(&self, executor: &Rc<LocalExecutor<'static>>) -> Result<(), Failure> {
-        let Some(address) = self.config.admin.listen else { return Ok(()) };
-        // Its own counters: people who look are no load on the read API.
-        let metrics = Rc::new(Metrics::default());
-        let limits = ServerLimits { connections_max: ADMIN_CONNECTIONS_MAX, ..Default::default() };
-        let listener = Listener::bind(address, None, limits, metrics).await?;
-        info!("status, metrics and health on {}", listener.local_addr());
-        spawn_accept(executor, listener, Rc::new(self.admin()));
-        Ok(())
-    }
-
     pub(super) fn admin(&self) -> Admin {
         Admin {
-            name: self.config.name.clone(),
+            name: RefCell::new(self.config().name.clone()),
             store: self.store.clone(),
             board: self.board.clone(),
             clock: Rc::clone(&self.clock),
             metrics: Rc::clone(&self.metrics),
-            cycles_rated: self.config.store.cycles_rated,
+            cycles_rated: Cell::new(self.config().store.cycles_rated),
+            health: self.health.clone(),
         }
     }
 
-    fn reconciler(&self) -> Result<Reconciler, Failure> {
-        let mut registries = BTreeMap::new();
-        for upstream in &self.config.upstreams {
-            let options = registry_options(upstream);
-            let registry =
-                Registry::new(options, Rc::clone(&self.clock), Rc::clone(&self.metrics))?;
-            registries.insert(upstream.registry.clone(), registry);
-        }
-        let now = self.clock.monotonic();
-        let counted = self.metrics.link_received_bytes.value();
-        let bucket = self.config.link.rate_max.map(|rate| Bucket::new(rate, now, counted));
+    /// A reconciler over the upstreams as they are, and as they are changed.
+    pub(super) fn reconciler(&self) -> Reconciler {
+        self.set_pace(&self.config().link);
+        self.open_upstreams();
         let puller = Puller::new(Parts {
             store: self.store.clone(),
-            registries,
-            pace: Pace::new(
-                bucket,
-                self.stop.clone(),
-                Rc::clone(&self.clock),
-                Rc::clone(&self.metrics),
-            ),
+            registries: Rc::clone(&self.registries),
+            pace: self.pace.clone(),
             board: self.board.clone(),
             clock: Rc::clone(&self.clock),
             metrics: Rc::clone(&self.metrics),
             random: Rc::new(random),
         });
-        Ok(Reconciler::new(reconcile::Parts {
-            images: self.config.images.clone(),
+        let parts = reconcile::Parts {
             store: self.store.clone(),
             catalog: self.catalog.clone(),
             puller: Rc::new(puller),
             board: self.board.clone(),
             clock: Rc::clone(&self.clock),
             metrics: Rc::clone(&self.metrics),
-        }))
+        };
+        Reconciler::new(parts, self.config().images.clone())
     }
 }
 
-fn registry_options(upstream: &Upstream) -> registry::Options {
-    registry::Options {
+fn part(upstream: &Upstream) -> String {
+    format!("upstream {}", upstream.registry)
+}
+
+/// A client of `upstream`, or why there can be none now.
+fn registry(
+    upstream: &Upstream,
+    clock: SharedClock,
+    metrics: Rc<Metrics>,
+) -> Result<Registry, String> {
+    let password = match &upstream.password_file {
+        None => None,
+        Some(path) => {
+            let text = std::fs::read_to_string(path);
+            let text = text.map_err(|error| format!("{}: {error}", path.display()))?;
+            Some(text.trim_end_matches(['\n', '\r']).to_owned())
+        }
+    };
+    let options = registry::Options {
         registry: upstream.registry.clone(),
         url: upstream.url.clone(),
         username: upstream.username.clone(),
-        password: upstream.password.as_ref().map(|secret| secret.reveal().to_owned()),
+        password,
         tls: tls::ClientOptions {
             ca_file: upstream.ca_file.clone(),
             client_cert: upstream.client_cert.clone().zip(upstream.client_key.clone()),
         },
-    }
-}
-
-/// Accepts connections for as long as the process lives; a connection's end is its own affair.
-fn spawn_accept<H: Handler + 'static>(
-    executor: &Rc<LocalExecutor<'static>>,
-    listener: Listener,
-    handler: Rc<H>,
-) {
-    let spawner = Rc::clone(executor);
-    executor
-        .spawn(async move {
-            loop {
-                match listener.accept().await {
-                    Ok(connection) => {
-                        let handler = Rc::clone(&handler);
-                        let serving = async move {
-                            if let Err(error) = connection.serve(handler.as_ref()).await {
-                                log::debug!("{error}");
-                            }
-                        };
-                        spawner.spawn(serving).detach();
-                    }
-                    Err(error) => {
-                        warn!("{error}; accepting again in {ACCEPT_PAUSE:?}");
-                        Timer::after(ACCEPT_PAUSE).await;
-                    }
-                }
-            }
-        })
-        .detach();
-}
-
-/// A fleet that was switched on together must not poll in step: up to a tenth less.
-fn jittered(interval: Duration, random: u64) -> Duration {
-    let tenth = u64::try_from(interval.as_millis() / 10).unwrap_or(u64::MAX).max(1);
-    interval.saturating_sub(Duration::from_millis(random % tenth))
-}
-
-thread_local! {
-    static SEED: Cell<u64> = Cell::new(seed());
-}
-
-/// Xorshift64* (Marsaglia 2003, Vigna 2014): good enough to spread retries.
-fn random() -> u64 {
-    SEED.with(|seed| {
-        let mut state = seed.get();
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        seed.set(state);
-        state.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    };
+    Registry::new(options, clock, metrics).map_err(|error| {
+        let error = error.to_string();
+        let name = format!("{}: ", upstream.registry);
+        error.strip_prefix(&name).unwrap_or(&error).to_owned()
     })
 }
-
-fn seed() -> u64 {
-    use std::hash::{BuildHasher as _, Hasher as _};
-    // The standard library's hash keys are seeded by the kernel, once a process.
-    std::hash::RandomState::new().build_hasher().finish() | 1
-}
-
-/// People and a metrics scraper; each may keep a connection or two.
-const ADMIN_CONNECTIONS_MAX: u32 = 8;
-/// After what is done in the background failed, for want of room for instance.
-const UPKEEP_PAUSE: Duration = Duration::from_mins(10);
-/// After a failed accept, which mostly means that file descriptors ran out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);

@@ -16,7 +16,7 @@ use crate::oci::Digest;
 /// waits: clients and the link come first. How far it is, `metrics` tell.
 pub async fn forever(
     store: &Store,
-    interval: Duration,
+    interval: impl Fn() -> Duration,
     random: u64,
     metrics: &Metrics,
     is_busy: impl Fn() -> bool,
@@ -43,7 +43,7 @@ pub async fn forever(
             if store.entry(digest).is_some() {
                 let each = async |bytes| {
                     metrics.scrub_checked_bytes.add(bytes);
-                    Timer::after(pause(bytes, held, interval)).await;
+                    Timer::after(pause(bytes, held, interval())).await;
                     idle().await;
                 };
                 store.check_all(digest, each).await?;

@@ -18,12 +18,6 @@ use crate::net::tls;
 use crate::status::{Report, bar, draw, draw_images, draw_scrub, draw_store};
 use crate::units::ByteCount;
 
-/// Prints the effective configuration.
-pub fn check(config: &Config) -> Result<ExitCode, Failure> {
-    print(&config.to_string())?;
-    Ok(ExitCode::SUCCESS)
-}
-
 /// Prints everything there is to see.
 pub async fn status(config: Config, json: bool) -> Result<ExitCode, Failure> {
     let report = report(config).await?;

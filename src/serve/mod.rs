@@ -21,7 +21,7 @@ use serde_json::json;
 use crate::blob::{Entry, Reader, Store, TagKey};
 use crate::catalog::Catalog;
 use crate::net::http::{
-    FileSpan, Handler, Headers, Method, ResponseBody, ServerRequest, ServerResponse, Source,
+    FileSpan, Gate, Handler, Headers, Method, ResponseBody, ServerRequest, ServerResponse, Source,
 };
 use crate::oci::{Digest, MANIFEST_BYTES_MAX, media_type};
 use route::{Range, Route, Target, range};
@@ -31,7 +31,7 @@ pub struct Api {
     store: Store,
     catalog: Catalog,
     /// The upstreams' registries, in the configuration's order.
-    registries: Vec<String>,
+    registries: RefCell<Vec<String>>,
     /// Manifests served of late, newest last, at most [`CACHED_MAX`].
     cached: RefCell<Vec<(Digest, Rc<[u8]>)>>,
 }
@@ -45,7 +45,13 @@ struct Repository<'a> {
 impl Api {
     /// Serves what `store` holds.
     pub fn new(store: Store, catalog: Catalog, registries: Vec<String>) -> Self {
+        let registries = RefCell::new(registries);
         Self { store, catalog, registries, cached: RefCell::default() }
+    }
+
+    /// Changes the upstreams' registries.
+    pub fn set_registries(&self, registries: Vec<String>) {
+        self.registries.replace(registries);
     }
 
     async fn answer(&self, request: &ServerRequest) -> ServerResponse {
@@ -92,12 +98,13 @@ impl Api {
             };
             return has(registry, name);
         }
+        let registries = self.registries.borrow();
         let prefixed = name
             .split_once('/')
-            .filter(|(first, _)| self.registries.iter().any(|registry| registry == first));
+            .filter(|(first, _)| registries.iter().any(|registry| registry == first));
         prefixed
             .and_then(|(registry, rest)| has(registry, rest))
-            .or_else(|| self.registries.iter().find_map(|registry| has(registry, name)))
+            .or_else(|| registries.iter().find_map(|registry| has(registry, name)))
     }
 
     fn manifest(
@@ -172,16 +179,10 @@ impl Api {
                 return response;
             }
         };
-        // A HEAD sends none of the bytes.
-        let vetted = match request.method {
-            Method::Head => Ok(()),
-            _ => self.store.vet(digest).await,
-        };
-        if vetted.is_err() || self.store.is_rotten(digest, first..first + length) {
-            return damaged();
-        }
-        // Not before: what was vetted may lie elsewhere by now.
         let Ok(reader) = self.store.reader(digest) else { return unknown() };
+        let Some(body) = self.body(request.method, reader, first..first + length).await else {
+            return damaged();
+        };
         let mut headers = Headers::new();
         headers.append("content-type", "application/octet-stream");
         headers.append("accept-ranges", "bytes");
@@ -190,7 +191,34 @@ impl Api {
             let last = first + length - 1;
             headers.append("content-range", format!("bytes {first}-{last}/{size}"));
         }
-        ServerResponse { status, headers, body: body(reader, first, length) }
+        ServerResponse { status, headers, body }
+    }
+
+    /// Bytes of a blob, from its files where it has some, else read piece by piece; none if any of
+    /// them is known to be corrupt, or the first are found to be. Later ones are checked before
+    /// they are sent. A HEAD sends none, and checks none.
+    async fn body(
+        &self,
+        method: Method,
+        reader: Reader,
+        range: std::ops::Range<u64>,
+    ) -> Option<ResponseBody> {
+        if self.store.is_rotten(reader.digest(), range.clone()) {
+            return None;
+        }
+        let (first, length) = (range.start, range.end - range.start);
+        if method != Method::Head && length > 0 && reader.admit(first, length).await.is_err() {
+            return None;
+        }
+        let (spans, lease) = (reader.spans(first, length), reader.lease());
+        let part = Box::new(Part { reader, first, length, at: 0, admitted: 0 });
+        let Some(spans) = spans else {
+            return Some(ResponseBody::Stream { len: length, source: part });
+        };
+        let spans = spans.into_iter();
+        let spans =
+            spans.map(|span| FileSpan { file: span.file, offset: span.offset, len: span.bytes });
+        Some(ResponseBody::Files { spans: spans.collect(), lease, gate: part })
     }
 
     fn tags(
@@ -249,39 +277,49 @@ impl Handler for Api {
     }
 }
 
-/// A blob's bytes: from its files where it has some, else read piece by piece.
-fn body(reader: Reader, first: u64, length: u64) -> ResponseBody {
-    match reader.spans(first, length) {
-        Some(spans) => {
-            let spans = spans.into_iter();
-            let spans = spans.map(|span| FileSpan {
-                file: span.file,
-                offset: span.offset,
-                len: span.bytes,
-            });
-            ResponseBody::Files { spans: spans.collect(), lease: reader.lease() }
-        }
-        None => {
-            let source = Box::new(Bytes { reader, at: first });
-            ResponseBody::Stream { len: length, source }
+/// A part of a blob that is being sent.
+struct Part {
+    reader: Reader,
+    first: u64,
+    length: u64,
+    /// How far it was read, where the device has no files.
+    at: u64,
+    /// How far it may be.
+    admitted: u64,
+}
+
+impl Gate for Part {
+    fn admit(&self, at: u64) -> Pin<Box<dyn Future<Output = io::Result<u64>> + '_>> {
+        let (offset, left) = (self.first + at, self.length.saturating_sub(at));
+        // Mostly there is nothing to wait for.
+        match self.reader.admitted(offset, left) {
+            0 => {
+                Box::pin(
+                    async move { self.reader.admit(offset, left).await.map_err(io::Error::other) },
+                )
+            }
+            bytes => Box::pin(std::future::ready(Ok(bytes))),
         }
     }
 }
 
-/// A blob on a device without files.
-struct Bytes {
-    reader: Reader,
-    at: u64,
-}
-
-impl Source for Bytes {
+impl Source for Part {
     fn read<'a>(
         &'a mut self,
         buffer: &'a mut [u8],
     ) -> Pin<Box<dyn Future<Output = io::Result<usize>> + 'a>> {
-        let outcome = self.reader.read_at(self.at, buffer).map_err(io::Error::other);
-        self.at += outcome.as_ref().map_or(0, |length| *length as u64);
-        Box::pin(std::future::ready(outcome))
+        Box::pin(async move {
+            if self.at >= self.admitted {
+                self.admitted = self.at + self.admit(self.at).await?;
+            }
+            let left = usize::try_from(self.admitted - self.at).unwrap_or(usize::MAX);
+            let length = left.min(buffer.len());
+            let buffer = buffer.get_mut(..length).unwrap_or_default();
+            let outcome = self.reader.read_at(self.first + self.at, buffer);
+            let read = outcome.map_err(io::Error::other)?;
+            self.at += read as u64;
+            Ok(read)
+        })
     }
 }
 

@@ -1,14 +1,18 @@
-//! What a satellite tells of itself: `/healthz`, `/readyz`, `/metrics`, `/status`, and a page for
+//! What a satellite reports of itself: `/healthz`, `/readyz`, `/metrics`, `/status`, and a page for
 //! people, on `admin.listen`.
 //!
 //! Read-only and unauthenticated, which is why it listens on the loopback by default. The same
 //! [`Report`] feeds the page, `moonlet status` and `moonlet status --json`, so that they never
-//! tell different stories.
+//! tell different stories. `/healthz` says that the process works, `/readyz` whether all does that
+//! it is not ready without, and what does not.
 
+mod health;
 mod page;
 mod report;
 mod table;
 
+use std::cell::{Cell, RefCell};
+use std::fmt::Write as _;
 use std::rc::Rc;
 
 use crate::blob::Store;
@@ -16,13 +20,15 @@ use crate::clock::SharedClock;
 use crate::metrics::Metrics;
 use crate::net::http::{Handler, Headers, Method, ResponseBody, ServerRequest, ServerResponse};
 use crate::pull::board::Board;
+pub use health::{Health, ProblemReport};
+pub use page::render;
 pub use report::{HealthReport, ImageReport, LinkReport, Report, ScrubReport, StoreReport};
 pub use table::{bar, draw, draw_images, draw_scrub, draw_store};
 
 /// Answers on the admin address.
 pub struct Admin {
     /// The satellite's name.
-    pub name: String,
+    pub name: RefCell<String>,
     /// For the store's figures.
     pub store: Store,
     /// For images and transfers.
@@ -32,16 +38,41 @@ pub struct Admin {
     /// For everything else.
     pub metrics: Rc<Metrics>,
     /// Erases that the medium is rated for.
-    pub cycles_rated: u32,
+    pub cycles_rated: Cell<u32>,
+    /// What does not work.
+    pub health: Health,
 }
 
 impl Admin {
-    /// What is to be told now.
+    /// The state of everything now.
     pub fn report(&self) -> Report {
         let now = self.clock.monotonic();
         let (board, metrics) = (&self.board, &self.metrics);
-        let store = StoreReport::new(&self.store, self.cycles_rated, metrics);
-        Report::new(&self.name, store, board, now, metrics)
+        let store = StoreReport::new(&self.store, self.cycles_rated.get(), metrics);
+        Report::new(&self.name.borrow(), self.problems(), store, board, now, metrics)
+    }
+
+    /// What does not work, the store included.
+    fn problems(&self) -> Vec<ProblemReport> {
+        let mut problems = self.health.problems();
+        if !self.store.is_writable() && problems.iter().all(|problem| problem.part != STORE) {
+            let reason = "it cannot be written; what is held is served".to_owned();
+            problems.push(ProblemReport { part: STORE.to_owned(), reason, vital: true });
+        }
+        problems
+    }
+
+    /// Whether all that is vital works: no upstream has to be in reach. What else does not is said
+    /// as well.
+    fn readiness(&self) -> ServerResponse {
+        let problems = self.problems();
+        let is_ready = problems.iter().all(|problem| !problem.vital);
+        let mut body = if is_ready { "ok\n" } else { "not ready\n" }.to_owned();
+        for ProblemReport { part, reason, .. } in problems {
+            // Writing to a String cannot fail.
+            let _ = writeln!(body, "{part}: {reason}");
+        }
+        text(if is_ready { 200 } else { 503 }, body)
     }
 
     fn answer(&self, request: &ServerRequest) -> ServerResponse {
@@ -51,9 +82,9 @@ impl Admin {
             return response;
         }
         match request.path.as_str() {
-            // The process answers, hence it lives; it listens only once the store is mounted and
-            // the read API is up, hence it is ready. No upstream is needed for either.
-            "/healthz" | "/readyz" => text(200, "ok\n".to_owned()),
+            // The process answers, hence it lives.
+            "/healthz" => text(200, "ok\n".to_owned()),
+            "/readyz" => self.readiness(),
             "/metrics" => {
                 self.store.count();
                 reply(200, "text/plain; version=0.0.4; charset=utf-8", self.metrics.render())
@@ -62,13 +93,23 @@ impl Admin {
                 Ok(json) => reply(200, "application/json", json + "\n"),
                 Err(error) => text(500, format!("{error}\n")),
             },
-            "/" => reply(200, "text/html; charset=utf-8", page::render(&self.report())),
+            "/" => {
+                let page = page::render(&self.report());
+                let mut response = reply(200, "text/html; charset=utf-8", page);
+                response.headers.append("content-security-policy", PAGE_POLICY);
+                response
+            }
             path => {
                 text(404, format!("{path}: expected /, /status, /metrics, /healthz or /readyz\n"))
             }
         }
     }
 }
+
+/// The part that holds the images.
+pub const STORE: &str = "store";
+/// The page needs nothing but itself.
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
 impl Handler for Admin {
     async fn handle(&self, request: ServerRequest) -> ServerResponse {

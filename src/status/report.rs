@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::ProblemReport;
 use crate::blob::Store;
 use crate::flash::{Health, Reserve};
 use crate::metrics::Metrics;
 use crate::pull::board::{Board, State};
 
-/// All that a satellite tells of itself.
+/// All that a satellite reports of itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// The satellite's name.
@@ -18,6 +19,9 @@ pub struct Report {
     pub version: String,
     /// Seconds since the process began.
     pub uptime_seconds: u64,
+    /// What does not work, by part.
+    #[serde(default)]
+    pub problems: Vec<ProblemReport>,
     /// The desired images, by name.
     pub images: Vec<ImageReport>,
     /// The blob log.
@@ -128,6 +132,7 @@ impl Report {
     /// The state of things now.
     pub fn new(
         name: &str,
+        problems: Vec<ProblemReport>,
         store: StoreReport,
         board: &Board,
         now: Duration,
@@ -137,6 +142,7 @@ impl Report {
             name: name.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: now.as_secs(),
+            problems,
             images: images(board, now),
             store,
             link: LinkReport {

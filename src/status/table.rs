@@ -14,11 +14,17 @@ pub fn draw(report: &Report) -> String {
         report.version,
         format_duration(Duration::from_secs(report.uptime_seconds))
     );
+    for problem in &report.problems {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "! {}: {}", problem.part, problem.reason);
+    }
+    if !report.problems.is_empty() {
+        text.push('\n');
+    }
     text += &draw_images(&report.images);
     let StoreReport { used_bytes, size_max_bytes, blobs, partial_blobs, life_years, .. } =
         report.store;
     let life = life_years.map_or_else(String::new, |left| format!(", life left {}", years(left)));
-    // Writing to a String cannot fail.
     let _ = writeln!(
         text,
         "\nstore  {} {} of {}, {blobs} blobs, {partial_blobs} under way{life}",

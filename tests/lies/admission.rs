@@ -16,7 +16,7 @@ fn the_first_image_is_held_and_what_does_not_fit_beside_it_is_not_fetched() {
     registry.push("2", &second);
     // The second one's manifest is known first.
     let known = Arc::new((Mutex::new(false), Condvar::new()));
-    let second_manifest = Digest::sha256(&second.manifest).to_string();
+    let second_manifest = format!("manifests/{}", Digest::sha256(&second.manifest));
     let (first_manifest, path) =
         (Digest::sha256(&first.manifest).to_string(), second_manifest.clone());
     registry.oddity(move |request, _| {

@@ -4,6 +4,8 @@
 
 mod admission;
 mod apart;
+mod flips;
+mod life;
 mod registry;
 mod repair;
 mod satellite;

@@ -33,7 +33,7 @@ fn one_chunk_that_cannot_be_had_leaves_the_others_to_be_repaired() {
     let gone = Digest::sha256(&images[0].layer).to_string();
     registry.forget();
     registry.oddity(move |request, _| request.is("GET", &gone).then(|| Answer::status(404)));
-    let satellite = satellite.started();
+    satellite.start_again();
     let repaired = Digest::sha256(&images[1].layer).to_string();
     satellite.await_line(&format!("{repaired}: chunk 2 was corrupt on flash and is repaired"));
     let asked = registry.asked();

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,8 @@ pub struct Satellite {
     child: Option<Child>,
     /// Its configuration, its store and its log.
     pub directory: PathBuf,
-    served: String,
+    /// The address of its read API.
+    pub served: String,
     /// The end of the line of the log that was found last.
     seen: Cell<usize>,
 }
@@ -33,53 +34,58 @@ pub fn start_with(
     upstreams: &[(&str, &str)],
     images: &[&str],
 ) -> Satellite {
-    let satellite = prepare(name, poll, upstreams, images);
-    satellite.started()
+    let mut satellite = prepare(name, |directory| text(directory, poll, upstreams, images));
+    satellite.start_again();
+    satellite
 }
 
-/// As [`start_with`], without starting it.
-pub fn prepare(name: &str, poll: &str, upstreams: &[(&str, &str)], images: &[&str]) -> Satellite {
-    let directory = format!("moonlet-lies-{name}-{}", std::process::id());
-    let directory = std::env::temp_dir().join(directory);
-    let _ = std::fs::remove_dir_all(&directory);
-    std::fs::create_dir(&directory).unwrap();
+/// A configuration for files in `directory`.
+pub fn text(directory: &Path, poll: &str, upstreams: &[(&str, &str)], images: &[&str]) -> String {
     let store = directory.join("store");
-    let mut config = format!(
+    let mut text = format!(
         "name = \"lies\"\n[serve]\nlisten = [\"127.0.0.1:0\"]\n[admin]\nlisten = \"127.0.0.1:0\"\n\
          [store]\npath = {store:?}\nsize_max = \"32MiB\"\n[sync]\npoll_interval = \"{poll}\"\n"
     );
     for (registry, lines) in upstreams {
-        config += &format!("[[upstream]]\nregistry = \"{registry}\"\n{lines}\n");
+        text += &format!("[[upstream]]\nregistry = \"{registry}\"\n{lines}\n");
     }
     for image in images {
-        config += &format!("[[image]]\nreference = \"{image}\"\n");
+        text += &format!("[[image]]\nreference = \"{image}\"\n");
     }
-    std::fs::write(directory.join("moonlet.toml"), config).unwrap();
+    text
+}
+
+/// Starts `moonlet run` with the configuration that `config` makes for a directory.
+pub fn launch(name: &str, config: impl FnOnce(&Path) -> String) -> Satellite {
+    let mut satellite = prepare(name, config);
+    satellite.spawn("run");
+    satellite
+}
+
+/// As [`launch`], without starting anything.
+pub fn prepare(name: &str, config: impl FnOnce(&Path) -> String) -> Satellite {
+    let directory = format!("moonlet-lies-{name}-{}", std::process::id());
+    let directory = std::env::temp_dir().join(directory);
+    let _ = std::fs::remove_dir_all(&directory);
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("moonlet.toml"), config(&directory)).unwrap();
     Satellite { child: None, directory, served: String::new(), seen: Cell::new(0) }
 }
 
 impl Satellite {
-    /// Starts it, once more if it ran before; its log goes on.
-    pub fn started(mut self) -> Self {
-        self.child = Some(self.spawn(&["run"]));
-        let line = self.await_line("serving the OCI read API on ");
-        self.served = line.rsplit(' ').next().unwrap().to_owned();
-        self
-    }
-
-    fn spawn(&self, arguments: &[&str]) -> Child {
+    /// Starts a command with its files; its log goes on.
+    pub fn spawn(&mut self, command: &str) {
         let log = self.directory.join("log");
         let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_moonlet"));
-        command.arg("--config").arg(self.directory.join("moonlet.toml")).args(arguments);
-        command.env_remove("JOURNAL_STREAM").stderr(Stdio::from(log)).stdout(Stdio::null());
-        command.spawn().unwrap()
-    }
-
-    /// Starts `moonlet sync` in place of `run`, which does not serve.
-    pub fn syncing(mut self) -> Self {
-        self.child = Some(self.spawn(&["sync"]));
-        self
+        let child = Command::new(env!("CARGO_BIN_EXE_moonlet"))
+            .arg("--config")
+            .arg(self.directory.join("moonlet.toml"))
+            .arg(command)
+            .env_remove("JOURNAL_STREAM")
+            .stdout(Stdio::null())
+            .stderr(Stdio::from(log))
+            .spawn();
+        self.child = Some(child.unwrap());
     }
 
     /// Sends a signal that asks it to stop, waits for its end, and gives the exit code.
@@ -94,11 +100,22 @@ impl Satellite {
         std::fs::read_to_string(self.directory.join("log")).unwrap()
     }
 
+    fn await_served(&mut self) {
+        let line = self.await_line("serving the OCI read API on ");
+        self.served = line.rsplit(' ').next().unwrap().to_owned();
+    }
+
+    /// Starts it again with the same files, after [`Satellite::kill`].
+    pub fn start_again(&mut self) {
+        self.spawn("run");
+        self.await_served();
+    }
+
     /// The next line of the log with `part` in it, after the one that this gave last.
     pub fn await_line(&self, part: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let log = self.log();
+            let log = std::fs::read_to_string(self.directory.join("log")).unwrap();
             let fresh = log[self.seen.get()..].split_inclusive('\n');
             let mut at = self.seen.get();
             for line in fresh.filter(|line| line.ends_with('\n')) {
@@ -125,13 +142,19 @@ impl Satellite {
 
     /// Asks the read API; gives the status and the body.
     pub fn get(&self, path: &str) -> (u16, Vec<u8>) {
-        let mut stream = TcpStream::connect(&self.served).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
-        let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap();
-        let text = String::from_utf8_lossy(&answer[..head]);
-        (text.split(' ').nth(1).unwrap().parse().unwrap(), answer[head + 4..].to_vec())
+        get(&self.served, path, "")
+    }
+
+    /// Changes its configuration, and asks it to read that.
+    pub fn reload(&self, config: &str) {
+        std::fs::write(self.directory.join("moonlet.toml"), config).unwrap();
+        let process = Pid::from_child(self.child.as_ref().unwrap());
+        kill_process(process, Signal::HUP).unwrap();
+    }
+
+    /// Whether it runs.
+    pub fn lives(&mut self) -> bool {
+        self.child.as_mut().unwrap().try_wait().unwrap().is_none()
     }
 
     /// Kills it; its files stay.
@@ -149,6 +172,19 @@ impl Satellite {
         let output = command.output().unwrap();
         (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
     }
+}
+
+/// Asks whoever serves at an address, with header lines of the caller's; gives the status and what
+/// came of the body.
+pub fn get(served: &str, path: &str, lines: &str) -> (u16, Vec<u8>) {
+    let mut stream = TcpStream::connect(served).unwrap();
+    let fixed = "Host: x\r\nConnection: close\r\n";
+    write!(stream, "GET {path} HTTP/1.1\r\n{fixed}{lines}\r\n").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap();
+    let text = String::from_utf8_lossy(&answer[..head]);
+    (text.split(' ').nth(1).unwrap().parse().unwrap(), answer[head + 4..].to_vec())
 }
 
 impl Drop for Satellite {

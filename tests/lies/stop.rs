@@ -3,14 +3,11 @@
 use rustix::process::Signal;
 
 use crate::registry::Image;
-use crate::satellite::{Satellite, prepare, start_with, wait_until};
+use crate::satellite::{Satellite, prepare, start_with, text, wait_until};
 use crate::several::{Answer, Request, Several};
 
 /// Three images of one layer each, which all stop coming after [`SENT_BYTES`].
-fn stalling(
-    name: &str,
-    start: impl Fn(Satellite) -> Satellite,
-) -> (Several, Vec<Image>, Satellite) {
+fn stalling(name: &str, command: &str) -> (Several, Vec<Image>, Satellite) {
     let registry = Several::start();
     let images: Vec<Image> = (1..=3).map(|seed| Image::new(seed, LAYER_BYTES)).collect();
     for (image, tag) in images.iter().zip(TAGS) {
@@ -20,8 +17,10 @@ fn stalling(
         let range = request.range.clone().filter(|range| range.contains(&SENT_BYTES))?;
         Some(Answer { stalls_at: Some(SENT_BYTES - range.start), ..truth.clone() })
     });
-    let satellite = prepare(name, "1s", &[("registry.test", &url(&registry))], &REFERENCES);
-    let satellite = start(satellite);
+    let url = url(&registry);
+    let upstreams = [("registry.test", url.as_str())];
+    let mut satellite = prepare(name, |directory| text(directory, "1s", &upstreams, &REFERENCES));
+    satellite.spawn(command);
     let log = satellite.directory.join("store/log");
     for image in &images {
         // The last whole unit that was sent.
@@ -35,10 +34,10 @@ fn stalling(
     (registry, images, satellite)
 }
 
-fn goes_on_where_it_was(registry: &Several, satellite: Satellite) {
+fn goes_on_where_it_was(registry: &Several, mut satellite: Satellite) {
     registry.honest();
     registry.forget();
-    let satellite = satellite.started();
+    satellite.start_again();
     (0..3).for_each(|_| drop(satellite.await_line("held at")));
     let asked = registry.asked();
     let first = |path: &str| {
@@ -56,14 +55,14 @@ fn goes_on_where_it_was(registry: &Several, satellite: Satellite) {
 
 #[test]
 fn a_stop_suspends_every_download() {
-    let (registry, _, mut satellite) = stalling("stop", Satellite::started);
+    let (registry, _, mut satellite) = stalling("stop", "run");
     assert_eq!(satellite.stop(Signal::TERM), Some(0), "{}", satellite.log());
     goes_on_where_it_was(&registry, satellite);
 }
 
 #[test]
 fn so_does_an_interrupted_sync() {
-    let (registry, _, mut satellite) = stalling("interrupt", Satellite::syncing);
+    let (registry, _, mut satellite) = stalling("interrupt", "sync");
     assert_eq!(satellite.stop(Signal::INT), Some(1), "{}", satellite.log());
     goes_on_where_it_was(&registry, satellite);
 }

@@ -137,8 +137,8 @@ fn read(store: &Store) {
     smol::block_on(store.put(&digest, &part, None)).unwrap();
     assert_eq!(store.read_all(&digest, u64::MAX).unwrap(), part);
     let check = || {
-        let mut check = store.check(&digest).unwrap();
-        while check.step().is_some() {}
+        let mut check = smol::block_on(store.check(&digest)).unwrap();
+        while smol::block_on(check.step()).is_some() {}
         check.rotten().clone()
     };
     assert!(check().is_empty());

@@ -537,8 +537,9 @@ pub fn check_served(store: &Store, blobs: &Blobs) -> Result<BTreeSet<usize>, Str
     for digest in store.digests() {
         let blob = blobs.index(&digest);
         // As the background does before anyone is served what was written before the cut.
-        let mut checking = store.check(&digest).map_err(|error| error.to_string())?;
-        while checking.step().is_some() {}
+        let checking = smol::block_on(store.check(&digest));
+        let mut checking = checking.map_err(|error| error.to_string())?;
+        while smol::block_on(checking.step()).is_some() {}
         let rotten = checking.rotten().clone();
         let reader = store.reader(&digest).map_err(|error| error.to_string())?;
         let mut at = 0;

@@ -16,7 +16,7 @@ use crate::{EMMC, NAND, NOR};
 
 /// Three chunks, the last one short.
 const BLOB: usize = 2;
-const CHUNK_BYTES: usize = 256 << 10;
+pub const CHUNK_BYTES: usize = 256 << 10;
 
 #[test]
 fn a_rotten_chunk_is_kept_back_and_mended() {
@@ -114,11 +114,11 @@ fn a_check_holds_no_room() {
     let (device, content, digest) = held(EMMC);
     let (store, _) = mount(&device).unwrap();
     let used = store.stat().used_bytes;
-    let mut check = store.check(&digest).unwrap();
-    assert!(check.step().is_some());
+    let mut check = smol::block_on(store.check(&digest)).unwrap();
+    assert!(smol::block_on(check.step()).is_some());
     smol::block_on(store.delete(&[digest])).unwrap();
     assert_eq!(store.stat().used_bytes, 0, "of {used}");
-    assert_eq!(check.step(), None);
+    assert_eq!(smol::block_on(check.step()), None);
     smol::block_on(store.set_rotten(&digest, check.rotten())).unwrap();
     smol::block_on(store.put(&digest, &content, None)).unwrap();
     assert!(store.rotten().is_empty());
@@ -158,7 +158,7 @@ fn mending_survives_a_cut_anywhere() {
     }
 }
 
-fn held(shape: Geometry) -> (Arc<Device>, Vec<u8>, Digest) {
+pub fn held(shape: Geometry) -> (Arc<Device>, Vec<u8>, Digest) {
     let device = Arc::new(Device::new(shape));
     let content = bytes(BLOB);
     let digest = Digest::sha256(&content);
@@ -167,14 +167,16 @@ fn held(shape: Geometry) -> (Arc<Device>, Vec<u8>, Digest) {
     (device, content, digest)
 }
 
-fn check(store: &Store, digest: &Digest) -> BTreeSet<u32> {
-    let mut check = store.check(digest).unwrap();
-    while check.step().is_some() {}
-    check.rotten().clone()
+pub fn check(store: &Store, digest: &Digest) -> BTreeSet<u32> {
+    smol::block_on(async {
+        let mut check = store.check(digest).await.unwrap();
+        while check.step().await.is_some() {}
+        check.rotten().clone()
+    })
 }
 
 /// Where `pattern` begins, the last of those places: segment and offset.
-fn find(device: &Device, pattern: &[u8]) -> (u32, u32) {
+pub fn find(device: &Device, pattern: &[u8]) -> (u32, u32) {
     let image = device.image();
     let at = image.windows(pattern.len()).rposition(|window| window == pattern);
     let at = at.expect("on the device") as u32;

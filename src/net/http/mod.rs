@@ -44,7 +44,7 @@ pub use body::Body;
 pub use client::{Client, ClientLimits, ClientResponse};
 pub use codec::ClientRequest;
 pub use headers::Headers;
-pub use send::{FileSpan, ResponseBody, ServerResponse, Source};
+pub use send::{FileSpan, Gate, ResponseBody, ServerResponse, Source};
 pub use server::{Connection, Handler, Listener, ServerLimits, ServerRequest};
 
 /// A request's method.

@@ -14,6 +14,7 @@ use std::fs::File;
 use std::future::Future;
 use std::io::{self, Write as _};
 use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::Advice;
 use rustix::net::SendFlags;
+use smol::future::zip;
 
 use super::headers::Headers;
 use super::wire::{Wait, Wire, advance};
@@ -50,6 +52,8 @@ pub enum ResponseBody {
         spans: Vec<FileSpan>,
         /// Keeps the bytes where they are; dropped when all have been sent, or will not be.
         lease: Rc<dyn Any>,
+        /// Says which of the bytes may be sent.
+        gate: Box<dyn Gate>,
     },
     /// Bytes that are still being made or fetched.
     Stream {
@@ -84,6 +88,13 @@ pub struct FileSpan {
     pub offset: u64,
     /// Its length in bytes.
     pub len: u64,
+}
+
+/// Says which bytes of a body may be sent.
+pub trait Gate {
+    /// Waits until the body's byte number `at` may be sent; gives how many from there on may be,
+    /// at least one. An error ends the connection short, as that of a [`Source`] does.
+    fn admit(&self, at: u64) -> Pin<Box<dyn Future<Output = io::Result<u64>> + '_>>;
 }
 
 /// Where the bytes of a [`ResponseBody::Stream`] come from.
@@ -140,11 +151,12 @@ pub(super) async fn send(
     let sent = match response.body {
         ResponseBody::Empty => Sent::Whole(0),
         ResponseBody::Bytes(bytes) => send_bytes(wire, out, &bytes, course).await?,
-        ResponseBody::Files { spans, lease } => {
+        ResponseBody::Files { spans, lease, gate } => {
+            let gate = gate.as_ref();
             let sent = if wire.is_plain() && len > SMALL_BYTES_MAX {
-                send_files(wire, out, &spans, course).await
+                send_files(wire, out, &spans, gate, course).await
             } else {
-                send_blocks(wire, out, &spans, course).await
+                send_blocks(wire, out, &spans, gate, course).await
             };
             drop(lease);
             sent?
@@ -192,11 +204,13 @@ async fn send_bytes(
     Ok(Sent::Whole(length(bytes)))
 }
 
-/// By sendfile. The head is held back by the kernel (MSG_MORE) until the first bytes join it.
+/// By sendfile. The head is held back by the kernel (MSG_MORE) until the first bytes join it. While
+/// what the gate has admitted is sent, it is asked for what comes next.
 async fn send_files(
     wire: &mut Wire,
     out: &[u8],
     spans: &[FileSpan],
+    gate: &dyn Gate,
     course: Course,
 ) -> io::Result<Sent> {
     let mut head = out;
@@ -208,34 +222,61 @@ async fn send_files(
             .unwrap_or_else(not_plain)?;
         head = advance(head, sent)?;
     }
-    let mut total = 0_u64;
+    let end = spans.iter().map(|span| span.len).sum();
+    let (mut at, mut ahead) = (0, 0);
+    let mut admitted = gate.admit(at).await;
+    while at < end {
+        let Ok(bytes) = admitted else { return Ok(Sent::Short(at)) };
+        let stretch = at..end.min(at.saturating_add(bytes));
+        let next = async { if stretch.end < end { gate.admit(stretch.end).await } else { Ok(0) } };
+        let sending = send_stretch(wire, spans, stretch.clone(), &mut ahead, course);
+        let (sent, next) = zip(sending, next).await;
+        at += sent?;
+        if at < stretch.end {
+            return Ok(Sent::Short(at));
+        }
+        admitted = next;
+    }
+    Ok(Sent::Whole(at))
+}
+
+/// Sends a part of a body from files; gives the number of bytes, which is less when a file ends.
+/// Up to byte `ahead` of the body the kernel was asked to read.
+async fn send_stretch(
+    wire: &mut Wire,
+    spans: &[FileSpan],
+    stretch: Range<u64>,
+    ahead: &mut u64,
+    course: Course,
+) -> io::Result<u64> {
+    let (mut at, mut begin) = (stretch.start, 0_u64);
     for span in spans {
-        let (mut offset, end) = (span.offset, span.offset.saturating_add(span.len));
-        let mut ahead = offset;
-        while offset < end {
-            if offset >= ahead {
-                ahead = offset + read_ahead(span, offset, end) / 2;
+        let end = begin + span.len;
+        while at < end.min(stretch.end) {
+            let mut position = span.offset + (at - begin);
+            if at >= *ahead {
+                let span_end = span.offset.saturating_add(span.len);
+                *ahead = at + read_ahead(span, position, span_end) / 2;
             }
-            let slice = usize::try_from(end - offset).unwrap_or(SLICE_BYTES).min(SLICE_BYTES);
-            let mut position = offset;
+            let left = usize::try_from(end.min(stretch.end) - at).unwrap_or(SLICE_BYTES);
             let sent = wire
                 .write_plain(course.wait()?, |socket| {
+                    let slice = left.min(SLICE_BYTES);
                     Ok(rustix::fs::sendfile(socket, &span.file, Some(&mut position), slice)?)
                 })
                 .await
                 .unwrap_or_else(not_plain)?;
             if sent == 0 {
-                return Ok(Sent::Short(total));
+                return Ok(at - stretch.start);
             }
-            let sent = u64::try_from(sent).unwrap_or(u64::MAX);
-            total = total.saturating_add(sent);
-            offset = offset.saturating_add(sent);
-            if offset < end {
+            at += u64::try_from(sent).unwrap_or(u64::MAX);
+            if at < stretch.end {
                 smol::future::yield_now().await;
             }
         }
+        begin = end;
     }
-    Ok(Sent::Whole(total))
+    Ok(at - stretch.start)
 }
 
 /// Lets the kernel read what is sent next, and no more than that: sendfile would wait for flash,
@@ -252,14 +293,23 @@ async fn send_blocks(
     wire: &mut Wire,
     out: &mut Vec<u8>,
     spans: &[FileSpan],
+    gate: &dyn Gate,
     course: Course,
 ) -> io::Result<Sent> {
-    let mut total = 0_u64;
+    let (mut total, mut admitted) = (0_u64, 0_u64);
     for span in spans {
         let (mut offset, end) = (span.offset, span.offset.saturating_add(span.len));
         while offset < end {
+            if total >= admitted {
+                let Ok(bytes) = gate.admit(total).await else {
+                    wire.write_all(out, course.wait()?).await?;
+                    return Ok(Sent::Short(total));
+                };
+                admitted = total.saturating_add(bytes);
+            }
             let room = BLOCK_BYTES.saturating_sub(out.len()).max(1);
-            let want = usize::try_from(end - offset).unwrap_or(room).min(room);
+            let want = (end - offset).min(admitted - total);
+            let want = usize::try_from(want).unwrap_or(room).min(room);
             let filled = out.len();
             out.resize(filled + want, 0);
             let block = out.get_mut(filled..).unwrap_or_default();

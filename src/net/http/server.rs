@@ -25,7 +25,7 @@ use super::send::{DateLine, Manner, ResponseBody, Sent, ServerResponse, send};
 use super::wire::{Socket, Stream, Wait, Wire};
 use crate::kind::Kind;
 use crate::metrics::Metrics;
-use crate::net::{Error, dial, tls};
+use crate::net::{Error, Identity, dial, listen, tls};
 
 /// What strangers may take of the server.
 #[derive(Clone, Copy, Debug)]
@@ -92,9 +92,19 @@ impl Listener {
         limits: ServerLimits,
         metrics: Rc<Metrics>,
     ) -> Result<Self, Error> {
-        let failed = |error| Error::io(Kind::Invalid, format_args!("listen on {address}"), error);
-        let socket = Async::<TcpListener>::bind(address).map_err(failed)?;
-        let address = socket.get_ref().local_addr().map_err(failed)?;
+        Self::over(listen(address, false)?, tls.map(Identity::new), limits, metrics)
+    }
+
+    /// Accepts on `socket`; with TLS if there is an identity to show.
+    pub fn over(
+        socket: TcpListener,
+        tls: Option<Identity>,
+        limits: ServerLimits,
+        metrics: Rc<Metrics>,
+    ) -> Result<Self, Error> {
+        let failed = |error| Error::io(Kind::Invalid, "listen", error);
+        let address = socket.local_addr().map_err(failed)?;
+        let socket = Async::new(socket).map_err(failed)?;
         let slots = usize::try_from(limits.connections_max.max(1)).unwrap_or(usize::MAX);
         let shared = Rc::new(Shared { tls, limits, metrics, date: DateLine::new() });
         Ok(Self { socket, address, slots: Arc::new(Semaphore::new(slots)), shared })
@@ -131,7 +141,7 @@ impl Listener {
 
 /// What the connections of a listener share.
 struct Shared {
-    tls: Option<Arc<rustls::ServerConfig>>,
+    tls: Option<Identity>,
     limits: ServerLimits,
     metrics: Rc<Metrics>,
     date: DateLine,
@@ -171,8 +181,8 @@ impl Connection {
         let socket = Socket::new(socket, None);
         let stream = match &shared.tls {
             None => Stream::Plain(socket),
-            Some(config) => {
-                let acceptor = TlsAcceptor::from(Arc::clone(config));
+            Some(identity) => {
+                let acceptor = TlsAcceptor::from(identity.current());
                 let handshake = smol::future::or(acceptor.accept(socket), async {
                     Timer::after(head_deadline).await;
                     Err(io::ErrorKind::TimedOut.into())

@@ -35,6 +35,22 @@ impl Drop for Lease {
     }
 }
 
+/// Admits so many bytes at a time, after others had their turn, and none from byte `end` on.
+struct Steps {
+    bytes: u64,
+    end: u64,
+}
+
+impl Gate for Steps {
+    fn admit(&self, at: u64) -> std::pin::Pin<Box<dyn Future<Output = std::io::Result<u64>> + '_>> {
+        Box::pin(async move {
+            smol::future::yield_now().await;
+            let bytes = self.bytes.min(self.end.saturating_sub(at));
+            if bytes == 0 { Err(std::io::ErrorKind::InvalidData.into()) } else { Ok(bytes) }
+        })
+    }
+}
+
 /// Gives `rest` bytes, then fails.
 struct Broken(u64);
 
@@ -65,14 +81,18 @@ impl Handler for Echo {
             "/empty" => ResponseBody::Empty,
             "/short" => ResponseBody::Stream { len: 100, source: Box::new(Broken(60)) },
             "/stream" => ResponseBody::Stream { len: 100_000, source: Box::new(Broken(100_000)) },
-            "/files" | "/file" => {
+            "/files" | "/file" | "/gated" => {
                 let file = Arc::clone(self.file.as_ref().unwrap());
                 let span = |offset, len| FileSpan { file: Arc::clone(&file), offset, len };
                 let spans = match request.path.as_str() {
-                    "/files" => vec![span(5, 3_000_000), span(0, 5), span(3_000_005, 70_001)],
+                    "/files" | "/gated" => {
+                        vec![span(5, 3_000_000), span(0, 5), span(3_000_005, 70_001)]
+                    }
                     _ => vec![span(7, 1_200)],
                 };
-                ResponseBody::Files { spans, lease: Rc::new(Lease(Rc::clone(&self.leases))) }
+                let end = if request.path == "/gated" { 3_000_001 } else { u64::MAX };
+                let gate = Box::new(Steps { bytes: 70_000, end });
+                ResponseBody::Files { spans, lease: Rc::new(Lease(Rc::clone(&self.leases))), gate }
             }
             "/large" => ResponseBody::Bytes(vec![b'l'; 5 << 20].into()),
             path => ResponseBody::Bytes(
@@ -332,6 +352,22 @@ fn a_file_that_is_too_short_ends_by_fin() {
 }
 
 #[test]
+fn what_the_gate_does_not_admit_is_not_sent() {
+    let (file, bytes, path) = numbered_file();
+    let handler = Echo { file: Some(file), ..Echo::default() };
+    with_server(ServerLimits::default(), None, handler, async |fixture| {
+        let mut socket = raw(&fixture).await;
+        say(&mut socket, "GET /gated HTTP/1.1\r\nHost: h\r\n\r\n").await;
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).await.unwrap();
+        let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap() + 4;
+        assert!(answer[head..] == spans_of(&bytes)[..3_000_001], "{} bytes", answer.len() - head);
+        assert_eq!(fixture.handler.leases.get(), 1);
+    });
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
 fn a_source_that_breaks_ends_by_fin() {
     plain(async |fixture| {
         let client = client(&fixture.metrics, ClientLimits::default());
@@ -584,6 +620,9 @@ fn tls_carries_large_and_small_bodies() {
             assert_eq!(get(&client, &url).await.unwrap(), b"GET /small []");
         }
         assert_eq!(fixture.metrics.link_connections.value(), 1);
+        let gated = format!("https://{}/gated", fixture.address);
+        let error = get(&client, &gated).await.unwrap_err().to_string();
+        assert!(error.ends_with("body ended at byte 3000001 of 3070006"), "{error}");
         let url = format!("https://{}/short", fixture.address);
         let error = get(&client, &url).await.unwrap_err();
         assert!(error.to_string().ends_with("body ended at byte 60 of 100"), "{error}");

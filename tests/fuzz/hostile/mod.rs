@@ -128,9 +128,9 @@ fn read_blob(store: &Store, digest: &Digest) -> bool {
         assert_eq!(reader.read_at(offset, &mut [0; 4]).ok(), Some(0), "behind the end");
         assert!(reader.spans(offset, 1).is_none());
     }
-    let mut check = store.check(digest).expect("listed and not held");
+    let mut check = smol::block_on(store.check(digest)).expect("listed and not held");
     let mut checked = 0;
-    while let Some(bytes) = check.step() {
+    while let Some(bytes) = smol::block_on(check.step()) {
         checked += bytes;
     }
     assert_eq!(checked, entry.size);

@@ -1,0 +1,243 @@
+//! `moonlet run`: serves, reconciles and looks after the log until a signal asks to stop, and takes
+//! up a changed configuration on SIGHUP.
+//!
+//! No part that fails ends another: an address, a certificate, an upstream or a configuration that
+//! is not good is reported and tried again, and what is held is served all the while.
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use async_signal::{Signal, Signals};
+use log::{error, info, warn};
+use smol::channel::{Receiver, Sender};
+use smol::future::or;
+use smol::{LocalExecutor, Task, Timer};
+
+use super::identity::Certificate;
+use super::random::random;
+use super::run::Satellite;
+use super::service::{Place, Service};
+use super::{Failure, scrub, upkeep};
+use crate::config::{self, Config, Location};
+use crate::metrics::Metrics;
+use crate::reconcile::Reconciler;
+use crate::serve::Api;
+use crate::status::Admin;
+
+/// The signals that are answered. Installed before anything else, so that none of them ends the
+/// process while the log is being mounted.
+pub fn signals() -> Result<Signals, Failure> {
+    Ok(Signals::new([Signal::Term, Signal::Int, Signal::Hup])?)
+}
+
+/// A satellite that runs.
+pub struct Daemon {
+    satellite: Satellite,
+    /// Where its configuration is.
+    path: PathBuf,
+    reconciler: Reconciler,
+    executor: Rc<LocalExecutor<'static>>,
+    serve: Service<Api>,
+    admin: Service<Admin>,
+    certificate: RefCell<Option<(Rc<Certificate>, Task<()>)>>,
+    /// Asks for a pass at once.
+    wake: (Sender<()>, Receiver<()>),
+}
+
+impl Daemon {
+    /// What `satellite` does, about to begin.
+    pub fn new(satellite: Satellite, path: PathBuf, executor: Rc<LocalExecutor<'static>>) -> Self {
+        let reconciler = satellite.reconciler();
+        let (store, catalog) = (satellite.store.clone(), satellite.catalog.clone());
+        let api = Api::new(store, catalog, registries(&satellite.config()));
+        let serve = Service {
+            what: "serving the OCI read API",
+            executor: Rc::clone(&executor),
+            handler: Rc::new(api),
+            metrics: Rc::clone(&satellite.metrics),
+            health: satellite.health.clone(),
+            sockets: RefCell::default(),
+        };
+        let admin = Service {
+            what: "status, metrics and health",
+            executor: Rc::clone(&executor),
+            handler: Rc::new(satellite.admin()),
+            // Its own counters: people who look are no load on the read API.
+            metrics: Rc::new(Metrics::default()),
+            health: satellite.health.clone(),
+            sockets: RefCell::default(),
+        };
+        let (certificate, wake) = (RefCell::default(), smol::channel::bounded(1));
+        Self { satellite, path, reconciler, executor, serve, admin, certificate, wake }
+    }
+
+    /// Goes on until a signal asks to stop. Downloads are suspended then, so that nothing of them is
+    /// fetched again; whatever was acknowledged is durable by itself.
+    pub async fn run(self, mut signals: Signals) -> Result<(), Failure> {
+        self.reconciler.observe()?;
+        self.listen().await;
+        let stopping = self.satellite.wait_for_stop(&mut signals, async || self.reload().await);
+        let repairing = async {
+            let never = self.reconciler.keep_repaired().await;
+            match never {}
+        };
+        let background = or(repairing, or(self.scrub(), self.keep()));
+        or(or(self.reconcile(), stopping), background).await?;
+        let store = &self.satellite.store;
+        if store.is_writable()
+            && let Err(error) = store.record_wear().await
+        {
+            warn!("{error}; some of what was counted of wear is lost");
+        }
+        store.settle().await?;
+        Ok(())
+    }
+
+    /// Pass after pass, until a stop is asked for.
+    async fn reconcile(&self) -> Result<(), Failure> {
+        loop {
+            if let Err(failure) = self.satellite.fit().await {
+                error!("{failure}");
+            }
+            self.satellite.open_upstreams();
+            let outcome = self.reconciler.run().await;
+            if self.satellite.is_stopping() {
+                return Ok(());
+            }
+            info!("sync: {} images held, {} not", outcome.held, outcome.failed);
+            let due = self.reconciler.pause(self.satellite.poll_interval());
+            let woken = async {
+                // It is closed by nobody while this runs.
+                let _ = self.wake.1.recv().await;
+            };
+            or(due, woken).await;
+        }
+    }
+
+    async fn scrub<T>(&self) -> T {
+        let Satellite { store, metrics, .. } = &self.satellite;
+        loop {
+            let busy = self.satellite.is_busy();
+            let interval = || self.satellite.config().store.scrub_interval;
+            let Err(error) = scrub::forever(store, interval, random(), metrics, busy).await;
+            error!("looking for bit rot: {error}; tried again in {UPKEEP_PAUSE:?}");
+            Timer::after(UPKEEP_PAUSE).await;
+        }
+    }
+
+    async fn keep<T>(&self) -> T {
+        let Satellite { store, clock, .. } = &self.satellite;
+        loop {
+            let Err(error) = upkeep::forever(store, clock, self.satellite.is_busy()).await;
+            error!("keeping the log: {error}; tried again in {UPKEEP_PAUSE:?}");
+            Timer::after(UPKEEP_PAUSE).await;
+        }
+    }
+
+    /// Reads the configuration again and puts it into effect; one that is not good changes nothing.
+    async fn reload(&self) {
+        let health = &self.satellite.health;
+        let Self { path, .. } = self;
+        let loaded = match config::load(path) {
+            Ok(loaded) => loaded,
+            Err(errors) => {
+                let errors = errors.to_string().replace('\n', "; ");
+                let reason = format!("{errors}; refused, the one before stays in effect");
+                return health.degraded(CONFIGURATION, &reason);
+            }
+        };
+        health.works(CONFIGURATION);
+        for warning in loaded.warnings {
+            warn!("{warning}");
+        }
+        let (mut config, before) = (loaded.config, self.satellite.config());
+        restartable(&mut config, &before);
+        self.satellite.set_config(config);
+        let config = self.satellite.config();
+        if let Err(error) = self.reconciler.set_images(config.images.clone()) {
+            error!("{error}; the images are looked at again in the next pass");
+        }
+        self.serve.handler.set_registries(registries(&config));
+        self.admin.handler.name.replace(config.name.clone());
+        self.admin.handler.cycles_rated.set(config.store.cycles_rated);
+        self.listen().await;
+        info!("{}: reloaded, {} images", path.display(), config.images.len());
+        // One that is there already will do.
+        let _ = self.wake.0.try_send(());
+    }
+
+    /// Listens where the configuration says.
+    async fn listen(&self) {
+        let config = self.satellite.config();
+        let Config { serve, admin, .. } = &*config;
+        let all = serve.listen.iter().chain(&admin.listen);
+        let ipv4_ports: Vec<u16> =
+            all.filter(|address| address.is_ipv4()).map(|address| address.port()).collect();
+        let certificate = self.certificate(&config);
+        // Moving an address from one service to the other needs it to be free.
+        let admin_place = Place {
+            addresses: admin.listen.into_iter().collect(),
+            ipv4_ports: ipv4_ports.clone(),
+            connections_max: ADMIN_CONNECTIONS_MAX,
+            certificate: None,
+        };
+        let serve_place = Place {
+            addresses: serve.listen.clone(),
+            ipv4_ports,
+            connections_max: serve.connections_max,
+            certificate,
+        };
+        self.serve.leave(&serve_place).await;
+        self.admin.leave(&admin_place).await;
+        self.serve.listen(&serve_place);
+        self.admin.listen(&admin_place);
+    }
+
+    /// The certificate of the read API, watched from here on; the one before, read again, if it is
+    /// from the same files.
+    fn certificate(&self, config: &Config) -> Option<Rc<Certificate>> {
+        let files = config.serve.tls.as_ref();
+        let before = self.certificate.take();
+        let kept = before.filter(|(certificate, _)| Some(certificate.files()) == files);
+        if let Some((certificate, _)) = &kept {
+            certificate.read();
+        }
+        let watched = kept.or_else(|| {
+            let certificate =
+                Rc::new(Certificate::new(files?.clone(), self.satellite.health.clone()));
+            let watching = Rc::clone(&certificate);
+            let task = self.executor.spawn(async move { watching.watch().await });
+            Some((certificate, task))
+        });
+        let certificate = watched.as_ref().map(|(certificate, _)| Rc::clone(certificate));
+        self.certificate.replace(watched);
+        certificate
+    }
+}
+
+/// Keeps what only a start can change as it was `before`, and says so.
+fn restartable(config: &mut Config, before: &Config) {
+    if config.store.location != before.store.location {
+        warn!("[store] path or device has changed: in effect at the next start");
+        config.store.location = before.store.location.clone();
+        config.store.size_max = before.store.size_max;
+    }
+    if matches!(config.store.location, Location::Directory(_))
+        && config.store.size_max > before.store.size_max
+    {
+        warn!("[store] size_max is larger: the log grows at the next start");
+    }
+}
+
+fn registries(config: &Config) -> Vec<String> {
+    config.upstreams.iter().map(|upstream| upstream.registry.clone()).collect()
+}
+
+/// As status names it.
+const CONFIGURATION: &str = "configuration";
+/// People and a metrics scraper; each may keep a connection or two.
+const ADMIN_CONNECTIONS_MAX: u32 = 8;
+/// After what is done in the background failed, for want of room for instance.
+const UPKEEP_PAUSE: Duration = Duration::from_mins(10);

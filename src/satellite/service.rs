@@ -1,0 +1,182 @@
+//! A service at its addresses: each is listened on by itself, and tried again where that fails.
+//!
+//! An interface may come up after the satellite, a port may still be in use: that is reported, and
+//! holds up neither the other addresses nor anything else. The addresses can be changed while the
+//! service runs; connections that are open go on.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use log::{debug, info, warn};
+use smol::{LocalExecutor, Task, Timer};
+
+use super::identity::Certificate;
+use crate::config::ServerTls;
+use crate::metrics::Metrics;
+use crate::net::http::{Handler, Listener, ServerLimits};
+use crate::net::{self, listen};
+use crate::status::Health;
+
+/// One service.
+pub struct Service<H> {
+    /// As the log names it, before the address.
+    pub what: &'static str,
+    /// Where connections are served.
+    pub executor: Rc<LocalExecutor<'static>>,
+    /// What answers.
+    pub handler: Rc<H>,
+    /// Counts connections and answers.
+    pub metrics: Rc<Metrics>,
+    /// Where addresses that cannot be had are reported.
+    pub health: Health,
+    /// What is listened on; begins empty.
+    pub sockets: RefCell<Vec<(Socket, Task<()>)>>,
+}
+
+/// Where, and how, a service listens.
+pub struct Place {
+    /// The addresses.
+    pub addresses: Vec<SocketAddr>,
+    /// Ports on which IPv4 has addresses of its own.
+    pub ipv4_ports: Vec<u16>,
+    /// Connections open at once, on each.
+    pub connections_max: u32,
+    /// With TLS, if it is to be.
+    pub certificate: Option<Rc<Certificate>>,
+}
+
+/// A change of any of this is another socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Socket {
+    address: SocketAddr,
+    ipv6_only: bool,
+    connections_max: u32,
+    tls: Option<ServerTls>,
+}
+
+impl Place {
+    fn sockets(&self) -> Vec<Socket> {
+        let socket = |address: &SocketAddr| Socket {
+            address: *address,
+            ipv6_only: address.is_ipv6() && self.ipv4_ports.contains(&address.port()),
+            connections_max: self.connections_max,
+            tls: self.certificate.as_ref().map(|certificate| certificate.files().clone()),
+        };
+        self.addresses.iter().map(socket).collect()
+    }
+}
+
+impl<H: Handler + 'static> Service<H> {
+    /// Stops listening everywhere but at `place`.
+    pub async fn leave(&self, place: &Place) {
+        let wanted = place.sockets();
+        for (socket, task) in self.sockets.take() {
+            if wanted.contains(&socket) {
+                self.sockets.borrow_mut().push((socket, task));
+                continue;
+            }
+            // The socket is closed by then: its port is free for what comes.
+            task.cancel().await;
+            self.health.forget(&part(socket.address));
+            info!("{}: not on {} any more", self.what, socket.address);
+        }
+    }
+
+    /// Listens at all of `place`.
+    pub fn listen(&self, place: &Place) {
+        let mut sockets = self.sockets.borrow_mut();
+        for socket in place.sockets() {
+            if sockets.iter().all(|(other, _)| *other != socket) {
+                let task = self.keep(&socket, place);
+                sockets.push((socket, task));
+            }
+        }
+    }
+
+    /// Listens on one address for as long as the task lives.
+    fn keep(&self, socket: &Socket, place: &Place) -> Task<()> {
+        let (socket, certificate) = (socket.clone(), place.certificate.clone());
+        let (executor, handler) = (Rc::clone(&self.executor), Rc::clone(&self.handler));
+        let (metrics, health, what) = (Rc::clone(&self.metrics), self.health.clone(), self.what);
+        let attempt = move || {
+            let part = part(socket.address);
+            match bind(&socket, certificate.as_deref(), &metrics) {
+                Ok(listener) => {
+                    let listener = listener?;
+                    health.works(&part);
+                    info!("{what} on {}", listener.local_addr());
+                    Some(listener)
+                }
+                Err(error) => {
+                    let reason = error.to_string();
+                    let reason = reason.strip_prefix(&format!("{part}: ")).unwrap_or(&reason);
+                    health.failed(&part, &format!("{reason}; tried again until it works"));
+                    None
+                }
+            }
+        };
+        let mut listener = attempt();
+        self.executor.spawn(async move {
+            let listener = loop {
+                match listener {
+                    Some(listener) => break listener,
+                    None => Timer::after(BIND_PAUSE).await,
+                };
+                listener = attempt();
+            };
+            accept(&executor, &listener, &handler).await;
+        })
+    }
+}
+
+fn part(address: SocketAddr) -> String {
+    format!("listen on {address}")
+}
+
+/// `None` while there is no certificate to show, which is reported by itself.
+fn bind(
+    socket: &Socket,
+    certificate: Option<&Certificate>,
+    metrics: &Rc<Metrics>,
+) -> Result<Option<Listener>, net::Error> {
+    let identity = match certificate.map(Certificate::identity) {
+        Some(None) => return Ok(None),
+        Some(identity) => identity,
+        None => None,
+    };
+    let limits = ServerLimits { connections_max: socket.connections_max, ..Default::default() };
+    let listening = listen(socket.address, socket.ipv6_only)?;
+    Listener::over(listening, identity, limits, Rc::clone(metrics)).map(Some)
+}
+
+/// Accepts connections without end; a connection's end is its own affair.
+async fn accept<H: Handler + 'static>(
+    executor: &Rc<LocalExecutor<'static>>,
+    listener: &Listener,
+    handler: &Rc<H>,
+) {
+    loop {
+        match listener.accept().await {
+            Ok(connection) => {
+                let handler = Rc::clone(handler);
+                let serving = async move {
+                    if let Err(error) = connection.serve(handler.as_ref()).await {
+                        debug!("{error}");
+                    }
+                };
+                executor.spawn(serving).detach();
+            }
+            Err(error) => {
+                warn!("{error}; accepting again in {ACCEPT_PAUSE:?}");
+                Timer::after(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Between two attempts at an address.
+const BIND_PAUSE: Duration = Duration::from_secs(2);
+/// After a failed accept, which mostly means that file descriptors ran out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
