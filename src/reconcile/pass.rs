@@ -75,15 +75,19 @@ impl Reconciler {
             }
         }
         join(works).await;
-        let memories = self.memories.borrow();
-        let held = memories.iter().filter(|memory| memory.end.is_held()).count();
-        let outcome = Outcome { held, failed: memories.len() - held };
-        drop(memories);
+        let outcome = self.outcome();
         if !self.parts.puller.stop().is_open() {
             self.end_pass(outcome).await;
         }
         self.count();
         outcome
+    }
+
+    /// How all images stand, whether or not their time had come.
+    fn outcome(&self) -> Outcome {
+        let memories = self.memories.borrow();
+        let held = memories.iter().filter(|memory| memory.end.is_held()).count();
+        Outcome { held, failed: memories.len() - held }
     }
 
     fn begin_pass(&self) -> Pass {
