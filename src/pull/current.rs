@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use super::plan::tag_text;
 use super::{Error, Puller, tag_key};
-use crate::fetch::Latch;
-use crate::oci::{Digest, Reference};
+use crate::fetch::{self, Latch};
+use crate::kind::Kind;
+use crate::oci::{Algorithm, Digest, Hasher, MANIFEST_BYTES_MAX, Reference};
+use crate::registry::OpenedManifest;
 
 impl Puller {
     /// The digest that `reference` means now: by HEAD, which has no body and counts against no
@@ -13,7 +15,7 @@ impl Puller {
     /// GET alone for a while. `answered` is opened as soon as the registry has answered anything.
     ///
     /// # Errors
-    /// [`Kind::Missing`](crate::kind::Kind::Missing) when there is no such tag.
+    /// [`Kind::Missing`] when there is no such tag.
     pub async fn current(&self, reference: &Reference, answered: &Latch) -> Result<Digest, Error> {
         if let Some(digest) = reference.digest {
             answered.open();
@@ -41,13 +43,34 @@ impl Puller {
             }
             self.head_in_vain.borrow_mut().insert(key, self.parts.clock.monotonic());
         }
-        let manifest = self.retrying(async || {
-            let manifest = source.registry.manifest(source.repository, &tag).await;
-            manifest.map_err(|error| heard(error.into()))
+        let digest = self.retrying(async || {
+            let opened = source.registry.open_manifest(source.repository, &tag).await;
+            let opened = opened.map_err(|error| heard(error.into()))?;
+            answered.open();
+            self.digest_of(opened).await
         });
-        let manifest = manifest.await.map_err(about)?;
-        self.parts.metrics.fetch_body_bytes.add(manifest.bytes.len() as u64);
-        Ok(manifest.digest)
+        digest.await.map_err(about)
+    }
+
+    /// The digest of the bytes of a manifest, of which none is kept.
+    async fn digest_of(&self, opened: OpenedManifest) -> Result<Digest, Error> {
+        let algorithm = opened.digest.map_or(Algorithm::Sha256, |digest| digest.algorithm());
+        let (mut body, mut hash) = (opened.body, Hasher::new(algorithm));
+        let mut buffer = vec![0; BUFFER_BYTES];
+        let mut total = 0;
+        loop {
+            let length = body.read(&mut buffer).await.map_err(fetch::Error::from)?;
+            if length == 0 {
+                return Ok(hash.finish());
+            }
+            total += length as u64;
+            self.parts.metrics.fetch_body_bytes.add(length as u64);
+            if total > MANIFEST_BYTES_MAX {
+                let what = format!("a manifest of more than {MANIFEST_BYTES_MAX} bytes");
+                return Err(Error::new(Kind::Invalid, "", what));
+            }
+            hash.update(buffer.get(..length).unwrap_or_default());
+        }
     }
 
     fn head_is_worth_asking(&self, in_vain: &Option<Duration>) -> bool {
@@ -58,3 +81,4 @@ impl Puller {
 
 /// How long a registry whose HEAD told nothing is asked by GET alone.
 const HEAD_INTERVAL: Duration = Duration::from_hours(6);
+const BUFFER_BYTES: usize = 8 << 10;

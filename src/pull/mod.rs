@@ -21,6 +21,7 @@ mod notes;
 mod plan;
 mod repair;
 mod slots;
+mod walk;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -180,7 +181,10 @@ impl Puller {
         }
         self.parts.store.pin(&wanted, true).await?;
         // A signature that was left out has no tag.
-        let tags = plan.tags().filter(|(_, digest)| self.parts.store.entry(digest).is_some());
+        let is_held = |digest: &Digest| {
+            self.parts.store.entry(digest).is_some_and(|entry| entry.media_type.is_some())
+        };
+        let tags = plan.tags().filter(|(_, digest)| is_held(digest));
         for (key, digest) in tags {
             if self.parts.store.tag(key) != Some(*digest) {
                 self.parts.store.set_tag(key, digest).await?;
@@ -362,9 +366,16 @@ impl Puller {
     /// it waits.
     async fn retrying<T>(
         &self,
+        attempt: impl AsyncFnMut() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.retrying_with(Backoff::default(), attempt).await
+    }
+
+    async fn retrying_with<T>(
+        &self,
+        mut backoff: Backoff,
         mut attempt: impl AsyncFnMut() -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let mut backoff = Backoff::default();
         loop {
             let begun = self.parts.clock.monotonic();
             match self.unless_stopped(attempt()).await? {

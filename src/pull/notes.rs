@@ -18,6 +18,11 @@ impl Notes {
         }
     }
 
+    /// Notes first what sums up the others; for a few lines only.
+    pub fn add_first(&mut self, text: impl Into<String>) {
+        self.lines.insert(0, text.into());
+    }
+
     /// Whether there is nothing to say.
     pub fn is_empty(&self) -> bool {
         self.lines.is_empty()
@@ -34,7 +39,7 @@ impl Notes {
 }
 
 /// Lines about one image.
-const NOTES_MAX: usize = 8;
+const NOTES_MAX: usize = 4;
 /// Characters of a line.
 const NOTE_CHARS_MAX: usize = 300;
 
@@ -52,6 +57,8 @@ mod tests {
         let lines = notes.lines();
         assert_eq!(lines.len(), NOTES_MAX + 1);
         assert_eq!(lines[0].len(), NOTE_CHARS_MAX);
-        assert_eq!(lines[NOTES_MAX], "and 992 more");
+        assert_eq!(lines[NOTES_MAX], "and 996 more");
+        notes.add_first("a thousand of them");
+        assert_eq!(notes.lines()[0], "a thousand of them");
     }
 }

@@ -9,6 +9,8 @@ use super::slots::Priority;
 use super::{Error, Puller, Source};
 use crate::blob::Entry;
 use crate::fetch::{self, Part};
+use crate::kind::Kind;
+use crate::oci::{Hasher, MANIFEST_BYTES_MAX};
 
 impl Puller {
     /// Fetches `chunks` of a held blob again, which `repository` of `registry` is to have. One that
@@ -37,11 +39,21 @@ impl Puller {
     async fn repair_manifest(&self, source: &Source<'_>, blob: &Entry) -> Result<(), Error> {
         let Source { registry, repository } = source;
         let text = blob.digest.to_string();
-        let read = self.retrying(async || Ok(registry.manifest(repository, &text).await?));
-        let manifest = read.await?;
-        self.parts.metrics.fetch_body_bytes.add(manifest.bytes.len() as u64);
-        let media_type = Some(manifest.media_type.as_str());
-        self.parts.store.put(&blob.digest, &manifest.bytes, media_type).await?;
+        let read = self.retrying(async || {
+            let opened = registry.open_manifest(repository, &text).await?;
+            let bytes = opened.body.bytes(MANIFEST_BYTES_MAX).await;
+            Ok(bytes.map_err(fetch::Error::from)?)
+        });
+        let bytes = read.await?;
+        self.parts.metrics.fetch_body_bytes.add(bytes.len() as u64);
+        let mut hash = Hasher::new(blob.digest.algorithm());
+        hash.update(&bytes);
+        let found = hash.finish();
+        if found != blob.digest {
+            let what = format!("bytes of digest {found}, expected {text}");
+            return Err(Error::new(Kind::Corrupt, "", what));
+        }
+        self.parts.store.put(&blob.digest, &bytes, blob.media_type.as_deref()).await?;
         self.repaired(blob, "the manifest");
         Ok(())
     }

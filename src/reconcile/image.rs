@@ -7,6 +7,7 @@ use log::{info, warn};
 use super::Reconciler;
 use super::pass::{Lane, Pass};
 use crate::blob::{Room, Want};
+use crate::catalog::Root;
 use crate::config::Image;
 use crate::kind::Kind;
 use crate::oci::Digest;
@@ -25,8 +26,8 @@ pub(super) struct Memory {
     pub reported: Option<String>,
     /// Whether its registry left the last request for it without an answer.
     pub was_unanswered: bool,
-    /// When its referrers were asked for.
-    referrers_asked: Option<Duration>,
+    /// When what accompanies it is to be asked for again, by the monotonic clock.
+    referrers_due: Option<Duration>,
     /// What it waits for.
     pub need: Need,
 }
@@ -153,17 +154,20 @@ impl Reconciler {
             notice.state = State::Syncing;
         });
         let plan = puller.plan(&image.reference, Some(current), &image.platforms).await?;
-        self.admit(index, &plan, pass).await?;
-        let fetched = self.fetch(index, &plan).await;
+        let fetched = match self.admit(index, &plan, pass).await {
+            Ok(()) => self.fetch(index, &plan).await,
+            Err(error) => Err(error),
+        };
         self.remember(index, |memory| match (&fetched, &mut memory.need) {
             (Ok(()), need) => *need = Need::Nothing,
             (Err(_), Need::Admitted(planned)) => planned.is_under_way = false,
             _ => {}
         });
         fetched?;
-        let now = self.parts.clock.monotonic();
-        self.remember(index, |memory| memory.referrers_asked = Some(now));
-        self.check_repaired(plan.root)?;
+        let interval = if plan.is_provisional { REFERRERS_RETRY } else { REFERRERS_INTERVAL };
+        let due = self.parts.clock.monotonic() + interval;
+        self.remember(index, |memory| memory.referrers_due = Some(due));
+        self.check_repaired(Root { digest: plan.root, platforms: &image.platforms })?;
         Ok(end)
     }
 
@@ -220,18 +224,18 @@ impl Reconciler {
     fn referrers_are_due(&self, index: usize) -> bool {
         let now = self.parts.clock.monotonic();
         let memories = self.memories.borrow();
-        let asked = memories.get(index).and_then(|memory| memory.referrers_asked);
-        asked.is_none_or(|asked| now.saturating_sub(asked) >= REFERRERS_INTERVAL)
+        let due = memories.get(index).and_then(|memory| memory.referrers_due);
+        due.is_none_or(|due| now >= due)
     }
 
     /// Whether all of an image is held, after what of it is known to be corrupt was repaired.
-    async fn is_sound(&self, image: &Image, root: Digest) -> Result<bool, pull::Error> {
-        let Self { parts, .. } = self;
+    async fn is_sound(&self, image: &Image, digest: Digest) -> Result<bool, pull::Error> {
+        let root = Root { digest, platforms: &image.platforms };
         if self.is_corrupt_within(root)? {
             self.repair().await;
             self.check_repaired(root)?;
         }
-        Ok(parts.catalog.complete(&root, &image.platforms)?)
+        Ok(self.parts.catalog.complete(&digest, &image.platforms)?)
     }
 
     fn partial_bytes(&self, plan: &Plan) -> u64 {
@@ -244,6 +248,8 @@ impl Reconciler {
 /// How long a new signature of a held image may go unnoticed. Asking costs about 3 KB a manifest,
 /// as much as an hour of polls.
 const REFERRERS_INTERVAL: Duration = Duration::from_hours(6);
+/// The same where some of what accompanies an image could not be asked for.
+const REFERRERS_RETRY: Duration = Duration::from_mins(30);
 
 #[cfg(test)]
 mod tests {

@@ -30,12 +30,12 @@ use smol::Timer;
 use smol::lock::Mutex;
 
 use crate::blob::{self, Store, TagKey};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Root};
 use crate::clock::SharedClock;
 use crate::config::Image;
 use crate::kind::Kind;
 use crate::metrics::Metrics;
-use crate::oci::Digest;
+use crate::oci::{Digest, Platform};
 use crate::pull::board::{Board, State};
 use crate::pull::{self, Puller};
 use image::Memory;
@@ -161,7 +161,7 @@ impl Reconciler {
     fn post(&self, image: &Image) -> Result<(), blob::Error> {
         let digest = self.held(image);
         let bytes = match digest {
-            Some(digest) => match self.held_bytes(digest) {
+            Some(digest) => match self.held_bytes(image, digest) {
                 Err(error) if error.kind() == Kind::Corrupt => 0,
                 other => other?,
             },
@@ -193,7 +193,8 @@ impl Reconciler {
         self.parts.store.tag(&pull::tag_key(&image.reference))
     }
 
-    fn held_bytes(&self, root: Digest) -> Result<u64, blob::Error> {
+    fn held_bytes(&self, image: &Image, digest: Digest) -> Result<u64, blob::Error> {
+        let root = Root { digest, platforms: &image.platforms };
         let digests = self.parts.catalog.reachable(&[root])?;
         let entries = digests.iter().filter_map(|digest| self.parts.store.entry(digest));
         Ok(entries.map(|entry| entry.size).sum())
@@ -203,17 +204,22 @@ impl Reconciler {
     /// way need; every other blob is held only for as long as nothing else needs its room.
     async fn collect(&self) -> Result<(), blob::Error> {
         let Parts { store, catalog, .. } = &self.parts;
+        let images = self.images();
         let desired: BTreeSet<TagKey> =
-            self.images().iter().map(|image| pull::tag_key(&image.reference)).collect();
+            images.iter().map(|image| pull::tag_key(&image.reference)).collect();
         let tags = store.tags();
-        let roots = tags.iter().filter(|(key, _)| desired.contains(key));
-        let roots: Vec<Digest> = roots.map(|(_, root)| *root).collect();
+        let held = images.iter().filter_map(|image| self.held(image).map(|root| (root, image)));
+        let roots: Vec<Root<'_>> =
+            held.map(|(digest, image)| Root { digest, platforms: &image.platforms }).collect();
         let mut reachable = catalog.reachable(&roots)?;
         let (signatures, gone) = sweep::sort_tags(&tags, &desired, &reachable);
         for key in gone {
             info!("{}/{}:{} is not desired any more", key.registry, key.repository, key.tag);
             store.remove_tag(key).await?;
         }
+        let platforms = [Platform::all()];
+        let signatures: Vec<Root<'_>> =
+            signatures.into_iter().map(|digest| Root { digest, platforms: &platforms }).collect();
         reachable.extend(catalog.reachable(&signatures)?);
         let pinned: Vec<Digest> = reachable.iter().copied().collect();
         store.pin(&pinned, true).await?;

@@ -8,8 +8,9 @@ use log::{error, info};
 
 use super::{Parts, Reconciler};
 use crate::blob::{self, Entry};
+use crate::catalog::Root;
 use crate::kind::Kind;
-use crate::oci::Digest;
+use crate::oci::{Digest, Platform};
 use crate::pull;
 
 /// Where a blob may be had: the name of a registry, and a repository.
@@ -89,7 +90,12 @@ impl Reconciler {
     fn sources(&self, digest: &Digest) -> Result<(BTreeSet<Source>, bool), blob::Error> {
         let mut sources = BTreeSet::new();
         let mut is_certain = true;
-        for (key, root) in self.parts.store.tags() {
+        let images = self.images();
+        let everything = [Platform::all()];
+        for (key, digest_of_tag) in self.parts.store.tags() {
+            let image = images.iter().find(|image| pull::tag_key(&image.reference) == key);
+            let platforms = image.map_or(everything.as_slice(), |image| &image.platforms);
+            let root = Root { digest: digest_of_tag, platforms };
             match self.parts.catalog.reachable(&[root]) {
                 Ok(needed) if !needed.contains(digest) => continue,
                 Ok(_) => {}
@@ -102,7 +108,7 @@ impl Reconciler {
     }
 
     /// Whether anything that an image needs is known to be corrupt.
-    pub(super) fn is_corrupt_within(&self, root: Digest) -> Result<bool, blob::Error> {
+    pub(super) fn is_corrupt_within(&self, root: Root<'_>) -> Result<bool, blob::Error> {
         let rotten = self.parts.store.rotten();
         if rotten.is_empty() {
             return Ok(false);
@@ -115,7 +121,7 @@ impl Reconciler {
     }
 
     /// Fails when something that an image needs is corrupt and could not be repaired.
-    pub(super) fn check_repaired(&self, root: Digest) -> Result<(), pull::Error> {
+    pub(super) fn check_repaired(&self, root: Root<'_>) -> Result<(), pull::Error> {
         let unrepaired = self.unrepaired.borrow();
         if unrepaired.is_empty() {
             return Ok(());

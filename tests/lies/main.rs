@@ -2,6 +2,7 @@
 //! what was held stays served, and nothing partial is visible. The built binary is what runs.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
+mod accompany;
 mod admission;
 mod apart;
 mod flips;
@@ -10,6 +11,7 @@ mod registry;
 mod repair;
 mod satellite;
 mod several;
+mod shelf;
 mod stop;
 
 use std::sync::Arc;
@@ -84,7 +86,7 @@ fn broken_json() {
 
 #[test]
 fn endless_manifest() {
-    told(Lie::EndlessManifest, "body is over 4194304 bytes");
+    told(Lie::EndlessManifest, "body is over 1048576 bytes");
 }
 
 #[test]
