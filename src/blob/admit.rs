@@ -201,8 +201,8 @@ mod tests {
 
     #[test]
     fn what_is_pinned_tagged_or_promised_stays_and_the_rest_gives_way() {
-        let geometry =
-            Geometry { segment_count: 24, segment_bytes: 4096, program_bytes: 64, reprogram: true };
+        let (segment_count, segment_bytes, program_bytes) = (24, 16_384, 64);
+        let geometry = Geometry { segment_count, segment_bytes, program_bytes, reprogram: true };
         let device = Arc::new(sim::Device::new(geometry));
         let (store, _) = Store::open(device, Rc::new(Metrics::default())).unwrap();
         let put = |seed: u8| {

@@ -39,7 +39,8 @@ fn one_chunk_that_cannot_be_had_leaves_the_others_to_be_repaired() {
     let asked = registry.asked();
     let again = asked.iter().filter(|request| request.path.contains(&repaired));
     let again: Vec<_> = again.filter_map(|request| request.range.clone()).collect();
-    assert_eq!(again, [2 * CHUNK_BYTES..3 * CHUNK_BYTES]);
+    let chunk = (again.first().cloned(), again.len());
+    assert_eq!(chunk, (Some(2 * CHUNK_BYTES..3 * CHUNK_BYTES), 1));
     let path = format!("/v2/app/blobs/{repaired}");
     assert_eq!(satellite.get(&path), (200, images[1].layer.clone()));
 }
