@@ -200,8 +200,8 @@ impl Reconciler {
         Ok(entries.map(|entry| entry.size).sum())
     }
 
-    /// Removes the tags that nobody desires and pins what the others reach and what the images under
-    /// way need; every other blob is held only for as long as nothing else needs its room.
+    /// Removes the tags that nobody desires and pins what the others reach; every other blob, but
+    /// what images under way need, is held only for as long as nothing else needs its room.
     async fn collect(&self) -> Result<(), blob::Error> {
         let Parts { store, catalog, .. } = &self.parts;
         let images = self.images();
