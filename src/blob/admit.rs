@@ -162,3 +162,78 @@ const EXTENTS_EXPECTED: usize = 2;
 const UNDER_WAY_EXPECTED: usize = 3;
 /// A manifest's type.
 const MEDIA_TYPE_BYTES: u64 = 80;
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+    use std::sync::Arc;
+
+    use super::super::TagKey;
+    use super::*;
+    use crate::flash::{Geometry, sim};
+    use crate::metrics::Metrics;
+
+    #[test]
+    fn what_is_lacking_follows_from_the_figures() {
+        let room = |needed, kept| Room { needed, kept, capacity: 100 };
+        let cases = [
+            // needed, kept, used, evictable, fresh: granted, lacking, stuck
+            ((100, 0, 0, 0, 100), (true, 0, 0)),
+            ((101, 0, 0, 0, 101), (false, 1, 1)),
+            ((60, 40, 40, 0, 60), (true, 0, 0)),
+            ((60, 41, 41, 0, 60), (false, 1, 1)),
+            // A cached blob gives way by itself, a download that was begun does not.
+            ((60, 0, 90, 90, 60), (true, 50, 0)),
+            ((60, 0, 90, 20, 60), (true, 50, 30)),
+            // What is there already needs nothing fresh.
+            ((60, 40, 100, 0, 0), (true, 0, 0)),
+            ((u64::MAX, 1, 1, 0, u64::MAX), (false, u64::MAX - 100, u64::MAX - 100)),
+        ];
+        for ((needed, kept, used, evictable, fresh), expected) in cases {
+            let (data, index) = (room(needed, kept), room(1, 1));
+            let admission = Admission { data, index, used, evictable, fresh };
+            let found = (admission.is_granted(), admission.lacking(), admission.stuck());
+            assert_eq!(found, expected, "{admission:?}");
+        }
+        let admission = Admission { data: room(1, 1), index: room(1, 100), ..Admission::default() };
+        assert!(!admission.is_granted(), "no room in the index");
+    }
+
+    #[test]
+    fn what_is_pinned_tagged_or_promised_stays_and_the_rest_gives_way() {
+        let (segment_count, segment_bytes, program_bytes) = (24, 16_384, 64);
+        let geometry = Geometry { segment_count, segment_bytes, program_bytes, reprogram: true };
+        let device = Arc::new(sim::Device::new(geometry));
+        let (store, _) = Store::open(device, Rc::new(Metrics::default())).unwrap();
+        let put = |seed: u8| {
+            let bytes = vec![seed; 640];
+            let digest = Digest::sha256(&bytes);
+            smol::block_on(store.put(&digest, &bytes, None)).unwrap();
+            Want { digest, size: 640 }
+        };
+        let [pinned, tagged, cached, part] = [1, 2, 3, 4].map(put);
+        smol::block_on(store.pin(&[pinned.digest], true)).unwrap();
+        let (registry, repository, tag) = ("r".to_owned(), "app".to_owned(), "1".to_owned());
+        let key = TagKey { registry, repository, tag };
+        smol::block_on(store.set_tag(&key, &tagged.digest)).unwrap();
+        let absent = |name: &str, size| Want { digest: Digest::sha256(name.as_bytes()), size };
+        let begun = absent("begun", 1024);
+        let mut writer = smol::block_on(store.writer(&begun.digest, begun.size, None)).unwrap();
+        smol::block_on(writer.write(&[7; 512])).unwrap();
+        smol::block_on(writer.suspend()).unwrap();
+        let fresh = absent("fresh", 1000);
+        let wanted = [part, begun, fresh];
+        // One that both want counts once.
+        let promised = [absent("promised", 2048), fresh];
+        let admission = store.admission(&wanted, &promised);
+        assert_eq!(admission.data.needed, 640 + 1024 + 1024);
+        assert_eq!(admission.data.kept, 640 + 640 + 2048);
+        assert_eq!((admission.evictable, admission.fresh), (640, 1024));
+        assert_eq!(admission.used, 4 * 640 + 1024);
+        assert!(admission.is_granted() && admission.lacking() == 0);
+        assert_eq!(store.reserved().into_iter().map(|(_, bytes)| bytes).sum::<u64>(), 1024);
+        let huge = absent("huge", admission.data.free() + 1);
+        assert!(!store.admission(&[huge], &promised).is_granted());
+        assert!(store.entry(&cached.digest).is_some(), "nothing was evicted for the asking");
+    }
+}

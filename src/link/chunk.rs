@@ -27,6 +27,10 @@ impl ChunkSize {
 
     /// A request for `received` bytes went through in `span`.
     pub fn went_through(&mut self, received: u64, span: Duration) {
+        if received < BYTES_MIN {
+            // How long little takes is told by the round trip, not by the link.
+            return;
+        }
         let micros = span.as_micros().max(1);
         let goodput = u128::from(received) * 1_000_000 / micros;
         let wanted = goodput.saturating_mul(TARGET_SECONDS);
@@ -67,7 +71,9 @@ mod tests {
             chunk.was_cut();
         }
         assert_eq!(chunk.bytes(), BYTES_MIN);
-        chunk.went_through(0, Duration::ZERO);
-        assert_eq!(chunk.bytes(), BYTES_MIN);
+        chunk.went_through(BYTES_MIN, Duration::ZERO);
+        assert_eq!(chunk.bytes(), 4 * BYTES_MIN);
+        chunk.went_through(200, Duration::from_millis(80));
+        assert_eq!(chunk.bytes(), 4 * BYTES_MIN, "a config of 200 bytes tells nothing");
     }
 }

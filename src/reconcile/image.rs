@@ -24,6 +24,8 @@ pub(super) struct Memory {
     pub not_before: Option<Duration>,
     /// What was last reported of it.
     pub reported: Option<String>,
+    /// Whether its registry left the last request for it without an answer.
+    pub was_unanswered: bool,
     /// When what accompanies it is to be asked for again, by the monotonic clock.
     referrers_due: Option<Duration>,
     /// What it waits for.
@@ -152,8 +154,10 @@ impl Reconciler {
             notice.state = State::Syncing;
         });
         let plan = puller.plan(&image.reference, Some(current), &image.platforms).await?;
-        self.admit(index, &plan, pass).await?;
-        let fetched = self.fetch(index, &plan, &image.platforms).await;
+        let fetched = match self.admit(index, &plan, pass).await {
+            Ok(()) => self.fetch(index, &plan, &image.platforms).await,
+            Err(error) => Err(error),
+        };
         self.remember(index, |memory| match (&fetched, &mut memory.need) {
             (Ok(()), need) => *need = Need::Nothing,
             (Err(_), Need::Admitted(planned)) => planned.is_under_way = false,

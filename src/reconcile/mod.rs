@@ -182,10 +182,8 @@ impl Reconciler {
         if self.poll_at.get() <= now {
             self.poll_at.set(now + interval);
         }
-        let memories = self.memories.borrow();
-        let due = memories.iter().filter_map(|memory| memory.not_before);
-        let due = due.chain([self.poll_at.get()]).min().unwrap_or(now);
-        drop(memories);
+        let due = self.memories.borrow().iter().filter_map(|memory| memory.not_before).min();
+        let due = due.map_or(self.poll_at.get(), |due| due.min(self.poll_at.get()));
         let stop = self.parts.puller.stop();
         stop.unless_opened(Timer::after(due.saturating_sub(now))).await;
     }
@@ -202,8 +200,8 @@ impl Reconciler {
         Ok(entries.map(|entry| entry.size).sum())
     }
 
-    /// Removes the tags that nobody desires and pins what the others reach and what the images under
-    /// way need; every other blob is held only for as long as nothing else needs its room.
+    /// Removes the tags that nobody desires and pins what the others reach; every other blob, but
+    /// what images under way need, is held only for as long as nothing else needs its room.
     async fn collect(&self) -> Result<(), blob::Error> {
         let Parts { store, catalog, .. } = &self.parts;
         let images = self.images();

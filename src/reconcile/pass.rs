@@ -75,15 +75,19 @@ impl Reconciler {
             }
         }
         join(works).await;
-        let memories = self.memories.borrow();
-        let held = memories.iter().filter(|memory| memory.end.is_held()).count();
-        let outcome = Outcome { held, failed: memories.len() - held };
-        drop(memories);
+        let outcome = self.outcome();
         if !self.parts.puller.stop().is_open() {
             self.end_pass(outcome).await;
         }
         self.count();
         outcome
+    }
+
+    /// How all images stand, whether or not their time had come.
+    fn outcome(&self) -> Outcome {
+        let memories = self.memories.borrow();
+        let held = memories.iter().filter(|memory| memory.end.is_held()).count();
+        Outcome { held, failed: memories.len() - held }
     }
 
     fn begin_pass(&self) -> Pass {
@@ -94,7 +98,10 @@ impl Reconciler {
         let images = self.images();
         let decided: Vec<Latch> = images.iter().map(|_| Latch::default()).collect();
         let mut memories = self.memories.borrow_mut();
-        let images = images.iter().zip(memories.iter_mut()).zip(&decided).enumerate();
+        let images = images.iter().zip(memories.iter_mut()).zip(&decided);
+        let mut images: Vec<_> = images.enumerate().collect();
+        // It may be that image only: let another find out whether the registry answers.
+        images.sort_by_key(|(_, ((_, memory), _))| memory.was_unanswered);
         for (index, ((image, memory), decided)) in images {
             let may = match memory.not_before {
                 Some(not_before) => not_before <= now,
@@ -148,8 +155,10 @@ impl Reconciler {
                 None => self.image(index, pass, lane).await,
             };
             pass.decide(index);
+            let is_unanswered = outcome.as_ref().is_err_and(pull::Error::is_unanswered);
+            self.remember(index, |memory| memory.was_unanswered = is_unanswered);
             if let Err(error) = &outcome
-                && error.is_unanswered()
+                && is_unanswered
                 && !stop.is_open()
             {
                 let others = lane.queue.borrow().len();

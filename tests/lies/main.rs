@@ -3,14 +3,19 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 mod accompany;
+mod admission;
 mod answers;
+mod apart;
 mod auth;
 mod flips;
 mod life;
 mod odd;
 mod registry;
+mod repair;
 mod satellite;
+mod several;
 mod shelf;
+mod stop;
 mod trust;
 
 use std::sync::Arc;
@@ -187,7 +192,8 @@ fn no_room() {
     let satellite = start("room", &format!("http://{}", registry.address), "");
     satellite.await_line("held at");
     registry.show(Show { image: new.clone(), lie: Lie::None, tls: None });
-    satellite.await_error("no room for sha256:");
+    let line = satellite.await_error("no room: needs 40.0 MiB, ");
+    assert!(line.contains("raise size_max or remove images; what is held stays served"), "{line}");
     serves(&satellite, &old);
     hides(&satellite, &new);
 }

@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// A running `moonlet run`; killed and removed with its files when it is dropped.
 pub struct Satellite {
-    child: Child,
+    child: Option<Child>,
     /// Its configuration, its store and its log.
     pub directory: PathBuf,
     /// The address of its read API.
@@ -20,44 +22,84 @@ pub struct Satellite {
 
 /// Starts `moonlet run` with one upstream at `url`, of which it is to hold `app:1`.
 pub fn start(name: &str, url: &str, upstream_line: &str) -> Satellite {
-    let mut satellite = launch(name, |directory| {
-        let store = directory.join("store");
-        format!(
-            "name = \"lies\"\n[serve]\nlisten = [\"127.0.0.1:0\"]\n\
-             [admin]\nlisten = \"127.0.0.1:0\"\n\
-             [store]\npath = {store:?}\nsize_max = \"32MiB\"\n[sync]\npoll_interval = \"1s\"\n\
-             [[upstream]]\nregistry = \"registry.test\"\nurl = \"{url}\"\n{upstream_line}\n\
-             [[image]]\nreference = \"registry.test/app:1\"\n"
-        )
-    });
-    satellite.await_served();
+    let lines = format!("url = \"{url}\"\n{upstream_line}");
+    start_with(name, "1s", &[("registry.test", &lines)], &["registry.test/app:1"])
+}
+
+/// Starts `moonlet run` with these upstreams, each with the lines of its section, and images, and
+/// a poll each `poll`.
+pub fn start_with(
+    name: &str,
+    poll: &str,
+    upstreams: &[(&str, &str)],
+    images: &[&str],
+) -> Satellite {
+    let mut satellite = prepare(name, |directory| text(directory, poll, upstreams, images));
+    satellite.start_again();
     satellite
+}
+
+/// A configuration for files in `directory`.
+pub fn text(directory: &Path, poll: &str, upstreams: &[(&str, &str)], images: &[&str]) -> String {
+    let store = directory.join("store");
+    let mut text = format!(
+        "name = \"lies\"\n[serve]\nlisten = [\"127.0.0.1:0\"]\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+         [store]\npath = {store:?}\nsize_max = \"32MiB\"\n[sync]\npoll_interval = \"{poll}\"\n"
+    );
+    for (registry, lines) in upstreams {
+        text += &format!("[[upstream]]\nregistry = \"{registry}\"\n{lines}\n");
+    }
+    for image in images {
+        text += &format!("[[image]]\nreference = \"{image}\"\n");
+    }
+    text
 }
 
 /// Starts `moonlet run` with the configuration that `config` makes for a directory.
 pub fn launch(name: &str, config: impl FnOnce(&Path) -> String) -> Satellite {
+    let mut satellite = prepare(name, config);
+    satellite.spawn("run");
+    satellite
+}
+
+/// As [`launch`], without starting anything.
+pub fn prepare(name: &str, config: impl FnOnce(&Path) -> String) -> Satellite {
     let directory = format!("moonlet-lies-{name}-{}", std::process::id());
     let directory = std::env::temp_dir().join(directory);
     let _ = std::fs::remove_dir_all(&directory);
     std::fs::create_dir(&directory).unwrap();
     std::fs::write(directory.join("moonlet.toml"), config(&directory)).unwrap();
-    let child = spawn(&directory);
-    Satellite { child, directory, served: String::new(), seen: Cell::new(0) }
-}
-
-fn spawn(directory: &Path) -> Child {
-    let log = std::fs::File::options().create(true).append(true).open(directory.join("log"));
-    moonlet()
-        .arg("--config")
-        .arg(directory.join("moonlet.toml"))
-        .arg("run")
-        .env_remove("JOURNAL_STREAM")
-        .stderr(Stdio::from(log.unwrap()))
-        .spawn()
-        .unwrap()
+    Satellite { child: None, directory, served: String::new(), seen: Cell::new(0) }
 }
 
 impl Satellite {
+    /// Starts a command with its files; its log goes on.
+    pub fn spawn(&mut self, command: &str) {
+        let log = self.directory.join("log");
+        let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
+        let child = moonlet()
+            .arg("--config")
+            .arg(self.directory.join("moonlet.toml"))
+            .arg(command)
+            .env_remove("JOURNAL_STREAM")
+            .stdout(Stdio::null())
+            .stderr(Stdio::from(log))
+            .spawn();
+        self.child = Some(child.unwrap());
+    }
+
+    /// Sends a signal that asks it to stop, waits for its end, and gives the exit code.
+    pub fn stop(&mut self, signal: Signal) -> Option<i32> {
+        let mut child = self.child.take().unwrap();
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        child.wait().unwrap().code()
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.join("log")).unwrap()
+    }
+
     fn await_served(&mut self) {
         let line = self.await_line("serving the OCI read API on ");
         self.served = line.rsplit(' ').next().unwrap().to_owned();
@@ -65,7 +107,7 @@ impl Satellite {
 
     /// Starts it again with the same files, after [`Satellite::kill`].
     pub fn start_again(&mut self) {
-        self.child = spawn(&self.directory);
+        self.spawn("run");
         self.await_served();
     }
 
@@ -106,19 +148,20 @@ impl Satellite {
     /// Changes its configuration, and asks it to read that.
     pub fn reload(&self, config: &str) {
         std::fs::write(self.directory.join("moonlet.toml"), config).unwrap();
-        let process = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(process, rustix::process::Signal::HUP).unwrap();
+        let process = Pid::from_child(self.child.as_ref().unwrap());
+        kill_process(process, Signal::HUP).unwrap();
     }
 
     /// Whether it runs.
     pub fn lives(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
+        self.child.as_mut().unwrap().try_wait().unwrap().is_none()
     }
 
     /// Kills it; its files stay.
     pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     /// `moonlet sync --once` with the same files: its exit code, and what it wrote to standard
@@ -157,9 +200,20 @@ fn moonlet() -> Command {
 
 impl Drop for Satellite {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
         let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Waits for something that another process does; `what` says what did not happen.
+pub fn wait_until(mut is_done: impl FnMut() -> bool, what: impl Fn() -> String) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_done() {
+        assert!(Instant::now() < deadline, "{}", what());
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

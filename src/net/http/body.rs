@@ -6,13 +6,16 @@
 
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::chunks::{Chunks, Next};
+use super::client::ClientLimits;
+use super::goodput::{BYTES_PER_SECOND_MIN, Goodput};
 use super::pool::{Peer, Pool};
 use super::wire::{Wait, Wire};
 use crate::kind::Kind;
 use crate::net::{Error, tls};
+use crate::units::ByteRate;
 
 /// The body of a response.
 pub struct Body {
@@ -22,17 +25,20 @@ pub struct Body {
     /// Bytes given to the reader so far.
     position: u64,
     stall: Duration,
+    goodput: Goodput,
     home: Home,
 }
 
 impl Body {
-    pub(super) fn new(wire: Wire, framing: Framing, stall: Duration, home: Home) -> Self {
+    pub(super) fn new(wire: Wire, framing: Framing, limits: &ClientLimits, home: Home) -> Self {
         let declared = match framing {
             Framing::Length(length) => Some(length),
             Framing::None => Some(0),
             Framing::Chunked(_) | Framing::UntilEnd => None,
         };
-        let mut body = Self { wire: Some(wire), framing, declared, position: 0, stall, home };
+        let (stall, goodput) = (limits.stall_deadline, Goodput::new(limits.goodput_span));
+        let mut body =
+            Self { wire: Some(wire), framing, declared, position: 0, stall, goodput, home };
         if declared == Some(0) {
             body.give_back();
         }
@@ -101,10 +107,18 @@ impl Body {
         let wait = Wait::Stall(self.stall);
         let Some(wire) = &mut self.wire else { return Err(self.cut()) };
         let into = into.get_mut(..room).unwrap_or_default();
+        let began = Instant::now();
         let got = match wire.read(into, wait).await {
             Ok(got) => got,
             Err(error) => return Err(self.failed(error)),
         };
+        if self.goodput.is_too_low(got as u64, began.elapsed()) {
+            self.wire = None;
+            let (what, position, floor) =
+                (&self.home.what, self.position, ByteRate(BYTES_PER_SECOND_MIN));
+            let message = format!("{what}: less than {floor} before byte {position}");
+            return Err(Error::new(Kind::Retry, message));
+        }
         if got == 0 {
             if matches!(self.framing, Framing::UntilEnd) {
                 self.framing = Framing::None;

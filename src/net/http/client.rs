@@ -37,6 +37,8 @@ pub struct ClientLimits {
     pub head_deadline: Duration,
     /// Time without a byte, in either direction.
     pub stall_deadline: Duration,
+    /// Time spent waiting for a body after which it must have come at 1 KiB/s.
+    pub goodput_span: Duration,
     /// Connections kept for each scheme, host and port.
     pub idle_max: usize,
     /// Time that a connection is kept unused.
@@ -51,6 +53,7 @@ impl Default for ClientLimits {
             connect_deadline: Duration::from_secs(15),
             head_deadline: Duration::from_secs(60),
             stall_deadline: Duration::from_secs(30),
+            goodput_span: Duration::from_mins(1),
             idle_max: 4,
             idle_age_max: Duration::from_secs(30),
             receive_buffer_bytes: None,
@@ -271,7 +274,7 @@ impl Client {
             headers.get("transfer-encoding").is_none() || headers.get("content-length").is_none();
         let is_reusable = stays && is_plain && !matches!(framing, Framing::UntilEnd);
         let home = Home { pool: Rc::clone(&self.pool), peer, is_reusable, what };
-        let body = Body::new(wire, framing, self.limits.stall_deadline, home);
+        let body = Body::new(wire, framing, &self.limits, home);
         Ok(ClientResponse { status, headers, body })
     }
 }

@@ -12,7 +12,7 @@
 //! | `head` | where a head ends; the server's request heads; framing |
 //! | `chunks` | the chunked transfer coding |
 //! | `codec` | async-h1, fed only with what it can digest |
-//! | `client` `pool` `body` | requests, kept connections, the body of a response |
+//! | `client` `pool` `body` `goodput` | requests, kept connections, the body of a response |
 //! | `server` `send` | the connection loop, and how an answer leaves |
 //!
 //! Why the server's heads are parsed with httparse, the parser inside async-h1, and written here:
@@ -32,6 +32,7 @@ mod body;
 mod chunks;
 mod client;
 mod codec;
+mod goodput;
 mod head;
 mod headers;
 mod pool;

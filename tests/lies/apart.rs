@@ -1,0 +1,102 @@
+//! What is wrong with one image or one registry is not the others' trouble.
+
+use std::net::TcpListener;
+
+use moonlet::oci::Digest;
+
+use crate::registry::Image;
+use crate::satellite::start_with;
+use crate::several::{Answer, Several};
+
+#[test]
+fn a_registry_that_does_not_answer_holds_up_no_other() {
+    let registry = Several::start();
+    registry.push("1", &Image::new(1, 300_000));
+    // Connections wait in its backlog.
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap();
+    let dead_url = format!("url = \"http://{}\"", dead.local_addr().unwrap());
+    let upstreams = [("dead.test", dead_url.as_str()), ("registry.test", &url(&registry))];
+    let images = ["dead.test/a:1", "dead.test/b:1", "registry.test/app:1"];
+    let satellite = start_with("dead", "1s", &upstreams, &images);
+    satellite.await_line("registry.test/app:1: held at");
+    let log = satellite.log();
+    assert!(!log.contains("dead.test"), "it was waited for:\n{log}");
+}
+
+#[test]
+fn a_registry_that_does_not_answer_is_asked_by_one_image() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let url = format!("url = \"http://127.0.0.1:{port}\"");
+    let images = ["dead.test/a:1", "dead.test/b:1", "dead.test/c:1"];
+    let satellite = start_with("refused", "1h", &[("dead.test", &url)], &images);
+    satellite.await_line("dead.test: does not answer, 2 other images wait for it");
+    satellite.await_error("dead.test/c:1: waits for dead.test, which does not answer: ");
+    let log = satellite.log();
+    assert!(!log.contains("dead.test/b/manifests"), "it was asked for another image:\n{log}");
+}
+
+#[test]
+fn a_long_pause_is_one_images_own() {
+    let registry = Several::start();
+    registry.push("1", &Image::new(1, 300_000));
+    registry.push("2", &Image::new(2, 300_000));
+    registry.oddity(|request, _| {
+        let date = "Sun, 06 Nov 2094 08:49:37 GMT";
+        let busy = Answer::status(429).with("Retry-After", date);
+        request.path.contains("manifests/1").then_some(busy)
+    });
+    let images = ["registry.test/app:1", "registry.test/app:2"];
+    let satellite = start_with("pause", "1s", &[("registry.test", &url(&registry))], &images);
+    satellite.await_error("asked too often; not held yet; tried again in 1h00m");
+    satellite.await_line("registry.test/app:2: held at");
+    let heads = registry.count("HEAD", "manifests/2");
+    registry.await_count("HEAD", "manifests/2", heads + 3);
+    assert_eq!(registry.count("", "manifests/1") + registry.count("HEAD", "manifests/1"), 1);
+}
+
+#[test]
+fn an_image_that_is_gone_upstream_is_held_and_said_once() {
+    let registry = Several::start();
+    let image = Image::new(1, 300_000);
+    registry.push("1", &image);
+    let images = ["registry.test/app:1"];
+    let satellite = start_with("gone", "1s", &[("registry.test", &url(&registry))], &images);
+    satellite.await_line("held at");
+    registry.untag("1");
+    satellite.await_line("gone upstream, what is held stays served: ");
+    let asked = registry.count("HEAD", "manifests/1");
+    registry.await_count("HEAD", "manifests/1", asked + 3);
+    satellite.await_line("sync: 1 images held, 0 not");
+    let log = satellite.log();
+    assert!(log.matches("gone upstream").count() == 1 && !log.contains("ERROR"), "{log}");
+    assert_eq!(satellite.get("/v2/app/manifests/1"), (200, image.manifest));
+}
+
+#[test]
+fn without_a_digest_header_an_unchanged_image_costs_its_manifest() {
+    let registry = Several::start();
+    let image = Image::new(1, 300_000);
+    registry.push("1", &image);
+    registry.oddity(|request, truth| {
+        let mut answer = truth.clone();
+        answer.headers.retain(|(name, _)| *name != "Docker-Content-Digest");
+        request.path.contains("manifests/").then_some(answer)
+    });
+    let images = ["registry.test/app:1"];
+    let satellite = start_with("digest", "1s", &[("registry.test", &url(&registry))], &images);
+    satellite.await_line("held at");
+    satellite.await_line("sync: 1 images held");
+    registry.forget();
+    registry.await_count("GET", "manifests/1", 3);
+    let others = registry.asked();
+    let others: Vec<_> = others.iter().filter(|r| !r.is("GET", "app/manifests/1")).collect();
+    assert!(others.is_empty(), "{others:?}");
+    let moved = Image::new(2, 300_000);
+    registry.push("1", &moved);
+    let line = satellite.await_line("moved from");
+    assert!(line.contains(&Digest::sha256(&moved.manifest).short()), "{line}");
+}
+
+fn url(registry: &Several) -> String {
+    format!("url = \"{}\"", registry.url())
+}
