@@ -54,6 +54,26 @@ fn a_redirects_target_gets_no_credentials_and_changes_nothing() {
     }
 }
 
+#[test]
+fn a_target_of_an_open_registry_gets_no_credentials_either() {
+    for scheme in ["Bearer realm=\"/token\"", "Basic realm=\"cdn\""] {
+        for status in [401, 403, 404] {
+            let storage = Odd::start(move |asked| match asked.path.as_str() {
+                "/token" => said(200, r#"{"token":"x"}"#),
+                _ => said(status, "").with(format!("WWW-Authenticate: {scheme}")),
+            });
+            let line = format!("Location: http://localhost:{}/cdn", storage.address.port());
+            let registry = Odd::start(move |_| said(307, "").with(&line));
+            let ours = client_with_password(&registry.url(), password());
+            block_on(ours.blob("app", &Digest::sha256(b""), 0, 9, 10)).err().unwrap();
+            assert_eq!(storage.asked().len(), 1, "{status}");
+            for asked in [storage.asked(), registry.asked()].concat() {
+                assert!(asked.authorization().is_empty(), "{asked:?}");
+            }
+        }
+    }
+}
+
 /// As a real Harbor does: a token is given to whoever asks, with or without access; a token that is
 /// refused is answered with a Basic challenge.
 fn harbor(asked: &Asked) -> Said {
