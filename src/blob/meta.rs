@@ -11,8 +11,8 @@ use log::warn;
 
 use super::Error;
 use super::format::{
-    FRAME_HEADER_BYTES, HEADER_BYTES, Header, HeaderState, META_SEGMENTS_MAX, Part, Place, Record,
-    decode_frame, decode_frame_header, encode_frame, meta_segments,
+    FRAME_HEADER_BYTES, HEADER_BYTES, Header, HeaderState, META_SEGMENTS_MAX, Part, Payload, Place,
+    Record, decode_frame, decode_frame_header, encode_frame, meta_segments,
 };
 use super::index::Index;
 use super::wear::mark_bad;
@@ -70,6 +70,8 @@ pub struct Survey {
     pub was_used: bool,
     /// Places where something was written that cannot be read, before something that can.
     pub damaged: u32,
+    /// Whether a newer program wrote some of it.
+    pub is_newer: bool,
 }
 
 impl Meta {
@@ -274,12 +276,13 @@ pub fn scan(
     let unit = u64::from(geometry.program_bytes);
     let end = u64::from(geometry.segment_bytes);
     let mut window = Window { device, slot, end, start: 0, bytes: Vec::new() };
-    let mut survey = Survey { slot, header, is_complete: false, was_used: false, damaged: 0 };
+    let mut survey =
+        Survey { slot, header, is_complete: false, was_used: false, damaged: 0, is_newer: false };
     let mut unreadable = 0;
     let (mut begun, mut frames) = (false, 0);
     let mut at = (HEADER_BYTES as u64).next_multiple_of(unit);
     while at < end {
-        let Some((record, part, length)) = window.frame(at, header.sequence) else {
+        let Some((payload, part, length)) = window.frame(at, header.sequence) else {
             // Padding to the end of a unit is no loss; anything else may be, a unit that was
             // never programmed too, if something was programmed behind it.
             unreadable += u32::from(at.is_multiple_of(unit) || !window.is_blank(at, unit));
@@ -290,14 +293,17 @@ pub fn scan(
         unreadable = 0;
         at += length;
         survey.was_used |= part == Part::Tail;
-        match record {
-            Record::CheckpointBegin => begun = true,
-            Record::CheckpointEnd { frames: expected } => {
+        match payload {
+            Payload::Known(Record::CheckpointBegin) => begun = true,
+            Payload::Known(Record::CheckpointEnd { frames: expected }) => {
                 survey.is_complete = begun && frames == expected && survey.damaged == 0;
             }
-            record => {
+            other => {
                 frames += u32::from(part == Part::Checkpoint);
-                each(part, record);
+                match other {
+                    Payload::Known(record) => each(part, record),
+                    Payload::Newer => survey.is_newer = true,
+                }
             }
         }
     }
@@ -315,12 +321,12 @@ struct Window<'a> {
 
 impl Window<'_> {
     /// The frame at `at`, its part, and its length with its header, if one is there.
-    fn frame(&mut self, at: u64, sequence: u64) -> Option<(Record, Part, u64)> {
+    fn frame(&mut self, at: u64, sequence: u64) -> Option<(Payload, Part, u64)> {
         let header_bytes = FRAME_HEADER_BYTES as u64;
         let (length, checksum) = decode_frame_header(self.get(at, header_bytes))?;
         let payload = self.get(at + header_bytes, u64::from(length));
-        let (record, part) = decode_frame(payload, checksum, sequence)?;
-        Some((record, part, header_bytes + u64::from(length)))
+        let (payload, part) = decode_frame(payload, checksum, sequence)?;
+        Some((payload, part, header_bytes + u64::from(length)))
     }
 
     /// Whether the rest of the unit at `at` was never written, or is padding.
@@ -366,6 +372,6 @@ impl Window<'_> {
 /// Stands for what cannot be read: neither blank nor a length beside its inverse.
 const UNREADABLE: u8 = 0xA5;
 /// More segments than any flash lives to begin; what is added to a number does not overflow.
-const SEQUENCE_MAX: u64 = u64::MAX / 2;
+pub const SEQUENCE_MAX: u64 = u64::MAX / 2;
 /// What is programmed or read at a time.
 const PIECE_BYTES: usize = 64 << 10;

@@ -22,6 +22,7 @@ mod hashing;
 mod index;
 mod layout;
 mod meta;
+mod notes;
 mod pack;
 mod reader;
 mod recover;
@@ -36,7 +37,7 @@ mod wear;
 mod writer;
 
 pub use error::Error;
-pub use format::TagKey;
+pub use format::{Spent, TagKey};
 pub use reader::{Reader, Span};
 pub use recover::MountReport;
 pub use scrub::Check;

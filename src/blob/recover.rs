@@ -19,7 +19,7 @@ use super::format::{
 };
 use super::index::Index;
 use super::layout::{GRAINS, grain_bytes, is_intact, read_chunks};
-use super::meta::{Meta, Ring, Survey, read_header, scan};
+use super::meta::{Meta, Ring, SEQUENCE_MAX, Survey, read_header, scan};
 use super::space::Space;
 use crate::flash::{Device, Geometry, SEGMENTS_MAX};
 use crate::kind::Kind;
@@ -183,6 +183,7 @@ fn look(device: &dyn Device) -> Result<Found, Error> {
         states.push(if is_bad { HeaderState::Blank } else { state });
     }
     check_headers(device, &states)?;
+    drop_strays(&mut states);
     let mut ring = Ring { slot: slots.end - 1, ..Ring::default() };
     let mut found: Vec<(u32, Header)> = Vec::new();
     for ((slot, state), erase_count) in slots.zip(&states).zip(&mut ring.erase_counts) {
@@ -221,10 +222,19 @@ fn look(device: &dyn Device) -> Result<Found, Error> {
     }
     surveys.sort_by_key(|survey| std::cmp::Reverse(survey.header.sequence));
     let replay = replayed(surveys, &mut report);
+    if replay.iter().any(|survey| survey.is_newer) {
+        let what = "the log holds records that this program does not know: run the newer moonlet \
+                    that wrote them, or give this one an empty store";
+        return Err(Error::new(Kind::Invalid, what));
+    }
     ring.spared = replay.iter().map(|survey| survey.slot).collect();
     if !unreadable.is_empty() {
         // A number that a header now unreadable may have had is not used again.
         ring.sequence += u64::from(meta_segments(device.geometry()));
+    }
+    if ring.sequence >= SEQUENCE_MAX - SEQUENCES_APART_MAX {
+        // No log comes so far. What is begun now counts from the beginning, and these are strays.
+        ring.sequence = 0;
     }
     Ok(Found { ring, replay, report })
 }
@@ -263,6 +273,20 @@ fn check_headers(device: &dyn Device, states: &[HeaderState]) -> Result<(), Erro
         return Err(Error::new(Kind::Invalid, what));
     }
     Ok(())
+}
+
+/// Takes headers for damaged whose numbers no log can have come to that has the others: one of
+/// them would make every later header look older, or as if it were out of bounds.
+fn drop_strays(states: &mut [HeaderState]) {
+    let sequence = |state: &HeaderState| match state {
+        HeaderState::Valid(header) => Some(header.sequence),
+        _ => None,
+    };
+    let Some(least) = states.iter().filter_map(sequence).min() else { return };
+    let is_stray = |state: &HeaderState| {
+        sequence(state).is_some_and(|sequence| sequence - least > SEQUENCES_APART_MAX)
+    };
+    states.iter_mut().filter(|state| is_stray(state)).for_each(|s| *s = HeaderState::Damaged);
 }
 
 fn is_all_blank(device: &dyn Device) -> Result<bool, Error> {
@@ -435,6 +459,9 @@ fn claim_all(space: &mut Space, index: &Index) {
     space.reopen(all_records(index).flat_map(|record| record.extents));
 }
 
+/// More numbers than are used while a ring goes round once, bad segments and damage included, and
+/// than any flash lives to use.
+const SEQUENCES_APART_MAX: u64 = 1 << 32;
 /// How often a damaged log may claim all of its device before it is not worth reading.
 const CLAIMED_MAX: u64 = 4;
 /// Units of a device: eight grains of each are counted in 32 bits.

@@ -88,14 +88,7 @@ impl Daemon {
             }
         };
         or(stop, or(self.reconcile(), or(self.scrub(), self.keep()))).await;
-        let store = &self.satellite.store;
-        if store.is_writable()
-            && let Err(error) = store.record_wear().await
-        {
-            warn!("{error}; some of what was counted of wear is lost");
-        }
-        store.settle().await?;
-        Ok(())
+        Ok(upkeep::finish(&self.satellite.store, &self.satellite.clock).await?)
     }
 
     async fn reconcile(&self) {
