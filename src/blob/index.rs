@@ -4,7 +4,7 @@
 //! that is not wholly described by records that were read.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::blobs::Blobs;
 use super::counts::Wear;
@@ -33,7 +33,7 @@ pub struct Index {
     /// The time that was recorded last, in seconds since 1970-01-01 UTC.
     pub time: Option<u64>,
     /// Documents by name.
-    pub documents: BTreeMap<String, Rc<[u8]>>,
+    pub documents: BTreeMap<String, Arc<[u8]>>,
     /// Segments of the device: nothing is counted of others.
     segment_count: u32,
 }

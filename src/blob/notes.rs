@@ -4,7 +4,7 @@
 //! own, for it is worth none; what was spent and what a document says is durable before anybody
 //! goes by it.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::format::{
     ACCOUNTS_MAX, DOCUMENT_BYTES_MAX, DOCUMENTS_MAX, NAME_BYTES_MAX, Record, Spent,
@@ -56,7 +56,7 @@ impl Store {
     }
 
     /// What a document says.
-    pub fn document(&self, name: &str) -> Option<Rc<[u8]>> {
+    pub fn document(&self, name: &str) -> Option<Arc<[u8]>> {
         self.0.state.borrow().index.documents.get(name).cloned()
     }
 

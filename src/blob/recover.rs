@@ -15,7 +15,7 @@ use log::warn;
 
 use super::Error;
 use super::format::{
-    BlobRecord, CHUNK_BYTES, Header, HeaderState, Part, Record, VERSION, meta_segments,
+    BlobRecord, CHUNK_BYTES, Extent, Header, HeaderState, Part, Record, VERSION, meta_segments,
 };
 use super::index::Index;
 use super::layout::{GRAINS, grain_bytes, is_intact, read_chunks};
@@ -73,11 +73,14 @@ pub struct Mounted {
     pub report: MountReport,
     /// Bytes programmed to begin the new segment.
     pub programmed_bytes: u64,
+    /// Room of nothing that is held, in which somebody reads.
+    pub read: Vec<Extent>,
 }
 
 /// Mounts what `device` holds, or begins a log on it. What can only be read is left as it is, and
-/// nothing may be appended to it.
-pub fn mount(device: &Arc<dyn Device>) -> Result<Mounted, Error> {
+/// nothing may be appended to it. Where somebody reads the blobs that are `held`, nothing else may
+/// lie, even if the log has no such blob there.
+pub fn mount(device: &Arc<dyn Device>, held: &[BlobRecord]) -> Result<Mounted, Error> {
     let geometry = device.geometry();
     check_geometry(geometry)?;
     let Found { ring, replay, mut report } = look(device.as_ref())?;
@@ -103,17 +106,24 @@ pub fn mount(device: &Arc<dyn Device>) -> Result<Mounted, Error> {
     report.dropped += drop_overlaps(geometry, &mut index);
     let Index { blobs, tags, .. } = &mut index;
     tags.retain(|_, digest| blobs.contains(digest));
-    claim_all(&mut space, &index);
-    let mut meta = Meta::new(Arc::clone(device), ring);
+    let read: Vec<Extent> = held
+        .iter()
+        .filter(|held| {
+            index.blobs.get(&held.digest).is_none_or(|blob| blob.extents != held.extents)
+        })
+        .flat_map(|held| held.extents.iter().copied())
+        .collect();
+    claim_all(&mut space, &index, &read);
+    let mut meta = Meta::new(device, ring);
     let programmed_bytes = match device.read_only() {
         Some(_) => 0,
-        None => match meta.program(&index) {
+        None => match meta.program_now(&index) {
             // What is held can be served, and the next record tries again.
             Err(error) if error.kind() == Kind::Full => {
                 warn!("{error}; nothing can be recorded until there is room");
                 0
             }
-            other => other?.bytes,
+            other => other?,
         },
     };
     report.blobs = index.blobs.len();
@@ -130,6 +140,7 @@ pub fn mount(device: &Arc<dyn Device>) -> Result<Mounted, Error> {
         suspects: suspects.into_iter().collect(),
         report,
         programmed_bytes,
+        read,
     })
 }
 
@@ -454,9 +465,11 @@ fn drop_all(mut digests: Vec<Digest>, index: &mut Index) -> usize {
     digests.len()
 }
 
-fn claim_all(space: &mut Space, index: &Index) {
+fn claim_all(space: &mut Space, index: &Index, read: &[Extent]) {
     all_records(index).for_each(|record| space.claim(&record.extents));
-    space.reopen(all_records(index).flat_map(|record| record.extents));
+    space.claim(read);
+    let live = all_records(index).flat_map(|record| record.extents);
+    space.reopen(live.chain(read.iter().copied()));
 }
 
 /// More numbers than are used while a ring goes round once, bad segments and damage included, and

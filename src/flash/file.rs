@@ -168,6 +168,10 @@ impl super::Device for Device {
         self.syncs.sync(&self.log, &format!("syncing {}", self.path.display()))
     }
 
+    fn recover(&self) -> Result<(), Error> {
+        self.syncs.recover(&self.log, &format!("syncing {}", self.path.display()))
+    }
+
     fn sync_range(&self, segment: u32, range: Range<u32>) -> Result<(), Error> {
         let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let start = self.position(segment, range.start, length)?;

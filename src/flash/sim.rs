@@ -454,6 +454,13 @@ impl super::Device for Device {
         self.sync_what(|_| true)
     }
 
+    fn recover(&self) -> Result<(), Error> {
+        self.sync()?;
+        let State { now, durable, .. } = &mut *self.lock();
+        now.clone_from(durable);
+        Ok(())
+    }
+
     fn sync_range(&self, segment: u32, range: Range<u32>) -> Result<(), Error> {
         // These programs and no others, so that nobody relies on more.
         self.sync_what(|operation| match operation {

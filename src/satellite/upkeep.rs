@@ -32,7 +32,7 @@ pub async fn forever(
         }
         store.passed(span).await?;
         if !is_busy() {
-            store.trim_some(TRIMMED_AT_ONCE)?;
+            store.trim_some(TRIMMED_AT_ONCE).await?;
         }
     }
 }
