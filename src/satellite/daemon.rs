@@ -87,7 +87,10 @@ impl Daemon {
                 }
             }
         };
-        or(stop, or(self.reconcile(), or(self.scrub(), self.keep()))).await;
+        let remounting = async {
+            upkeep::remount(&self.satellite.store).await;
+        };
+        or(stop, or(self.reconcile(), or(self.scrub(), or(self.keep(), remounting)))).await;
         Ok(upkeep::finish(&self.satellite.store, &self.satellite.clock).await?)
     }
 

@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use log::warn;
+use log::{info, warn};
 use smol::Timer;
 
 use crate::blob::{Error, Store};
@@ -37,6 +37,23 @@ pub async fn forever(
     }
 }
 
+/// Mounts the log again whenever an error has ended writing, with pauses that grow as long as it
+/// does not help.
+pub async fn remount(store: &Store) -> Infallible {
+    loop {
+        store.failed().await;
+        let mut pause = REMOUNT_PAUSE_MIN;
+        while !store.is_writable() {
+            Timer::after(pause).await;
+            match store.remount().await {
+                Ok(report) => info!("the store is mounted again: {report}"),
+                Err(error) => warn!("the store cannot be mounted again: {error}"),
+            }
+            pause = (pause * 2).min(REMOUNT_PAUSE_MAX);
+        }
+    }
+}
+
 /// Records what is kept in memory only, for a clean end.
 pub async fn finish(store: &Store, clock: &SharedClock) -> Result<(), Error> {
     if store.is_writable() {
@@ -56,6 +73,9 @@ fn is_worth_recording(store: &Store, shown: u64) -> bool {
     store.recorded_time().is_none_or(|recorded| recorded.abs_diff(shown) >= TIME_RECORD_SECONDS)
 }
 
+/// A disk that was reset answers again after some seconds; one that is worn out never does.
+const REMOUNT_PAUSE_MIN: Duration = Duration::from_secs(10);
+const REMOUNT_PAUSE_MAX: Duration = Duration::from_mins(10);
 const PAUSE: Duration = Duration::from_mins(1);
 /// The time has no page of its own in the log, and is not worth more than a record now and then.
 const TIME_RECORD_SECONDS: u64 = 6 * 60 * 60;

@@ -359,6 +359,21 @@ pub fn run_stubbornly(device: &Arc<Device>, blobs: &Blobs, steps: &[Step], what:
     failures
 }
 
+/// Does all of `steps` in one store, which is mounted again by itself whenever an error has ended
+/// writing, and does those again that failed; gives the number of times that happened.
+pub fn run_remounting(device: &Arc<Device>, blobs: &Blobs, steps: &[Step], what: &str) -> usize {
+    let (store, _) = mount(device).unwrap();
+    let mut remounts = 0;
+    for step in steps {
+        while let Err(error) = smol::block_on(apply(&store, blobs, *step, device.geometry())) {
+            assert!(remounts < FAILURES_MAX, "{what}: {step:?}: {error}");
+            remounts += 1;
+            smol::block_on(store.remount()).unwrap_or_else(|error| panic!("{what}: {error}"));
+        }
+    }
+    remounts
+}
+
 fn note(device: &Device, error: &Error, failures: &mut usize, what: &str) {
     let passes = matches!(error.kind(), Kind::Retry | Kind::Full);
     assert!(passes && *failures < FAILURES_MAX, "{what}: failure {failures}: {error}");
