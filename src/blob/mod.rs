@@ -5,10 +5,9 @@
 //! its digest was verified and its bytes are durable, and acknowledged when its Commit record is.
 //! The bytes on the device are given by FORMAT.md.
 //!
-//! One [`Store`] per device, shared by clones. Programs and reads go straight to the device, which
-//! for a file is the page cache; syncs, which take long, wait on another thread, except the two with
-//! which a segment of META begins, and all who wait at the same time share one. State is plain memory
-//! behind a `RefCell` that is never held across an await.
+//! One [`Store`] per device, shared by clones. What changes the device goes through one queue, on
+//! another thread where its calls take long; syncs go beside it, and all who wait at the same time
+//! share one. State is plain memory behind a `RefCell` that is never held across an await.
 
 mod blobs;
 mod checks;
