@@ -67,12 +67,10 @@ impl Store {
                 }
             }
         }
-        let state = self.0.state.borrow();
         // A reader may still be at the old place of something.
-        if !state.space.beyond().is_empty() {
+        if !self.0.state.borrow().space.beyond().is_empty() {
             return Ok(false);
         }
-        drop(state);
         self.0.queue.begin(move |device| device.give_up_from(limit)).await?;
         self.0.state.borrow_mut().segment_count = limit;
         Ok(true)

@@ -13,8 +13,7 @@ use std::task::Poll;
 use super::format::{BlobRecord, Extent};
 use super::index::blob_bytes;
 use super::layout::{reserved_bytes, suffix};
-use super::queue::Flight;
-use super::store::Outcome;
+use super::store::Programming;
 use super::{Error, Store};
 use crate::kind::Kind;
 use crate::oci::Digest;
@@ -25,7 +24,7 @@ pub(super) struct Pack {
     /// The unit that is being filled, and what is in it.
     open: Option<(Extent, Vec<u8>)>,
     /// The unit that is being programmed, and how many bytes of it are used.
-    under_way: Option<(Extent, u64, Flight<Outcome<Vec<u8>>>)>,
+    under_way: Option<(Extent, u64, Programming)>,
     /// The blobs in it, and in those that were programmed and await a sync.
     placed: Vec<Placed>,
     /// Blobs whose unit could not be programmed, and why.

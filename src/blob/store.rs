@@ -604,7 +604,7 @@ impl Store {
         extents: &[Extent],
         start: u64,
         bytes: Vec<u8>,
-    ) -> Result<Flight<Outcome<Vec<u8>>>, Error> {
+    ) -> Result<Programming, Error> {
         self.0.state.borrow().check()?;
         let segment_bytes = self.device().geometry().segment_bytes;
         let pieces = pieces(extents, segment_bytes, start, bytes.len() as u64);
@@ -787,6 +787,9 @@ pub(super) fn program_pieces(device: &dyn Device, pieces: &[Piece], bytes: &[u8]
 
 /// What became of an operation on segments, and which of them failed.
 pub(super) type Outcome<T> = Result<T, (u32, flash::Error)>;
+
+/// Bytes that are being programmed, which are given back.
+pub(super) type Programming = Flight<Outcome<Vec<u8>>>;
 
 pub(super) fn missing(digest: &Digest) -> Error {
     Error::new(Kind::Missing, format!("{digest} is not held"))

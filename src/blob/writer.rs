@@ -10,8 +10,7 @@
 use super::format::{BlobRecord, CHUNK_BYTES, Record};
 use super::index::PartialBlob;
 use super::layout::{self, is_small, trailer};
-use super::queue::Flight;
-use super::store::Outcome;
+use super::store::Programming;
 use super::syncing::Syncing;
 use super::{Error, Store};
 use crate::flash::Device;
@@ -33,7 +32,7 @@ pub struct Writer {
     /// Bytes programmed; a multiple of the program unit until the blob's end.
     programmed: u64,
     /// What is being programmed, and how many bytes. It outlasts whoever waits for it.
-    under_way: Option<(Flight<Outcome<Vec<u8>>>, u64)>,
+    under_way: Option<(Programming, u64)>,
     /// What arrived after that, less than a unit.
     rest: Vec<u8>,
     /// The sync under way, and what it makes durable.
