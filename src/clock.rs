@@ -2,6 +2,10 @@
 //!
 //! A device without a real-time clock starts in 1970. Wall time is therefore never taken to be
 //! earlier than a floor: the day this binary was built, or the last time the blob log recorded.
+//!
+//! A clock that was wrong once, far in the future, must not make every certificate look expired
+//! ever after: a recorded time that is more than [`DOUBT_SECONDS`] beyond a clock that shows a
+//! possible time is not believed.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -46,8 +50,7 @@ impl Clock for SystemClock {
     }
 
     fn unix_seconds(&self) -> u64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        now.max(self.floor.get())
+        unix_seconds_from(self.floor.get())
     }
 
     fn raise_floor(&self, unix_seconds: u64) {
@@ -55,6 +58,23 @@ impl Clock for SystemClock {
     }
 }
 
+/// What the kernel's clock shows, in seconds since 1970-01-01 UTC; `floor` instead, when that is
+/// later and to be believed.
+pub fn unix_seconds_from(floor: u64) -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    later(now, floor)
+}
+
+fn later(now: u64, floor: u64) -> u64 {
+    let is_possible = now >= BUILD_UNIX_SECONDS;
+    if is_possible && floor.saturating_sub(now) > DOUBT_SECONDS {
+        return now;
+    }
+    now.max(floor).max(BUILD_UNIX_SECONDS)
+}
+
+/// A device may lie in a drawer for so long, with a clock that goes on from where it was stopped.
+const DOUBT_SECONDS: u64 = 400 * 24 * 60 * 60;
 /// Set by `build.rs` from SOURCE_DATE_EPOCH, else from the time of the build.
 const BUILD_UNIX_SECONDS: u64 = parse_decimal(env!("MOONLET_BUILD_UNIX_SECONDS"));
 
@@ -66,4 +86,21 @@ const fn parse_decimal(text: &str) -> u64 {
         rest = tail;
     }
     value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_not_earlier_than_what_was_recorded() {
+        let build = BUILD_UNIX_SECONDS;
+        assert_eq!(later(10, build), build, "1970");
+        assert_eq!(later(10, build + 500), build + 500);
+        assert_eq!(later(10, build + 2 * DOUBT_SECONDS), build + 2 * DOUBT_SECONDS);
+        assert_eq!(later(build + 1, build + 500), build + 500);
+        assert_eq!(later(build + 900, build + 500), build + 900);
+        let wrong_once = build + 12 * 365 * 24 * 3600;
+        assert_eq!(later(build + 1, wrong_once), build + 1, "set right since");
+    }
 }

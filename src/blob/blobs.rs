@@ -10,7 +10,7 @@
 //! first.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::format::{BlobRecord, Extent};
 use super::layout::{grain_bytes, reserved_bytes};
@@ -28,7 +28,7 @@ pub struct Blobs {
     /// Blobs that do not fit a slot.
     odd: BTreeMap<Digest, Odd>,
     /// Media types that slots name by number.
-    media_types: Vec<Rc<str>>,
+    media_types: Vec<Arc<str>>,
     /// Counts uses.
     clock: u32,
 }

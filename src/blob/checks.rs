@@ -77,6 +77,11 @@ impl Checks {
         self.blobs.remove(digest);
     }
 
+    /// What was read may not be what is on the medium.
+    pub fn forget_all(&mut self) {
+        self.blobs.clear();
+    }
+
     /// A chunk was found to be wrong by somebody else.
     pub fn forget_chunk(&self, digest: &Digest, chunk: u32) {
         if let Some(known) = self.blobs.get(digest) {

@@ -135,6 +135,40 @@ pub enum Record {
     },
     /// What has been counted, erases left out.
     Counts(Counts),
+    /// What was spent in each period, all accounts of it.
+    Ledger(Vec<Spent>),
+    /// What time it was.
+    Time {
+        /// Seconds since 1970-01-01 UTC.
+        unix_seconds: u64,
+    },
+    /// A named document takes the place of the one before it; of no bytes, it is gone.
+    Document {
+        /// Its name.
+        name: String,
+        /// What it says.
+        bytes: Vec<u8>,
+    },
+}
+
+/// What an account has spent in a period: FORMAT.md section 4, `Ledger`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spent {
+    /// Whose it is, such as `link/day`.
+    pub account: String,
+    /// The number of the period, as whoever keeps the account counts them.
+    pub period: u32,
+    /// So many bytes.
+    pub bytes: u64,
+}
+
+/// What a frame holds.
+#[derive(Debug, PartialEq)]
+pub enum Payload {
+    /// A record.
+    Known(Record),
+    /// What was written, by a program that knows more records than this one.
+    Newer,
 }
 
 /// The start of a META segment: FORMAT.md section 3.
@@ -274,12 +308,24 @@ pub fn decode_frame_header(bytes: &[u8]) -> Option<(u32, u32)> {
     sound.then_some((length, checksum))
 }
 
-/// The record in a frame's payload and its part; `None` if it is not what was written.
-pub fn decode_frame(payload: &[u8], expected: u32, sequence: u64) -> Option<(Record, Part)> {
+/// What is in a frame's payload, and its part; `None` if it is not what was written.
+pub fn decode_frame(payload: &[u8], expected: u32, sequence: u64) -> Option<(Payload, Part)> {
     let part = [Part::Checkpoint, Part::Tail]
         .into_iter()
         .find(|part| checksum(Place { sequence, part: *part }, payload) == expected)?;
-    Some((postcard::from_bytes(payload).ok()?, part))
+    Some((decode_payload(payload)?, part))
+}
+
+fn decode_payload(payload: &[u8]) -> Option<Payload> {
+    let (variant, _) = postcard::take_from_bytes::<u32>(payload).ok()?;
+    if variant > RECORD_VARIANT_MAX {
+        return Some(Payload::Newer);
+    }
+    match postcard::take_from_bytes(payload).ok()? {
+        (record, []) => Some(Payload::Known(record)),
+        // It says more than the record that is known.
+        _ => Some(Payload::Newer),
+    }
 }
 
 fn checksum(place: Place, payload: &[u8]) -> u32 {
@@ -310,6 +356,16 @@ pub struct FrameError;
 const MAGIC: &[u8; 8] = b"MOONLET\0";
 /// The version of the format: FORMAT.md section 1.
 pub const VERSION: u16 = 1;
+/// The number of the last record.
+const RECORD_VARIANT_MAX: u32 = 15;
+/// The most accounts of a ledger.
+pub const ACCOUNTS_MAX: usize = 16;
+/// The most documents.
+pub const DOCUMENTS_MAX: usize = 8;
+/// The longest name of an account or a document.
+pub const NAME_BYTES_MAX: usize = 64;
+/// The longest document.
+pub const DOCUMENT_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a header; the rest of its unit is zero.
 pub const HEADER_BYTES: usize = 34;
 /// Bytes before a frame's payload.
@@ -367,7 +423,7 @@ mod tests {
         let (length, checksum) = decode_frame_header(&bytes).unwrap();
         let payload = &bytes[FRAME_HEADER_BYTES..];
         assert_eq!(payload.len(), length as usize);
-        assert_eq!(decode_frame(payload, checksum, 9), Some((record, Part::Tail)));
+        assert_eq!(decode_frame(payload, checksum, 9), Some((Payload::Known(record), Part::Tail)));
         assert_eq!(decode_frame(payload, checksum, 8), None);
         assert_eq!(decode_frame_header(&[0; 12]), None);
         assert_eq!(decode_frame_header(&[0xFF; 12]), None);

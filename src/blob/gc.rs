@@ -10,19 +10,24 @@
 //! J. Ousterhout, "The Design and Implementation of a Log-Structured File System", 1992).
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use super::format::{BlobRecord, CHUNK_BYTES, Extent, Record};
 use super::layout::{
-    self, bytes_within, is_small, merged, prefix, relocated, reserved_bytes, suffix,
+    self, bytes_within, is_small, merged, pieces, prefix, relocated, reserved_bytes, suffix,
 };
+use super::reserve::Taken;
+use super::store::program_pieces;
 use super::{Error, Store};
+use crate::flash::Device;
 
 /// A blob with a part of it copied elsewhere.
-struct Move {
-    old: BlobRecord,
+struct Move<'a> {
+    /// As it was; while this lives, its room is not used again.
+    old: Rc<BlobRecord>,
     new: BlobRecord,
     /// Where the copy is.
-    room: Vec<Extent>,
+    room: Taken<'a>,
     /// Chunks that could not be read whole.
     unreadable: BTreeSet<u32>,
 }
@@ -62,13 +67,12 @@ impl Store {
                 }
             }
         }
-        let mut state = self.0.state.borrow_mut();
         // A reader may still be at the old place of something.
-        if !state.space.beyond().is_empty() {
+        if !self.0.state.borrow().space.beyond().is_empty() {
             return Ok(false);
         }
-        self.device().give_up_from(limit)?;
-        state.segment_count = limit;
+        self.0.queue.begin(move |device| device.give_up_from(limit)).await?;
+        self.0.state.borrow_mut().segment_count = limit;
         Ok(true)
     }
 
@@ -76,30 +80,22 @@ impl Store {
     /// worn most; false when the room ran out. The caller holds `collecting`.
     pub(super) async fn empty_segment(&self, victim: u32, cold: bool) -> Result<bool, Error> {
         let mut moves = Vec::new();
-        let copied = self.copy_residents(victim, cold, &mut moves);
-        let copied = match copied {
+        let is_empty = self.copy_residents(victim, cold, &mut moves).await?;
+        if !moves.is_empty() {
             // The copies are durable before anything says that they are there.
-            Ok(is_empty) if moves.is_empty() => Ok(is_empty),
-            Ok(is_empty) => self.settle_bytes().await.map(|()| is_empty),
-            Err(error) => Err(error),
-        };
-        if copied.is_err() {
-            moves.iter().for_each(|moved| self.give_back(&moved.room));
+            self.settle_bytes().await?;
         }
-        let is_empty = copied?;
         for Move { old, new, room, unreadable } in moves {
             let held = self.0.state.borrow().index.blobs.get(&new.digest);
             let is_same = |held: &BlobRecord| {
                 held.extents == old.extents && held.media_type == old.media_type
             };
-            match held.filter(is_same) {
-                Some(BlobRecord { pinned, digest, size, .. }) => {
-                    // Before anyone can read the copy.
-                    self.add_rotten(&digest, size, &unreadable)?;
-                    self.append(Record::Commit(BlobRecord { pinned, ..new }))?;
-                }
-                // Deleted, or given another media type, while the sync was under way.
-                None => self.give_back(&room),
+            // Otherwise it was deleted, or given another media type, meanwhile.
+            if let Some(BlobRecord { pinned, digest, size, .. }) = held.filter(is_same) {
+                // Before anyone can read the copy.
+                self.add_rotten(&digest, size, &unreadable)?;
+                self.append(Record::Commit(BlobRecord { pinned, ..new }))?;
+                room.keep();
             }
         }
         self.settle().await?;
@@ -162,40 +158,44 @@ impl Store {
     }
 
     /// Copies everything that lives in `victim`; false when the room for it ran out.
-    fn copy_residents(
-        &self,
+    async fn copy_residents<'a>(
+        &'a self,
         victim: u32,
         cold: bool,
-        moves: &mut Vec<Move>,
+        moves: &mut Vec<Move<'a>>,
     ) -> Result<bool, Error> {
-        let residents: Vec<BlobRecord> = {
-            let state = self.0.state.borrow();
+        let residents: Vec<Rc<BlobRecord>> = {
+            let state = &mut *self.0.state.borrow_mut();
             let segment_bytes = self.device().geometry().segment_bytes;
             let lives =
                 |record: &BlobRecord| bytes_within(&record.extents, victim, segment_bytes) > 0;
-            state.index.blobs.records().filter(lives).collect()
+            let residents: Vec<Rc<BlobRecord>> =
+                state.index.blobs.records().filter(lives).map(Rc::new).collect();
+            // What is copied stays where it is until then.
+            state.leases.extend(residents.iter().map(Rc::downgrade));
+            residents
         };
         let geometry = self.device().geometry();
         let (small, others): (Vec<_>, Vec<_>) =
             residents.into_iter().partition(|record| is_small(record.size, geometry));
-        if !self.copy_small(small, cold, moves)? {
+        if !self.copy_small(small, cold, moves).await? {
             return Ok(false);
         }
         for old in others {
             // The first takes a segment of that kind, the others follow it there.
             let cold = cold && moves.is_empty();
-            let Some(moved) = self.copy(old, victim, cold)? else { return Ok(false) };
+            let Some(moved) = self.copy(old, victim, cold).await? else { return Ok(false) };
             moves.push(moved);
         }
         Ok(true)
     }
 
     /// Copies blobs that share units, into as few units as they fit; false when the room ran out.
-    fn copy_small(
-        &self,
-        mut blobs: Vec<BlobRecord>,
+    async fn copy_small<'a>(
+        &'a self,
+        mut blobs: Vec<Rc<BlobRecord>>,
         cold: bool,
-        moves: &mut Vec<Move>,
+        moves: &mut Vec<Move<'a>>,
     ) -> Result<bool, Error> {
         let unit = u64::from(self.device().geometry().program_bytes);
         // In the order in which they lie they need no more units than now.
@@ -212,43 +212,65 @@ impl Store {
                 state.space.allocate_copy(unit, &state.index.wear, cold && moves.is_empty())
             };
             let Some(allocation) = allocation else { return Ok(false) };
-            let room = &allocation.extents;
-            let outcome =
-                self.erase(allocation.fresh.into_iter()).and_then(|()| self.lay_small(blobs, room));
-            self.0.state.borrow_mut().space.settle(room);
-            let laid = outcome.inspect_err(|_| self.give_back(room))?;
-            let used = laid.iter().flat_map(|moved| &moved.room).map(|extent| extent.bytes).sum();
-            self.give_back(&suffix(room, used));
-            self.count_copied(used);
-            moves.extend(laid);
+            let room = self.taken(allocation.extents);
+            self.erase(allocation.fresh.into_iter()).await?;
+            self.lay_small(blobs, room, moves).await?;
             blobs = later;
         }
         Ok(true)
     }
 
     /// Programs blobs that share units into the unit at `room`.
-    fn lay_small(&self, blobs: Vec<BlobRecord>, room: &[Extent]) -> Result<Vec<Move>, Error> {
-        let mut content = Vec::new();
-        let mut moves = Vec::new();
-        for old in blobs {
-            let start = content.len();
-            let bytes = reserved_bytes(old.size, self.device().geometry());
-            content.resize(start + usize::try_from(bytes).unwrap_or(0), 0);
-            let target = content.get_mut(start..).unwrap_or_default();
-            let is_read = layout::read(self.device(), &old.extents, 0, target).is_ok();
-            let unreadable = if is_read { BTreeSet::new() } else { BTreeSet::from([0]) };
-            let room = prefix(&suffix(room, start as u64), bytes);
-            let new = BlobRecord { extents: room.clone(), ..old.clone() };
+    async fn lay_small<'a>(
+        &'a self,
+        blobs: Vec<Rc<BlobRecord>>,
+        room: Taken<'a>,
+        moves: &mut Vec<Move<'a>>,
+    ) -> Result<(), Error> {
+        self.0.state.borrow().check()?;
+        let geometry = self.device().geometry();
+        let unit = usize::try_from(geometry.program_bytes).unwrap_or(1);
+        let sources: Vec<(Vec<Extent>, u64)> = blobs
+            .iter()
+            .map(|old| (old.extents.clone(), reserved_bytes(old.size, geometry)))
+            .collect();
+        let target = pieces(room.extents(), geometry.segment_bytes, 0, unit as u64);
+        let laid = self.0.queue.begin(move |device| {
+            let mut content = Vec::new();
+            let mut unreadable = Vec::new();
+            for (extents, bytes) in sources {
+                let start = content.len();
+                content.resize(start + usize::try_from(bytes).unwrap_or(0), 0);
+                let target = content.get_mut(start..).unwrap_or_default();
+                unreadable.push(layout::read(device, &extents, 0, target).is_err());
+            }
+            content.resize(unit, 0);
+            program_pieces(device, &target, &content).map(|()| unreadable)
+        });
+        let unreadable = laid.await.map_err(|(segment, error)| self.blame(segment, error))?;
+        self.note_programmed(unit as u64);
+        self.0.state.borrow_mut().space.settle(room.extents());
+        let mut rest = room.keep();
+        for (old, is_unreadable) in blobs.into_iter().zip(unreadable) {
+            let bytes = reserved_bytes(old.size, geometry);
+            let room = self.taken(prefix(&rest, bytes));
+            rest = suffix(&rest, bytes);
+            self.count_copied(bytes);
+            let unreadable = is_unreadable.then_some(0).into_iter().collect();
+            let new = BlobRecord { extents: room.extents().to_vec(), ..BlobRecord::clone(&old) };
             moves.push(Move { old, new, room, unreadable });
         }
-        let unit = usize::try_from(self.device().geometry().program_bytes).unwrap_or(1);
-        content.resize(unit, 0);
-        self.program(room, 0, &content)?;
-        Ok(moves)
+        self.give_back(&rest);
+        Ok(())
     }
 
     /// Copies what of a blob lies in `victim`.
-    fn copy(&self, old: BlobRecord, victim: u32, cold: bool) -> Result<Option<Move>, Error> {
+    async fn copy(
+        &self,
+        old: Rc<BlobRecord>,
+        victim: u32,
+        cold: bool,
+    ) -> Result<Option<Move<'_>>, Error> {
         let geometry = self.device().geometry();
         let bytes = bytes_within(&old.extents, victim, geometry.segment_bytes);
         let allocation = {
@@ -256,74 +278,75 @@ impl Store {
             state.space.allocate_copy(bytes, &state.index.wear, cold)
         };
         let Some(allocation) = allocation else { return Ok(None) };
-        let room = allocation.extents;
-        let moves = relocated(&old.extents, victim, geometry.segment_bytes, &room);
-        let outcome =
-            self.erase(allocation.fresh.into_iter()).and_then(|()| self.copy_moved(&moves));
-        self.0.state.borrow_mut().space.settle(&room);
-        match outcome {
-            Ok(unreadable) => {
-                self.count_copied(bytes);
-                let extents = merged(moves.into_iter().map(|(_, to)| to));
-                let new = BlobRecord { extents, ..old.clone() };
-                Ok(Some(Move { old, new, room, unreadable }))
-            }
-            Err(error) => {
-                self.give_back(&room);
-                Err(error)
-            }
-        }
+        let room = self.taken(allocation.extents);
+        let moves = relocated(&old.extents, victim, geometry.segment_bytes, room.extents());
+        self.erase(allocation.fresh.into_iter()).await?;
+        let unreadable = self.copy_moved(&moves).await?;
+        self.0.state.borrow_mut().space.settle(room.extents());
+        self.count_copied(bytes);
+        let extents = merged(moves.into_iter().map(|(_, to)| to));
+        let new = BlobRecord { extents, ..BlobRecord::clone(&old) };
+        Ok(Some(Move { old, new, room, unreadable }))
     }
 
     /// Copies, of a blob's extents in order, those that change their place; gives the chunks of
     /// which something could not be read.
-    fn copy_moved(&self, moves: &[(Extent, Extent)]) -> Result<BTreeSet<u32>, Error> {
+    async fn copy_moved(&self, moves: &[(Extent, Extent)]) -> Result<BTreeSet<u32>, Error> {
         let unit = u64::from(self.device().geometry().program_bytes);
         let piece_bytes = PIECE_BYTES.next_multiple_of(unit);
-        let mut buffer = Vec::new();
         let mut unreadable = BTreeSet::new();
         let mut offset = 0;
         for (from, to) in moves {
             let pieces = (0..from.bytes).step_by(usize::try_from(piece_bytes).unwrap_or(1));
             for at in pieces.filter(|_| from != to) {
                 let bytes = piece_bytes.min(from.bytes - at);
-                buffer.resize(usize::try_from(bytes).unwrap_or(0), 0);
                 let source = Extent { start: from.start + at, bytes };
-                if layout::read(self.device(), &[source], 0, &mut buffer).is_err() {
-                    self.salvage(source.start, &mut buffer);
+                if !self.copy_piece(source, to.start + at).await? {
                     // The rest of the blob is worth moving; these chunks are fetched again.
                     let chunks =
                         (offset + at) / CHUNK_BYTES..=(offset + at + bytes - 1) / CHUNK_BYTES;
                     unreadable.extend(chunks.filter_map(|chunk| u32::try_from(chunk).ok()));
                 }
-                self.program(&[Extent { start: to.start + at, bytes }], 0, &buffer)?;
             }
             offset += from.bytes;
         }
         Ok(unreadable)
     }
 
-    /// Fills `buffer` from device address `start`, and with zeros where units cannot be read.
-    fn salvage(&self, start: u64, buffer: &mut [u8]) {
-        let unit = self.device().geometry().program_bytes;
-        let mut at = start;
-        for piece in buffer.chunks_mut(usize::try_from(unit).unwrap_or(1)) {
-            let source = Extent { start: at, bytes: u64::from(unit) };
-            if layout::read(self.device(), &[source], 0, piece).is_err() {
-                piece.fill(0);
+    /// Copies the bytes at `source` to device address `to`; false when some could not be read.
+    async fn copy_piece(&self, source: Extent, to: u64) -> Result<bool, Error> {
+        self.0.state.borrow().check()?;
+        let bytes = source.bytes;
+        let segment_bytes = self.device().geometry().segment_bytes;
+        let target = pieces(&[Extent { start: to, bytes }], segment_bytes, 0, bytes);
+        let copied = self.0.queue.begin(move |device| {
+            let mut buffer = vec![0; usize::try_from(bytes).unwrap_or(0)];
+            let is_read = layout::read(device, &[source], 0, &mut buffer).is_ok();
+            if !is_read {
+                salvage(device, source.start, &mut buffer);
             }
-            at += u64::from(unit);
-        }
+            program_pieces(device, &target, &buffer).map(|()| is_read)
+        });
+        let is_read = copied.await.map_err(|(segment, error)| self.blame(segment, error))?;
+        self.note_programmed(bytes);
+        Ok(is_read)
     }
 
     fn give_back(&self, room: &[Extent]) {
         self.0.state.borrow_mut().space.release(room);
     }
+}
 
-    /// Gives back room that nothing was, or will be, programmed to.
-    pub(super) fn give_back_unused(&self, room: &[Extent]) {
-        self.0.state.borrow_mut().space.settle(room);
-        self.give_back(room);
+/// Fills `buffer` from device address `start`, and with zeros where units cannot be read.
+fn salvage(device: &dyn Device, start: u64, buffer: &mut [u8]) {
+    let unit = device.geometry().program_bytes;
+    let mut at = start;
+    for piece in buffer.chunks_mut(usize::try_from(unit).unwrap_or(1)) {
+        let source = Extent { start: at, bytes: u64::from(unit) };
+        if layout::read(device, &[source], 0, piece).is_err() {
+            piece.fill(0);
+        }
+        at += u64::from(unit);
     }
 }
 

@@ -4,11 +4,13 @@
 //! that is not wholly described by records that were read.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::blobs::Blobs;
 use super::counts::Wear;
 use super::format::{
-    BlobRecord, CHUNK_BYTES, CHUNK_HASH_BYTES, Extent, FRAME_HEADER_BYTES, Record, TagKey,
+    ACCOUNTS_MAX, BlobRecord, CHUNK_BYTES, CHUNK_HASH_BYTES, DOCUMENT_BYTES_MAX, DOCUMENTS_MAX,
+    Extent, FRAME_HEADER_BYTES, NAME_BYTES_MAX, Record, Spent, TagKey,
 };
 use super::layout::{difference, prefix};
 use crate::flash::Geometry;
@@ -26,6 +28,12 @@ pub struct Index {
     pub rotten: BTreeMap<Digest, BTreeSet<u32>>,
     /// What the device has been through.
     pub wear: Wear,
+    /// What was spent by period.
+    pub ledger: Vec<Spent>,
+    /// The time that was recorded last, in seconds since 1970-01-01 UTC.
+    pub time: Option<u64>,
+    /// Documents by name.
+    pub documents: BTreeMap<String, Arc<[u8]>>,
     /// Segments of the device: nothing is counted of others.
     segment_count: u32,
 }
@@ -54,6 +62,9 @@ impl Index {
             tags: BTreeMap::new(),
             rotten: BTreeMap::new(),
             wear: Wear::default(),
+            ledger: Vec::new(),
+            time: None,
+            documents: BTreeMap::new(),
             segment_count: geometry.segment_count,
         }
     }
@@ -123,6 +134,16 @@ impl Index {
                 let known = segments.into_iter().filter(|segment| *segment < self.segment_count);
                 known.for_each(|segment| self.wear.erased(segment));
             }
+            // What no store would have recorded is not taken in, for it may be of any size.
+            Record::Ledger(ledger) if is_ledger(&ledger) => self.ledger = ledger,
+            Record::Time { unix_seconds } => self.time = Some(unix_seconds),
+            Record::Document { name, bytes } => {
+                if bytes.is_empty() {
+                    self.documents.remove(&name);
+                } else if self.may_document(&name, bytes.len()) {
+                    self.documents.insert(name, bytes.into());
+                }
+            }
             _ => {}
         }
     }
@@ -149,7 +170,20 @@ impl Index {
             chunks: chunks.iter().copied().collect(),
         });
         let wear = Record::Wear(self.wear.clone());
-        blobs.chain(partials).chain(tags).chain(rotten).chain([wear])
+        let ledger = (!self.ledger.is_empty()).then(|| Record::Ledger(self.ledger.clone()));
+        let time = self.time.map(|unix_seconds| Record::Time { unix_seconds });
+        let documents = self
+            .documents
+            .iter()
+            .map(|(name, bytes)| Record::Document { name: name.clone(), bytes: bytes.to_vec() });
+        let others = [Some(wear), ledger, time].into_iter().flatten().chain(documents);
+        blobs.chain(partials).chain(tags).chain(rotten).chain(others)
+    }
+
+    /// Whether a document of so many bytes may have that name beside those there are.
+    pub fn may_document(&self, name: &str, bytes: usize) -> bool {
+        let has_place = self.documents.len() < DOCUMENTS_MAX || self.documents.contains_key(name);
+        has_place && name.len() <= NAME_BYTES_MAX && bytes <= DOCUMENT_BYTES_MAX
     }
 
     /// The tags of one repository, in order.
@@ -174,8 +208,26 @@ impl Index {
         let tags = self.tags.keys().map(tag_bytes);
         let rotten = self.rotten.values().map(|chunks| RECORD_BYTES + 5 * chunks.len() as u64);
         let wear = RECORD_BYTES + 5 * self.wear.erases.len() as u64;
-        blobs + partials.sum::<u64>() + tags.sum::<u64>() + rotten.sum::<u64>() + wear
+        let documents = self.documents.iter().map(|(name, bytes)| document_bytes(name, bytes));
+        let others = wear + TIME_BYTES + ledger_bytes(&self.ledger) + documents.sum::<u64>();
+        blobs + partials.sum::<u64>() + tags.sum::<u64>() + rotten.sum::<u64>() + others
     }
+}
+
+/// Whether a ledger has no more, and no longer, accounts than it may.
+pub fn is_ledger(ledger: &[Spent]) -> bool {
+    ledger.len() <= ACCOUNTS_MAX && ledger.iter().all(|spent| spent.account.len() <= NAME_BYTES_MAX)
+}
+
+/// An upper bound of what a ledger needs in a checkpoint.
+pub fn ledger_bytes(ledger: &[Spent]) -> u64 {
+    let accounts = ledger.iter().map(|spent| SPENT_FIXED_BYTES + spent.account.len() as u64);
+    if ledger.is_empty() { 0 } else { SMALL_RECORD_BYTES + accounts.sum::<u64>() }
+}
+
+/// An upper bound of what a document needs in a checkpoint.
+pub fn document_bytes(name: &str, bytes: &[u8]) -> u64 {
+    SMALL_RECORD_BYTES + (name.len() + bytes.len()) as u64
 }
 
 /// An upper bound of a blob's frame: its fixed parts, its digest, size, media type and extents, of
@@ -241,6 +293,12 @@ impl PartialBlob {
 
 /// Room for a record's fixed parts and its frame: a sha512 digest and its midstate are the longest.
 const RECORD_BYTES: u64 = 200;
+/// Room for the fixed parts of a record without a digest: a frame's header, variant and lengths.
+const SMALL_RECORD_BYTES: u64 = FRAME_HEADER_BYTES as u64 + 12;
+/// Room for a time, which is recorded without asking for any.
+const TIME_BYTES: u64 = SMALL_RECORD_BYTES;
+/// Room for the length of an account's name, its period and its bytes.
+const SPENT_FIXED_BYTES: u64 = 17;
 /// Room for one extent.
 pub const EXTENT_BYTES: u64 = 20;
 /// A frame's header, then variant, algorithm, lengths, size and flags in their longest forms.

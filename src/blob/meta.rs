@@ -4,19 +4,23 @@
 //! records since. The others are history, and kept only until the ring comes round. Whatever is
 //! read back here has been checked; what cannot be read is counted as damage, never believed.
 
+use std::future::Future as _;
 use std::ops::Range;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
 
 use log::warn;
 
 use super::Error;
 use super::format::{
-    FRAME_HEADER_BYTES, HEADER_BYTES, Header, HeaderState, META_SEGMENTS_MAX, Part, Place, Record,
-    decode_frame, decode_frame_header, encode_frame, meta_segments,
+    FRAME_HEADER_BYTES, HEADER_BYTES, Header, HeaderState, META_SEGMENTS_MAX, Part, Payload, Place,
+    Record, decode_frame, decode_frame_header, encode_frame, meta_segments,
 };
 use super::index::Index;
+use super::queue::{Flight, Queue};
 use super::wear::mark_bad;
-use crate::flash::{Device, program_checked};
+use crate::flash::{self, Device, program_checked};
 use crate::kind::Kind;
 
 /// The end of the log.
@@ -32,15 +36,35 @@ pub struct Meta {
     unsynced: u32,
     /// Frames that were appended and not yet programmed.
     pending: Vec<u8>,
+    queue: Queue,
+    under_way: Option<UnderWay>,
+    /// Places of the ring that were gone through since a segment was begun last.
+    passed: u32,
+    /// Segments that failed, to be marked when another one did not.
+    worn: Vec<u32>,
+    /// Why the last of them failed.
+    fault: Option<Error>,
 }
 
-/// What was programmed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Programmed {
-    /// So many bytes.
-    pub bytes: u64,
-    /// Whether a segment was begun, and so everything is durable.
-    pub begun: bool,
+/// What was begun, and is not known to have ended.
+enum UnderWay {
+    /// Frames of this length, at this place.
+    Records { frames: usize, offset: u32, run: Flight<(Vec<u8>, Result<(), flash::Error>)> },
+    /// A segment with a checkpoint that ends here, of everything up to this change.
+    Segment { bytes: u64, end: u32, change: u64, run: Flight<Result<(), flash::Error>> },
+}
+
+/// How what was begun has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Landed {
+    /// Nothing was under way.
+    Nothing,
+    /// So many bytes are programmed.
+    Programmed(u64),
+    /// So many bytes are, and with them everything up to a change is durable.
+    Begun { bytes: u64, change: u64 },
+    /// A segment is bad: it is to be begun again, in another.
+    Again,
 }
 
 /// Where in the ring the log is.
@@ -70,12 +94,32 @@ pub struct Survey {
     pub was_used: bool,
     /// Places where something was written that cannot be read, before something that can.
     pub damaged: u32,
+    /// Whether a newer program wrote some of it.
+    pub is_newer: bool,
 }
 
 impl Meta {
-    /// The end of a log. The first program begins a segment.
-    pub fn new(device: Arc<dyn Device>, ring: Ring) -> Self {
-        Self { device, ring, stands: false, offset: 0, unsynced: 0, pending: Vec::new() }
+    /// The end of a log. The first program begins a segment. Everything is done at once, until
+    /// [`Meta::set_queue`].
+    pub fn new(device: &Arc<dyn Device>, ring: Ring) -> Self {
+        Self {
+            device: Arc::clone(device),
+            ring,
+            stands: false,
+            offset: 0,
+            unsynced: 0,
+            pending: Vec::new(),
+            queue: Queue::at_once(device),
+            under_way: None,
+            passed: 0,
+            worn: Vec::new(),
+            fault: None,
+        }
+    }
+
+    /// From here on operations go through `queue`.
+    pub fn set_queue(&mut self, queue: Queue) {
+        self.queue = queue;
     }
 
     /// Appends a record that the index has taken in; it is on the device after [`Meta::program`].
@@ -116,80 +160,131 @@ impl Meta {
         Ok(false)
     }
 
-    /// Programs what was appended, padded to whole units. Where the segment has no room for that,
-    /// or goes bad under it, another is begun with all of `index`.
+    /// Begins to program what was appended, padded to whole units; where the segment has no room
+    /// for that, another is begun with all of `index`, which is of change number `change`. What is
+    /// appended meanwhile comes behind it. Nothing else is under way.
     ///
     /// # Errors
-    /// After [`Kind::Full`] nothing is lost, and it may be tried again.
-    pub fn program(&mut self, index: &Index) -> Result<Programmed, Error> {
+    /// Those of what cannot even be begun.
+    pub fn begin(&mut self, index: &Index, change: u64) -> Result<(), Error> {
         if !self.stands {
-            return self.begin(index);
+            return self.begin_segment(index, change);
         }
-        match self.program_pending() {
-            Err(error) if self.is_worn_out(&error) => {
-                let slot = self.ring.slot;
-                warn!("{error}; META goes on in another segment");
-                let programmed = self.begin(index)?;
-                mark_bad(self.device.as_ref(), slot);
-                Ok(programmed)
-            }
-            other => Ok(Programmed { bytes: other?, begun: false }),
-        }
-    }
-
-    fn program_pending(&mut self) -> Result<u64, Error> {
         if self.pending.is_empty() {
-            return Ok(0);
+            return Ok(());
         }
         let frames = self.pending.len();
         let length = self.padded(frames as u64);
-        self.pending.resize(usize::try_from(length).unwrap_or(0), 0);
-        program_checked(self.device.as_ref(), self.ring.slot, self.offset, &self.pending)
-            // When it is tried again, no padding may stand between the frames.
-            .inspect_err(|_| self.pending.truncate(frames))?;
-        self.pending.clear();
+        let mut bytes = std::mem::take(&mut self.pending);
+        bytes.resize(usize::try_from(length).unwrap_or(0), 0);
+        let (slot, offset) = (self.ring.slot, self.offset);
         self.offset += u32::try_from(length).unwrap_or(u32::MAX);
-        Ok(length)
+        self.under_way = Some(UnderWay::Records {
+            frames,
+            offset,
+            run: self.queue.begin(move |device| {
+                let outcome = program_checked(device, slot, offset, &bytes);
+                (bytes, outcome)
+            }),
+        });
+        Ok(())
     }
 
-    /// Begins the next segment of the ring with all of `index` and makes it durable. Frames that
-    /// were pending are dropped: the index has them.
-    fn begin(&mut self, index: &Index) -> Result<Programmed, Error> {
-        let count = meta_segments(self.device.geometry());
-        self.stands = false;
-        let mut outcome = Err(Error::new(Kind::Denied, "all segments of META are bad"));
-        let mut worn = Vec::new();
-        let is_sound = |slot: &u32| self.device.is_bad(*slot).is_ok_and(|is_bad| !is_bad);
-        let sound = (0..count).filter(is_sound).count();
-        // Two places are needed to go on with; where so many are not left, the oldest is worth most.
-        let spared = self.ring.spared.len();
-        let kept = if spared + 2 <= sound { spared } else { 1 };
-        for _ in 0..count {
-            self.ring.slot = (self.ring.slot + 1) % count;
-            let is_spared = self.ring.spared.iter().take(kept).any(|slot| *slot == self.ring.slot);
-            if is_spared || self.device.is_bad(self.ring.slot)? {
-                continue;
+    /// Whether what was begun has ended, and how.
+    ///
+    /// # Errors
+    /// After [`Kind::Full`] nothing is lost, and it may be tried again.
+    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Landed, Error>> {
+        let landed = match &mut self.under_way {
+            None => return Poll::Ready(Ok(Landed::Nothing)),
+            Some(UnderWay::Records { frames, offset, run }) => {
+                let (frames, offset) = (*frames, *offset);
+                let (bytes, outcome) = ready!(Pin::new(run).poll(context));
+                self.end_records(frames, offset, bytes, outcome)
             }
-            self.pending.clear();
-            outcome = self.begin_here(index);
-            match &outcome {
-                Err(error) if self.is_worn_out(error) => {
-                    warn!("{error}; another segment of META is begun");
-                    worn.push(self.ring.slot);
+            Some(UnderWay::Segment { bytes, end, change, run }) => {
+                let (bytes, end, change) = (*bytes, *end, *change);
+                let outcome = ready!(Pin::new(run).poll(context));
+                self.end_segment(outcome).map(|is_begun| match is_begun {
+                    true => {
+                        self.unsynced = end;
+                        Landed::Begun { bytes, change }
+                    }
+                    false => Landed::Again,
+                })
+            }
+        };
+        self.under_way = None;
+        Poll::Ready(landed)
+    }
+
+    /// Programs what was appended, and waits for it: at a mount, when there is nothing else to do.
+    pub fn program_now(&mut self, index: &Index) -> Result<u64, Error> {
+        loop {
+            self.begin(index, 0)?;
+            let mut context = Context::from_waker(Waker::noop());
+            match self.poll(&mut context) {
+                Poll::Ready(Ok(Landed::Programmed(bytes) | Landed::Begun { bytes, .. })) => {
+                    return Ok(bytes);
                 }
-                _ => break,
+                Poll::Ready(Ok(Landed::Nothing)) => return Ok(0),
+                Poll::Ready(Err(error)) => return Err(error),
+                // Done at once, nothing is pending.
+                Poll::Ready(Ok(Landed::Again)) | Poll::Pending => {}
             }
         }
-        let bytes = outcome?;
-        self.stands = true;
-        // Only now is it known that these are to blame, and not the device.
-        for slot in worn {
-            mark_bad(self.device.as_ref(), slot);
-        }
-        Ok(Programmed { bytes, begun: true })
     }
 
-    fn begin_here(&mut self, index: &Index) -> Result<u64, Error> {
+    fn end_records(
+        &mut self,
+        frames: usize,
+        offset: u32,
+        mut bytes: Vec<u8>,
+        outcome: Result<(), flash::Error>,
+    ) -> Result<Landed, Error> {
+        let Err(error) = outcome else { return Ok(Landed::Programmed(bytes.len() as u64)) };
+        let error = Error::from(error);
+        if self.is_worn_out(&error) {
+            warn!("{error}; META goes on in another segment");
+            self.worn.push(self.ring.slot);
+            self.stands = false;
+            return Ok(Landed::Again);
+        }
+        // When it is tried again, no padding may stand between the frames.
+        bytes.truncate(frames);
+        bytes.append(&mut self.pending);
+        (self.pending, self.offset) = (bytes, offset);
+        Err(error)
+    }
+
+    /// True when the segment was begun, false when another is to be.
+    fn end_segment(&mut self, outcome: Result<(), flash::Error>) -> Result<bool, Error> {
+        let Err(error) = outcome else {
+            self.ring.spared = vec![self.ring.slot];
+            self.passed = 0;
+            self.fault = None;
+            // Only now is it known that these are to blame, and not the device.
+            for slot in self.worn.drain(..) {
+                mark_bad(self.device.as_ref(), slot);
+            }
+            return Ok(true);
+        };
+        let error = Error::from(error);
+        self.stands = false;
+        if !self.is_worn_out(&error) {
+            self.passed = 0;
+            return Err(error);
+        }
+        warn!("{error}; another segment of META is begun");
+        self.worn.push(self.ring.slot);
+        self.fault = Some(error);
+        Ok(false)
+    }
+
+    /// Begins the next segment of the ring with all of `index`, durably. Frames that were pending
+    /// are dropped: the index has them.
+    fn begin_segment(&mut self, index: &Index, change: u64) -> Result<(), Error> {
+        self.next_slot()?;
         let (slot, geometry) = (self.ring.slot, self.device.geometry());
         self.ring.sequence += 1;
         let count = usize::try_from(slot).ok().and_then(|i| self.ring.erase_counts.get_mut(i));
@@ -197,7 +292,6 @@ impl Meta {
             *count = count.saturating_add(1);
             *count
         });
-        self.device.erase(slot)?;
         let header = Header {
             sequence: self.ring.sequence,
             erase_count: count,
@@ -205,29 +299,104 @@ impl Meta {
             program_bytes: geometry.program_bytes,
         };
         let unit = self.padded(HEADER_BYTES as u64);
-        let mut bytes = header.encode().to_vec();
-        bytes.resize(usize::try_from(unit).unwrap_or(0), 0);
-        program_checked(self.device.as_ref(), slot, 0, &bytes)?;
-        // A sequence number is never used again once a frame may carry it: the header that mount
-        // goes by must be there first.
-        self.device.sync()?;
+        let mut header = header.encode().to_vec();
+        header.resize(usize::try_from(unit).unwrap_or(0), 0);
         self.offset = u32::try_from(unit).unwrap_or(u32::MAX);
+        let run = if self.queue.here().is_some() {
+            let device = Arc::clone(&self.device);
+            let outcome = begin_slot(device.as_ref(), slot, &header).and_then(|()| {
+                // Each piece when it is there: all of them together may be megabytes.
+                let mut outcome = Ok(());
+                let encoded = self.encode_checkpoint(index, |offset, piece| {
+                    if outcome.is_ok() {
+                        outcome = program_checked(device.as_ref(), slot, offset, piece);
+                    }
+                });
+                encoded.map_err(|error| flash::Error::new(error.kind(), error.to_string()))?;
+                outcome.and_then(|()| device.sync())
+            });
+            Flight::landed(outcome)
+        } else {
+            let mut pieces = Vec::new();
+            let encoded = self.encode_checkpoint(index, |offset, piece| {
+                pieces.push((offset, piece.to_vec()));
+            });
+            encoded.inspect_err(|_| self.passed = 0)?;
+            self.queue.begin(move |device| {
+                begin_slot(device, slot, &header)?;
+                for (offset, piece) in pieces {
+                    program_checked(device, slot, offset, &piece)?;
+                }
+                device.sync()
+            })
+        };
+        let end = self.offset;
+        self.stands = true;
+        self.under_way = Some(UnderWay::Segment { bytes: u64::from(end), end, change, run });
+        Ok(())
+    }
+
+    /// Goes to the next place of the ring that a segment may be begun in.
+    fn next_slot(&mut self) -> Result<(), Error> {
+        let count = meta_segments(self.device.geometry());
+        let is_sound = |slot: &u32| self.device.is_bad(*slot).is_ok_and(|is_bad| !is_bad);
+        let sound = (0..count).filter(is_sound).count();
+        // Two places are needed to go on with; where so many are not left, the oldest is worth most.
+        let spared = self.ring.spared.len();
+        let kept = if spared + 2 <= sound { spared } else { 1 };
+        while self.passed < count {
+            self.passed += 1;
+            self.ring.slot = (self.ring.slot + 1) % count;
+            let is_spared = self.ring.spared.iter().take(kept).any(|slot| *slot == self.ring.slot);
+            if !is_spared && !self.device.is_bad(self.ring.slot)? {
+                return Ok(());
+            }
+        }
+        self.passed = 0;
+        let fault = self.fault.take();
+        Err(fault.unwrap_or_else(|| Error::new(Kind::Denied, "all segments of META are bad")))
+    }
+
+    /// Hands out the checkpoint of `index` in pieces, from `offset` on, which is behind it then.
+    fn encode_checkpoint(
+        &mut self,
+        index: &Index,
+        mut each: impl FnMut(u32, &[u8]),
+    ) -> Result<(), Error> {
         // A piece and the record that completes it; doubling would take twice as much.
-        self.pending.reserve_exact(PIECE_BYTES + PIECE_BYTES / 8);
-        let mut programmed = unit + self.append_or_fail(&Record::CheckpointBegin)?;
+        self.pending = Vec::with_capacity(PIECE_BYTES + PIECE_BYTES / 8);
+        self.encode(&Record::CheckpointBegin, &mut each)?;
         let mut frames = 0;
         for record in index.snapshot() {
             frames += 1;
-            programmed += self.append_or_fail(&record)?;
+            self.encode(&record, &mut each)?;
         }
-        programmed += self.append_or_fail(&Record::CheckpointEnd { frames })?;
-        programmed += self.program_pending()?;
-        self.device.sync()?;
-        self.unsynced = self.offset;
+        self.encode(&Record::CheckpointEnd { frames }, &mut each)?;
+        self.hand_out(&mut each);
         // What follows is much smaller, and comes one by one.
         self.pending = Vec::new();
-        self.ring.spared = vec![slot];
-        Ok(programmed)
+        Ok(())
+    }
+
+    /// Encodes a record of a checkpoint, and hands out a piece as soon as a good one has come
+    /// together.
+    fn encode(&mut self, record: &Record, each: &mut impl FnMut(u32, &[u8])) -> Result<(), Error> {
+        if !self.append_to(Part::Checkpoint, record)? {
+            let what = "the checkpoint does not fit a META segment".to_owned();
+            return Err(Error::new(Kind::Full, what));
+        }
+        if self.pending.len() >= PIECE_BYTES {
+            self.hand_out(each);
+        }
+        Ok(())
+    }
+
+    fn hand_out(&mut self, each: &mut impl FnMut(u32, &[u8])) {
+        let length = self.padded(self.pending.len() as u64);
+        self.pending.resize(usize::try_from(length).unwrap_or(0), 0);
+        each(self.offset, &self.pending);
+        self.pending.clear();
+        self.offset += u32::try_from(length).unwrap_or(u32::MAX);
     }
 
     /// Whether an error tells of the segment rather than of the device: where cells wear out
@@ -236,18 +405,17 @@ impl Meta {
         !self.device.geometry().reprogram && matches!(error.kind(), Kind::Retry | Kind::Corrupt)
     }
 
-    /// Appends within a checkpoint, programming as soon as a good piece has come together.
-    fn append_or_fail(&mut self, record: &Record) -> Result<u64, Error> {
-        if !self.append_to(Part::Checkpoint, record)? {
-            let what = "the checkpoint does not fit a META segment".to_owned();
-            return Err(Error::new(Kind::Full, what));
-        }
-        if self.pending.len() >= PIECE_BYTES { self.program_pending() } else { Ok(0) }
-    }
-
     fn padded(&self, length: u64) -> u64 {
         length.next_multiple_of(u64::from(self.device.geometry().program_bytes))
     }
+}
+
+/// Erases a segment of META and programs its header, durably: a sequence number is never used again
+/// once a frame may carry it, so the header that mount goes by must be there first.
+fn begin_slot(device: &dyn Device, slot: u32, header: &[u8]) -> Result<(), flash::Error> {
+    device.erase(slot)?;
+    program_checked(device, slot, 0, header)?;
+    device.sync()
 }
 
 /// Reads what stands at the start of META segment `slot`. What cannot be read is damaged.
@@ -274,12 +442,13 @@ pub fn scan(
     let unit = u64::from(geometry.program_bytes);
     let end = u64::from(geometry.segment_bytes);
     let mut window = Window { device, slot, end, start: 0, bytes: Vec::new() };
-    let mut survey = Survey { slot, header, is_complete: false, was_used: false, damaged: 0 };
+    let mut survey =
+        Survey { slot, header, is_complete: false, was_used: false, damaged: 0, is_newer: false };
     let mut unreadable = 0;
     let (mut begun, mut frames) = (false, 0);
     let mut at = (HEADER_BYTES as u64).next_multiple_of(unit);
     while at < end {
-        let Some((record, part, length)) = window.frame(at, header.sequence) else {
+        let Some((payload, part, length)) = window.frame(at, header.sequence) else {
             // Padding to the end of a unit is no loss; anything else may be, a unit that was
             // never programmed too, if something was programmed behind it.
             unreadable += u32::from(at.is_multiple_of(unit) || !window.is_blank(at, unit));
@@ -290,14 +459,17 @@ pub fn scan(
         unreadable = 0;
         at += length;
         survey.was_used |= part == Part::Tail;
-        match record {
-            Record::CheckpointBegin => begun = true,
-            Record::CheckpointEnd { frames: expected } => {
+        match payload {
+            Payload::Known(Record::CheckpointBegin) => begun = true,
+            Payload::Known(Record::CheckpointEnd { frames: expected }) => {
                 survey.is_complete = begun && frames == expected && survey.damaged == 0;
             }
-            record => {
+            other => {
                 frames += u32::from(part == Part::Checkpoint);
-                each(part, record);
+                match other {
+                    Payload::Known(record) => each(part, record),
+                    Payload::Newer => survey.is_newer = true,
+                }
             }
         }
     }
@@ -315,12 +487,12 @@ struct Window<'a> {
 
 impl Window<'_> {
     /// The frame at `at`, its part, and its length with its header, if one is there.
-    fn frame(&mut self, at: u64, sequence: u64) -> Option<(Record, Part, u64)> {
+    fn frame(&mut self, at: u64, sequence: u64) -> Option<(Payload, Part, u64)> {
         let header_bytes = FRAME_HEADER_BYTES as u64;
         let (length, checksum) = decode_frame_header(self.get(at, header_bytes))?;
         let payload = self.get(at + header_bytes, u64::from(length));
-        let (record, part) = decode_frame(payload, checksum, sequence)?;
-        Some((record, part, header_bytes + u64::from(length)))
+        let (payload, part) = decode_frame(payload, checksum, sequence)?;
+        Some((payload, part, header_bytes + u64::from(length)))
     }
 
     /// Whether the rest of the unit at `at` was never written, or is padding.
@@ -366,6 +538,6 @@ impl Window<'_> {
 /// Stands for what cannot be read: neither blank nor a length beside its inverse.
 const UNREADABLE: u8 = 0xA5;
 /// More segments than any flash lives to begin; what is added to a number does not overflow.
-const SEQUENCE_MAX: u64 = u64::MAX / 2;
+pub const SEQUENCE_MAX: u64 = u64::MAX / 2;
 /// What is programmed or read at a time.
 const PIECE_BYTES: usize = 64 << 10;

@@ -5,10 +5,9 @@
 //! its digest was verified and its bytes are durable, and acknowledged when its Commit record is.
 //! The bytes on the device are given by FORMAT.md.
 //!
-//! One [`Store`] per device, shared by clones. Programs and reads go straight to the device, which
-//! for a file is the page cache; syncs, which take long, wait on another thread, except the two with
-//! which a segment of META begins, and all who wait at the same time share one. State is plain memory
-//! behind a `RefCell` that is never held across an await.
+//! One [`Store`] per device, shared by clones. What changes the device goes through one queue, on
+//! another thread where its calls take long; syncs go beside it, and all who wait at the same time
+//! share one. State is plain memory behind a `RefCell` that is never held across an await.
 
 mod admit;
 mod blobs;
@@ -25,9 +24,12 @@ mod index;
 mod lane;
 mod layout;
 mod meta;
+mod notes;
 mod pack;
+mod queue;
 mod reader;
 mod recover;
+mod remount;
 mod reserve;
 mod scrub;
 mod space;
@@ -40,7 +42,7 @@ mod writer;
 
 pub use admit::{Admission, Room, Want};
 pub use error::Error;
-pub use format::TagKey;
+pub use format::{Spent, TagKey};
 pub use hashed::HashedReader;
 pub use reader::{Reader, Span};
 pub use recover::MountReport;

@@ -6,9 +6,14 @@
 //! syncs, and records all of them. A unit is programmed once: from the first sync on nothing is
 //! added to it, for what is durable must not share its fate with what is to come.
 
+use std::future::{Future as _, poll_fn};
+use std::pin::Pin;
+use std::task::Poll;
+
 use super::format::{BlobRecord, Extent};
 use super::index::blob_bytes;
 use super::layout::{reserved_bytes, suffix};
+use super::store::Programming;
 use super::{Error, Store};
 use crate::kind::Kind;
 use crate::oci::Digest;
@@ -18,6 +23,8 @@ use crate::oci::Digest;
 pub(super) struct Pack {
     /// The unit that is being filled, and what is in it.
     open: Option<(Extent, Vec<u8>)>,
+    /// The unit that is being programmed, and how many bytes of it are used.
+    under_way: Option<(Extent, u64, Programming)>,
     /// The blobs in it, and in those that were programmed and await a sync.
     placed: Vec<Placed>,
     /// Blobs whose unit could not be programmed, and why.
@@ -34,6 +41,7 @@ impl Pack {
     /// Where these blobs lie.
     pub fn extents(&self) -> impl Iterator<Item = &Extent> {
         let unit = self.open.iter().map(|(unit, _)| unit);
+        let unit = unit.chain(self.under_way.iter().map(|(unit, ..)| unit));
         self.placed.iter().flat_map(|placed| &placed.record.extents).chain(unit)
     }
 
@@ -67,8 +75,21 @@ impl Pack {
         true
     }
 
+    /// The blobs in a unit that is not programmed yet.
+    fn in_unit(&mut self, unit: Extent) -> impl Iterator<Item = &mut Placed> {
+        self.placed.iter_mut().filter(move |placed| placed.is_in(unit))
+    }
+
     fn is_full(&self) -> bool {
         self.open.as_ref().is_some_and(|(unit, content)| content.len() as u64 == unit.bytes)
+    }
+}
+
+impl Placed {
+    /// Whether it waits for `unit` to be programmed.
+    fn is_in(&self, unit: Extent) -> bool {
+        let mut starts = self.record.extents.iter().map(|extent| extent.start);
+        self.programmed.is_none() && starts.any(|start| (unit.start..unit.end()).contains(&start))
     }
 }
 
@@ -83,13 +104,14 @@ impl Store {
     }
 
     async fn try_commit_small(&self, record: BlobRecord, bytes: &[u8]) -> Result<(), Error> {
-        let digest = record.digest;
+        let (digest, mounted) = (record.digest, self.mounted());
         self.place(record, bytes).await?;
         let _turn = self.sync_turn().await;
+        self.check_mounted(mounted)?;
         if self.0.state.borrow().pack.is_placed(&digest) {
             // Those who are about to place theirs do it now.
             smol::future::yield_now().await;
-            self.flush_pack();
+            self.flush_pack().await;
             let covered = self.generation();
             self.sync_bytes(covered).await?;
             self.commit_placed(covered)?;
@@ -115,40 +137,63 @@ impl Store {
         if !self.0.state.borrow_mut().pack.lay(record.clone(), bytes, length) {
             let unit = self.allocate(u64::from(geometry.program_bytes)).await?;
             let Some(unit) = unit else { return Err(self.full(&digest, size)) };
+            let room = self.taken(unit.extents);
             // Others came meanwhile.
-            self.check_index_room(needed, &digest.to_string())
-                .and_then(|()| self.erase(unit.fresh.into_iter()))
-                .inspect_err(|_| self.give_back_unused(&unit.extents))?;
-            self.flush_pack();
+            self.check_index_room(needed, &digest.to_string())?;
+            self.erase(unit.fresh.into_iter()).await?;
+            self.flush_pack().await;
             let mut state = self.0.state.borrow_mut();
-            state.pack.open = unit.extents.first().map(|unit| (*unit, Vec::new()));
+            state.pack.open = room.keep().first().map(|unit| (*unit, Vec::new()));
             state.pack.lay(record, bytes, length);
         }
         if self.0.state.borrow().pack.is_full() {
-            self.flush_pack();
+            self.flush_pack().await;
         }
         Ok(())
     }
 
     /// Programs the unit that is being filled. When that fails, its blobs are lost, and whoever
     /// commits them is told why.
-    fn flush_pack(&self) {
-        let Some((unit, mut content)) = self.0.state.borrow_mut().pack.open.take() else { return };
+    async fn flush_pack(&self) {
+        let _turn = self.0.flushing.lock().await;
+        // What somebody has begun who is gone.
+        self.land_pack().await;
+        let open = self.0.state.borrow_mut().pack.open.take();
+        let Some((unit, mut content)) = open else { return };
         let used = content.len() as u64;
         content.resize(usize::try_from(unit.bytes).unwrap_or(0), 0);
-        let outcome = self.program(&[unit], 0, &content);
+        match self.begin_program(&[unit], 0, content) {
+            Ok(flight) => self.0.state.borrow_mut().pack.under_way = Some((unit, used, flight)),
+            Err(error) => self.end_pack(unit, used, Err(error)),
+        }
+        self.land_pack().await;
+    }
+
+    /// Waits for the unit that is being programmed. The caller has the turn to flush.
+    async fn land_pack(&self) {
+        let landed = poll_fn(|context| {
+            let mut state = self.0.state.borrow_mut();
+            let Some((unit, used, flight)) = &mut state.pack.under_way else {
+                return Poll::Ready(None);
+            };
+            Pin::new(flight).poll(context).map(|outcome| Some((*unit, *used, outcome)))
+        });
+        let Some((unit, used, outcome)) = landed.await else { return };
+        self.0.state.borrow_mut().pack.under_way = None;
+        let outcome = self.end_program(outcome).map(|_| ());
+        self.end_pack(unit, used, outcome);
+    }
+
+    fn end_pack(&self, unit: Extent, used: u64, outcome: Result<(), Error>) {
         let now = self.generation();
         let state = &mut *self.0.state.borrow_mut();
         state.space.settle(&[unit]);
         state.space.release(&suffix(&[unit], used));
         match outcome {
-            Ok(()) => {
-                let waiting = state.pack.placed.iter_mut();
-                waiting.for_each(|placed| _ = placed.programmed.get_or_insert(now));
-            }
+            Ok(()) => state.pack.in_unit(unit).for_each(|placed| placed.programmed = Some(now)),
             Err(error) => {
                 let Pack { placed, lost, .. } = &mut state.pack;
-                for Placed { record, .. } in placed.extract_if(.., |p| p.programmed.is_none()) {
+                for Placed { record, .. } in placed.extract_if(.., |placed| placed.is_in(unit)) {
                     state.space.release(&record.extents);
                     lost.push((record.digest, error.kind(), error.to_string()));
                 }
@@ -177,9 +222,11 @@ impl Store {
             state.space.release(&record.extents);
         }
         // A unit that nobody waits for is not worth programming.
-        if state.pack.placed.iter().all(|placed| placed.programmed.is_some())
-            && let Some((unit, content)) = state.pack.open.take()
-        {
+        let open = state.pack.open.take_if(|(unit, _)| {
+            let unit = *unit;
+            !state.pack.placed.iter().any(|placed| placed.is_in(unit))
+        });
+        if let Some((unit, content)) = open {
             state.space.settle(&[unit]);
             state.space.release(&suffix(&[unit], content.len() as u64));
         }

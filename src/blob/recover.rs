@@ -15,11 +15,11 @@ use log::warn;
 
 use super::Error;
 use super::format::{
-    BlobRecord, CHUNK_BYTES, Header, HeaderState, Part, Record, VERSION, meta_segments,
+    BlobRecord, CHUNK_BYTES, Extent, Header, HeaderState, Part, Record, VERSION, meta_segments,
 };
 use super::index::Index;
 use super::layout::{GRAINS, grain_bytes, is_intact, read_chunks};
-use super::meta::{Meta, Ring, Survey, read_header, scan};
+use super::meta::{Meta, Ring, SEQUENCE_MAX, Survey, read_header, scan};
 use super::space::Space;
 use crate::flash::{Device, Geometry, SEGMENTS_MAX};
 use crate::kind::Kind;
@@ -73,11 +73,14 @@ pub struct Mounted {
     pub report: MountReport,
     /// Bytes programmed to begin the new segment.
     pub programmed_bytes: u64,
+    /// Room of nothing that is held, in which somebody reads.
+    pub read: Vec<Extent>,
 }
 
 /// Mounts what `device` holds, or begins a log on it. What can only be read is left as it is, and
-/// nothing may be appended to it.
-pub fn mount(device: &Arc<dyn Device>) -> Result<Mounted, Error> {
+/// nothing may be appended to it. Where somebody reads the blobs that are `held`, nothing else may
+/// lie, even if the log has no such blob there.
+pub fn mount(device: &Arc<dyn Device>, held: &[BlobRecord]) -> Result<Mounted, Error> {
     let geometry = device.geometry();
     check_geometry(geometry)?;
     let Found { ring, replay, mut report } = look(device.as_ref())?;
@@ -103,17 +106,24 @@ pub fn mount(device: &Arc<dyn Device>) -> Result<Mounted, Error> {
     report.dropped += drop_overlaps(geometry, &mut index);
     let Index { blobs, tags, .. } = &mut index;
     tags.retain(|_, digest| blobs.contains(digest));
-    claim_all(&mut space, &index);
-    let mut meta = Meta::new(Arc::clone(device), ring);
+    let read: Vec<Extent> = held
+        .iter()
+        .filter(|held| {
+            index.blobs.get(&held.digest).is_none_or(|blob| blob.extents != held.extents)
+        })
+        .flat_map(|held| held.extents.iter().copied())
+        .collect();
+    claim_all(&mut space, &index, &read);
+    let mut meta = Meta::new(device, ring);
     let programmed_bytes = match device.read_only() {
         Some(_) => 0,
-        None => match meta.program(&index) {
+        None => match meta.program_now(&index) {
             // What is held can be served, and the next record tries again.
             Err(error) if error.kind() == Kind::Full => {
                 warn!("{error}; nothing can be recorded until there is room");
                 0
             }
-            other => other?.bytes,
+            other => other?,
         },
     };
     report.blobs = index.blobs.len();
@@ -130,6 +140,7 @@ pub fn mount(device: &Arc<dyn Device>) -> Result<Mounted, Error> {
         suspects: suspects.into_iter().collect(),
         report,
         programmed_bytes,
+        read,
     })
 }
 
@@ -183,6 +194,7 @@ fn look(device: &dyn Device) -> Result<Found, Error> {
         states.push(if is_bad { HeaderState::Blank } else { state });
     }
     check_headers(device, &states)?;
+    drop_strays(&mut states);
     let mut ring = Ring { slot: slots.end - 1, ..Ring::default() };
     let mut found: Vec<(u32, Header)> = Vec::new();
     for ((slot, state), erase_count) in slots.zip(&states).zip(&mut ring.erase_counts) {
@@ -221,10 +233,19 @@ fn look(device: &dyn Device) -> Result<Found, Error> {
     }
     surveys.sort_by_key(|survey| std::cmp::Reverse(survey.header.sequence));
     let replay = replayed(surveys, &mut report);
+    if replay.iter().any(|survey| survey.is_newer) {
+        let what = "the log holds records that this program does not know: run the newer moonlet \
+                    that wrote them, or give this one an empty store";
+        return Err(Error::new(Kind::Invalid, what));
+    }
     ring.spared = replay.iter().map(|survey| survey.slot).collect();
     if !unreadable.is_empty() {
         // A number that a header now unreadable may have had is not used again.
         ring.sequence += u64::from(meta_segments(device.geometry()));
+    }
+    if ring.sequence >= SEQUENCE_MAX - SEQUENCES_APART_MAX {
+        // No log comes so far. What is begun now counts from the beginning, and these are strays.
+        ring.sequence = 0;
     }
     Ok(Found { ring, replay, report })
 }
@@ -263,6 +284,20 @@ fn check_headers(device: &dyn Device, states: &[HeaderState]) -> Result<(), Erro
         return Err(Error::new(Kind::Invalid, what));
     }
     Ok(())
+}
+
+/// Takes headers for damaged whose numbers no log can have come to that has the others: one of
+/// them would make every later header look older, or as if it were out of bounds.
+fn drop_strays(states: &mut [HeaderState]) {
+    let sequence = |state: &HeaderState| match state {
+        HeaderState::Valid(header) => Some(header.sequence),
+        _ => None,
+    };
+    let Some(least) = states.iter().filter_map(sequence).min() else { return };
+    let is_stray = |state: &HeaderState| {
+        sequence(state).is_some_and(|sequence| sequence - least > SEQUENCES_APART_MAX)
+    };
+    states.iter_mut().filter(|state| is_stray(state)).for_each(|s| *s = HeaderState::Damaged);
 }
 
 fn is_all_blank(device: &dyn Device) -> Result<bool, Error> {
@@ -430,11 +465,16 @@ fn drop_all(mut digests: Vec<Digest>, index: &mut Index) -> usize {
     digests.len()
 }
 
-fn claim_all(space: &mut Space, index: &Index) {
+fn claim_all(space: &mut Space, index: &Index, read: &[Extent]) {
     all_records(index).for_each(|record| space.claim(&record.extents));
-    space.reopen(all_records(index).flat_map(|record| record.extents));
+    space.claim(read);
+    let live = all_records(index).flat_map(|record| record.extents);
+    space.reopen(live.chain(read.iter().copied()));
 }
 
+/// More numbers than are used while a ring goes round once, bad segments and damage included, and
+/// than any flash lives to use.
+const SEQUENCES_APART_MAX: u64 = 1 << 32;
 /// How often a damaged log may claim all of its device before it is not worth reading.
 const CLAIMED_MAX: u64 = 4;
 /// Units of a device: eight grains of each are counted in 32 bits.

@@ -96,6 +96,7 @@ impl Store {
         media_type: Option<&str>,
     ) -> Result<(), Error> {
         let geometry = self.device().geometry();
+        let mounted = self.mounted();
         let capacity = self.0.state.borrow().space.capacity_bytes();
         let (mut extents, again) = self.kept(digest);
         extents.extend(&again);
@@ -114,15 +115,16 @@ impl Store {
         };
         let Some(allocation) = allocation else { return Err(self.full(digest, size)) };
         record.extents.extend(&allocation.extents);
+        let room = self.taken(allocation.extents);
         let bytes: u64 = again.iter().map(|extent| extent.bytes).sum();
         let again = pieces(&again, geometry.segment_bytes, 0, bytes);
-        let fresh = again.iter().map(|piece| piece.segment).chain(allocation.fresh.clone());
-        let admitted = self.check_index_room(partial_bytes(&record), &digest.to_string());
-        let ready = admitted.and_then(|()| {
-            self.erase(fresh)?;
-            self.append(Record::Reserve(record))
-        });
-        ready.inspect_err(|_| self.give_back_unused(&allocation.extents))
+        let fresh = again.iter().map(|piece| piece.segment).chain(allocation.fresh);
+        self.check_index_room(partial_bytes(&record), &digest.to_string())?;
+        self.erase(fresh).await?;
+        self.check_mounted(mounted)?;
+        self.append(Record::Reserve(record))?;
+        room.keep();
+        Ok(())
     }
 
     /// Of what an earlier writer of a blob reserved: where its recorded bytes are, and whole
@@ -180,13 +182,24 @@ impl Store {
     }
 
     /// Makes segments ready to be programmed, and counts that.
-    pub(super) fn erase(&self, segments: impl Iterator<Item = u32>) -> Result<(), Error> {
+    pub(super) async fn erase(&self, segments: impl Iterator<Item = u32>) -> Result<(), Error> {
         let segments: Vec<u32> = segments.collect();
-        for segment in &segments {
-            self.metrics().flash_erases.add(1);
-            self.device().erase(*segment).map_err(|error| self.blame(*segment, error))?;
+        if segments.is_empty() {
+            return Ok(());
         }
-        if segments.is_empty() { Ok(()) } else { self.append(Record::Erased { segments }) }
+        self.metrics().flash_erases.add(segments.len() as u64);
+        let erasing = segments.clone();
+        let erased = self.0.queue.begin(move |device| {
+            let erase = |segment: u32| device.erase(segment).map_err(|error| (segment, error));
+            erasing.into_iter().try_for_each(erase)
+        });
+        erased.await.map_err(|(segment, error)| self.blame(segment, error))?;
+        self.append(Record::Erased { segments })
+    }
+
+    /// Holds room that was allocated, until it is known to be used.
+    pub(super) fn taken(&self, extents: Vec<Extent>) -> Taken<'_> {
+        Taken { store: self, mounted: self.mounted(), extents }
     }
 
     pub(super) fn full(&self, digest: &Digest, size: u64) -> Error {
@@ -229,6 +242,50 @@ impl Store {
     /// Bytes that a checkpoint may have.
     pub(super) fn index_bytes_max(&self) -> u64 {
         u64::from(self.device().geometry().segment_bytes) / 4 * 3
+    }
+}
+
+/// Room that is given back unless it is kept: whoever waits for it to be erased or programmed may
+/// go away.
+pub(super) struct Taken<'a> {
+    store: &'a Store,
+    mounted: u64,
+    extents: Vec<Extent>,
+}
+
+impl Taken<'_> {
+    /// Where it is.
+    pub fn extents(&self) -> &[Extent] {
+        &self.extents
+    }
+
+    /// Not when the log was mounted again: then it is whoever's it is.
+    fn is_current(&self) -> bool {
+        self.store.check_mounted(self.mounted).is_ok()
+    }
+
+    /// It is used.
+    pub fn keep(mut self) -> Vec<Extent> {
+        std::mem::take(&mut self.extents)
+    }
+
+    /// Only its first `bytes` bytes are needed.
+    pub fn shorten(&mut self, bytes: u64) {
+        let rest = suffix(&self.extents, bytes);
+        self.extents = prefix(&self.extents, bytes);
+        if self.is_current() {
+            self.store.0.state.borrow_mut().space.release(&rest);
+        }
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if !self.extents.is_empty() && self.is_current() {
+            let space = &mut self.store.0.state.borrow_mut().space;
+            space.settle(&self.extents);
+            space.release(&self.extents);
+        }
     }
 }
 

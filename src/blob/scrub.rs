@@ -356,20 +356,15 @@ impl Store {
             let what = format!("no room to mend {digest}");
             return Err(Error::new(Kind::Full, what));
         };
-        let room = allocation.extents;
-        let programmed =
-            self.erase(allocation.fresh.into_iter()).and_then(|()| self.program(&room, 0, &bytes));
-        self.0.state.borrow_mut().space.settle(&room);
-        let ready = match programmed {
-            Ok(()) => self.settle_bytes().await,
-            Err(error) => Err(error),
-        };
-        let record = ready.and_then(|()| self.record(digest));
-        let record = record.inspect_err(|_| self.0.state.borrow_mut().space.release(&room))?;
+        let mut room = self.taken(allocation.extents);
+        self.erase(allocation.fresh.into_iter()).await?;
+        self.program(room.extents(), 0, bytes).await?;
+        self.0.state.borrow_mut().space.settle(room.extents());
+        self.settle_bytes().await?;
+        let record = self.record(digest)?;
         // A small blob needs less than the unit that it has now.
-        let needed = reserved_bytes(record.size, geometry).saturating_sub(at).min(length);
-        self.0.state.borrow_mut().space.release(&suffix(&room, needed));
-        let room = prefix(&room, needed);
+        room.shorten(reserved_bytes(record.size, geometry).saturating_sub(at).min(length));
+        let room = room.keep();
         let before = prefix(&record.extents, at);
         let after = suffix(&record.extents, at + length);
         let extents = merged(before.into_iter().chain(room).chain(after));

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::future::poll_fn;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
@@ -15,15 +16,16 @@ use super::finish::Finished;
 use super::format::{BLOB_BYTES_MAX, BlobRecord, Extent, Record, TagKey};
 use super::index::{Index, tag_bytes};
 use super::lane::Lane;
-use super::layout::{overlap, pieces};
-use super::meta::Meta;
+use super::layout::{Piece, overlap, pieces};
+use super::meta::{Landed, Meta};
 use super::pack::Pack;
-use super::recover::{MountReport, mount};
+use super::queue::{Flight, Queue};
+use super::recover::{MountReport, Mounted, mount};
 use super::space::Space;
 use super::syncing::{Covers, Syncing};
 use super::view::{Entry, Partial, Stat};
 use super::{Error, Reader, Writer};
-use crate::flash::{Device, Health, program_checked};
+use crate::flash::{self, Device, Health, program_checked};
 use crate::kind::Kind;
 use crate::metrics::Metrics;
 use crate::oci::{Digest, Hasher};
@@ -42,23 +44,29 @@ pub(super) struct Inner {
     pub(super) collecting: Mutex<()>,
     /// Held by whoever gives a small blob its place.
     pub(super) packing: Mutex<()>,
+    /// Held by whoever programs a unit of small blobs.
+    pub(super) flushing: Mutex<()>,
     /// Has something in it when a chunk was found to be corrupt.
     pub(super) corrupt: (Sender<()>, Receiver<()>),
     lane: Lane,
+    /// Has something in it when writing has ended.
+    pub(super) failed: (Sender<()>, Receiver<()>),
+    /// What changes the device.
+    pub(super) queue: Queue,
     metrics: Rc<Metrics>,
 }
 
 pub(super) struct State {
     pub(super) index: Index,
     pub(super) space: Space,
-    meta: Meta,
+    pub(super) meta: Meta,
     pub(super) pack: Pack,
     /// Segments of the device that were not given up.
     pub(super) segment_count: u32,
     /// Counts changes of data and records.
     pub(super) generation: u64,
     /// Records of changes up to this one are durable.
-    synced: u64,
+    pub(super) synced: u64,
     /// Bytes of blobs that were programmed up to this change are durable.
     pub(super) bytes_synced: u64,
     /// Those up to this one will be when the sync has ended that began last, while that lives.
@@ -80,13 +88,15 @@ pub(super) struct State {
     /// Segments that went bad and hold something still, or are not marked yet.
     pub(super) worn: BTreeSet<u32>,
     /// Why nothing can be written.
-    failure: Option<String>,
+    pub(super) failure: Option<String>,
+    /// The change with which the log was mounted: what somebody did before is not to be relied on.
+    pub(super) mounted: u64,
 }
 
 pub(super) struct Limbo {
     pub(super) extents: Vec<Extent>,
     /// The change that gave the room up.
-    generation: u64,
+    pub(super) generation: u64,
 }
 
 impl Store {
@@ -98,41 +108,29 @@ impl Store {
         device: Arc<dyn Device>,
         metrics: Rc<Metrics>,
     ) -> Result<(Self, MountReport), Error> {
-        let mounted = mount(&device)?;
+        let mut mounted = mount(&device, &[])?;
+        let queue = Queue::new(&device);
+        mounted.meta.set_queue(queue.clone());
         let failure = device.read_only().map(|why| format!("it can only be read: {why}"));
-        let state = State {
-            index: mounted.index,
-            space: mounted.space,
-            meta: mounted.meta,
-            pack: Pack::default(),
-            segment_count: device.geometry().segment_count,
-            generation: 0,
-            synced: 0,
-            bytes_synced: 0,
-            bytes_sync: (0, Weak::new()),
-            committed: 0,
-            finished: Vec::new(),
-            limbo: Vec::new(),
-            leases: Vec::new(),
-            writing: BTreeSet::new(),
-            suspects: mounted.suspects,
-            checks: Checks::new(),
-            worn: BTreeSet::new(),
-            failure,
-        };
+        let (report, programmed_bytes) = (mounted.report, mounted.programmed_bytes);
+        let mut state = State::new(mounted, device.geometry().segment_count);
+        state.failure = failure;
         let inner = Inner {
             device,
             state: RefCell::new(state),
             sync: Mutex::new(()),
             collecting: Mutex::new(()),
             packing: Mutex::new(()),
+            flushing: Mutex::new(()),
             corrupt: bounded(1),
             lane: Lane::default(),
+            failed: bounded(1),
+            queue,
             metrics,
         };
         let store = Self(Rc::new(inner));
-        store.count_programmed(mounted.programmed_bytes);
-        Ok((store, mounted.report))
+        store.count_programmed(programmed_bytes);
+        Ok((store, report))
     }
 
     /// What is held under a digest.
@@ -319,9 +317,9 @@ impl Store {
             }
         }
         // Whoever waits for room may go away meanwhile.
-        let claim = Claim { store: self, digest };
+        let claim = Claim { store: self, digest, mounted: self.mounted() };
         let partial = self.begin_writing(digest, size, media_type).await?;
-        let writer = Writer::new(self.clone(), partial)?;
+        let writer = Writer::new(self.clone(), partial, claim.mounted).await?;
         std::mem::forget(claim);
         Ok(writer)
     }
@@ -462,8 +460,9 @@ impl Store {
     /// came meanwhile: to sync those often is what costs a file system most. The caller has the
     /// turn.
     pub(super) async fn sync_records(&self, wanted: u64) -> Result<(), Error> {
+        self.check_mounted_by(wanted)?;
         if self.0.state.borrow().synced < wanted {
-            let covered = self.program_records()?;
+            let covered = self.program_records().await?;
             let (segment, range) = self.0.state.borrow().meta.unsynced();
             self.end_sync(self.begin_sync(Covers::Records(covered, segment, range))).await?;
         }
@@ -474,6 +473,7 @@ impl Store {
     /// Makes the bytes of blobs that were programmed up to change `wanted` durable, and appends
     /// the Commits of those that are whole. The caller has the turn.
     pub(super) async fn sync_bytes(&self, wanted: u64) -> Result<(), Error> {
+        self.check_mounted_by(wanted)?;
         let synced = {
             let state = self.0.state.borrow();
             state.check()?;
@@ -505,6 +505,8 @@ impl Store {
         let mut state = self.0.state.borrow_mut();
         match covers {
             Covers::Bytes(covered) => state.bytes_synced = state.bytes_synced.max(covered),
+            // The same place may be another segment's since.
+            Covers::Records(covered, ..) if covered < state.mounted => {}
             Covers::Records(covered, segment, range) => {
                 state.synced = state.synced.max(covered);
                 state.meta.synced(segment, range.end);
@@ -537,8 +539,21 @@ impl Store {
         appended.map_err(|error| self.fail(error))
     }
 
-    /// Programs the records appended so far; gives the change up to which that covers.
-    fn program_records(&self) -> Result<u64, Error> {
+    /// Programs the records appended so far; gives the change up to which that covers. The caller
+    /// has the turn.
+    async fn program_records(&self) -> Result<u64, Error> {
+        // What somebody has begun who is gone.
+        self.land_records().await?;
+        loop {
+            let covered = self.begin_records()?;
+            if self.land_records().await? {
+                return Ok(covered);
+            }
+        }
+    }
+
+    /// Begins to program the records appended so far; gives the change up to which that covers.
+    fn begin_records(&self) -> Result<u64, Error> {
         let mut state = self.0.state.borrow_mut();
         state.check()?;
         let covered = state.generation;
@@ -548,15 +563,27 @@ impl Store {
             true => meta.append(&Record::Counts(index.wear.counts)),
             false => Ok(()),
         };
-        let outcome = counted.and_then(|()| meta.program(index));
-        if outcome.as_ref().is_ok_and(|programmed| programmed.begun) {
-            state.synced = covered;
-            self.0.metrics.flash_erases.add(1);
-        }
+        let outcome = counted.and_then(|()| meta.begin(index, covered));
         drop(state);
-        let programmed = outcome.map_err(|error| self.fail(error))?;
-        self.count_programmed(programmed.bytes);
-        Ok(covered)
+        outcome.map(|()| covered).map_err(|error| self.fail(error))
+    }
+
+    /// Waits for what is programmed of records; false when it has to be begun again.
+    async fn land_records(&self) -> Result<bool, Error> {
+        let landed = poll_fn(|context| self.0.state.borrow_mut().meta.poll(context)).await;
+        match landed.map_err(|error| self.fail(error))? {
+            Landed::Nothing => {}
+            Landed::Again => return Ok(false),
+            Landed::Programmed(bytes) => self.count_programmed(bytes),
+            Landed::Begun { bytes, change } => {
+                let mut state = self.0.state.borrow_mut();
+                state.synced = state.synced.max(change);
+                drop(state);
+                self.0.metrics.flash_erases.add(1);
+                self.count_programmed(bytes);
+            }
+        }
+        Ok(true)
     }
 
     /// Programs bytes of a blob from byte `start` of its extents. Lengths and `start` are
@@ -564,29 +591,50 @@ impl Store {
     ///
     /// # Errors
     /// [`Kind::Retry`] when a segment went bad under it: other room is to be reserved.
-    pub(super) fn program(
+    pub(super) async fn program(
         &self,
         extents: &[Extent],
         start: u64,
-        bytes: &[u8],
+        bytes: Vec<u8>,
     ) -> Result<(), Error> {
+        let outcome = self.begin_program(extents, start, bytes)?.await;
+        self.end_program(outcome).map(|_| ())
+    }
+
+    /// Begins to do what [`Store::program`] does; its outcome is for [`Store::end_program`].
+    pub(super) fn begin_program(
+        &self,
+        extents: &[Extent],
+        start: u64,
+        bytes: Vec<u8>,
+    ) -> Result<Programming, Error> {
         self.0.state.borrow().check()?;
-        let device = self.device();
-        let mut rest = bytes;
-        let segment_bytes = device.geometry().segment_bytes;
-        for piece in pieces(extents, segment_bytes, start, bytes.len() as u64) {
-            let (here, later) = rest.split_at_checked(piece.bytes).unwrap_or((rest, &[]));
-            program_checked(device, piece.segment, piece.offset, here)
-                .map_err(|error| self.blame(piece.segment, error))?;
-            rest = later;
-        }
-        self.count_programmed(bytes.len() as u64);
+        let segment_bytes = self.device().geometry().segment_bytes;
+        let pieces = pieces(extents, segment_bytes, start, bytes.len() as u64);
+        Ok(self.0.queue.begin(move |device| {
+            program_pieces(device, &pieces, &bytes)?;
+            Ok(bytes)
+        }))
+    }
+
+    /// Counts what was programmed, and gives it back.
+    pub(super) fn end_program(&self, outcome: Outcome<Vec<u8>>) -> Result<Vec<u8>, Error> {
+        let bytes = outcome.map_err(|(segment, error)| self.blame(segment, error))?;
+        self.note_programmed(bytes.len() as u64);
+        Ok(bytes)
+    }
+
+    /// Bytes of blobs were programmed.
+    pub(super) fn note_programmed(&self, bytes: u64) {
+        self.count_programmed(bytes);
         self.0.state.borrow_mut().generation += 1;
-        Ok(())
     }
 
     /// A writer of `digest` is no more; nothing else will be programmed to `extents` by it.
-    pub(super) fn end_writing(&self, digest: &Digest, extents: &[Extent]) {
+    pub(super) fn end_writing(&self, digest: &Digest, extents: &[Extent], mounted: u64) {
+        if self.check_mounted(mounted).is_err() {
+            return;
+        }
         self.forget_placed(digest);
         let mut state = self.0.state.borrow_mut();
         state.space.settle(extents);
@@ -618,8 +666,10 @@ impl Store {
     pub(super) fn fail(&self, error: Error) -> Error {
         let mut state = self.0.state.borrow_mut();
         if state.failure.is_none() && error.kind() != Kind::Full {
-            warn!("{error}; the store takes no more writes until Moonlet is started again");
+            warn!("{error}; the store takes no more writes until it is mounted again");
             state.failure = Some(format!("an error left it in doubt: {error}"));
+            // Whoever waits for it is told once.
+            let _ = self.0.failed.0.try_send(());
         }
         error
     }
@@ -660,15 +710,43 @@ impl Store {
 struct Claim<'a> {
     store: &'a Store,
     digest: &'a Digest,
+    mounted: u64,
 }
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        self.store.0.state.borrow_mut().writing.remove(self.digest);
+        if self.store.check_mounted(self.mounted).is_ok() {
+            self.store.0.state.borrow_mut().writing.remove(self.digest);
+        }
     }
 }
 
 impl State {
+    /// What was mounted, and nothing done to it yet.
+    pub(super) fn new(mounted: Mounted, segment_count: u32) -> Self {
+        Self {
+            index: mounted.index,
+            space: mounted.space,
+            meta: mounted.meta,
+            pack: Pack::default(),
+            segment_count,
+            generation: 0,
+            synced: 0,
+            bytes_synced: 0,
+            bytes_sync: (0, Weak::new()),
+            committed: 0,
+            finished: Vec::new(),
+            limbo: Vec::new(),
+            leases: Vec::new(),
+            writing: BTreeSet::new(),
+            suspects: mounted.suspects,
+            checks: Checks::new(),
+            worn: BTreeSet::new(),
+            failure: None,
+            mounted: 0,
+        }
+    }
+
     fn entry(&self, brief: Brief) -> Entry {
         let Brief { digest, size, pinned, .. } = brief;
         let media_type = self.index.blobs.media_type(&digest).map(str::to_owned);
@@ -701,6 +779,24 @@ impl State {
         }
     }
 }
+
+/// Programs `bytes` to `pieces`; with an error comes the segment that it is of.
+pub(super) fn program_pieces(device: &dyn Device, pieces: &[Piece], bytes: &[u8]) -> Outcome<()> {
+    let mut rest = bytes;
+    for piece in pieces {
+        let (here, later) = rest.split_at_checked(piece.bytes).unwrap_or((rest, &[]));
+        program_checked(device, piece.segment, piece.offset, here)
+            .map_err(|error| (piece.segment, error))?;
+        rest = later;
+    }
+    Ok(())
+}
+
+/// What became of an operation on segments, and which of them failed.
+pub(super) type Outcome<T> = Result<T, (u32, flash::Error)>;
+
+/// Bytes that are being programmed, which are given back.
+pub(super) type Programming = Flight<Outcome<Vec<u8>>>;
 
 pub(super) fn missing(digest: &Digest) -> Error {
     Error::new(Kind::Missing, format!("{digest} is not held"))

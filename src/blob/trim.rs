@@ -10,15 +10,19 @@ use super::{Error, Store};
 impl Store {
     /// Trims at most `count` free segments that were not trimmed since they became free; gives
     /// the number.
-    pub fn trim_some(&self, count: usize) -> Result<usize, Error> {
+    pub async fn trim_some(&self, count: usize) -> Result<usize, Error> {
         let segments = {
             let mut state = self.0.state.borrow_mut();
             state.check()?;
             state.space.take_untrimmed(count)
         };
-        for segment in &segments {
-            self.device().trim(*segment)?;
-        }
-        Ok(segments.len())
+        let count = segments.len();
+        // Whoever is given one of them meanwhile comes later in the queue.
+        let trimmed = self
+            .0
+            .queue
+            .begin(move |device| segments.into_iter().try_for_each(|segment| device.trim(segment)));
+        trimmed.await?;
+        Ok(count)
     }
 }

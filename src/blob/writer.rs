@@ -10,8 +10,10 @@
 use super::format::{BlobRecord, CHUNK_BYTES, Record};
 use super::index::PartialBlob;
 use super::layout::{self, is_small, trailer};
+use super::store::Programming;
 use super::syncing::Syncing;
 use super::{Error, Store};
+use crate::flash::Device;
 use crate::kind::Kind;
 use crate::oci::Hasher;
 
@@ -29,7 +31,9 @@ pub struct Writer {
     recorded_chunks: usize,
     /// Bytes programmed; a multiple of the program unit until the blob's end.
     programmed: u64,
-    /// What arrived after them, less than a unit.
+    /// What is being programmed, and how many bytes. It outlasts whoever waits for it.
+    under_way: Option<(Programming, u64)>,
+    /// What arrived after that, less than a unit.
     rest: Vec<u8>,
     /// The sync under way, and what it makes durable.
     syncing: Option<(Syncing, Mark)>,
@@ -37,6 +41,8 @@ pub struct Writer {
     marked: u64,
     /// Where this writer began: the segments before are not its own any more.
     begun: u64,
+    /// The mount that this writer is of.
+    mounted: u64,
 }
 
 /// How far the blob was, when a sync was started.
@@ -50,7 +56,11 @@ struct Mark {
 
 impl Writer {
     /// A writer that goes on where `partial` ends.
-    pub(super) fn new(store: Store, partial: PartialBlob) -> Result<Self, Error> {
+    pub(super) async fn new(
+        store: Store,
+        partial: PartialBlob,
+        mounted: u64,
+    ) -> Result<Self, Error> {
         let PartialBlob { record, frontier, midstate, chunks, rest } = partial;
         let algorithm = record.digest.algorithm();
         let hash = match frontier {
@@ -68,18 +78,21 @@ impl Writer {
             recorded_chunks: chunks.len(),
             chunks,
             programmed: frontier,
+            under_way: None,
             rest: Vec::new(),
             syncing: None,
             marked: frontier,
             begun: frontier,
+            mounted,
         };
-        writer.resume_chunk(rest)?;
+        writer.resume_chunk(rest).await?;
         Ok(writer)
     }
 
     /// The first byte that is missing.
     pub fn frontier(&self) -> u64 {
-        self.programmed + self.rest.len() as u64
+        let under_way = self.under_way.as_ref().map_or(0, |(_, bytes)| *bytes);
+        self.programmed + under_way + self.rest.len() as u64
     }
 
     /// The desired state needs the blob: it is pinned from the moment that it is held.
@@ -98,6 +111,7 @@ impl Writer {
             let what = format!("{digest}: byte {end} arrived, expected {size} bytes in all");
             return Err(Error::new(Kind::Corrupt, what));
         }
+        self.land().await?;
         let unit = self.unit();
         let mut bytes = bytes;
         if !self.rest.is_empty() {
@@ -107,15 +121,13 @@ impl Writer {
             bytes = later;
             if self.rest.len() == unit {
                 let whole = std::mem::take(&mut self.rest);
-                self.program(&whole)?;
-                self.rest = whole;
-                self.rest.clear();
+                self.program(whole).await?;
             }
         }
         let whole = bytes.len() / unit * unit;
         let (whole, later) = bytes.split_at_checked(whole).unwrap_or((&[], bytes));
         if !whole.is_empty() {
-            self.program(whole)?;
+            self.program(whole.to_vec()).await?;
         }
         self.rest.extend_from_slice(later);
         self.progress().await
@@ -144,6 +156,7 @@ impl Writer {
             let what = format!("{digest}: {} bytes arrived, expected {size}", self.frontier());
             return Err(Error::new(Kind::Invalid, what));
         }
+        self.land().await?;
         let mut end = std::mem::take(&mut self.rest);
         self.absorb(&end);
         if !size.is_multiple_of(CHUNK_BYTES) {
@@ -162,9 +175,10 @@ impl Writer {
             end.extend(trailer(&digest, &self.chunks));
         }
         end.resize(end.len().next_multiple_of(self.unit()), 0);
-        self.store.program(&self.record.extents, self.programmed, &end)?;
+        self.store.program(&self.record.extents, self.programmed, end).await?;
         self.programmed = size;
         self.end_sync().await?;
+        self.store.check_mounted(self.mounted)?;
         let store = self.store.clone();
         store.finish(self.record.clone(), size - self.marked);
         // Once it is committed somebody else may write it, with whom this must not interfere.
@@ -179,10 +193,12 @@ impl Writer {
 
     /// Stops for now: what arrived is recorded, so that the next writer goes on from there.
     pub async fn suspend(mut self) -> Result<(), Error> {
+        self.land().await?;
         self.end_sync().await?;
         if self.programmed > self.marked {
             let mark = self.mark();
             self.store.settle_bytes().await?;
+            self.store.check_mounted(self.mounted)?;
             self.record_progress(mark)?;
         }
         self.store.settle().await
@@ -199,9 +215,23 @@ impl Writer {
         usize::try_from(self.store.device().geometry().program_bytes).unwrap_or(1)
     }
 
-    fn program(&mut self, units: &[u8]) -> Result<(), Error> {
-        self.store.program(&self.record.extents, self.programmed, units)?;
-        self.absorb(units);
+    /// Programs whole units; nothing else is under way.
+    async fn program(&mut self, units: Vec<u8>) -> Result<(), Error> {
+        let length = units.len() as u64;
+        let flight = self.store.begin_program(&self.record.extents, self.programmed, units)?;
+        self.under_way = Some((flight, length));
+        self.land().await
+    }
+
+    /// Waits for what is being programmed.
+    async fn land(&mut self) -> Result<(), Error> {
+        self.store.check_mounted(self.mounted)?;
+        let Some((flight, _)) = &mut self.under_way else { return Ok(()) };
+        let outcome = flight.await;
+        self.under_way = None;
+        self.store.check_mounted(self.mounted)?;
+        let units = self.store.end_program(outcome)?;
+        self.absorb(&units);
         self.programmed += units.len() as u64;
         Ok(())
     }
@@ -226,11 +256,15 @@ impl Writer {
 
     /// Reads again what is on the device of the chunk that is not complete, of which `rest` is the
     /// hash: a hash over anything else would make wrong bytes pass for right ever after.
-    fn resume_chunk(&mut self, rest: [u8; 32]) -> Result<(), Error> {
+    async fn resume_chunk(&mut self, rest: [u8; 32]) -> Result<(), Error> {
         let start = self.programmed / CHUNK_BYTES * CHUNK_BYTES;
         let length = usize::try_from(self.programmed - start).unwrap_or(0);
-        let mut bytes = vec![0; length];
-        layout::read(self.store.device(), &self.record.extents, start, &mut bytes)?;
+        let extents = self.record.extents.clone();
+        let read = move |device: &dyn Device| {
+            let mut bytes = vec![0; length];
+            layout::read(device, &extents, start, &mut bytes).map(|()| bytes)
+        };
+        let bytes = self.store.0.queue.begin(read).await?;
         self.chunk.update(&bytes);
         if self.programmed > 0 && *self.chunk.finalize().as_bytes() != rest {
             let digest = self.record.digest;
@@ -275,6 +309,7 @@ impl Writer {
     async fn end_sync(&mut self) -> Result<(), Error> {
         let Some((sync, mark)) = self.syncing.take() else { return Ok(()) };
         self.store.end_sync(sync).await?;
+        self.store.check_mounted(self.mounted)?;
         self.store.commit_finished()?;
         self.record_progress(mark)?;
         self.store.settle_records().await
@@ -300,7 +335,7 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         let own = layout::suffix(&self.record.extents, self.begun);
-        self.store.end_writing(&self.record.digest, &own);
+        self.store.end_writing(&self.record.digest, &own, self.mounted);
     }
 }
 

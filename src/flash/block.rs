@@ -208,6 +208,11 @@ impl super::Device for Device {
         direct.syncs.sync(&direct.file, &format!("syncing {}", self.path.display()))
     }
 
+    fn recover(&self) -> Result<(), Error> {
+        let direct = self.direct()?;
+        direct.syncs.recover(&direct.file, &format!("syncing {}", self.path.display()))
+    }
+
     fn is_slow(&self) -> bool {
         true
     }

@@ -72,13 +72,31 @@ impl Device {
         let options = OpenOptions::new().create(true).truncate(false).write(true).to_owned();
         let lock = lock(directory, &options, File::try_lock)?;
         match Layout::read(directory) {
-            Err(error) if error.kind() == Kind::Missing => {
-                allocate(directory, Layout::for_size(size_max))?;
+            // Where the log says what its layout was, a layout that is damaged or gone costs nothing.
+            Err(error) if matches!(error.kind(), Kind::Missing | Kind::Corrupt) => {
+                let told = Layout::of_log(directory);
+                if told.is_some() || error.kind() == Kind::Corrupt {
+                    warn!("{error}; it is written anew");
+                }
+                match told {
+                    Some(layout) => layout.write(directory).map_err(|error| {
+                        Error::io(format!("store {}: layout", directory.display()), error)
+                    })?,
+                    None => allocate(directory, Layout::for_size(size_max))?,
+                }
             }
             Err(error) => return Err(error),
+            Ok(layout) if !directory.join("log").exists() => {
+                let path = directory.display();
+                warn!(
+                    "store {path}: log is gone; it is begun anew, and all images are fetched again"
+                );
+                allocate(directory, layout)?;
+            }
             Ok(layout) => {
                 let wanted = layout.with_size(size_max);
                 if wanted.segment_count > layout.segment_count
+                    && is_whole(directory, layout)
                     && let Err(error) = allocate(directory, wanted)
                 {
                     // What it holds is worth more than its size.
@@ -105,17 +123,21 @@ impl Device {
         directory: &Path,
         options: &OpenOptions,
         lock: Option<File>,
-        read_only: Option<String>,
+        mut read_only: Option<String>,
     ) -> Result<Self, Error> {
         let at = |what: &str| format!("store {}: {what}", directory.display());
         let layout = Layout::read(directory)?;
         let path = directory.join("log");
-        let log = options.open(&path).map_err(|error| Error::io(at("log"), error))?;
+        let mut log = options.open(&path).map_err(|error| Error::io(at("log"), error))?;
         let length = log.metadata().map_err(|error| Error::io(at("log"), error))?.len();
         if length < layout.bytes() {
             let expected = layout.bytes();
-            let what = format!("log is {length} bytes long, its layout says {expected}");
-            return Err(Error::new(Kind::Corrupt, at(&what)));
+            let what = format!(
+                "log is {length} bytes long, its layout says {expected}: put the whole log there, or \
+                 remove log and layout to fetch everything again"
+            );
+            read_only.get_or_insert_with(|| at(&what));
+            log = File::open(&path).map_err(|error| Error::io(at("log"), error))?;
         }
         let geometry = Geometry {
             segment_count: layout.segment_count,
@@ -166,6 +188,10 @@ impl super::Device for Device {
 
     fn sync(&self) -> Result<(), Error> {
         self.syncs.sync(&self.log, &format!("syncing {}", self.path.display()))
+    }
+
+    fn recover(&self) -> Result<(), Error> {
+        self.syncs.recover(&self.log, &format!("syncing {}", self.path.display()))
     }
 
     fn sync_range(&self, segment: u32, range: Range<u32>) -> Result<(), Error> {
@@ -236,6 +262,28 @@ impl Layout {
         Self::parse(&text).map_err(|(kind, what)| Error::new(kind, at(&what)))
     }
 
+    /// What the headers in the log of a store say (FORMAT.md section 3); none where there are none.
+    fn of_log(directory: &Path) -> Option<Self> {
+        let log = File::open(directory.join("log")).ok()?;
+        let length = log.metadata().ok()?.len();
+        let sizes =
+            (SEGMENT_BYTES_MIN.ilog2()..=SEGMENT_BYTES_MAX.ilog2()).map(|bits| 1_u32 << bits);
+        let places = sizes.flat_map(|bytes| (0..WRITTEN_SEGMENTS).map(move |slot| (bytes, slot)));
+        let says = |(segment_bytes, slot): &(u32, u32)| {
+            let mut header = [0; HEADER_BYTES];
+            let position = u64::from(*segment_bytes) * u64::from(*slot);
+            log.read_exact_at(&mut header, position).is_ok()
+                && header.starts_with(b"MOONLET\0")
+                && header.get(22..26) == Some(segment_bytes.to_le_bytes().as_slice())
+                && header.split_last_chunk::<4>().is_some_and(|(fields, checksum)| {
+                    *checksum == crc32c::crc32c(fields).to_le_bytes()
+                })
+        };
+        let (segment_bytes, _) = places.into_iter().find(says)?;
+        let segment_count = shape::segment_count(length, segment_bytes);
+        Some(Self { segment_bytes, segment_count })
+    }
+
     /// Replaces the layout, durably, at once.
     fn write(self, directory: &Path) -> io::Result<()> {
         let draft = directory.join("layout.new");
@@ -283,6 +331,12 @@ impl Layout {
         }
         Ok(Self { segment_bytes, segment_count })
     }
+}
+
+/// Whether the log is as long as its layout says.
+fn is_whole(directory: &Path, layout: Layout) -> bool {
+    let metadata = std::fs::metadata(directory.join("log"));
+    metadata.is_ok_and(|metadata| metadata.len() >= layout.bytes())
 }
 
 fn lock(
@@ -348,6 +402,8 @@ fn write_beginning(log: &File, layout: Layout) -> io::Result<()> {
 const WRITTEN_SEGMENTS: u32 = 4;
 /// Committed bytes never share a page with bytes that are still to come.
 const PROGRAM_BYTES: u32 = 4096;
+/// Of a segment of META: FORMAT.md section 3.
+const HEADER_BYTES: usize = 34;
 const LAYOUT_NAME: &str = "moonlet-store";
 const LAYOUT_VERSION: u32 = 1;
 
@@ -442,11 +498,59 @@ mod tests {
         std::fs::write(path.join("layout"), "moonlet-store 2\n").unwrap();
         let newer = Device::open(&path, 16 << 20).err().unwrap();
         assert!(newer.to_string().contains("made by a newer moonlet"), "{newer}");
-        std::fs::write(path.join("layout"), "garbage").unwrap();
-        assert!(Device::open(&path, 16 << 20).is_err());
-        std::fs::write(path.join("layout"), Layout::for_size(32 << 20).render()).unwrap();
-        let short = Device::open(&path, 16 << 20).err().unwrap();
-        assert!(short.to_string().contains("bytes long"), "{short}");
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+
+    /// A header as FORMAT.md section 3 has it.
+    fn header(segment_bytes: u32) -> Vec<u8> {
+        let mut header = b"MOONLET\0\x01\0".to_vec();
+        header.extend([7; 12]);
+        header.extend(segment_bytes.to_le_bytes());
+        header.extend(PROGRAM_BYTES.to_le_bytes());
+        header.extend(crc32c::crc32c(&header).to_le_bytes());
+        header.resize(4096, 0);
+        header
+    }
+
+    #[test]
+    fn odd_files_keep_nothing_from_being_read() {
+        let path = scratch("odd");
+        let device = Device::open(&path, 16 << 20).unwrap();
+        // The first one of the ring cannot be read.
+        device.program(0, 0, &[9; 4096]).unwrap();
+        device.program(1, 0, &header(256 << 10)).unwrap();
+        device.program(40, 0, &[5; 4096]).unwrap();
+        let geometry = device.geometry();
+        drop(device);
+        let mut byte = [0];
+        let layout = std::fs::read(path.join("layout")).unwrap();
+        for odd in [None, Some(""), Some("garbage\n"), Some("moonlet-store 1\nsegment_bytes 9\n")] {
+            match odd {
+                None => std::fs::remove_file(path.join("layout")).unwrap(),
+                Some(text) => std::fs::write(path.join("layout"), text).unwrap(),
+            }
+            // Whatever size is wanted, the log says what it has.
+            let device = Device::open(&path, 4 << 20).unwrap();
+            assert_eq!((device.geometry(), device.read_only()), (geometry, None), "{odd:?}");
+            device.read(40, 1, &mut byte).unwrap();
+            assert_eq!(byte, [5]);
+            assert_eq!(std::fs::read(path.join("layout")).unwrap(), layout, "written anew");
+        }
+        // A log that is cut short is read as far as it goes, and left as it is.
+        let log = std::fs::File::options().write(true).open(path.join("log")).unwrap();
+        for length in [41 << 18, 100, 0] {
+            log.set_len(length).unwrap();
+            let device = Device::open(&path, 32 << 20).unwrap();
+            let why = device.read_only().unwrap();
+            assert!(why.contains("bytes long, its layout says 16777216: put the whole"), "{why}");
+            assert_eq!(device.read(40, 1, &mut byte).is_ok(), length > 100);
+            assert!(device.read(41, 0, &mut byte).is_err());
+            assert!(device.program(3, 0, &[7; 4096]).is_err());
+            assert_eq!(log.metadata().unwrap().len(), length);
+        }
+        std::fs::remove_file(path.join("log")).unwrap();
+        let device = Device::open(&path, 16 << 20).unwrap();
+        assert_eq!((device.geometry(), device.read_only()), (geometry, None), "begun anew");
         std::fs::remove_dir_all(&path).unwrap();
     }
 

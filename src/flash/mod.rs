@@ -90,12 +90,17 @@ pub trait Device: Send + Sync {
     /// Makes everything programmed so far durable. After an error nothing is known of what was
     /// programmed since the last one that succeeded, and all further ones are errors.
     fn sync(&self) -> Result<(), Error>;
+    /// Goes on after a sync that failed, if a sync succeeds now: from here on reads come from the
+    /// medium, as far as nobody else keeps it from that, and syncs may succeed again.
+    fn recover(&self) -> Result<(), Error> {
+        self.sync()
+    }
     /// Makes at least a range of `segment` durable, in whole units, of which every one was
     /// programmed. Errors as for [`Device::sync`].
     fn sync_range(&self, _segment: u32, _range: Range<u32>) -> Result<(), Error> {
         self.sync()
     }
-    /// Whether a sync may take long, and is worth another thread.
+    /// Whether a call may take long, and is worth another thread.
     fn is_slow(&self) -> bool;
     /// Why nothing can be programmed, where that is so.
     fn read_only(&self) -> Option<&str>;

@@ -47,6 +47,8 @@ struct State {
     room: Option<u64>,
     /// Syncs until one fails.
     sound_syncs: Option<u64>,
+    /// Whether calls are to be made on another thread.
+    is_slow: bool,
     /// What the power would have left, had it gone at each operation.
     history: Option<Vec<Moment>>,
 }
@@ -179,6 +181,11 @@ impl Device {
     /// still see it, and the next succeeds, as the kernel has it.
     pub fn fail_sync_after(&self, syncs: u64) {
         self.lock().sound_syncs = Some(syncs);
+    }
+
+    /// Has its calls made on another thread from the next mount on, as those of a real device are.
+    pub fn be_slow(&self) {
+        self.lock().is_slow = true;
     }
 
     /// Programs, erases and syncs so far.
@@ -454,6 +461,13 @@ impl super::Device for Device {
         self.sync_what(|_| true)
     }
 
+    fn recover(&self) -> Result<(), Error> {
+        self.sync()?;
+        let State { now, durable, .. } = &mut *self.lock();
+        now.clone_from(durable);
+        Ok(())
+    }
+
     fn sync_range(&self, segment: u32, range: Range<u32>) -> Result<(), Error> {
         // These programs and no others, so that nobody relies on more.
         self.sync_what(|operation| match operation {
@@ -491,7 +505,7 @@ impl super::Device for Device {
     }
 
     fn is_slow(&self) -> bool {
-        false
+        self.lock().is_slow
     }
 
     fn give_up_from(&self, _: u32) -> Result<(), Error> {

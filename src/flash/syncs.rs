@@ -49,6 +49,22 @@ impl Syncs {
         })
     }
 
+    /// Syncs `file` once more after a sync that failed. If that succeeds, what the kernel keeps of it
+    /// in memory is dropped, for it may differ from what is on the medium, and syncs succeed again.
+    ///
+    /// # Errors
+    /// As for [`Syncs::sync`].
+    pub fn recover(&self, file: &File, doing: &str) -> Result<(), Error> {
+        let mut failure = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = |error: io::Error| Error::new(Kind::Retry, format!("{doing}: {error}"));
+        file.sync_data().map_err(failed)?;
+        // Pages that somebody sends from at this moment stay, and are checked before the next does.
+        let dropped = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
+        dropped.map_err(|error| failed(error.into()))?;
+        *failure = None;
+        Ok(())
+    }
+
     fn run(&self, doing: &str, sync: impl FnOnce() -> io::Result<()>) -> Result<(), Error> {
         let mut failure = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if failure.is_none() {

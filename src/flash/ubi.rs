@@ -155,7 +155,7 @@ impl super::Device for Device {
     }
 
     fn is_slow(&self) -> bool {
-        false
+        true
     }
 
     fn read_only(&self) -> Option<&str> {

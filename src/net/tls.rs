@@ -20,7 +20,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
@@ -36,7 +36,7 @@ use rustls::{
 
 use super::Error;
 use super::date::Civil;
-use crate::clock::{Clock, SharedClock, SystemClock};
+use crate::clock::{Clock, SharedClock, SystemClock, unix_seconds_from};
 use crate::kind::Kind;
 
 /// Whom a client trusts and how it names itself.
@@ -413,8 +413,8 @@ impl Floor {
 impl TimeProvider for Floor {
     fn current_time(&self) -> Option<UnixTime> {
         let floor = Duration::from_secs(self.unix_seconds).saturating_add(self.since.elapsed());
-        let system = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Some(UnixTime::since_unix_epoch(system.max(floor)))
+        let now = Duration::from_secs(unix_seconds_from(floor.as_secs()));
+        Some(UnixTime::since_unix_epoch(now))
     }
 }
 
@@ -471,8 +471,9 @@ mod tests {
     #[test]
     fn the_floor_wins_over_an_early_clock() {
         let clock: SharedClock = Rc::new(SystemClock::new());
-        clock.raise_floor(9_000_000_000);
-        assert!(Floor::new(clock.as_ref()).current_time().unwrap().as_secs() >= 9_000_000_000);
+        let floor = clock.unix_seconds() + 30_000_000;
+        clock.raise_floor(floor);
+        assert!(Floor::new(clock.as_ref()).current_time().unwrap().as_secs() >= floor);
         assert!(client_config(&ClientOptions::default(), clock).is_ok());
     }
 }

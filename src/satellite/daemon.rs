@@ -24,7 +24,7 @@ use crate::config::{self, Config, Location};
 use crate::metrics::Metrics;
 use crate::reconcile::Reconciler;
 use crate::serve::Api;
-use crate::status::Admin;
+use crate::status::{Admin, STORE};
 
 /// The signals that are answered. Installed before anything else, so that none of them ends the
 /// process while the log is being mounted.
@@ -85,16 +85,9 @@ impl Daemon {
             let never = self.reconciler.keep_repaired().await;
             match never {}
         };
-        let background = or(repairing, or(self.scrub(), self.keep()));
+        let background = or(repairing, or(self.scrub(), or(self.keep(), self.remount())));
         or(or(self.reconcile(), stopping), background).await?;
-        let store = &self.satellite.store;
-        if store.is_writable()
-            && let Err(error) = store.record_wear().await
-        {
-            warn!("{error}; some of what was counted of wear is lost");
-        }
-        store.settle().await?;
-        Ok(())
+        Ok(upkeep::finish(&self.satellite.store, &self.satellite.clock).await?)
     }
 
     /// Pass after pass, until a stop is asked for.
@@ -135,6 +128,19 @@ impl Daemon {
             let Err(error) = upkeep::forever(store, clock, self.satellite.is_busy()).await;
             error!("keeping the log: {error}; tried again in {UPKEEP_PAUSE:?}");
             Timer::after(UPKEEP_PAUSE).await;
+        }
+    }
+
+    /// Mounts the log again when an error has ended writing; what waited for that is tried at once.
+    async fn remount<T>(&self) -> T {
+        let Satellite { store, health, .. } = &self.satellite;
+        loop {
+            upkeep::remount(store, |why| {
+                health.failed(STORE, &format!("{why}; what is held is served, mounted again soon"));
+            })
+            .await;
+            health.works(STORE);
+            let _ = self.wake.0.try_send(());
         }
     }
 

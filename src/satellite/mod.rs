@@ -75,8 +75,9 @@ fn act(args: &Args) -> Result<ExitCode, Failure> {
     }))
 }
 
-/// Caps the pool of threads for blocking calls: syncs of the flash are all that go there, and each
-/// thread costs a device memory.
+/// Caps the pool of threads for blocking calls. Each costs a device some ten KiB of memory, while it
+/// is there: what changes flash takes one at a time, syncs one each of three downloads and one for
+/// records, and as many again are left for reads, so that no sync stops those.
 #[allow(unsafe_code)]
 fn limit_threads() {
     // SAFETY: this is the first thing the process does; there is no other thread to read or
@@ -125,6 +126,6 @@ impl<E: std::error::Error> From<E> for Failure {
     }
 }
 
-const BLOCKING_THREADS_MAX: &str = "2";
+const BLOCKING_THREADS_MAX: &str = "8";
 const EXIT_NOT_CONVERGED: u8 = 1;
 const EXIT_ERROR: u8 = 2;

@@ -116,6 +116,9 @@ impl Satellite {
         let metrics = Rc::new(Metrics::default());
         let (store, report) = Store::open(device, Rc::clone(&metrics))?;
         store.verify_every(config.store.verify_interval, Rc::clone(&clock));
+        if let Some(recorded) = store.recorded_time() {
+            clock.raise_floor(recorded);
+        }
         let catalog = Catalog::new(store.clone());
         let stop = Latch::default();
         let satellite = Self {

@@ -55,8 +55,10 @@ impl Admin {
     /// What does not work, the store included.
     fn problems(&self) -> Vec<ProblemReport> {
         let mut problems = self.health.problems();
-        if !self.store.is_writable() && problems.iter().all(|problem| problem.part != STORE) {
-            let reason = "it cannot be written; what is held is served".to_owned();
+        if let Some(failure) = self.store.failure()
+            && problems.iter().all(|problem| problem.part != STORE)
+        {
+            let reason = format!("it cannot be written: {failure}; what is held is served");
             problems.push(ProblemReport { part: STORE.to_owned(), reason, vital: true });
         }
         problems

@@ -148,6 +148,27 @@ fn a_lying_device_is_found_out() {
     assert!(found.is_some(), "a device that lies about every sync passed every check");
 }
 
+/// As a real device is used: what changes it is done on another thread, and waited for.
+#[test]
+fn a_device_that_takes_long_survives_a_cut_anywhere() {
+    let blobs = Blobs::new();
+    for (shape, steps) in [(EMMC, workload()), (NAND, workload()), (NOR, brief()), (EMMC, churn())]
+    {
+        let small = Geometry { segment_count: 10, segment_bytes: 64 << 10, ..shape };
+        let geometry = if steps.len() == churn().len() { small } else { shape };
+        let device = Arc::new(Device::new(geometry));
+        device.be_slow();
+        let trace = Trace::new(device, &blobs, &steps);
+        for cut in 0..trace.operations() {
+            let (device, done) = trace.cut(cut).unwrap();
+            let (before, after) = models(&steps, done);
+            let what = format!("{geometry:?}: cut at {cut} in step {done}");
+            let survivor = Arc::new(device.survivor(cut as u64));
+            recover(&survivor, &blobs, &before, &after, &what);
+        }
+    }
+}
+
 fn survive(geometry: Geometry, steps: &[Step]) {
     survive_with(geometry, steps, Aftermath::default());
 }

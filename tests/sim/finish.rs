@@ -3,8 +3,9 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use moonlet::blob::{Error, Store, Writer};
 use moonlet::flash::sim::Device;
 use moonlet::flash::{self, Geometry};
 use moonlet::kind::Kind;
+use moonlet::metrics::Metrics;
 use moonlet::oci::Digest;
 use smol::future::poll_once;
 
@@ -156,8 +158,20 @@ fn a_writer_waits_for_a_sync_that_takes_long() {
         loop {
             let piece = pieces.pop_front().expect("it waits at last");
             arrived += piece.len();
+            let before = slow.metrics.flash_programmed_bytes.value();
             let mut writing = Box::pin(writer.write(piece));
-            if poll_once(&mut writing).await.is_some() {
+            let is_written = loop {
+                if poll_once(&mut writing).await.is_some() {
+                    break true;
+                }
+                // When it is programmed and goes on, it is for the sync.
+                let programmed = slow.metrics.flash_programmed_bytes.value() - before;
+                if programmed >= piece.len() as u64 {
+                    break false;
+                }
+                smol::Timer::after(Duration::from_millis(1)).await;
+            };
+            if is_written {
                 continue;
             }
             assert!(arrived as u64 <= PROMISED_BYTES, "{arrived} bytes are at stake");
@@ -200,6 +214,105 @@ fn a_blob_that_is_finished_during_a_sync_waits_for_the_next() {
     });
 }
 
+/// What somebody has begun who went away reaches the device before anything that is begun later,
+/// and so never what lies in the same room by then.
+#[test]
+fn a_program_that_is_left_behind_spoils_nothing() {
+    let (slow, store) = slow();
+    let (first, second) = (content(90, 500_000), content(91, 500_000));
+    smol::block_on(async {
+        for round in 0..4 {
+            let mut early = writer(&store, &first).await.unwrap();
+            slow.programs.hold(true);
+            let mut writing = Box::pin(early.write(&first[..300_000]));
+            assert!(poll_once(&mut writing).await.is_none(), "it is being programmed");
+            drop(writing);
+            assert!(early.frontier() >= 290_000, "what is under way counts as arrived");
+            drop(early);
+            // Deleted, its room is given to the next.
+            let mut next = Box::pin(async {
+                store.delete(&[Digest::sha256(&first)]).await.unwrap();
+                finish(&store, &second).await.unwrap();
+                store.settle().await.unwrap();
+            });
+            assert!(poll_once(&mut next).await.is_none(), "it comes behind");
+            slow.programs.hold(false);
+            next.await;
+            let digest = Digest::sha256(&second);
+            assert_eq!(store.read_all(&digest, u64::MAX).unwrap(), second, "round {round}");
+            store.delete(&[digest]).await.unwrap();
+        }
+        // A writer that nobody waited for at the time goes on where it was.
+        let mut early = writer(&store, &first).await.unwrap();
+        slow.programs.hold(true);
+        assert!(poll_once(&mut Box::pin(early.write(&first[..300_000]))).await.is_none());
+        slow.programs.hold(false);
+        let from = early.frontier() as usize;
+        early.write(&first[from..]).await.unwrap();
+        early.commit().await.unwrap();
+    });
+    assert_eq!(store.read_all(&Digest::sha256(&first), u64::MAX).unwrap(), first);
+    let (store, _) = mount(&Arc::new(slow.device.device.survivor(0))).unwrap();
+    assert_eq!(store.read_all(&Digest::sha256(&first), u64::MAX).unwrap(), first);
+}
+
+/// Records and small blobs that were under way when whoever waited for them went away are there
+/// for whoever comes next.
+#[test]
+fn records_that_are_left_behind_are_waited_for_by_the_next() {
+    let (slow, store) = slow();
+    let (one, two) = (content(95, 700), content(96, 900));
+    smol::block_on(async {
+        for round in 0..200_u32 {
+            let said = round.to_le_bytes();
+            slow.programs.hold(true);
+            let mut setting = Box::pin(store.set_document("x", &said));
+            assert!(poll_once(&mut setting).await.is_none());
+            drop(setting);
+            slow.programs.hold(false);
+            store.settle().await.unwrap();
+            let (store, _) = mount(&Arc::new(slow.device.device.survivor(0))).unwrap();
+            assert_eq!(store.document("x").as_deref(), Some(said.as_slice()), "round {round}");
+        }
+        slow.programs.hold(true);
+        let (one_digest, two_digest) = (Digest::sha256(&one), Digest::sha256(&two));
+        let mut first = Box::pin(store.put(&one_digest, &one, None));
+        let mut second = Box::pin(store.put(&two_digest, &two, None));
+        // Both are in the unit when it is programmed.
+        for _ in 0..3 {
+            assert!(poll_once(&mut first).await.is_none());
+            assert!(poll_once(&mut second).await.is_none());
+        }
+        drop(first);
+        slow.programs.hold(false);
+        second.await.unwrap();
+    });
+    let (store, _) = mount(&Arc::new(slow.device.device.survivor(0))).unwrap();
+    assert_eq!(store.read_all(&Digest::sha256(&two), u64::MAX).unwrap(), two);
+}
+
+/// Nobody who only reads waits for a device that is being written.
+#[test]
+fn reading_goes_on_while_nothing_can_be_programmed() {
+    let (slow, store) = slow();
+    let (held, other) = (content(97, 400_000), content(98, 400_000));
+    smol::block_on(async {
+        finish(&store, &held).await.unwrap();
+        store.settle().await.unwrap();
+        [&slow.programs, &slow.syncs, &slow.ranges].iter().for_each(|gate| gate.hold(true));
+        let mut writing = Box::pin(finish(&store, &other));
+        assert!(poll_once(&mut writing).await.is_none());
+        let reader = store.reader(&Digest::sha256(&held)).unwrap();
+        let mut at = 0;
+        while at < reader.size() {
+            at += reader.admit(at, reader.size() - at).await.unwrap();
+        }
+        assert_eq!(store.read_all(&Digest::sha256(&held), u64::MAX).unwrap(), held);
+        [&slow.programs, &slow.syncs, &slow.ranges].iter().for_each(|gate| gate.hold(false));
+        writing.await.unwrap();
+    });
+}
+
 /// A Commit that somebody else appended while one waited to settle is waited for, too.
 #[test]
 fn to_settle_is_to_wait_for_commits_that_others_appended() {
@@ -234,7 +347,7 @@ fn to_settle_is_to_wait_for_commits_that_others_appended() {
         earlier.await.unwrap();
         settling.await.unwrap();
     });
-    let (store, _) = mount(&Arc::new(slow.device.survivor(0))).unwrap();
+    let (store, _) = mount(&Arc::new(slow.device.device.survivor(0))).unwrap();
     assert!(store.entry(&second).is_some(), "it was settled");
 }
 
@@ -280,11 +393,26 @@ fn an_early_writer_leaves_a_later_one_alone() {
     }
 }
 
-fn slow() -> (Arc<Slow>, Store) {
-    let [syncs, ranges] = Default::default();
-    let slow = Arc::new(Slow { device: Device::new(EMMC), syncs, ranges });
-    let (store, _) = Store::open(Arc::clone(&slow) as _, Default::default()).unwrap();
-    (slow, store)
+/// What a store lies on, and counts.
+struct SlowStore {
+    device: Arc<Slow>,
+    metrics: Rc<Metrics>,
+}
+
+impl Deref for SlowStore {
+    type Target = Slow;
+
+    fn deref(&self) -> &Slow {
+        &self.device
+    }
+}
+
+fn slow() -> (SlowStore, Store) {
+    let [syncs, ranges, programs] = Default::default();
+    let device = Arc::new(Slow { device: Device::new(EMMC), syncs, ranges, programs });
+    let metrics = Rc::new(Metrics::default());
+    let (store, _) = Store::open(Arc::clone(&device) as _, Rc::clone(&metrics)).unwrap();
+    (SlowStore { device, metrics }, store)
 }
 
 async fn writer(store: &Store, bytes: &[u8]) -> Result<Writer, Error> {
@@ -304,11 +432,12 @@ fn content(kind: u8, length: usize) -> Vec<u8> {
     (0..length).map(|index| (index / 64) as u8 ^ (index >> 14) as u8 ^ kind).collect()
 }
 
-/// A device whose syncs go on for as long as they are held.
+/// A device whose syncs and programs go on for as long as they are held.
 struct Slow {
     device: Device,
     syncs: Gate,
     ranges: Gate,
+    programs: Gate,
 }
 
 #[derive(Default)]
@@ -335,6 +464,7 @@ impl flash::Device for Slow {
     }
 
     fn program(&self, segment: u32, offset: u32, bytes: &[u8]) -> Result<(), flash::Error> {
+        self.programs.pass();
         self.device.program(segment, offset, bytes)
     }
 

@@ -16,6 +16,7 @@ mod flips;
 mod golden;
 mod model;
 mod pack;
+mod remount;
 mod rot;
 mod soak;
 mod wear;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use moonlet::blob::format::meta_segments;
-use moonlet::blob::{Error, MountReport, Store, TagKey};
+use moonlet::blob::{Error, MountReport, Spent, Store, TagKey};
 use moonlet::flash::sim::Device;
 use moonlet::flash::{Device as _, Geometry};
 use moonlet::kind::Kind;
@@ -34,6 +34,10 @@ pub enum Step {
     Pin(usize),
     /// Uses at most `.0` segments beside META.
     Fit(u32),
+    /// Makes a document say so many bytes; none, and it is gone.
+    Document(&'static str, usize),
+    /// Records what was spent.
+    Spend(u64),
     /// Unmounts and mounts again.
     Remount,
 }
@@ -90,6 +94,11 @@ pub fn workload() -> Vec<Step> {
         Delete(3),
         Delete(6),
         Pull(&[2, 27, 6, 10]),
+        Document("x", 3000),
+        Document("y", 9),
+        Spend(7),
+        Document("x", 0),
+        Spend(8),
         Delete(2),
     ];
     for _ in 0..3 {
@@ -134,6 +143,7 @@ pub fn brief() -> Vec<Step> {
         Delete(9),
         Pull(&[10, 20]),
         Pin(10),
+        Document("x", 5),
         Delete(0),
         Put(9),
     ]
@@ -187,6 +197,8 @@ pub struct Model {
     pinned: BTreeSet<usize>,
     /// What came as a part of an image.
     pulled: BTreeSet<usize>,
+    documents: BTreeMap<&'static str, usize>,
+    spent: u64,
 }
 
 impl Model {
@@ -219,6 +231,9 @@ impl Model {
             Some((*tag, blobs.index(&digest)))
         };
         seen.tags = tags.filter_map(meaning).collect();
+        let documents = self.documents.keys().chain(after.documents.keys());
+        seen.documents = documents.map(|name| (*name, document_bytes(store, name))).collect();
+        seen.spent = spent(store);
         seen.begun.clear();
         for partial in store.partials() {
             seen.begun.insert(blobs.index(&partial.digest), partial.frontier as usize);
@@ -267,6 +282,10 @@ impl Model {
             Step::Pin(blob) => {
                 next.pinned.insert(blob);
             }
+            Step::Document(name, bytes) => {
+                next.documents.insert(name, bytes);
+            }
+            Step::Spend(bytes) => next.spent = bytes,
             Step::Fit(_) | Step::Remount => {}
         }
         next
@@ -338,6 +357,21 @@ pub fn run_stubbornly(device: &Arc<Device>, blobs: &Blobs, steps: &[Step], what:
         }
     }
     failures
+}
+
+/// Does all of `steps` in one store, which is mounted again by itself whenever an error has ended
+/// writing, and does those again that failed; gives the number of times that happened.
+pub fn run_remounting(device: &Arc<Device>, blobs: &Blobs, steps: &[Step], what: &str) -> usize {
+    let (store, _) = mount(device).unwrap();
+    let mut remounts = 0;
+    for step in steps {
+        while let Err(error) = smol::block_on(apply(&store, blobs, *step, device.geometry())) {
+            assert!(remounts < FAILURES_MAX, "{what}: {step:?}: {error}");
+            remounts += 1;
+            smol::block_on(store.remount()).unwrap_or_else(|error| panic!("{what}: {error}"));
+        }
+    }
+    remounts
 }
 
 fn note(device: &Device, error: &Error, failures: &mut usize, what: &str) {
@@ -428,8 +462,14 @@ async fn apply(store: &Store, blobs: &Blobs, step: Step, geometry: Geometry) -> 
             assert!(store.fit(size_max).await?, "everything fits {segments} segments");
             Ok(())
         }
+        Step::Document(name, bytes) => store.set_document(name, &vec![b'd'; bytes]).await,
+        Step::Spend(bytes) => store.set_ledger(ledger(bytes)).await,
         Step::Remount => Ok(()),
     }
+}
+
+fn ledger(bytes: u64) -> Vec<Spent> {
+    vec![Spent { account: "link/day".to_owned(), period: 1, bytes }]
 }
 
 /// As they arrive over several connections.
@@ -514,6 +554,7 @@ pub fn check(store: &Store, blobs: &Blobs, before: &Model, after: &Model) -> Res
             return Err(format!("tag {tag} means {found:?}"));
         }
     }
+    check_notes(store, before, after)?;
     for partial in store.partials() {
         let blob = blobs.index(&partial.digest);
         let promised = before.begun.get(&blob).filter(|_| after.begun.contains_key(&blob));
@@ -529,6 +570,29 @@ pub fn check(store: &Store, blobs: &Blobs, before: &Model, after: &Model) -> Res
         }
     }
     Ok(())
+}
+
+fn check_notes(store: &Store, before: &Model, after: &Model) -> Result<(), String> {
+    for name in before.documents.keys().chain(after.documents.keys()) {
+        let found = document_bytes(store, name);
+        let promised = [before, after].map(|model| model.documents.get(name).copied().unwrap_or(0));
+        if !promised.contains(&found) {
+            return Err(format!("document {name} has {found} bytes, expected {promised:?}"));
+        }
+    }
+    let spent = spent(store);
+    if ![before.spent, after.spent].contains(&spent) {
+        return Err(format!("{spent} bytes spent, expected {} or {}", before.spent, after.spent));
+    }
+    Ok(())
+}
+
+fn document_bytes(store: &Store, name: &str) -> usize {
+    store.document(name).map_or(0, |bytes| bytes.len())
+}
+
+fn spent(store: &Store) -> u64 {
+    store.ledger().iter().map(|spent| spent.bytes).sum()
 }
 
 /// The blobs of which every byte is served; what is served of the others is right, too.

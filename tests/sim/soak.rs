@@ -102,7 +102,7 @@ fn steps(random: &mut Random) -> Vec<Step> {
         let blob = BLOBS[random.below(BLOBS.len() as u64) as usize];
         let tag = TAGS[random.below(3) as usize];
         let known = (!held.is_empty()).then(|| held[random.below(held.len() as u64) as usize]);
-        match (random.below(12), known) {
+        match (random.below(14), known) {
             (0..4, _) => {
                 steps.push(Step::Put(blob));
                 held.push(blob);
@@ -116,6 +116,8 @@ fn steps(random: &mut Random) -> Vec<Step> {
                 steps.push(Step::Pull(pulled));
                 held.extend(pulled);
             }
+            (12, _) => steps.push(Step::Document(tag, random.below(3) as usize * 2000)),
+            (13, _) => steps.push(Step::Spend(random.below(1000))),
             (4, _) => steps.push(Step::Begin(blob, model::SIZES[blob] / 2)),
             (5, Some(known)) => steps.push(Step::Tag(tag, known)),
             (6, _) => steps.push(Step::Untag(tag)),

@@ -131,6 +131,8 @@ impl<'a, 'b> Builder<'a, 'b> {
             }
             8 => self.overwrite(),
             9 => self.wear_out(),
+            // A sound frame with what a newer program may have written.
+            10 if choice >= 200 => self.append_newer(),
             10 => {
                 // Frames under a number that is not their segment's.
                 self.place.sequence = self.sequence();
@@ -180,14 +182,31 @@ impl<'a, 'b> Builder<'a, 'b> {
         let mut frame = Vec::new();
         // What is larger than a frame may be has no bytes.
         let _ = encode_frame(record, self.place, &mut frame);
+        self.append_frame(&frame)
+    }
+
+    fn append_frame(&mut self, frame: &[u8]) -> bool {
         let end = u64::from(self.at) + frame.len() as u64;
         let fits = end <= u64::from(self.image.geometry.segment_bytes);
         if fits {
-            self.put(self.slot, self.at, &frame);
+            self.put(self.slot, self.at, frame);
             self.at += frame.len() as u32;
             self.frames += 1;
         }
         fits
+    }
+
+    fn append_newer(&mut self) {
+        let variant = 16 + self.input.byte() % 100;
+        let payload = [variant, self.input.byte()];
+        let length = payload.len() as u32;
+        let seed = crc32c::crc32c(&self.place.sequence.to_le_bytes());
+        let seed = crc32c::crc32c_append(seed, &[u8::from(self.place.part == Part::Tail)]);
+        let mut frame = length.to_le_bytes().to_vec();
+        frame.extend_from_slice(&(!length).to_le_bytes());
+        frame.extend_from_slice(&crc32c::crc32c_append(seed, &payload).to_le_bytes());
+        frame.extend_from_slice(&payload);
+        self.append_frame(&frame);
     }
 
     /// A number for a segment: one that a ring could have, or any.

@@ -42,6 +42,7 @@ pub fn check(input: &[u8]) {
         image: &image,
         cut: false,
         kept: Vec::new(),
+        document: None,
         gone: BTreeSet::new(),
         resumed: BTreeSet::new(),
     };
@@ -144,6 +145,8 @@ struct Life<'a> {
     cut: bool,
     /// Acknowledged, and not given up since.
     kept: Vec<&'static Content>,
+    /// What the document says, if it was set.
+    document: Option<Vec<u8>>,
     /// Given up.
     gone: BTreeSet<Digest>,
     /// Begun before the mount and finished after it: the hashes of its first chunks are those that
@@ -183,6 +186,7 @@ impl Life<'_> {
         }
         self.put(store, &contents::new()[5]).await;
         self.put(store, &contents::new()[larger]).await;
+        self.document(store, input).await;
         check_view(store);
     }
 
@@ -209,6 +213,20 @@ impl Life<'_> {
             if is_kept && self.judge("settle", store.settle().await) {
                 self.kept.push(content);
             }
+        }
+    }
+
+    /// What is set is what is read, now and after the remount.
+    async fn document(&mut self, store: &Store, input: &mut Input<'_>) {
+        let bytes = vec![b'd'; usize::from(input.byte() % 8)];
+        store.recorded_time();
+        store.ledger();
+        let outcome = store.set_document(DOCUMENT, &bytes).await;
+        // As many as there may be are there under other names.
+        let is_refused = outcome.as_ref().is_err_and(|error| error.kind() == Kind::Invalid);
+        if !is_refused && self.judge("document", outcome) {
+            assert_eq!(store.document(DOCUMENT).as_deref().unwrap_or_default(), bytes);
+            self.document = Some(bytes);
         }
     }
 
@@ -294,11 +312,16 @@ impl Life<'_> {
             let found = found.unwrap_or_else(|error| panic!("{error}; {report}"));
             assert_eq!(found, *bytes);
         }
+        if let Some(document) = &self.document {
+            assert_eq!(store.document(DOCUMENT).as_deref().unwrap_or_default(), document);
+        }
         for digest in &self.gone {
             assert!(store.entry(digest).is_none(), "{digest}: given up and there; {report}");
         }
     }
 }
+
+const DOCUMENT: &str = "desired";
 
 fn key() -> TagKey {
     let (registry, repository) = ("registry.example".to_owned(), "app/web".to_owned());

@@ -1,8 +1,10 @@
 //! Records as no log would write them, and blobs as one would.
 
-use moonlet::blob::TagKey;
 use moonlet::blob::counts::{Counts, Wear};
-use moonlet::blob::format::{BlobRecord, CHUNK_BYTES, Extent, Record, meta_segments};
+use moonlet::blob::format::{
+    ACCOUNTS_MAX, BlobRecord, CHUNK_BYTES, DOCUMENT_BYTES_MAX, Extent, Record, meta_segments,
+};
+use moonlet::blob::{Spent, TagKey};
 use moonlet::flash::Geometry;
 use moonlet::oci::{Algorithm, Digest, Hasher};
 
@@ -94,7 +96,7 @@ impl Records {
             4..6 => Record::Reserve(self.blob_record(input)),
             6 | 7 => self.progress(input),
             8 | 9 => Record::Tag { key: tag_key(input), digest: any_digest(input) },
-            10 => Record::Untag { key: tag_key(input) },
+            10 if input.byte() < 150 => Record::Untag { key: tag_key(input) },
             11 => Record::Pin { digest: any_digest(input), pinned: input.byte() & 1 == 1 },
             12 => Record::Delete { digest: any_digest(input) },
             13 | 14 => Record::Rot { digest: any_digest(input), chunks: self.numbers(input, &[2]) },
@@ -107,8 +109,7 @@ impl Records {
                 Record::Erased { segments: self.numbers(input, &[count]) }
             }
             19 => Record::Counts(counts(input)),
-            _ if input.byte() & 1 == 1 => Record::CheckpointBegin,
-            _ => Record::CheckpointEnd { frames: input.number(&[]) as u32 },
+            _ => note(input),
         }
     }
 
@@ -254,6 +255,27 @@ fn text(input: &mut Input<'_>) -> String {
         9 => "sha256:\u{0}".to_owned(),
         choice @ 10..250 => String::from_utf8_lossy(input.take(usize::from(choice % 16))).into(),
         choice => "x".repeat(usize::from(choice - 249) * 700),
+    }
+}
+
+/// What a log remembers besides blobs, of sizes around the largest.
+fn note(input: &mut Input<'_>) -> Record {
+    match input.byte() % 3 {
+        0 => {
+            let spent = Spent {
+                account: text(input),
+                period: input.byte().into(),
+                bytes: input.number(&[]),
+            };
+            let count = input.number(&[0, 1, ACCOUNTS_MAX as u64]).min(40);
+            Record::Ledger(vec![spent; count as usize])
+        }
+        1 => Record::Time { unix_seconds: input.number(&[]) },
+        _ => {
+            let name = text(input);
+            let length = input.number(&[0, 1, DOCUMENT_BYTES_MAX as u64]).min(100_000);
+            Record::Document { name, bytes: vec![input.byte(); length as usize] }
+        }
     }
 }
 

@@ -1,0 +1,90 @@
+//! A sync that fails ends writing; then the log is mounted again by itself, while what is held is
+//! served.
+
+use std::sync::Arc;
+
+use moonlet::flash::Geometry;
+use moonlet::flash::sim::Device;
+use moonlet::kind::Kind;
+use moonlet::oci::Digest;
+
+use crate::model::{Blobs, check, models, mount, run_remounting, workload};
+use crate::{EMMC, NAND, NOR};
+
+/// Any one sync of a workload fails: the step that it was for is done again after the remount, and
+/// in the end nothing is missing, in the store that goes on and after the power is pulled.
+#[test]
+fn a_failed_sync_costs_no_more_than_a_remount() {
+    let blobs = Blobs::new();
+    let steps = workload();
+    let end = models(&steps, steps.len()).0;
+    for geometry in [EMMC, NAND, NOR] {
+        let mut failures = 0;
+        for syncs in (3..).step_by(3) {
+            let device = Arc::new(Device::new(geometry));
+            device.fail_sync_after(syncs);
+            let what = format!("{geometry:?}: sync {syncs}");
+            let remounts = run_remounting(&device, &blobs, &steps, &what);
+            failures += remounts;
+            for seed in 0..2 {
+                let (store, report) = mount(&Arc::new(device.survivor(seed))).unwrap();
+                check(&store, &blobs, &end, &end)
+                    .unwrap_or_else(|why| panic!("{what}: {why}; {report}"));
+            }
+            if remounts == 0 {
+                break;
+            }
+        }
+        assert!(failures > 20, "{geometry:?}: only {failures} syncs failed");
+    }
+}
+
+/// What was in doubt is not believed: the bytes that reads still saw are gone from the medium.
+#[test]
+fn what_a_failed_sync_has_lost_is_gone_and_its_readers_room_is_not_used() {
+    let geometry = Geometry { segment_count: 10, segment_bytes: 64 << 10, ..EMMC };
+    let device = Arc::new(Device::new(geometry));
+    let (store, _) = mount(&device).unwrap();
+    let (held, lost) = (content(1, 90_000), content(2, 90_000));
+    let (held_digest, lost_digest) = (Digest::sha256(&held), Digest::sha256(&lost));
+    smol::block_on(async {
+        store.put(&held_digest, &held, None).await.unwrap();
+        // The bytes are synced, and the Commit is not.
+        device.fail_sync_after(1);
+        let mut left = store.writer(&Digest::sha256(b"other"), 100_000, None).await.unwrap();
+        let failed = store.put(&lost_digest, &lost, None).await.unwrap_err();
+        assert_eq!(failed.kind(), Kind::Retry, "{failed}");
+        assert!(store.failure().is_some_and(|why| why.contains("could not be written")));
+        let reader = store.reader(&lost_digest).unwrap();
+        store.failed().await;
+        store.remount().await.unwrap();
+        assert_eq!(store.failure(), None);
+        assert!(store.entry(&lost_digest).is_none(), "its Commit did not reach the medium");
+        assert_eq!(store.read_all(&held_digest, u64::MAX).unwrap(), held);
+        let refused = left.write(&[7; 9000]).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::Retry, "a writer of before: {refused}");
+        drop(left);
+        // Room is used up to the last, but not where somebody reads.
+        for seed in 10.. {
+            let filling = content(seed, 30_000);
+            match store.put(&Digest::sha256(&filling), &filling, None).await {
+                Ok(()) => store.pin(&[Digest::sha256(&filling)], true).await.unwrap(),
+                Err(error) => {
+                    assert_eq!(error.kind(), Kind::Full, "{error}");
+                    break;
+                }
+            }
+        }
+        let mut bytes = vec![0; lost.len()];
+        reader.read_at(0, &mut bytes).unwrap();
+        assert_eq!(bytes, lost, "what is read was programmed over");
+        let used = store.stat().used_bytes;
+        drop(reader);
+        store.settle().await.unwrap();
+        assert!(store.stat().used_bytes < used, "the room is free when nobody reads there");
+    });
+}
+
+fn content(kind: usize, length: usize) -> Vec<u8> {
+    (0..length).map(|index| ((index / 64) ^ (index >> 14) ^ kind * 37) as u8).collect()
+}
