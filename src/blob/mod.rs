@@ -11,6 +11,7 @@
 //! behind a `RefCell` that is never held across an await.
 
 mod blobs;
+mod checked;
 mod checks;
 pub mod counts;
 mod error;
@@ -35,6 +36,7 @@ mod view;
 mod wear;
 mod writer;
 
+pub use checked::Checked;
 pub use error::Error;
 pub use format::TagKey;
 pub use reader::{Reader, Span};

@@ -351,6 +351,17 @@ impl Store {
         writer.commit().await
     }
 
+    /// Gives a blob that is held the media type that it turns out to have; durable when it returns.
+    ///
+    /// # Errors
+    /// [`Kind::Missing`] when it is not held.
+    pub async fn set_media_type(&self, digest: &Digest, media_type: &str) -> Result<(), Error> {
+        let entry = self.entry(digest).ok_or_else(|| missing(digest))?;
+        self.name_type(&entry, Some(media_type)).await?;
+        // It is held from its Commit on, and whoever wrote that may wait for the sync still.
+        self.settle().await
+    }
+
     /// Makes a tag mean `digest`; durable when it returns, and never anything in between.
     ///
     /// # Errors

@@ -2,56 +2,105 @@
 //!
 //! The log knows digests and tags; this module knows which of them are manifests, what they need
 //! and what refers to them. Manifests never change, so each is parsed once and remembered by its
-//! digest; only what serving and collecting need of it is kept.
+//! digest: only the digests that it names, and what the referrers API lists of it. Which children of
+//! an index serve some platforms is worked out once, too.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use log::{error, warn};
+use serde::Serialize;
 
 use crate::blob::{Entry, Error, Store};
 use crate::kind::Kind;
 use crate::oci::{
-    Descriptor, Digest, MANIFEST_BYTES_MAX, Manifest, ManifestKind, Platform, select,
+    Digest, MANIFEST_BYTES_MAX, Manifest, ManifestError, ManifestKind, Platform, Role, select,
 };
 
 /// The images of one store. Clones share what was read.
 #[derive(Clone)]
 pub struct Catalog {
     store: Store,
-    known: Rc<RefCell<BTreeMap<Digest, Known>>>,
+    known: Rc<RefCell<BTreeMap<Digest, Rc<Known>>>>,
+    /// What the children of an index are to some platforms.
+    selections: Rc<RefCell<BTreeMap<(Digest, Vec<Platform>), Rc<Selection>>>>,
     /// Manifests that rotted on flash: what they need is not known.
     rotten: Rc<RefCell<BTreeSet<Digest>>>,
 }
 
+/// An image, and the platforms that it is wanted for.
+#[derive(Clone, Copy, Debug)]
+pub struct Root<'a> {
+    /// Its manifest or index.
+    pub digest: Digest,
+    /// For which of an index's children layers are held.
+    pub platforms: &'a [Platform],
+}
+
+/// A held manifest as the referrers API lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Referrer {
+    /// What it is.
+    pub media_type: &'static str,
+    /// Its name.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+    /// What it holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
+    /// Free text by key.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
 /// What is remembered of a manifest.
 struct Known {
-    children: Vec<Digest>,
-    subject: Option<Digest>,
-    /// As the referrers API lists it.
-    descriptor: Descriptor,
+    media_type: &'static str,
+    is_index: bool,
+    /// What it names, each once; what an image requires comes first, and of that its configuration.
+    children: Box<[Digest]>,
+    required: usize,
+    /// Of a referrer, what it refers to and what it is.
+    refers: Option<(Digest, Option<String>)>,
+}
+
+/// The children of an index by what they are to some platforms.
+#[derive(Default)]
+struct Selection {
+    chosen: Vec<Digest>,
+    attestations: Vec<Digest>,
+    others: Vec<Digest>,
+}
+
+/// How much of a manifest is needed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// All of it, whatever it is.
+    Whole,
+    /// What the platforms need.
+    Chosen,
+    /// The manifest and its configuration, for those who ask for every child of an index.
+    Head,
 }
 
 impl Catalog {
     /// A catalog that has read nothing yet.
     pub fn new(store: Store) -> Self {
-        Self { store, known: Rc::default(), rotten: Rc::default() }
+        let (known, selections, rotten) = (Rc::default(), Rc::default(), Rc::default());
+        Self { store, known, selections, rotten }
     }
 
     /// Reads the manifests that came since, and forgets those that went.
     pub fn refresh(&self) -> Result<(), Error> {
-        let manifests = self.store.manifests();
-        let mut known = self.known.borrow_mut();
-        known.retain(|digest, _| self.store.entry(digest).is_some());
-        self.rotten.borrow_mut().retain(|digest| self.store.entry(digest).is_some());
-        for entry in manifests {
-            if known.contains_key(&entry.digest) {
-                continue;
-            }
-            if let Some(manifest) = self.read(&entry)? {
-                known.insert(entry.digest, Known::new(&entry, &manifest));
-            }
+        let is_held = |digest: &Digest| self.store.entry(digest).is_some();
+        self.known.borrow_mut().retain(|digest, _| is_held(digest));
+        self.selections.borrow_mut().retain(|(digest, _), _| is_held(digest));
+        self.rotten.borrow_mut().retain(is_held);
+        for entry in self.store.manifests() {
+            self.known(&entry)?;
         }
         Ok(())
     }
@@ -64,45 +113,104 @@ impl Catalog {
         tags
     }
 
-    /// The held manifests whose subject is `digest`.
-    pub fn referrers(&self, digest: &Digest) -> Vec<Descriptor> {
+    /// The held manifests whose subject is `digest`, at most [`REFERRERS_MAX`]. Their annotations
+    /// are read from flash, as long as that is no more than [`ANNOTATED_BYTES_MAX`] in all.
+    pub fn referrers(&self, digest: &Digest) -> Vec<Referrer> {
         let known = self.known.borrow();
-        let of = known.values().filter(|known| known.subject == Some(*digest));
-        of.map(|known| known.descriptor.clone()).collect()
+        let of = known.iter().filter_map(|(name, known)| {
+            let (subject, artifact_type) = known.refers.as_ref()?;
+            let entry = self.store.entry(name).filter(|_| subject == digest)?;
+            Some(Referrer {
+                media_type: known.media_type,
+                digest: entry.digest,
+                size: entry.size,
+                artifact_type: artifact_type.clone(),
+                annotations: BTreeMap::new(),
+            })
+        });
+        let mut referrers: Vec<Referrer> = of.take(REFERRERS_MAX).collect();
+        drop(known);
+        let mut room = ANNOTATED_BYTES_MAX;
+        for referrer in &mut referrers {
+            let Some(left) = room.checked_sub(referrer.size) else { continue };
+            room = left;
+            referrer.annotations = self.annotations(&referrer.digest).unwrap_or_default();
+        }
+        referrers
     }
 
-    /// Everything that `roots` need, themselves and their referrers included, as far as it is
+    fn annotations(&self, digest: &Digest) -> Option<BTreeMap<String, String>> {
+        let mut checked = self.store.checked(digest, MANIFEST_BYTES_MAX).ok()?;
+        let annotations = Manifest::annotations(&mut checked).ok()?;
+        checked.finish().ok().map(|()| annotations)
+    }
+
+    /// Everything that `roots` need, themselves and what accompanies them included, as far as it is
     /// held.
     ///
     /// # Errors
     /// [`Kind::Corrupt`] when one of the manifests has rotted: what it needs must not be taken for
     /// needless.
-    pub fn reachable(&self, roots: &[Digest]) -> Result<BTreeSet<Digest>, Error> {
+    pub fn reachable(&self, roots: &[Root<'_>]) -> Result<BTreeSet<Digest>, Error> {
         self.refresh()?;
-        let known = self.known.borrow();
+        let known = self.known.borrow().clone();
         let mut referrers: BTreeMap<Digest, Vec<Digest>> = BTreeMap::new();
-        for (digest, manifest) in known.iter() {
-            if let Some(subject) = manifest.subject {
+        for (digest, manifest) in &known {
+            if let Some((subject, _)) = manifest.refers {
                 referrers.entry(subject).or_default().push(*digest);
             }
         }
         let mut found = BTreeSet::new();
-        let mut queue = roots.to_vec();
-        while let Some(digest) = queue.pop() {
-            if !found.insert(digest) {
-                continue;
-            }
-            if self.rotten.borrow().contains(&digest) {
-                let what = format!("{digest} has rotted on flash: what it needs is not known");
-                return Err(Error::new(Kind::Corrupt, what));
-            }
-            queue.extend(known.get(&digest).into_iter().flat_map(|known| &known.children));
-            queue.extend(referrers.get(&digest).into_iter().flatten());
+        for root in roots {
+            self.reach(root, &known, &referrers, &mut found)?;
         }
         Ok(found)
     }
 
-    /// Whether everything that an image needs on `platforms` is held.
+    fn reach(
+        &self,
+        root: &Root<'_>,
+        known: &BTreeMap<Digest, Rc<Known>>,
+        referrers: &BTreeMap<Digest, Vec<Digest>>,
+        found: &mut BTreeSet<Digest>,
+    ) -> Result<(), Error> {
+        // What only its head is needed of may turn out to be needed whole.
+        let mut seen = BTreeSet::new();
+        let mut queue = vec![(root.digest, Part::Chosen)];
+        while let Some((digest, part)) = queue.pop() {
+            if !seen.insert((digest, part == Part::Head)) {
+                continue;
+            }
+            found.insert(digest);
+            if part != Part::Head && self.rotten.borrow().contains(&digest) {
+                return Err(rotten(&digest));
+            }
+            if part != Part::Head {
+                let of = referrers.get(&digest).into_iter().flatten();
+                queue.extend(of.map(|referrer| (*referrer, Part::Whole)));
+            }
+            let Some(manifest) = known.get(&digest) else { continue };
+            let children = manifest.children.iter();
+            match (part, manifest.is_index) {
+                (Part::Head, true) => {}
+                (Part::Head, false) => found.extend(children.take(1)),
+                (_, false) => found.extend(children),
+                (Part::Whole, true) => queue.extend(children.map(|child| (*child, Part::Whole))),
+                (Part::Chosen, true) => {
+                    let selection = self.selection(&digest, root.platforms)?;
+                    let selection = selection.ok_or_else(|| rotten(&digest))?;
+                    let Selection { chosen, attestations, others } = &*selection;
+                    queue.extend(chosen.iter().map(|child| (*child, Part::Chosen)));
+                    queue.extend(attestations.iter().map(|child| (*child, Part::Whole)));
+                    queue.extend(others.iter().map(|child| (*child, Part::Head)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether everything that an image requires on `platforms` is held. What only accompanies it
+    /// may be missing: attestations, foreign layers, and the manifests of other platforms.
     pub fn complete(&self, root: &Digest, platforms: &[Platform]) -> Result<bool, Error> {
         let mut queue = vec![*root];
         let mut seen = BTreeSet::new();
@@ -110,63 +218,132 @@ impl Catalog {
             if !seen.insert(digest) {
                 continue;
             }
-            let Some(entry) = self.store.entry(&digest) else { return Ok(false) };
-            if entry.media_type.is_none() {
-                continue;
-            }
-            let Some(manifest) = self.read(&entry)? else { return Ok(false) };
-            match &manifest.kind {
-                ManifestKind::Index { manifests } => {
-                    let chosen = select(manifests, platforms);
-                    if chosen.is_empty() && !manifests.is_empty() {
-                        return Ok(false);
-                    }
-                    queue.extend(chosen.iter().map(|child| child.digest));
+            // A manifest without its type was only written ahead: nothing tells what it needs.
+            let entry = self.store.entry(&digest).filter(|entry| entry.media_type.is_some());
+            let Some(entry) = entry else { return Ok(false) };
+            let Some(known) = self.known(&entry)? else { return Ok(false) };
+            if known.is_index {
+                let Some(selection) = self.selection(&digest, platforms)? else { return Ok(false) };
+                if selection.chosen.is_empty() && !known.children.is_empty() {
+                    return Ok(false);
                 }
-                ManifestKind::Image { .. } => {
-                    queue.extend(manifest.children().map(|child| child.digest));
+                queue.extend(&selection.chosen);
+            } else {
+                let mut required = known.children.iter().take(known.required);
+                if !required.all(|blob| self.store.entry(blob).is_some()) {
+                    return Ok(false);
                 }
             }
         }
         Ok(true)
     }
 
+    /// What is remembered of a held manifest; it is read if nothing is.
+    fn known(&self, entry: &Entry) -> Result<Option<Rc<Known>>, Error> {
+        if let Some(known) = self.known.borrow().get(&entry.digest) {
+            return Ok(Some(Rc::clone(known)));
+        }
+        let Some(manifest) = self.read(entry)? else { return Ok(None) };
+        let known = Rc::new(Known::new(&manifest));
+        self.known.borrow_mut().insert(entry.digest, Rc::clone(&known));
+        Ok(Some(known))
+    }
+
+    /// What the children of a held index are to `platforms`.
+    fn selection(
+        &self,
+        index: &Digest,
+        platforms: &[Platform],
+    ) -> Result<Option<Rc<Selection>>, Error> {
+        let key = (*index, platforms.to_vec());
+        if let Some(selection) = self.selections.borrow().get(&key) {
+            return Ok(Some(Rc::clone(selection)));
+        }
+        let Some(entry) = self.store.entry(index) else { return Ok(None) };
+        let Some(manifest) = self.read(&entry)? else { return Ok(None) };
+        let selection = Rc::new(Selection::new(&manifest, platforms));
+        self.selections.borrow_mut().insert(key, Rc::clone(&selection));
+        Ok(Some(selection))
+    }
+
     /// Parses a held manifest; one that cannot be, or that has rotted, is logged and passed over.
     fn read(&self, entry: &Entry) -> Result<Option<Manifest>, Error> {
-        let bytes = match self.store.read_all(&entry.digest, MANIFEST_BYTES_MAX) {
-            Ok(bytes) => bytes,
+        match read(&self.store, entry) {
+            Ok(parsed) => {
+                self.rotten.borrow_mut().remove(&entry.digest);
+                Ok(parsed.map_err(|error| warn!("{}: {error}", entry.digest)).ok())
+            }
             Err(error) if error.kind() == Kind::Corrupt => {
                 if self.rotten.borrow_mut().insert(entry.digest) {
                     error!("{error}; the next sync mends it");
                 }
-                return Ok(None);
-            }
-            Err(error) => return Err(error),
-        };
-        self.rotten.borrow_mut().remove(&entry.digest);
-        match Manifest::parse(&bytes, entry.media_type.as_deref()) {
-            Ok(manifest) => Ok(Some(manifest)),
-            Err(error) => {
-                warn!("{}: {error}", entry.digest);
                 Ok(None)
             }
+            Err(error) => Err(error),
         }
     }
 }
 
+/// Parses a held manifest as it is read from flash, without holding its bytes.
+///
+/// # Errors
+/// [`Kind::Corrupt`] when it has rotted; what is no manifest is told by the inner error.
+pub fn read(store: &Store, entry: &Entry) -> Result<Result<Manifest, ManifestError>, Error> {
+    let mut checked = store.checked(&entry.digest, MANIFEST_BYTES_MAX)?;
+    let parsed = Manifest::read(&mut checked, entry.media_type.as_deref());
+    checked.finish()?;
+    Ok(parsed)
+}
+
 impl Known {
-    fn new(entry: &Entry, manifest: &Manifest) -> Self {
-        // Annotations can be long, and only those of referrers are ever told.
-        let annotations = manifest.subject.as_ref().map(|_| manifest.annotations.clone());
-        let descriptor = Descriptor {
-            artifact_type: manifest.artifact_type.clone(),
-            annotations: annotations.unwrap_or_default(),
-            ..Descriptor::new(&manifest.media_type, entry.digest, entry.size)
-        };
+    fn new(manifest: &Manifest) -> Self {
+        let mut seen = BTreeSet::new();
+        let mut children = manifest.children();
+        let mut required = children.len();
+        if let ManifestKind::Image { config, layers } = &manifest.kind {
+            let (foreign, own): (Vec<_>, Vec<_>) =
+                layers.iter().partition(|layer| layer.is_foreign);
+            let own = std::iter::once(config).chain(own).map(|blob| blob.digest);
+            children = own.filter(|digest| seen.insert(*digest)).collect();
+            required = children.len();
+            children.extend(foreign.into_iter().map(|layer| layer.digest));
+            children.dedup();
+        }
+        let refers = manifest.subject.map(|subject| (subject, manifest.artifact_type.clone()));
         Self {
-            children: manifest.children().map(|child| child.digest).collect(),
-            subject: manifest.subject.as_ref().map(|subject| subject.digest),
-            descriptor,
+            media_type: manifest.media_type,
+            is_index: matches!(manifest.kind, ManifestKind::Index { .. }),
+            children: children.into(),
+            required,
+            refers,
         }
     }
 }
+
+impl Selection {
+    fn new(manifest: &Manifest, platforms: &[Platform]) -> Self {
+        let mut selection = Self::default();
+        let ManifestKind::Index { manifests } = &manifest.kind else { return selection };
+        for (child, role) in select(manifests, platforms) {
+            match role {
+                Role::Chosen => selection.chosen.push(child.digest),
+                Role::Attestation => selection.attestations.push(child.digest),
+                Role::Other => selection.others.push(child.digest),
+            }
+        }
+        selection
+    }
+}
+
+fn rotten(digest: &Digest) -> Error {
+    let what = format!("{digest} has rotted on flash: what it needs is not known");
+    Error::new(Kind::Corrupt, what)
+}
+
+/// Referrers that are listed of one subject.
+const REFERRERS_MAX: usize = 1024;
+/// Bytes of manifests that are read for the annotations in one list of referrers.
+const ANNOTATED_BYTES_MAX: u64 = 1 << 20;
+
+#[cfg(test)]
+mod tests;

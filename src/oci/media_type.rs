@@ -23,6 +23,18 @@ pub fn is_index(media_type: &str) -> bool {
     matches!(media_type, OCI_INDEX | DOCKER_LIST)
 }
 
+/// Whether it is a layer that a registry may not have: one that may not be distributed, or that is
+/// to be had from somewhere else only.
+pub fn is_foreign(media_type: &str) -> bool {
+    media_type.contains(".foreign.") || media_type.contains(".nondistributable.")
+}
+
+/// The manifest type that a registry's or a manifest's text means, parameters aside.
+pub fn manifest(text: &str) -> Option<&'static str> {
+    let text = text.split(';').next().unwrap_or_default().trim();
+    ACCEPT_MANIFESTS.into_iter().find(|known| known.eq_ignore_ascii_case(text))
+}
+
 /// Whether it is a manifest or an index of either kind.
 pub fn is_manifest(media_type: &str) -> bool {
     ACCEPT_MANIFESTS.contains(&media_type)

@@ -4,12 +4,16 @@
 //! distribution-spec (main, 2026), and Docker's manifest schema 2.
 
 mod digest;
+mod json;
 mod manifest;
 pub mod media_type;
 mod platform;
 mod reference;
 
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
-pub use manifest::{Descriptor, MANIFEST_BYTES_MAX, Manifest, ManifestError, ManifestKind};
-pub use platform::{Platform, select};
+pub use manifest::{
+    Child, Descriptor, LISTED_MAX, Listed, MANIFEST_BYTES_MAX, Manifest, ManifestError,
+    ManifestKind,
+};
+pub use platform::{Platform, Role, select};
 pub use reference::{Reference, ReferenceError, valid_registry, valid_repository, valid_tag};

@@ -10,20 +10,28 @@ use std::time::Duration;
 pub struct Backoff {
     last: Duration,
     attempts: u32,
+    /// Whether nothing may wait for it long.
+    is_brief: bool,
 }
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { last: BASE, attempts: 0 }
+        Self { last: BASE, attempts: 0, is_brief: false }
     }
 }
 
 impl Backoff {
+    /// For what nothing may wait for long: one more attempt, unless the server asks for a pause.
+    pub fn brief() -> Self {
+        Self { is_brief: true, ..Self::default() }
+    }
+
     /// How long to wait before the next attempt, or `None` after [`ATTEMPTS_MAX`] without
     /// progress. `random` is uniform over all of u64; `asked` is the server's Retry-After.
     pub fn next(&mut self, random: u64, asked: Option<Duration>) -> Option<Duration> {
         self.attempts += 1;
-        if self.attempts >= ATTEMPTS_MAX {
+        let attempts_max = if self.is_brief { BRIEF_ATTEMPTS_MAX } else { ATTEMPTS_MAX };
+        if self.attempts >= attempts_max || self.is_brief && asked > Some(BASE) {
             return None;
         }
         let ceiling = (self.last * 3).min(WAIT_MAX);
@@ -35,12 +43,13 @@ impl Backoff {
 
     /// Bytes got through: the link works, start over.
     pub fn progress(&mut self) {
-        *self = Self::default();
+        *self = Self { is_brief: self.is_brief, ..Self::default() };
     }
 }
 
 /// Attempts at one thing without any progress in between; the next reconciliation tries again.
 pub const ATTEMPTS_MAX: u32 = 5;
+const BRIEF_ATTEMPTS_MAX: u32 = 2;
 const BASE: Duration = Duration::from_millis(500);
 const WAIT_MAX: Duration = Duration::from_mins(15);
 
@@ -59,6 +68,14 @@ mod tests {
             }
             assert_eq!(waits.len(), usize::try_from(ATTEMPTS_MAX - 1).unwrap());
         }
+    }
+
+    #[test]
+    fn brief_is_one_more_attempt() {
+        let mut backoff = Backoff::brief();
+        assert!(backoff.next(7, None).is_some());
+        assert_eq!(backoff.next(7, None), None);
+        assert_eq!(Backoff::brief().next(7, Some(Duration::from_secs(60))), None);
     }
 
     #[test]

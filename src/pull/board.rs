@@ -33,6 +33,8 @@ pub struct Image {
     pub total_bytes: u64,
     /// The last error, in one line.
     pub error: Option<String>,
+    /// What accompanies it and could not be had, a line each.
+    pub missing: Vec<String>,
     /// Bytes per second, averaged over the last seconds; zero when nothing moves.
     pub rate: u64,
     meter: Meter,

@@ -4,9 +4,8 @@ use std::ops::Range;
 
 use log::info;
 
-use super::{Error, Plan, Puller, Source};
+use super::{Error, Plan, PlannedBlob, Puller, Source};
 use crate::kind::Kind;
-use crate::oci::Descriptor;
 
 impl Puller {
     /// Puts right whatever of the image's blobs is known to be rotten.
@@ -31,7 +30,7 @@ impl Puller {
     async fn part(
         &self,
         source: &Source<'_>,
-        blob: &Descriptor,
+        blob: &PlannedBlob,
         range: Range<u64>,
     ) -> Result<Vec<u8>, Error> {
         let Source { registry, repository } = source;

@@ -13,10 +13,12 @@ mod backoff;
 pub mod board;
 mod error;
 mod mend;
+mod notes;
 mod plan;
+mod walk;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use log::{info, warn};
@@ -30,13 +32,15 @@ use crate::fetch::{self, Pace};
 use crate::kind::Kind;
 use crate::link::chunk::ChunkSize;
 use crate::metrics::Metrics;
-use crate::oci::{Descriptor, Digest};
+use crate::oci::Digest;
 use crate::registry::Registry;
 use crate::units::ByteCount;
 use backoff::Backoff;
 use board::Board;
 pub use error::Error;
-pub use plan::{Plan, SIGNATURE_TAG_SUFFIXES, tag_key};
+use notes::Notes;
+use plan::PlannedManifest;
+pub use plan::{Plan, PlannedBlob, SIGNATURE_TAG_SUFFIXES, tag_key};
 
 /// What the pull engine works with.
 pub struct Parts {
@@ -76,7 +80,8 @@ impl Puller {
         Self { parts, inflight: RefCell::default(), chunk: Cell::default() }
     }
 
-    /// Downloads what `plan` lacks and makes it visible under its tag.
+    /// Downloads what `plan` lacks and makes it visible under its tag. What had to be left out of
+    /// what only accompanies the image is posted on the board.
     pub async fn fetch(&self, plan: &Plan) -> Result<(), Error> {
         let source = self.source(&plan.key.registry, &plan.key.repository)?;
         let missing = self.missing(plan);
@@ -88,14 +93,22 @@ impl Puller {
         let wanted: Vec<Digest> = plan.digests().into_iter().collect();
         self.parts.store.pin(&wanted, true).await?;
         let queue = RefCell::new(missing.into_iter());
+        let left_out = RefCell::new((BTreeSet::new(), plan.notes.clone()));
         let worker = async || -> Result<(), Error> {
             loop {
                 let Some(blob) = queue.borrow_mut().next() else { return Ok(()) };
-                let outcome = self.blob(&source, &plan.name, &blob).await;
-                if outcome.is_err() {
-                    // The others finish the blob they are at and stop.
-                    while queue.borrow_mut().next().is_some() {}
-                    return outcome;
+                match self.blob(&source, &plan.name, &blob).await {
+                    Ok(()) => {}
+                    Err(error) if !blob.required => {
+                        let (absent, notes) = &mut *left_out.borrow_mut();
+                        absent.insert(blob.digest);
+                        notes.add(error.to_string());
+                    }
+                    Err(error) => {
+                        // The others finish the blob they are at and stop.
+                        while queue.borrow_mut().next().is_some() {}
+                        return Err(error);
+                    }
                 }
             }
         };
@@ -110,23 +123,42 @@ impl Puller {
         fetched?;
         settled?;
         self.mend(&source, plan).await?;
-        for manifest in &plan.manifests {
-            let media_type = Some(manifest.media_type.as_str());
-            self.parts.store.put(&manifest.digest, &manifest.bytes, media_type).await?;
+        let (absent, notes) = left_out.into_inner();
+        for manifest in plan.manifests_without(&absent) {
+            self.hold(manifest).await?;
         }
         self.parts.store.pin(&wanted, true).await?;
-        for (key, digest) in plan.tags() {
+        // A signature that was left out has no tag.
+        let is_held = |digest: &Digest| {
+            self.parts.store.entry(digest).is_some_and(|entry| entry.media_type.is_some())
+        };
+        let tags = plan.tags().filter(|(_, digest)| is_held(digest));
+        for (key, digest) in tags {
             if self.parts.store.tag(key) != Some(*digest) {
                 self.parts.store.set_tag(key, digest).await?;
             }
+        }
+        if !notes.is_empty() {
+            warn!("{}: held without what accompanies it: {}", plan.name, notes.lines().join("; "));
+        }
+        self.parts.board.update(&plan.name, |image| image.missing = notes.lines());
+        Ok(())
+    }
+
+    /// Puts a planned manifest into the store, or what is there already under its media type.
+    async fn hold(&self, manifest: &PlannedManifest) -> Result<(), Error> {
+        let PlannedManifest { digest, media_type, bytes, .. } = manifest;
+        match bytes {
+            Some(bytes) => self.parts.store.put(digest, bytes, Some(media_type)).await?,
+            None => self.parts.store.set_media_type(digest, media_type).await?,
         }
         Ok(())
     }
 
     /// Blobs that `plan` needs and the store does not have, each once, in the manifests' order.
-    pub fn missing(&self, plan: &Plan) -> Vec<Descriptor> {
-        let lacks = |blob: &&Descriptor| !self.parts.store.is_whole(&blob.digest);
-        plan.blobs.iter().filter(lacks).cloned().collect()
+    pub fn missing(&self, plan: &Plan) -> Vec<PlannedBlob> {
+        let lacks = |blob: &&PlannedBlob| !self.parts.store.is_whole(&blob.digest);
+        plan.blobs.iter().filter(lacks).copied().collect()
     }
 
     fn source<'a>(&'a self, registry: &str, repository: &'a str) -> Result<Source<'a>, Error> {
@@ -142,7 +174,7 @@ impl Puller {
         &self,
         source: &Source<'_>,
         image: &str,
-        wanted: &Descriptor,
+        wanted: &PlannedBlob,
     ) -> Result<(), Error> {
         let lock = Rc::clone(self.inflight.borrow_mut().entry(wanted.digest).or_default());
         let guard = lock.lock().await;
@@ -164,8 +196,8 @@ impl Puller {
         outcome
     }
 
-    async fn download(&self, source: &Source<'_>, wanted: &Descriptor) -> Result<(), Error> {
-        let mut backoff = Backoff::default();
+    async fn download(&self, source: &Source<'_>, wanted: &PlannedBlob) -> Result<(), Error> {
+        let mut backoff = if wanted.required { Backoff::default() } else { Backoff::brief() };
         let mut refetched = false;
         loop {
             let mut writer = self.parts.store.writer(&wanted.digest, wanted.size, None).await?;
@@ -201,7 +233,7 @@ impl Puller {
     async fn stream(
         &self,
         source: &Source<'_>,
-        wanted: &Descriptor,
+        wanted: &PlannedBlob,
         writer: &mut Writer,
     ) -> Result<(), Error> {
         while writer.frontier() < wanted.size {
@@ -224,7 +256,7 @@ impl Puller {
     async fn chunk(
         &self,
         source: &Source<'_>,
-        wanted: &Descriptor,
+        wanted: &PlannedBlob,
         writer: &mut Writer,
         range: std::ops::Range<u64>,
     ) -> Result<(), Error> {
@@ -269,9 +301,16 @@ impl Puller {
     /// Does `attempt` until it works, is refused, or was tried often enough.
     async fn retrying<T>(
         &self,
+        attempt: impl AsyncFnMut() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.retrying_with(Backoff::default(), attempt).await
+    }
+
+    async fn retrying_with<T>(
+        &self,
+        mut backoff: Backoff,
         mut attempt: impl AsyncFnMut() -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let mut backoff = Backoff::default();
         loop {
             match attempt().await {
                 Ok(value) => return Ok(value),

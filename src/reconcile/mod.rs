@@ -13,12 +13,12 @@ use std::time::Duration;
 use log::{error, info, warn};
 
 use crate::blob::{self, Store, TagKey};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Root};
 use crate::clock::SharedClock;
 use crate::config::Image;
 use crate::kind::Kind;
 use crate::metrics::Metrics;
-use crate::oci::Digest;
+use crate::oci::{Digest, Platform};
 use crate::pull::board::{Board, State};
 use crate::pull::{self, Plan, Puller, SIGNATURE_TAG_SUFFIXES};
 use crate::units::ByteCount;
@@ -66,7 +66,7 @@ impl Reconciler {
         for image in &self.images {
             let digest = self.store.tag(&pull::tag_key(&image.reference));
             let bytes = match digest {
-                Some(digest) => match self.held_bytes(digest) {
+                Some(digest) => match self.held_bytes(image, digest) {
                     Err(error) if error.kind() == Kind::Corrupt => 0,
                     other => other?,
                 },
@@ -181,6 +181,7 @@ impl Reconciler {
         if rotten.is_empty() {
             return Ok(true);
         }
+        let root = Root { digest: root, platforms: &image.platforms };
         let needed = self.catalog.reachable(&[root])?;
         Ok(!rotten.iter().any(|(digest, _)| needed.contains(digest)))
     }
@@ -191,7 +192,8 @@ impl Reconciler {
         partials.iter().filter(|p| wanted.contains(&p.digest)).map(|p| p.frontier).sum()
     }
 
-    fn held_bytes(&self, root: Digest) -> Result<u64, blob::Error> {
+    fn held_bytes(&self, image: &Image, digest: Digest) -> Result<u64, blob::Error> {
+        let root = Root { digest, platforms: &image.platforms };
         let digests = self.catalog.reachable(&[root])?;
         let entries = digests.iter().filter_map(|digest| self.store.entry(digest));
         Ok(entries.map(|entry| entry.size).sum())
@@ -208,16 +210,21 @@ impl Reconciler {
         let desired: BTreeSet<TagKey> =
             self.images.iter().map(|image| pull::tag_key(&image.reference)).collect();
         let tags = self.store.tags();
-        let roots: Vec<Digest> =
-            tags.iter().filter(|(key, _)| desired.contains(key)).map(|(_, root)| *root).collect();
+        let held = |image: &Image| self.store.tag(&pull::tag_key(&image.reference));
+        let held = self.images.iter().filter_map(|image| held(image).map(|root| (root, image)));
+        let roots: Vec<Root<'_>> =
+            held.map(|(digest, image)| Root { digest, platforms: &image.platforms }).collect();
         let mut reachable = self.catalog.reachable(&roots)?;
+        let everything = [Platform::all()];
         let mut signatures = Vec::new();
         for (key, root) in &tags {
             if desired.contains(key) {
                 continue;
             }
             match signed_digest(&key.tag) {
-                Some(subject) if reachable.contains(&subject) => signatures.push(*root),
+                Some(subject) if reachable.contains(&subject) => {
+                    signatures.push(Root { digest: *root, platforms: &everything });
+                }
                 _ => {
                     info!(
                         "{}/{}:{} is not desired any more",

@@ -7,6 +7,8 @@
 
 mod auth;
 mod error;
+mod manifest;
+mod referrers;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,9 +24,11 @@ use crate::net::http::{
     Body, Client, ClientLimits, ClientRequest, ClientResponse, Headers, Method,
 };
 use crate::net::tls;
-use crate::oci::{Descriptor, Digest, MANIFEST_BYTES_MAX, Manifest, ManifestKind, media_type};
+use crate::oci::{Digest, media_type};
 use auth::Auth;
 pub use error::Error;
+pub use manifest::OpenedManifest;
+pub use referrers::Referrers;
 
 /// Where a registry is and who we are to it.
 pub struct Options {
@@ -57,17 +61,6 @@ struct Inner {
 pub struct ManifestHead {
     /// Its digest, where the registry says it.
     pub digest: Option<Digest>,
-}
-
-/// A manifest, byte for byte.
-#[derive(Clone, Debug)]
-pub struct RemoteManifest {
-    /// Its bytes, at most [`MANIFEST_BYTES_MAX`].
-    pub bytes: Vec<u8>,
-    /// As the registry serves it, without parameters.
-    pub media_type: String,
-    /// The digest of the bytes.
-    pub digest: Digest,
 }
 
 /// The body of a blob, about to be read.
@@ -119,51 +112,6 @@ impl Registry {
         Ok(ManifestHead { digest })
     }
 
-    /// Fetches a manifest by tag or digest.
-    ///
-    /// # Errors
-    /// [`Kind::Corrupt`] when the bytes are not those of the digest; [`Kind::Invalid`] for what is
-    /// no manifest or longer than [`MANIFEST_BYTES_MAX`].
-    pub async fn manifest(
-        &self,
-        repository: &str,
-        reference: &str,
-    ) -> Result<RemoteManifest, Error> {
-        let path = format!("{repository}/manifests/{reference}");
-        let response = self.request(Method::Get, &path, repository, accept()).await?;
-        let response = self.expect(response, &path, &[200]).await?;
-        let content_type = response.headers.get("content-type").unwrap_or_default();
-        let content_type = content_type.split(';').next().unwrap_or_default().trim().to_owned();
-        let said = response.headers.get(CONTENT_DIGEST).map(str::to_owned);
-        let bytes = response.body.bytes(MANIFEST_BYTES_MAX).await;
-        let bytes = bytes.map_err(|error| self.link(&path, error))?;
-        if !content_type.is_empty() && !media_type::is_manifest(&content_type) {
-            let guessed = Manifest::parse(&bytes, None).is_err();
-            if guessed {
-                let what = format!("a body of type {content_type:?}, expected an image manifest");
-                return Err(self.problem(Kind::Invalid, &path, what));
-            }
-        }
-        let manifest = Manifest::parse(&bytes, Some(&content_type))
-            .map_err(|error| self.problem(Kind::Invalid, &path, error.to_string()))?;
-        let wanted: Option<Digest> = reference.parse().ok();
-        let said: Option<Digest> = said.and_then(|text| text.parse().ok());
-        let digest = match wanted.or(said) {
-            Some(expected) => {
-                let mut hash = crate::oci::Hasher::new(expected.algorithm());
-                hash.update(&bytes);
-                let found = hash.finish();
-                if found != expected {
-                    let what = format!("bytes of digest {found}, expected {expected}");
-                    return Err(self.problem(Kind::Corrupt, &path, what));
-                }
-                found
-            }
-            None => Digest::sha256(&bytes),
-        };
-        Ok(RemoteManifest { bytes, media_type: manifest.media_type, digest })
-    }
-
     /// Opens the bytes from `start` to `last` (inclusive) of a blob of `size` bytes.
     ///
     /// # Errors
@@ -204,42 +152,6 @@ impl Registry {
                 let what = format!("range {range:?}, expected bytes {start}-{last}/{size}");
                 Err(self.problem(Kind::Retry, &path, what))
             }
-        }
-    }
-
-    /// What refers to a manifest: by the referrers API, else by the tag that stands in for it.
-    pub async fn referrers(
-        &self,
-        repository: &str,
-        digest: &Digest,
-    ) -> Result<Vec<Descriptor>, Error> {
-        let path = format!("{repository}/referrers/{digest}");
-        let mut headers = Headers::new();
-        headers.append("accept", media_type::OCI_INDEX);
-        let response = self.request(Method::Get, &path, repository, headers).await?;
-        let is_index = |text: &str| text.starts_with(media_type::OCI_INDEX);
-        if response.status == 200 && response.headers.get("content-type").is_some_and(is_index) {
-            let bytes = response.body.bytes(MANIFEST_BYTES_MAX).await;
-            let bytes = bytes.map_err(|error| self.link(&path, error))?;
-            return self.listed(&path, &bytes);
-        }
-        if matches!(response.status, 429 | 500..) {
-            self.expect(response, &path, &[200]).await?;
-            return Ok(Vec::new());
-        }
-        match self.manifest(repository, &digest.to_string().replace(':', "-")).await {
-            Ok(index) => self.listed(&path, &index.bytes),
-            Err(error) if error.kind() == Kind::Missing => Ok(Vec::new()),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn listed(&self, path: &str, bytes: &[u8]) -> Result<Vec<Descriptor>, Error> {
-        let index = Manifest::parse(bytes, Some(media_type::OCI_INDEX))
-            .map_err(|error| self.problem(Kind::Invalid, path, error.to_string()))?;
-        match index.kind {
-            ManifestKind::Index { manifests } => Ok(manifests),
-            ManifestKind::Image { .. } => Ok(Vec::new()),
         }
     }
 

@@ -45,6 +45,9 @@ pub struct ImageReport {
     pub eta_seconds: Option<u64>,
     /// The last error.
     pub error: Option<String>,
+    /// What accompanies it and could not be had: signatures and the like.
+    #[serde(default)]
+    pub missing: Vec<String>,
 }
 
 /// The blob log.
@@ -203,6 +206,7 @@ fn images(board: &Board, now: Duration) -> Vec<ImageReport> {
             rate_bytes_per_second: image.rate,
             eta_seconds: missing.checked_div(image.rate).filter(|_| moving),
             error: image.error,
+            missing: image.missing,
         }
     });
     images.collect()

@@ -37,7 +37,7 @@ pub fn draw(report: &Report) -> String {
     text
 }
 
-/// A row an image, an indented line below for its error.
+/// A row an image, indented lines below for its error and for what is held without.
 pub fn draw_images(images: &[ImageReport]) -> String {
     if images.is_empty() {
         return "no images are desired: add an [[image]] to the configuration\n".to_owned();
@@ -70,6 +70,9 @@ pub fn draw_images(images: &[ImageReport]) -> String {
         );
         if let Some(error) = &image.error {
             let _ = writeln!(text, "  ! {error}");
+        }
+        for missing in &image.missing {
+            let _ = writeln!(text, "  - held without: {missing}");
         }
     }
     text
@@ -175,10 +178,12 @@ mod tests {
             rate_bytes_per_second: 1 << 18,
             eta_seconds: Some(8),
             error: Some("link down".to_owned()),
+            missing: vec!["a signature".to_owned()],
         };
         let text = draw_images(&[image]);
         assert!(text.contains("1 MiB / 3 MiB"), "{text}");
         assert!(text.contains("256 KiB/s"), "{text}");
-        assert!(text.contains("      8s\n  ! link down"), "{text}");
+        let below = "      8s\n  ! link down\n  - held without: a signature\n";
+        assert!(text.contains(below), "{text}");
     }
 }

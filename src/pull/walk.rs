@@ -1,0 +1,593 @@
+//! A walk down an image's manifests.
+//!
+//! First what the image requires: an index is kept untouched together with the children that the
+//! wanted platforms select. Then what accompanies it: attestations of those children; signatures and
+//! other referrers, whether the registry lists them (referrers API), tags them (`sha256-<hex>`), or
+//! cosign did (`sha256-<hex>.sig`); and the manifests and configurations of all other children,
+//! because some clients ask for every child of an index. Whatever of that cannot be had is noted, and
+//! decides nothing.
+//!
+//! Each digest is asked for once, and every count is bounded: what an upstream sends costs neither
+//! memory nor requests beyond the limits at the end of this file. A manifest that is not short is
+//! written to the store as it comes and read again from there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use log::warn;
+use smol::future::yield_now;
+
+use super::backoff::Backoff;
+use super::plan::{PlannedBlob, PlannedManifest};
+use super::{Error, Notes, Plan, Puller, SIGNATURE_TAG_SUFFIXES, Source};
+use crate::blob::TagKey;
+use crate::catalog;
+use crate::fetch;
+use crate::kind::Kind;
+use crate::oci::{
+    Child, Descriptor, Digest, Hasher, MANIFEST_BYTES_MAX, Manifest, ManifestKind, Platform,
+    Reference, Role, media_type, select,
+};
+use crate::registry::OpenedManifest;
+
+/// What was found of an image so far.
+pub(super) struct Walk<'a> {
+    puller: &'a Puller,
+    source: &'a Source<'a>,
+    name: String,
+    platforms: &'a [Platform],
+    manifests: Vec<PlannedManifest>,
+    blobs: Vec<PlannedBlob>,
+    /// Where each blob is in `blobs`.
+    places: BTreeMap<Digest, usize>,
+    /// Manifests that were asked for, and whether they were taken in.
+    asked: BTreeMap<Digest, bool>,
+    /// Children of an index that are attestations of chosen ones.
+    attestations: Vec<Digest>,
+    /// Children of an index for other platforms.
+    others: Vec<Digest>,
+    /// Bytes of all manifests, and of those that are held in memory.
+    bytes: u64,
+    memory_bytes: usize,
+    /// What all manifests name.
+    named: usize,
+    /// Bytes that the manifests and configurations of other platforms may have yet.
+    heads_room: u64,
+    notes: Notes,
+    /// Attempts at what accompanies the image that failed for want of an answer.
+    failures: usize,
+}
+
+/// What a manifest is wanted for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// The image is nothing without it.
+    Required,
+    /// It accompanies the image, and is nothing without all that it names.
+    Accompanying,
+    /// It is for another platform: with its configuration and without its layers.
+    Head,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(
+        puller: &'a Puller,
+        source: &'a Source<'a>,
+        name: String,
+        platforms: &'a [Platform],
+    ) -> Self {
+        Self {
+            puller,
+            source,
+            name,
+            platforms,
+            manifests: Vec::new(),
+            blobs: Vec::new(),
+            places: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            attestations: Vec::new(),
+            others: Vec::new(),
+            bytes: 0,
+            memory_bytes: 0,
+            named: 0,
+            heads_room: HEADS_BYTES_MAX,
+            notes: Notes::default(),
+            failures: 0,
+        }
+    }
+
+    /// Takes in all that the image requires; gives the digest of its manifest or index.
+    pub(super) async fn root(
+        &mut self,
+        reference: &Reference,
+        tag: &str,
+        digest: Option<Digest>,
+    ) -> Result<Digest, Error> {
+        let Some(digest) = digest else {
+            return self.manifest(tag, None, Need::Required, 0).await;
+        };
+        let text = digest.to_string();
+        match self.manifest(&text, Some(digest), Need::Required, 0).await {
+            // There are registries that know their manifests by tag only.
+            Err(error)
+                if error.kind() == Kind::Missing
+                    && self.asked.get(&digest) == Some(&false)
+                    && tag != text =>
+            {
+                self.asked.remove(&digest);
+                self.manifest(tag, reference.digest, Need::Required, 0).await
+            }
+            other => other,
+        }
+    }
+
+    /// Takes in what accompanies the image; gives cosign's tags.
+    pub(super) async fn accompanying(&mut self, registry: &str) -> Vec<(TagKey, Digest)> {
+        let images: Vec<Digest> = self.manifests.iter().map(|manifest| manifest.digest).collect();
+        for digest in std::mem::take(&mut self.attestations) {
+            self.accompany(digest, Need::Accompanying).await;
+        }
+        let signature_tags = self.signatures(&images, registry).await;
+        self.referrers(images).await;
+        let others = std::mem::take(&mut self.others);
+        let count = others.len();
+        let mut skipped = count.saturating_sub(HEADS_MAX);
+        for digest in others.into_iter().take(HEADS_MAX) {
+            if self.heads_room == 0 || self.asked.len() >= MANIFESTS_MAX {
+                skipped += 1;
+                continue;
+            }
+            self.accompany(digest, Need::Head).await;
+        }
+        if skipped > 0 {
+            self.notes.add(format!(
+                "the manifests of {skipped} of {count} other platforms, expected at most \
+                 {HEADS_MAX} with {HEADS_BYTES_MAX} bytes"
+            ));
+        }
+        signature_tags
+    }
+
+    /// What came of it.
+    pub(super) fn plan(
+        self,
+        key: TagKey,
+        root: Digest,
+        signature_tags: Vec<(TagKey, Digest)>,
+    ) -> Plan {
+        let Self { name, manifests, mut blobs, notes, failures, .. } = self;
+        blobs.sort_by_key(|blob| !blob.required);
+        let is_provisional = failures > 0;
+        Plan { name, key, root, blobs, is_provisional, manifests, signature_tags, notes }
+    }
+
+    /// Takes in something that the image can do without.
+    async fn accompany(&mut self, digest: Digest, need: Need) -> bool {
+        match self.manifest(&digest.to_string(), Some(digest), need, 1).await {
+            Ok(_) => true,
+            Err(error) => {
+                self.note(&error);
+                false
+            }
+        }
+    }
+
+    fn note(&mut self, error: &Error) {
+        self.failures += usize::from(error.kind() == Kind::Retry);
+        self.notes.add(error.to_string());
+    }
+
+    /// Takes in the manifest `wanted` (tag or digest), whose digest is to be `expected`, and
+    /// everything below it; gives its digest.
+    async fn manifest(
+        &mut self,
+        wanted: &str,
+        expected: Option<Digest>,
+        need: Need,
+        depth: usize,
+    ) -> Result<Digest, Error> {
+        match expected.and_then(|digest| self.asked.get(&digest).map(|taken| (digest, *taken))) {
+            Some((digest, true)) => return Ok(digest),
+            Some((digest, false)) => {
+                let what = format!("{digest} could not be had before");
+                return Err(Error::new(Kind::Missing, self.name.clone(), what));
+            }
+            None => {}
+        }
+        if depth > DEPTH_MAX || self.asked.len() >= MANIFESTS_MAX {
+            let limit = format!("more than {DEPTH_MAX} levels or {MANIFESTS_MAX} manifests");
+            return Err(self.invalid(limit));
+        }
+        if let Some(digest) = expected {
+            self.asked.insert(digest, false);
+        }
+        let (mut planned, manifest) = self.read(wanted, expected, need).await?;
+        let digest = planned.digest;
+        if self.asked.insert(digest, true) == Some(true) {
+            return Ok(digest);
+        }
+        self.count(planned.size, &manifest)?;
+        match manifest.kind {
+            ManifestKind::Index { manifests } => self.index(&manifests, need, depth).await?,
+            ManifestKind::Image { config, layers } => {
+                planned.needs = self.image(&config, &layers, need, planned.size)?;
+            }
+        }
+        if let Some(bytes) = planned.bytes.take_if(|bytes| !self.fits_in_memory(bytes.len())) {
+            self.puller.parts.store.put(&digest, &bytes, None).await?;
+        }
+        self.memory_bytes += planned.bytes.as_deref().map_or(0, <[u8]>::len);
+        self.manifests.push(planned);
+        // Where everything is held nothing else would wait.
+        yield_now().await;
+        Ok(digest)
+    }
+
+    fn fits_in_memory(&self, bytes: usize) -> bool {
+        bytes as u64 <= SHORT_BYTES_MAX && self.memory_bytes + bytes <= MEMORY_BYTES_MAX
+    }
+
+    fn count(&mut self, bytes: u64, manifest: &Manifest) -> Result<(), Error> {
+        self.bytes += bytes;
+        self.named += manifest.children().len();
+        if self.bytes > PLAN_BYTES_MAX {
+            return Err(self.invalid(format!("manifests of more than {PLAN_BYTES_MAX} bytes")));
+        }
+        if self.named > NAMED_MAX {
+            let what = format!("manifests that name more than {NAMED_MAX} digests");
+            return Err(self.invalid(what));
+        }
+        Ok(())
+    }
+
+    async fn index(&mut self, children: &[Child], need: Need, depth: usize) -> Result<(), Error> {
+        if need == Need::Head {
+            return Ok(());
+        }
+        let mut chosen = Vec::new();
+        let mut others = Vec::new();
+        for (child, role) in select(children, self.platforms) {
+            match role {
+                Role::Chosen => chosen.push(child.digest),
+                Role::Attestation if need == Need::Required => {
+                    self.attestations.push(child.digest);
+                }
+                Role::Attestation | Role::Other => others.push(child.digest),
+            }
+        }
+        if need == Need::Required {
+            if chosen.is_empty() && !children.is_empty() {
+                return Err(self.no_platform(children));
+            }
+            self.others.append(&mut others);
+        } else if chosen.is_empty() {
+            // A list of artifacts, which are for no platform.
+            chosen = others;
+        }
+        for child in chosen {
+            let text = child.to_string();
+            Box::pin(self.manifest(&text, Some(child), need, depth + 1)).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes in what an image names; gives that without which it is of no use.
+    fn image(
+        &mut self,
+        config: &Descriptor,
+        layers: &[Descriptor],
+        need: Need,
+        manifest_bytes: u64,
+    ) -> Result<Vec<Digest>, Error> {
+        let is_required = need == Need::Required;
+        if need == Need::Head {
+            let left = self.heads_room.checked_sub(manifest_bytes.saturating_add(config.size));
+            self.heads_room = left.unwrap_or(0);
+            if left.is_none() {
+                let what = format!("other platforms with more than {HEADS_BYTES_MAX} bytes");
+                return Err(self.invalid(what));
+            }
+            self.blob(config, false)?;
+            return Ok(Vec::new());
+        }
+        let mut needs = Vec::new();
+        for blob in std::iter::once(config).chain(layers) {
+            self.blob(blob, is_required && !blob.is_foreign)?;
+            if !is_required && !blob.is_foreign {
+                needs.push(blob.digest);
+            }
+        }
+        Ok(needs)
+    }
+
+    fn blob(&mut self, blob: &Descriptor, required: bool) -> Result<(), Error> {
+        let place = *self.places.entry(blob.digest).or_insert(self.blobs.len());
+        if let Some(known) = self.blobs.get_mut(place) {
+            known.required |= required;
+            return Ok(());
+        }
+        if self.blobs.len() >= BLOBS_MAX {
+            return Err(self.invalid(format!("more than {BLOBS_MAX} blobs")));
+        }
+        self.blobs.push(PlannedBlob { digest: blob.digest, size: blob.size, required });
+        Ok(())
+    }
+
+    /// Reads one manifest: from the store if it is held, else from the registry.
+    async fn read(
+        &self,
+        wanted: &str,
+        expected: Option<Digest>,
+        need: Need,
+    ) -> Result<(PlannedManifest, Manifest), Error> {
+        let required = need == Need::Required;
+        let mut backoff = if required { Backoff::default() } else { Backoff::brief() };
+        loop {
+            // It may have come meanwhile, for another image.
+            if let Some(digest) = expected
+                && let Some(held) = self.held(&digest)?
+            {
+                return Ok(held);
+            }
+            match self.fetch(wanted, expected).await {
+                Err(error) => {
+                    let error = error.about(self.name.clone());
+                    self.puller.back_off(&mut backoff, error).await?;
+                }
+                fetched => return fetched,
+            }
+        }
+    }
+
+    /// A manifest that is held and sound.
+    fn held(&self, digest: &Digest) -> Result<Option<(PlannedManifest, Manifest)>, Error> {
+        let store = &self.puller.parts.store;
+        let Some(entry) = store.entry(digest) else { return Ok(None) };
+        if store.is_rotten(digest, 0..u64::MAX) {
+            return Ok(None);
+        }
+        match catalog::read(store, &entry) {
+            Ok(parsed) => {
+                let manifest = parsed.map_err(|error| self.unreadable(error, digest))?;
+                Ok(Some((planned(&manifest, *digest, entry.size, None), manifest)))
+            }
+            // What is fetched instead repairs it.
+            Err(error) if error.kind() == Kind::Corrupt => {
+                warn!("{error}; fetching it again");
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn fetch(
+        &self,
+        wanted: &str,
+        expected: Option<Digest>,
+    ) -> Result<(PlannedManifest, Manifest), Error> {
+        let Source { registry, repository } = self.source;
+        let store = &self.puller.parts.store;
+        let opened = registry.open_manifest(repository, wanted).await?;
+        let expected = expected.or(opened.digest);
+        let length = opened.body.len();
+        let is_held = expected.is_some_and(|digest| store.entry(&digest).is_some());
+        if let Some((digest, length)) = expected.zip(length)
+            && (SHORT_BYTES_MAX + 1..=MANIFEST_BYTES_MAX).contains(&length)
+            && !is_held
+        {
+            return self.fetch_to_store(opened, &digest, length).await;
+        }
+        // What is held has rotted, and is repaired from memory.
+        let is_bounded = is_held || length.is_some_and(|length| length > MANIFEST_BYTES_MAX);
+        let max = if is_bounded { MANIFEST_BYTES_MAX } else { UNNAMED_BYTES_MAX };
+        let bytes = opened.body.bytes(max).await.map_err(fetch::Error::from)?;
+        self.puller.parts.metrics.fetch_body_bytes.add(bytes.len() as u64);
+        let content_type = opened.content_type.as_deref();
+        let parsed = Manifest::parse(&bytes, content_type);
+        if let Some(text) = content_type.filter(|text| media_type::manifest(text).is_none())
+            && parsed.is_err()
+        {
+            return Err(self.invalid(format!(
+                "{}/{repository}/manifests/{wanted}: a body of type {text:?}, expected an image \
+                 manifest",
+                registry.name()
+            )));
+        }
+        let digest = match expected {
+            Some(expected) => {
+                let mut hash = Hasher::new(expected.algorithm());
+                hash.update(&bytes);
+                let found = hash.finish();
+                if found != expected {
+                    let what = format!("bytes of digest {found}, expected {expected}");
+                    return Err(Error::new(Kind::Corrupt, self.name.clone(), what));
+                }
+                found
+            }
+            None => Digest::sha256(&bytes),
+        };
+        let manifest = parsed.map_err(|error| self.unreadable(error, &digest))?;
+        let size = bytes.len() as u64;
+        Ok((planned(&manifest, digest, size, Some(bytes)), manifest))
+    }
+
+    /// Writes a manifest to the store as it comes. It has no media type there until the whole image
+    /// is held, and so is no manifest to anybody.
+    async fn fetch_to_store(
+        &self,
+        mut opened: OpenedManifest,
+        digest: &Digest,
+        length: u64,
+    ) -> Result<(PlannedManifest, Manifest), Error> {
+        let super::Parts { store, pace, .. } = &self.puller.parts;
+        let writer = store.writer(digest, length, None).await;
+        let mut writer = writer.map_err(|error| match error.kind() {
+            // Another image's walk is at it, and will be done with it soon.
+            Kind::Invalid => Error::new(Kind::Retry, self.name.clone(), error.to_string()),
+            _ => error.into(),
+        })?;
+        writer.pin();
+        let copied = fetch::copy(&mut opened.body, 0, &mut writer, length, pace, |_| {}).await;
+        if let Err(error) = copied {
+            writer.suspend().await?;
+            return Err(error.into());
+        }
+        writer.commit().await?;
+        let mut checked = store.checked(digest, MANIFEST_BYTES_MAX)?;
+        let parsed = Manifest::read(&mut checked, opened.content_type.as_deref());
+        checked.finish()?;
+        match parsed {
+            Ok(manifest) => Ok((planned(&manifest, *digest, length, None), manifest)),
+            Err(error) => {
+                store.delete(&[*digest]).await?;
+                Err(self.unreadable(error, digest))
+            }
+        }
+    }
+
+    /// Takes in signatures and other referrers of `subjects`, and of those referrers in turn.
+    async fn referrers(&mut self, mut subjects: Vec<Digest>) {
+        let mut next = 0;
+        let mut left_out = 0;
+        while let Some(subject) = subjects.get(next).copied() {
+            next += 1;
+            if next > SUBJECTS_MAX || self.failures >= FAILURES_MAX {
+                self.notes.add(format!(
+                    "referrers of {} manifests: {SUBJECTS_MAX} were asked for, {} times in vain",
+                    subjects.len() - next + 1,
+                    self.failures
+                ));
+                break;
+            }
+            let Source { registry, repository } = self.source;
+            let listed = async || Ok(registry.referrers(repository, &subject).await?);
+            let listed = match self.puller.retrying_with(Backoff::brief(), listed).await {
+                Ok(listed) => listed,
+                Err(error) => {
+                    self.note(&error);
+                    continue;
+                }
+            };
+            if let Some(problem) = listed.problem {
+                self.note(&problem.into());
+            }
+            left_out += listed.listed.count - listed.listed.digests.len();
+            for referrer in listed.listed.digests {
+                if self.asked.contains_key(&referrer) {
+                    continue;
+                }
+                if self.asked.len() >= MANIFESTS_MAX || self.failures >= FAILURES_MAX {
+                    left_out += 1;
+                } else if self.accompany(referrer, Need::Accompanying).await {
+                    subjects.push(referrer);
+                }
+            }
+        }
+        if left_out > 0 {
+            self.notes.add(format!(
+                "{left_out} referrers, of which {MANIFESTS_MAX} manifests are asked for at most"
+            ));
+        }
+    }
+
+    /// Takes in what cosign has tagged as belonging to `images`.
+    async fn signatures(&mut self, images: &[Digest], registry: &str) -> Vec<(TagKey, Digest)> {
+        let mut tags = Vec::new();
+        for image in images.iter().take(SUBJECTS_MAX) {
+            for suffix in SIGNATURE_TAG_SUFFIXES {
+                if self.failures >= FAILURES_MAX {
+                    return tags;
+                }
+                let tag = format!("{}{suffix}", image.to_string().replace(':', "-"));
+                match self.signature(&tag).await {
+                    Ok(None) => {}
+                    Ok(Some(digest)) => {
+                        let key = TagKey {
+                            registry: registry.to_owned(),
+                            repository: self.source.repository.to_owned(),
+                            tag,
+                        };
+                        tags.push((key, digest));
+                    }
+                    Err(error) => self.note(&error),
+                }
+            }
+        }
+        tags
+    }
+
+    /// The manifest under one of cosign's tags, if there is one.
+    async fn signature(&mut self, tag: &str) -> Result<Option<Digest>, Error> {
+        let Source { registry, repository } = self.source;
+        let head = async || match registry.head_manifest(repository, tag).await {
+            Ok(head) => Ok(Some(head)),
+            Err(error) if error.kind() == Kind::Missing => Ok(None),
+            Err(error) => Err(error.into()),
+        };
+        let head = self.puller.retrying_with(Backoff::brief(), head).await?;
+        let Some(head) = head else { return Ok(None) };
+        // By its digest it is read from the store, if it is held.
+        let wanted = head.digest.map_or_else(|| tag.to_owned(), |digest| digest.to_string());
+        self.manifest(&wanted, head.digest, Need::Accompanying, 1).await.map(Some)
+    }
+
+    fn no_platform(&self, children: &[Child]) -> Error {
+        let list = |platforms: BTreeSet<String>| {
+            let count = platforms.len();
+            let mut text = platforms.into_iter().take(OFFERED_MAX).collect::<Vec<_>>().join(", ");
+            if count > OFFERED_MAX {
+                text += &format!(" and {} more", count - OFFERED_MAX);
+            }
+            text
+        };
+        let wanted = list(self.platforms.iter().map(Platform::to_string).collect());
+        let offered = children.iter().filter_map(|child| child.platform.as_ref());
+        let offered = list(offered.map(Platform::to_string).collect());
+        self.invalid(format!("no manifest for {wanted}; the index offers {offered}"))
+    }
+
+    fn unreadable(&self, error: crate::oci::ManifestError, digest: &Digest) -> Error {
+        Error::from(error).about(format!("{} {digest}", self.name))
+    }
+
+    fn invalid(&self, problem: impl Into<String>) -> Error {
+        Error::new(Kind::Invalid, self.name.clone(), problem)
+    }
+}
+
+fn planned(
+    manifest: &Manifest,
+    digest: Digest,
+    size: u64,
+    bytes: Option<Vec<u8>>,
+) -> PlannedManifest {
+    let media_type = manifest.media_type;
+    PlannedManifest { digest, media_type, size, bytes, needs: Vec::new() }
+}
+
+/// Indexes in indexes.
+const DEPTH_MAX: usize = 4;
+/// Manifests that are asked for, what accompanies the image included.
+const MANIFESTS_MAX: usize = 256;
+/// Manifests of which referrers and signatures are asked for.
+const SUBJECTS_MAX: usize = 64;
+/// Failed attempts at what accompanies an image after which no more are made.
+const FAILURES_MAX: usize = 3;
+/// Children for other platforms of which the manifest and the configuration are held.
+const HEADS_MAX: usize = 64;
+/// Bytes of those.
+const HEADS_BYTES_MAX: u64 = 1 << 20;
+/// Blobs of one image, and of all that accompanies it.
+const BLOBS_MAX: usize = 4096;
+/// Digests that all of an image's manifests name together: those for other platforms name layers
+/// that are not planned.
+const NAMED_MAX: usize = 8192;
+/// Bytes of all manifests.
+const PLAN_BYTES_MAX: u64 = 8 << 20;
+/// A longer manifest is not held in memory.
+const SHORT_BYTES_MAX: u64 = 64 << 10;
+/// Bytes of manifests that one plan holds in memory.
+const MEMORY_BYTES_MAX: usize = 256 << 10;
+/// A manifest of which the registry tells no length or no digest cannot be written as it comes.
+const UNNAMED_BYTES_MAX: u64 = 1 << 20;
+/// Platforms that an error lists.
+const OFFERED_MAX: usize = 16;
