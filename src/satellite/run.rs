@@ -21,7 +21,7 @@ use crate::fetch::Pace;
 use crate::flash::{self, Device};
 use crate::link::rate::Bucket;
 use crate::metrics::Metrics;
-use crate::net::http::{Handler, Listener, ServerLimits};
+use crate::net::http::{Handler, Listener, ServerLimits, Slots};
 use crate::net::tls;
 use crate::pull::board::Board;
 use crate::pull::{Parts, Puller};
@@ -198,11 +198,11 @@ impl Satellite {
         let registries = self.config.upstreams.iter().map(|up| up.registry.clone()).collect();
         let (store, catalog) = (self.store.clone(), self.catalog.clone());
         let api = Rc::new(Api::new(store, catalog, registries));
+        let slots = Slots::new(serve.connections_max);
         for address in &serve.listen {
-            let limits =
-                ServerLimits { connections_max: serve.connections_max, ..ServerLimits::default() };
-            let metrics = Rc::clone(&self.metrics);
+            let (limits, metrics) = (ServerLimits::default(), Rc::clone(&self.metrics));
             let listener = Listener::bind(*address, tls.clone(), limits, metrics).await?;
+            let listener = listener.sharing(&slots);
             info!("serving the OCI read API on {}", listener.local_addr());
             spawn_accept(executor, listener, Rc::clone(&api));
         }
