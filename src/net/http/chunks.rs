@@ -91,7 +91,7 @@ impl Chunks {
             (State::DataEndLine, b'\n') => State::Size { size: 0, digits: 0 },
             (State::TrailerStart, b'\r') => State::LastLine,
             (State::LastLine, b'\n') => State::End,
-            (State::TrailerStart | State::Trailer, b'\r') => State::TrailerEnd,
+            (State::Trailer, b'\r') => State::TrailerEnd,
             (State::TrailerEnd, b'\n') => State::TrailerStart,
             (State::TrailerStart | State::Trailer, _) if byte != b'\n' => {
                 self.skip()?;

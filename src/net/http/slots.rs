@@ -145,11 +145,15 @@ impl Slots {
         Slot { id, place, slots: Rc::clone(self) }
     }
 
-    /// Closes a part of the idle connections, the oldest first: descriptors have run out.
+    /// Closes a part of the connections that have been idle for [`IDLE`], the oldest first:
+    /// descriptors have run out.
     pub(super) fn shed_idle(&self) {
         let state = &mut *self.state.borrow_mut();
-        let places = state.places.values().filter(|place| place.phase.get() == Phase::Idle);
-        let mut idle: Vec<_> = places.cloned().collect();
+        let is_idle = |place: &Place| {
+            place.phase.get() == Phase::Idle && place.since.get().elapsed() >= IDLE
+        };
+        let mut idle: Vec<_> =
+            state.places.values().filter(|place| is_idle(place)).cloned().collect();
         idle.sort_by_key(|place| place.since.get());
         let count = idle.len().div_ceil(SHED_PART);
         idle.into_iter().take(count).for_each(|place| shed(&mut state.open, &place));
