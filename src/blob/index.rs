@@ -3,8 +3,8 @@
 //! Replaying a record twice, or after one that it depends on was lost, never makes anything appear
 //! that is not wholly described by records that were read.
 
-use std::ops::Bound;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use super::blobs::Blobs;
 use super::counts::Wear;

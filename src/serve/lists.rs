@@ -28,8 +28,7 @@ impl Api {
                 last.clone_from(&repository);
                 let is_hidden =
                     before.iter().any(|other| self.store.has_repository(other, &repository));
-                let name =
-                    if is_hidden { format!("{registry}/{repository}") } else { repository };
+                let name = if is_hidden { format!("{registry}/{repository}") } else { repository };
                 if name.as_str() > after {
                     names.insert(name);
                 }

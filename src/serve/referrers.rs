@@ -129,9 +129,7 @@ impl List {
             Stage::Head => {
                 self.stage = Stage::Entries;
                 let media_type = media_type::OCI_INDEX;
-                Some(format!(
-                    r#"{{"schemaVersion":2,"mediaType":"{media_type}","manifests":["#
-                ))
+                Some(format!(r#"{{"schemaVersion":2,"mediaType":"{media_type}","manifests":["#))
             }
             Stage::Entries => Some(self.entry().unwrap_or_else(|| {
                 self.stage = Stage::Done;

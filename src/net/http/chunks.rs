@@ -75,10 +75,9 @@ impl Chunks {
                 State::Padding(size)
             }
             (State::Size { size, .. } | State::Padding(size), b';') => State::Extension(size),
-            (
-                State::Size { size, .. } | State::Padding(size) | State::Extension(size),
-                b'\r',
-            ) => State::SizeEnd(size),
+            (State::Size { size, .. } | State::Padding(size) | State::Extension(size), b'\r') => {
+                State::SizeEnd(size)
+            }
             (State::Extension(size), _) if byte != b'\n' => {
                 self.skip()?;
                 State::Extension(size)
@@ -111,7 +110,10 @@ impl Chunks {
 #[derive(Clone, Copy, Debug)]
 enum State {
     /// In the size, after so many digits.
-    Size { size: u64, digits: u32 },
+    Size {
+        size: u64,
+        digits: u32,
+    },
     /// In white space after the size.
     Padding(u64),
     /// In what extends the size.

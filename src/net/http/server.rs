@@ -134,9 +134,17 @@ impl Listener {
                     }
                     // What befell a connection before it was accepted: accept(2).
                     Some(
-                        Errno::CONNABORTED | Errno::PROTO | Errno::NETDOWN | Errno::NETUNREACH
-                        | Errno::HOSTDOWN | Errno::HOSTUNREACH | Errno::NONET | Errno::OPNOTSUPP
-                        | Errno::NOPROTOOPT | Errno::PERM | Errno::INTR,
+                        Errno::CONNABORTED
+                        | Errno::PROTO
+                        | Errno::NETDOWN
+                        | Errno::NETUNREACH
+                        | Errno::HOSTDOWN
+                        | Errno::HOSTUNREACH
+                        | Errno::NONET
+                        | Errno::OPNOTSUPP
+                        | Errno::NOPROTOOPT
+                        | Errno::PERM
+                        | Errno::INTR,
                     ) => smol::future::yield_now().await,
                     _ => {
                         let what = format_args!("accept on {}", self.address);

@@ -149,9 +149,8 @@ impl Slots {
     /// descriptors have run out.
     pub(super) fn shed_idle(&self) {
         let state = &mut *self.state.borrow_mut();
-        let is_idle = |place: &Place| {
-            place.phase.get() == Phase::Idle && place.since.get().elapsed() >= IDLE
-        };
+        let is_idle =
+            |place: &Place| place.phase.get() == Phase::Idle && place.since.get().elapsed() >= IDLE;
         let mut idle: Vec<_> =
             state.places.values().filter(|place| is_idle(place)).cloned().collect();
         idle.sort_by_key(|place| place.since.get());
