@@ -4,6 +4,7 @@
 //! that is not wholly described by records that were read.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::blobs::Blobs;
@@ -199,6 +200,30 @@ impl Index {
         };
         let from = self.tags.range(first..).map(|(key, _)| key);
         from.take_while(move |key| key.registry == registry && key.repository == repository)
+    }
+
+    /// The tags of one repository behind `after`, in order.
+    pub fn tags_after<'a>(
+        &'a self,
+        registry: &'a str,
+        repository: &'a str,
+        after: &str,
+    ) -> impl Iterator<Item = &'a TagKey> {
+        let tag = after.to_owned();
+        let last = TagKey { registry: registry.to_owned(), repository: repository.to_owned(), tag };
+        let from = self.tags.range((Bound::Excluded(last), Bound::Unbounded)).map(|(key, _)| key);
+        from.take_while(move |key| key.registry == registry && key.repository == repository)
+    }
+
+    /// The repository of a registry that comes next behind `after`.
+    pub fn repository_after(&self, registry: &str, after: &str) -> Option<&str> {
+        let repository = after.to_owned();
+        // No tag has such a letter.
+        let tag = char::MAX.to_string();
+        let last = TagKey { registry: registry.to_owned(), repository, tag };
+        let mut from = self.tags.range((Bound::Excluded(last), Bound::Unbounded));
+        let (key, _) = from.next()?;
+        (key.registry == registry).then_some(key.repository.as_str())
     }
 
     /// An upper bound of a checkpoint's bytes, with all downloads at their ends.

@@ -222,6 +222,26 @@ impl Store {
         state.index.repository(registry, repository).map(|key| key.tag.clone()).collect()
     }
 
+    /// At most `max` tags of one repository behind `after`, bytewise ordered, of those that `is_told`.
+    pub fn tags_after(
+        &self,
+        (registry, repository): (&str, &str),
+        after: &str,
+        max: usize,
+        is_told: impl Fn(&str) -> bool,
+    ) -> Vec<String> {
+        let state = self.0.state.borrow();
+        let tags = state.index.tags_after(registry, repository, after);
+        let tags = tags.map(|key| &key.tag).filter(|tag| is_told(tag));
+        tags.take(max).cloned().collect()
+    }
+
+    /// The repository of a registry that comes next behind `after` and has any tag.
+    pub fn repository_after(&self, registry: &str, after: &str) -> Option<String> {
+        let state = self.0.state.borrow();
+        state.index.repository_after(registry, after).map(str::to_owned)
+    }
+
     /// Whether a repository has any tag.
     pub fn has_repository(&self, registry: &str, repository: &str) -> bool {
         self.0.state.borrow().index.repository(registry, repository).next().is_some()

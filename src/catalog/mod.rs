@@ -7,6 +7,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::rc::Rc;
 
 use log::{error, warn};
@@ -23,6 +24,8 @@ use crate::oci::{
 pub struct Catalog {
     store: Store,
     known: Rc<RefCell<BTreeMap<Digest, Rc<Known>>>>,
+    /// Of those each that has a subject, behind that.
+    referrers: Rc<RefCell<BTreeSet<(Digest, Digest)>>>,
     /// What the children of an index are to some platforms.
     selections: Rc<RefCell<Selections>>,
     /// Manifests that rotted on flash: what they need is not known.
@@ -99,8 +102,9 @@ enum Part {
 impl Catalog {
     /// A catalog that has read nothing yet.
     pub fn new(store: Store) -> Self {
-        let (known, selections, rotten) = (Rc::default(), Rc::default(), Rc::default());
-        Self { store, known, selections, rotten }
+        let (known, referrers) = (Rc::default(), Rc::default());
+        let (selections, rotten) = (Rc::default(), Rc::default());
+        Self { store, known, referrers, selections, rotten }
     }
 
     /// Reads the manifests that came since, and forgets those that went.
@@ -108,6 +112,7 @@ impl Catalog {
         let is_held = |digest: &Digest| self.store.entry(digest).is_some();
         self.known.borrow_mut().retain(|digest, _| is_held(digest));
         self.selections.borrow_mut().retain(|(digest, _), _| is_held(digest));
+        self.referrers.borrow_mut().retain(|(_, referrer)| is_held(referrer));
         self.rotten.borrow_mut().retain(is_held);
         for entry in self.store.manifests() {
             self.known(&entry)?;
@@ -124,7 +129,7 @@ impl Catalog {
             }
             let outcome = read_aside(&self.store, &entry).await;
             let Some(manifest) = self.manifest(&entry, outcome)? else { continue };
-            self.known.borrow_mut().insert(entry.digest, Rc::new(Known::new(&manifest)));
+            self.remember(entry.digest, &manifest);
             if matches!(manifest.kind, ManifestKind::Index { .. }) {
                 let key = (entry.digest, platforms.to_vec());
                 let selection = Rc::new(Selection::new(&manifest, platforms));
@@ -134,38 +139,54 @@ impl Catalog {
         self.refresh()
     }
 
-    /// The tags of a repository, bytewise ordered.
-    pub fn tags(&self, registry: &str, repository: &str) -> Vec<String> {
-        let mut tags = self.store.repository_tags(registry, repository);
-        // An image that is wanted by its digest has no tag to list.
-        tags.retain(|tag| !tag.contains(':'));
-        tags
+    fn remember(&self, digest: Digest, manifest: &Manifest) -> Rc<Known> {
+        let known = Rc::new(Known::new(manifest));
+        self.known.borrow_mut().insert(digest, Rc::clone(&known));
+        if let Some((subject, _)) = known.refers {
+            self.referrers.borrow_mut().insert((subject, digest));
+        }
+        known
     }
 
-    /// The held manifests whose subject is `digest`, at most [`REFERRERS_MAX`]. Their annotations
-    /// are read from flash, as long as that is no more than [`ANNOTATED_BYTES_MAX`] in all.
-    pub fn referrers(&self, digest: &Digest) -> Vec<Referrer> {
-        let known = self.known.borrow();
-        let of = known.iter().filter_map(|(name, known)| {
-            let (subject, artifact_type) = known.refers.as_ref()?;
-            let entry = self.store.entry(name).filter(|_| subject == digest)?;
-            Some(Referrer {
-                media_type: known.media_type,
-                digest: entry.digest,
-                size: entry.size,
-                artifact_type: artifact_type.clone(),
-                annotations: BTreeMap::new(),
-            })
+    /// At most `max` tags of a repository behind `after`, bytewise ordered.
+    pub fn tags(&self, repository: (&str, &str), after: &str, max: usize) -> Vec<String> {
+        // An image that is wanted by its digest has no tag to list.
+        self.store.tags_after(repository, after, max, |tag| !tag.contains(':'))
+    }
+
+    /// Of the held manifests whose subject is `subject` the one that comes next behind `after`, and
+    /// its length; of those of one artifact type if one is given.
+    pub fn referrer_after(
+        &self,
+        subject: &Digest,
+        artifact_type: Option<&str>,
+        after: Option<&Digest>,
+    ) -> Option<(Digest, u64)> {
+        let (known, referrers) = (self.known.borrow(), self.referrers.borrow());
+        let from = after.map_or(Bound::Included((*subject, FIRST)), |after| {
+            Bound::Excluded((*subject, *after))
         });
-        let mut referrers: Vec<Referrer> = of.take(REFERRERS_MAX).collect();
-        drop(known);
-        let mut room = ANNOTATED_BYTES_MAX;
-        for referrer in &mut referrers {
-            let Some(left) = room.checked_sub(referrer.size) else { continue };
-            room = left;
-            referrer.annotations = self.annotations(&referrer.digest).unwrap_or_default();
-        }
-        referrers
+        let of = referrers.range((from, Bound::Unbounded));
+        let mut of = of.take_while(|(of, _)| of == subject).filter_map(|(_, referrer)| {
+            let (_, held_type) = known.get(referrer)?.refers.as_ref()?;
+            let is_asked = artifact_type.is_none_or(|asked| held_type.as_deref() == Some(asked));
+            self.store.entry(referrer).filter(|_| is_asked)
+        });
+        of.next().map(|entry| (entry.digest, entry.size))
+    }
+
+    /// A held manifest as the referrers API lists it. Its annotations are read from flash, unless
+    /// the manifest has more than [`ANNOTATED_BYTES_MAX`]: that would take too long.
+    pub fn referrer(&self, digest: &Digest) -> Option<Referrer> {
+        let entry = self.store.entry(digest)?;
+        let (media_type, artifact_type) = {
+            let known = self.known.borrow();
+            let known = known.get(digest)?;
+            (known.media_type, known.refers.as_ref()?.1.clone())
+        };
+        let is_short = entry.size <= ANNOTATED_BYTES_MAX;
+        let annotations = is_short.then(|| self.annotations(digest)).flatten().unwrap_or_default();
+        Some(Referrer { media_type, digest: *digest, size: entry.size, artifact_type, annotations })
     }
 
     fn annotations(&self, digest: &Digest) -> Option<BTreeMap<String, String>> {
@@ -276,9 +297,7 @@ impl Catalog {
         let Some(manifest) = self.manifest(entry, read(&self.store, entry))? else {
             return Ok(None);
         };
-        let known = Rc::new(Known::new(&manifest));
-        self.known.borrow_mut().insert(entry.digest, Rc::clone(&known));
-        Ok(Some(known))
+        Ok(Some(self.remember(entry.digest, &manifest)))
     }
 
     /// What the children of a held index are to `platforms`.
@@ -388,10 +407,10 @@ fn rotten(digest: &Digest) -> Error {
 
 /// A longer manifest takes milliseconds to read.
 const SHORT_BYTES_MAX: u64 = 64 << 10;
-/// Referrers that are listed of one subject.
-const REFERRERS_MAX: usize = 1024;
-/// Bytes of manifests that are read for the annotations in one list of referrers.
-const ANNOTATED_BYTES_MAX: u64 = 1 << 20;
+/// Bytes of a manifest whose annotations are listed.
+pub const ANNOTATED_BYTES_MAX: u64 = 64 << 10;
+/// No digest comes before it.
+const FIRST: Digest = Digest::Sha256([0; 32]);
 
 #[cfg(test)]
 mod tests;

@@ -203,14 +203,17 @@ fn annotations_of_referrers_are_read_when_they_are_asked_for() {
     let rest = format!(r#","artifactType":"sig","annotations":{{"a":"b"}},"subject":{subject}"#);
     let [signature, ..] = held.image("signature", &rest);
     held.catalog.refresh().unwrap();
-    let listed = held.catalog.referrers(&image);
-    assert_eq!(listed.len(), 1);
     let size = held.store.entry(&signature).unwrap().size;
-    let text = serde_json::to_string(&listed[0]).unwrap();
+    let after = |kind, after| held.catalog.referrer_after(&image, kind, after);
+    assert_eq!(after(None, None), Some((signature, size)));
+    assert_eq!(after(Some("sig"), None), Some((signature, size)));
+    assert_eq!(after(Some("sbom"), None), None);
+    assert_eq!(after(None, Some(&signature)), None);
+    let text = serde_json::to_string(&held.catalog.referrer(&signature)).unwrap();
     let expected = format!(
         r#"{{"mediaType":"{}","digest":"{signature}","size":{size},"artifactType":"sig","annotations":{{"a":"b"}}}}"#,
         media_type::OCI_MANIFEST
     );
     assert_eq!(text, expected);
-    assert!(held.catalog.referrers(&signature).is_empty());
+    assert_eq!(held.catalog.referrer_after(&signature, None, None), None);
 }

@@ -59,6 +59,7 @@ impl Daemon {
             metrics: Rc::clone(&satellite.metrics),
             health: satellite.health.clone(),
             sockets: RefCell::default(),
+            slots: RefCell::default(),
         };
         let admin = Service {
             what: "status, metrics and health",
@@ -68,6 +69,7 @@ impl Daemon {
             metrics: Rc::new(Metrics::default()),
             health: satellite.health.clone(),
             sockets: RefCell::default(),
+            slots: RefCell::default(),
         };
         let (certificate, wake) = (RefCell::default(), smol::channel::bounded(1));
         Self { satellite, path, reconciler, executor, serve, admin, certificate, wake }

@@ -38,6 +38,7 @@ pub async fn mount(
         metrics: Rc::new(Metrics::default()),
         health: health.clone(),
         sockets: RefCell::default(),
+        slots: RefCell::default(),
     };
     let satellite = loop {
         match Satellite::open(config.clone()) {

@@ -15,7 +15,7 @@ use smol::{LocalExecutor, Task, Timer};
 use super::identity::Certificate;
 use crate::config::ServerTls;
 use crate::metrics::Metrics;
-use crate::net::http::{Handler, Listener, ServerLimits};
+use crate::net::http::{Handler, Listener, ServerLimits, Slots};
 use crate::net::{self, listen};
 use crate::status::Health;
 
@@ -33,6 +33,8 @@ pub struct Service<H> {
     pub health: Health,
     /// What is listened on; begins empty.
     pub sockets: RefCell<Vec<(Socket, Task<()>)>>,
+    /// What all of them share, and how many connections that lets be open at once; begins empty.
+    pub slots: RefCell<Option<(u32, Rc<Slots>)>>,
 }
 
 /// Where, and how, a service listens.
@@ -41,7 +43,7 @@ pub struct Place {
     pub addresses: Vec<SocketAddr>,
     /// Ports on which IPv4 has addresses of its own.
     pub ipv4_ports: Vec<u16>,
-    /// Connections open at once, on each.
+    /// Connections open at once, on all together.
     pub connections_max: u32,
     /// With TLS, if it is to be.
     pub certificate: Option<Rc<Certificate>>,
@@ -86,17 +88,32 @@ impl<H: Handler + 'static> Service<H> {
 
     /// Listens at all of `place`.
     pub fn listen(&self, place: &Place) {
+        let slots = self.slots(place.connections_max);
         let mut sockets = self.sockets.borrow_mut();
         for socket in place.sockets() {
             if sockets.iter().all(|(other, _)| *other != socket) {
-                let task = self.keep(&socket, place);
+                let task = self.keep(&socket, place, &slots);
                 sockets.push((socket, task));
             }
         }
     }
 
+    /// The slots for so many connections: those that there are, unless that has changed.
+    fn slots(&self, connections_max: u32) -> Rc<Slots> {
+        let mut slots = self.slots.borrow_mut();
+        match &*slots {
+            Some((max, slots)) if *max == connections_max => Rc::clone(slots),
+            _ => {
+                let fresh = Slots::new(connections_max);
+                *slots = Some((connections_max, Rc::clone(&fresh)));
+                fresh
+            }
+        }
+    }
+
     /// Listens on one address for as long as the task lives.
-    fn keep(&self, socket: &Socket, place: &Place) -> Task<()> {
+    fn keep(&self, socket: &Socket, place: &Place, slots: &Rc<Slots>) -> Task<()> {
+        let slots = Rc::clone(slots);
         let (socket, certificate) = (socket.clone(), place.certificate.clone());
         let (executor, handler) = (Rc::clone(&self.executor), Rc::clone(&self.handler));
         let (metrics, health, what) = (Rc::clone(&self.metrics), self.health.clone(), self.what);
@@ -104,7 +121,7 @@ impl<H: Handler + 'static> Service<H> {
             let part = part(socket.address);
             match bind(&socket, certificate.as_deref(), &metrics) {
                 Ok(listener) => {
-                    let listener = listener?;
+                    let listener = listener?.sharing(&slots);
                     health.works(&part);
                     info!("{what} on {}", listener.local_addr());
                     Some(listener)

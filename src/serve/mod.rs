@@ -2,12 +2,19 @@
 //!
 //! What is on flash is served, and nothing else is asked: the link may be down. Every write is
 //! refused with 405. A held digest is served under any repository name that is known, because
-//! access is decided by who reaches the port and not by name.
+//! access is decided by who reaches the port and not by name. A manifest is served whatever `Accept`
+//! names: there is only the one that is held, and its digest is what was asked for.
 //!
 //! Three ways of naming lead to a repository: `?ns=docker.io` (containerd), a first path segment
 //! that is an upstream's registry (podman, CRI-O), and a bare path, which means the first upstream
 //! in the configuration that has it.
+//!
+//! Nothing here is held per client but a few KiB: manifests leave as blobs do, lists come in pages,
+//! and that of referrers is made while it is sent.
 
+mod lists;
+mod manifest;
+mod referrers;
 mod route;
 
 use std::cell::RefCell;
@@ -18,12 +25,12 @@ use std::rc::Rc;
 
 use serde_json::json;
 
-use crate::blob::{Entry, Reader, Store, TagKey};
+use crate::blob::{Entry, Reader, Store};
 use crate::catalog::Catalog;
 use crate::net::http::{
     FileSpan, Gate, Handler, Headers, Method, ResponseBody, ServerRequest, ServerResponse, Source,
 };
-use crate::oci::{Digest, MANIFEST_BYTES_MAX, media_type};
+use crate::oci::Digest;
 use route::{Range, Route, Target, range};
 
 /// The read API over one store.
@@ -32,7 +39,7 @@ pub struct Api {
     catalog: Catalog,
     /// The upstreams' registries, in the configuration's order.
     registries: RefCell<Vec<String>>,
-    /// Manifests served of late, newest last, at most [`CACHED_MAX`].
+    /// Small manifests served of late.
     cached: RefCell<Vec<(Digest, Rc<[u8]>)>>,
 }
 
@@ -69,15 +76,18 @@ impl Api {
             return reply(200, JSON, b"{}".as_slice().into());
         };
         let namespace = query(request, "ns");
-        let Some(repository) = self.repository(&route.name, namespace) else {
-            let what = format!("repository {:?} is not held here", route.name);
-            return problem(404, "NAME_UNKNOWN", &what);
-        };
-        let mut response = match target {
-            Target::Manifest(reference) => self.manifest(request, &repository, &reference),
-            Target::Blob(digest) => self.blob(request, &digest).await,
-            Target::Tags => self.tags(request, &repository, &route.name),
-            Target::Referrers(digest) => self.referrers(request, &digest),
+        let mut response = match (target, self.repository(&route.name, namespace)) {
+            (Target::Catalog, _) => self.repositories(request).await,
+            (_, None) => {
+                let what = format!("repository {:?} is not held here", route.name);
+                problem(404, "NAME_UNKNOWN", &what)
+            }
+            (Target::Manifest(reference), Some(repository)) => {
+                self.manifest(request, &repository, &reference).await
+            }
+            (Target::Blob(digest), _) => self.blob(request, &digest).await,
+            (Target::Tags, Some(repository)) => self.tags(request, &repository, &route.name),
+            (Target::Referrers(digest), _) => self.referrers(request, &digest).await,
         };
         if let Some(namespace) = namespace {
             response.headers.append("oci-namespace", namespace);
@@ -92,75 +102,14 @@ impl Api {
             held.then(|| Repository { registry: registry.to_owned(), name })
         };
         if let Some(namespace) = namespace {
-            let registry = match namespace {
-                "registry-1.docker.io" | "index.docker.io" => "docker.io",
-                other => other,
-            };
-            return has(registry, name);
+            return has(&canonical(namespace), name);
         }
         let registries = self.registries.borrow();
-        let prefixed = name
-            .split_once('/')
-            .filter(|(first, _)| registries.iter().any(|registry| registry == first));
+        let prefixed = name.split_once('/').map(|(first, rest)| (canonical(first), rest));
+        let prefixed = prefixed.filter(|(first, _)| registries.contains(first));
         prefixed
-            .and_then(|(registry, rest)| has(registry, rest))
+            .and_then(|(registry, rest)| has(&registry, rest))
             .or_else(|| registries.iter().find_map(|registry| has(registry, name)))
-    }
-
-    fn manifest(
-        &self,
-        request: &ServerRequest,
-        repository: &Repository<'_>,
-        reference: &str,
-    ) -> ServerResponse {
-        let (digest, by_tag) = match reference.parse::<Digest>() {
-            Ok(digest) => (Some(digest), false),
-            Err(_) => {
-                let key = TagKey {
-                    registry: repository.registry.clone(),
-                    repository: repository.name.to_owned(),
-                    tag: reference.to_owned(),
-                };
-                (self.store.tag(&key), true)
-            }
-        };
-        let entry = digest.and_then(|digest| self.store.entry(&digest));
-        let held = entry.as_ref().and_then(|entry| entry.media_type.clone().zip(digest));
-        let Some((media_type, digest)) = held else {
-            let what = format!("{}:{reference} is not held here", repository.name);
-            return problem(404, "MANIFEST_UNKNOWN", &what);
-        };
-        if by_tag && !accepts(&request.headers, &media_type) {
-            let what = format!("held as {media_type}, which Accept does not name");
-            return problem(404, "MANIFEST_UNKNOWN", &what);
-        }
-        match self.manifest_bytes(&digest) {
-            Ok(bytes) => {
-                self.store.touch(&digest);
-                let mut response = reply(200, &media_type, bytes);
-                content(&mut response.headers, &digest);
-                response
-            }
-            Err(error) => {
-                log::error!("reading manifest {digest}: {error}");
-                damaged()
-            }
-        }
-    }
-
-    fn manifest_bytes(&self, digest: &Digest) -> Result<Rc<[u8]>, crate::blob::Error> {
-        let mut cached = self.cached.borrow_mut();
-        if let Some((_, bytes)) = cached.iter().find(|(held, _)| held == digest) {
-            return Ok(Rc::clone(bytes));
-        }
-        let bytes: Rc<[u8]> = self.store.read_all(digest, MANIFEST_BYTES_MAX)?.into();
-        if bytes.len() <= CACHED_BYTES_MAX {
-            if cached.len() >= CACHED_MAX {
-                cached.remove(0);
-            }
-            cached.push((*digest, Rc::clone(&bytes)));
-        }
-        Ok(bytes)
     }
 
     async fn blob(&self, request: &ServerRequest, digest: &Digest) -> ServerResponse {
@@ -220,55 +169,6 @@ impl Api {
             spans.map(|span| FileSpan { file: span.file, offset: span.offset, len: span.bytes });
         Some(ResponseBody::Files { spans: spans.collect(), lease, gate: part })
     }
-
-    fn tags(
-        &self,
-        request: &ServerRequest,
-        repository: &Repository<'_>,
-        name: &str,
-    ) -> ServerResponse {
-        let mut tags = self.catalog.tags(&repository.registry, repository.name);
-        if let Some(last) = query(request, "last") {
-            tags.retain(|tag| tag.as_str() > last);
-        }
-        let mut more = None;
-        if let Some(text) = query(request, "n") {
-            let Ok(n) = text.parse::<usize>() else {
-                let what = format!("n={text:?}, expected a number");
-                return problem(400, "PAGINATION_NUMBER_INVALID", &what);
-            };
-            let is_cut = n < tags.len();
-            tags.truncate(n);
-            more = tags.last().filter(|_| is_cut).map(|last| (n, last.clone()));
-        }
-        let mut response = document(200, JSON, &json!({ "name": name, "tags": tags }));
-        if let Some((n, last)) = more {
-            let mut link = url::form_urlencoded::Serializer::new(String::new());
-            link.append_pair("n", &n.to_string()).append_pair("last", &last);
-            if let Some(namespace) = query(request, "ns") {
-                link.append_pair("ns", namespace);
-            }
-            let link = format!("</v2/{name}/tags/list?{}>; rel=\"next\"", link.finish());
-            response.headers.append("link", link);
-        }
-        response
-    }
-
-    fn referrers(&self, request: &ServerRequest, digest: &Digest) -> ServerResponse {
-        let mut manifests = self.catalog.referrers(digest);
-        let wanted = query(request, "artifactType");
-        if let Some(wanted) = wanted {
-            manifests.retain(|manifest| manifest.artifact_type.as_deref() == Some(wanted));
-        }
-        let index = json!({
-            "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": manifests,
-        });
-        let mut response = document(200, media_type::OCI_INDEX, &index);
-        if wanted.is_some() {
-            response.headers.append("oci-filters-applied", "artifactType");
-        }
-        response
-    }
 }
 
 impl Handler for Api {
@@ -323,17 +223,12 @@ impl Source for Part {
     }
 }
 
-/// Whether any Accept line lets `media_type` through; no Accept lets everything.
-fn accepts(headers: &Headers, media_type: &str) -> bool {
-    let mut lines = headers.all("accept").peekable();
-    if lines.peek().is_none() {
-        return true;
+/// A registry as the configuration names it.
+fn canonical(registry: &str) -> String {
+    match registry.to_ascii_lowercase() {
+        alias if DOCKER_IO_ALIASES.contains(&alias.as_str()) => "docker.io".to_owned(),
+        registry => registry,
     }
-    let mut ranges = lines.flat_map(|line| line.split(','));
-    ranges.any(|range| {
-        let range = range.split(';').next().unwrap_or_default().trim();
-        range == "*/*" || range == "application/*" || range.eq_ignore_ascii_case(media_type)
-    })
 }
 
 fn query<'a>(request: &'a ServerRequest, name: &str) -> Option<&'a str> {
@@ -369,9 +264,8 @@ fn reply(status: u16, content_type: &str, bytes: Rc<[u8]>) -> ServerResponse {
 }
 
 const JSON: &str = "application/json";
-/// Manifests kept in memory, and the longest that is.
-const CACHED_MAX: usize = 16;
-const CACHED_BYTES_MAX: usize = 16 << 10;
+/// What people and clients call docker.io, too.
+const DOCKER_IO_ALIASES: [&str; 2] = ["registry-1.docker.io", "index.docker.io"];
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 use percent_encoding::percent_decode_str;
 
-use crate::oci::{Digest, valid_repository};
+use crate::oci::{Digest, valid_registry, valid_repository};
 
 /// What a path asks for.
 #[derive(Debug, PartialEq)]
@@ -13,7 +13,7 @@ pub struct Route {
     pub target: Option<Target>,
 }
 
-/// The four things a repository has.
+/// The four things a repository has, and the list of those.
 #[derive(Debug, PartialEq)]
 pub enum Target {
     /// A manifest by tag or digest.
@@ -24,6 +24,8 @@ pub enum Target {
     Tags,
     /// What refers to a manifest.
     Referrers(Digest),
+    /// The list of repositories.
+    Catalog,
 }
 
 /// Why a path is none of these.
@@ -47,6 +49,9 @@ impl Route {
             return Ok(Self { name: String::new(), target: None });
         }
         let rest = rest.strip_prefix('/').ok_or_else(unknown)?;
+        if rest == "_catalog" {
+            return Ok(Self { name: String::new(), target: Some(Target::Catalog) });
+        }
         if let Some(name) = rest.strip_suffix("/tags/list") {
             return Self::of(name, Target::Tags);
         }
@@ -62,7 +67,9 @@ impl Route {
     }
 
     fn of(name: &str, target: Target) -> Result<Self, Refusal> {
-        if !valid_repository(name) {
+        // As podman and CRI-O name mirrors: a registry, which may have a port, comes first.
+        let behind = name.split_once('/').filter(|(first, _)| valid_registry(first));
+        if !valid_repository(name) && !behind.is_some_and(|(_, rest)| valid_repository(rest)) {
             let what = format!("{name:?} is no repository name");
             return Err(refuse(400, "NAME_INVALID", what));
         }
@@ -140,7 +147,17 @@ mod tests {
         assert_eq!(route(&format!("/v2/a/blobs/{encoded}")), Ok(("a".to_owned(), blob)));
         let odd = route("/v2/manifests/blobs/tags/list");
         assert_eq!(odd, Ok(("manifests/blobs".to_owned(), Some(Target::Tags))));
+        assert_eq!(route("/v2/_catalog"), Ok((String::new(), Some(Target::Catalog))));
+        for registry in ["localhost:5000", "localhost%3A5000", "10.0.0.1%3a5000", "Reg.Test:443"] {
+            let tags = route(&format!("/v2/{registry}/library/busybox/tags/list"));
+            let name = format!("{}/library/busybox", registry.replace("%3A", ":"));
+            assert_eq!(tags, Ok((name.replace("%3a", ":"), Some(Target::Tags))));
+        }
         for (path, status) in [
+            ("/v2/localhost:0/app/manifests/x", 400),
+            ("/v2/localhost:5000/manifests/x", 400),
+            ("/v2/app:5000/App/manifests/x", 400),
+            ("/v2/_catalog/", 404),
             ("/v3/", 404),
             ("/v2x", 404),
             ("/v2/a", 404),

@@ -159,17 +159,39 @@ fn target(target: &str) -> Result<(&str, &str), Refusal> {
 
 fn request_body(headers: &Headers, is_old: bool) -> Result<RequestBody, Refusal> {
     let mut codings = headers.all("transfer-encoding");
-    let length = content_length(headers).map_err(|_| bad("contradictory Content-Length"))?;
+    let mut lengths = headers.all("content-length");
+    let length = match (lengths.next(), lengths.next()) {
+        (None, _) => None,
+        // Of two that are the same, a proxy may have seen one: RFC 9112 section 6.3.
+        (Some(_), Some(_)) => return Err(bad("more than one Content-Length")),
+        (Some(text), None) => {
+            let length = decimal(strip(text));
+            Some(length.map_err(|_| bad("expected a number for Content-Length"))?)
+        }
+    };
     match (codings.next(), codings.next(), length) {
         (None, _, None | Some(0)) => Ok(RequestBody::None),
         (None, _, Some(length)) => Ok(RequestBody::Length(length)),
         (Some(_), _, Some(_)) => Err(bad("Content-Length beside Transfer-Encoding")),
         (Some(_), ..) if is_old => Err(bad("Transfer-Encoding in HTTP/1.0")),
-        (Some(coding), None, None) if coding.trim().eq_ignore_ascii_case("chunked") => {
+        (Some(coding), None, None) if strip(coding).eq_ignore_ascii_case("chunked") => {
             Ok(RequestBody::Chunked)
         }
-        (Some(_), ..) => Err(Refusal { status: 501, why: "expected Transfer-Encoding: chunked" }),
+        (Some(_), ..) => Err(bad("expected Transfer-Encoding: chunked")),
     }
+}
+
+/// Without the white space that may surround a value, which is SP and HTAB and nothing else: what
+/// one reader trims and another does not is a way to have two requests read as one.
+pub(super) fn strip(text: &str) -> &str {
+    text.trim_matches([' ', '\t'])
+}
+
+fn decimal(text: &str) -> Result<u64, Contradictory> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Contradictory);
+    }
+    text.parse().map_err(|_| Contradictory)
 }
 
 /// Content-Length lines that contradict each other, or are no numbers.
@@ -180,11 +202,7 @@ pub(super) struct Contradictory;
 pub(super) fn content_length(headers: &Headers) -> Result<Option<u64>, Contradictory> {
     let mut agreed = None;
     for value in headers.all("content-length").flat_map(|value| value.split(',')) {
-        let value = value.trim();
-        if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(Contradictory);
-        }
-        let length: u64 = value.parse().map_err(|_| Contradictory)?;
+        let length = decimal(strip(value))?;
         if agreed.is_some_and(|agreed| agreed != length) {
             return Err(Contradictory);
         }
@@ -248,7 +266,29 @@ mod tests {
             (400, "Content-Length: 1\r\nContent-Length: 2\r\n"),
             (400, "Content-Length: +1\r\n"),
             (400, "Content-Length: 99999999999999999999\r\n"),
-            (501, "Transfer-Encoding: gzip, chunked\r\n"),
+            (400, "Content-Length: 1\r\nContent-Length: 1\r\n"),
+            (400, "Content-Length: 1, 1\r\n"),
+            (400, "Content-Length: 1\u{a0}\r\n"),
+            (400, "Content-Length: \u{2003}1\r\n"),
+            (400, "Content-Length: 1\u{b}\r\n"),
+            (400, "Content-Length: \r\n"),
+            (400, "Content-Length: 0x1\r\n"),
+            (400, "Content-Length: 1 1\r\n"),
+            (400, "Content-Length : 1\r\n"),
+            (400, "X: a\r\n Content-Length: 1\r\n"),
+            (400, "X: a\r\n\tb\r\n"),
+            (400, "X: a\rContent-Length: 1\r\n"),
+            (400, "X: a\u{0}\r\n"),
+            (400, "Transfer-Encoding: gzip, chunked\r\n"),
+            (400, "Transfer-Encoding: chunked, identity\r\n"),
+            (400, "Transfer-Encoding: identity\r\n"),
+            (400, "Transfer-Encoding: \r\n"),
+            (400, "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"),
+            (400, "Transfer-Encoding: chunked\u{a0}\r\n"),
+            (400, "Transfer-Encoding: \u{2028}chunked\r\n"),
+            (400, "Transfer-Encoding: \u{b}chunked\r\n"),
+            (400, "Transfer-Encoding: \"chunked\"\r\n"),
+            (400, "Transfer_Encoding: chunked\r\nContent-Length: 1\r\nTransfer-Encoding: x\r\n"),
             (400, "Host: other\r\n"),
             (417, "Expect: miracles\r\n"),
             (400, "Bad Name: x\r\n"),
@@ -257,6 +297,12 @@ mod tests {
             let text = format!("PUT / HTTP/1.1\r\nHost: h\r\n{lines}\r\n");
             assert_eq!(parse(&text).unwrap_err().status, status, "{lines}");
         }
+        assert_eq!(
+            parse("PUT / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap_err().status,
+            400
+        );
+        let padded = "PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: \t Chunked \t\r\n\r\n";
+        assert_eq!(parse(padded).unwrap().body, RequestBody::Chunked);
         assert_eq!(parse("GET / HTTP/1.1\r\n\r\n").unwrap_err().status, 400);
         assert_eq!(parse("GET nowhere HTTP/1.1\r\nHost: h\r\n\r\n").unwrap_err().status, 400);
         assert_eq!(parse("GET / HTTP/2.0\r\nHost: h\r\n\r\n").unwrap_err().status, 505);

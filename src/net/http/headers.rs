@@ -64,7 +64,7 @@ impl Headers {
     pub(super) fn has_word(&self, name: &str, word: &str) -> bool {
         self.all(name)
             .flat_map(|value| value.split(','))
-            .any(|item| item.trim().eq_ignore_ascii_case(word))
+            .any(|item| item.trim_matches([' ', '\t']).eq_ignore_ascii_case(word))
     }
 }
 

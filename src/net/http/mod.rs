@@ -14,6 +14,7 @@
 //! | `codec` | async-h1, fed only with what it can digest |
 //! | `client` `pool` `body` `goodput` | requests, kept connections, the body of a response |
 //! | `server` `send` | the connection loop, and how an answer leaves |
+//! | `slots` | who may be connected, and who gives way |
 //!
 //! Why the server's heads are parsed with httparse, the parser inside async-h1, and written here:
 //! async-h1's server decoder panics on header values that are not ASCII (with panic = abort one
@@ -38,6 +39,7 @@ mod headers;
 mod pool;
 mod send;
 mod server;
+mod slots;
 mod wire;
 
 pub use body::Body;
@@ -46,6 +48,7 @@ pub use codec::ClientRequest;
 pub use headers::Headers;
 pub use send::{FileSpan, Gate, ResponseBody, ServerResponse, Source};
 pub use server::{Connection, Handler, Listener, ServerLimits, ServerRequest};
+pub use slots::Slots;
 
 /// A request's method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

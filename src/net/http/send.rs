@@ -26,6 +26,7 @@ use rustix::net::SendFlags;
 use smol::future::zip;
 
 use super::headers::Headers;
+use super::slots::Slot;
 use super::wire::{Wait, Wire, advance};
 use crate::clock::{Clock as _, SystemClock};
 use crate::net::date::Civil;
@@ -137,6 +138,7 @@ pub(super) async fn send(
     date: &DateLine,
     response: ServerResponse,
     manner: Manner,
+    slot: &Slot,
 ) -> io::Result<Sent> {
     let len = response.body.len();
     out.clear();
@@ -147,7 +149,7 @@ pub(super) async fn send(
         return Ok(Sent::Whole(0));
     }
     let budget = manner.stall + Duration::from_secs(len / SEND_BYTES_PER_SECOND_MIN);
-    let course = Course { stall: manner.stall, until: Instant::now() + budget };
+    let course = Course { stall: manner.stall, until: Instant::now() + budget, slot };
     let sent = match response.body {
         ResponseBody::Empty => Sent::Whole(0),
         ResponseBody::Bytes(bytes) => send_bytes(wire, out, &bytes, course).await?,
@@ -171,12 +173,14 @@ pub(super) async fn send(
 
 /// How long the peer may take.
 #[derive(Clone, Copy)]
-struct Course {
+struct Course<'a> {
     stall: Duration,
     until: Instant,
+    /// Where it is noted what the peer has taken.
+    slot: &'a Slot,
 }
 
-impl Course {
+impl Course<'_> {
     /// The bound of the next write.
     fn wait(self) -> io::Result<Wait> {
         let rest = self.until.saturating_duration_since(Instant::now());
@@ -191,14 +195,15 @@ async fn send_bytes(
     wire: &mut Wire,
     out: &mut Vec<u8>,
     bytes: &[u8],
-    course: Course,
+    course: Course<'_>,
 ) -> io::Result<Sent> {
     let first = bytes.len().min(BLOCK_BYTES);
     let (first, rest) = bytes.split_at_checked(first).unwrap_or((bytes, &[]));
     out.extend_from_slice(first);
     wire.write_all(out, course.wait()?).await?;
-    for slice in rest.chunks(SLICE_BYTES) {
+    for slice in rest.chunks(BLOCK_BYTES) {
         wire.write_all(slice, course.wait()?).await?;
+        course.slot.taken(slice.len());
         smol::future::yield_now().await;
     }
     Ok(Sent::Whole(length(bytes)))
@@ -211,7 +216,7 @@ async fn send_files(
     out: &[u8],
     spans: &[FileSpan],
     gate: &dyn Gate,
-    course: Course,
+    course: Course<'_>,
 ) -> io::Result<Sent> {
     let mut head = out;
     while !head.is_empty() {
@@ -247,7 +252,7 @@ async fn send_stretch(
     spans: &[FileSpan],
     stretch: Range<u64>,
     ahead: &mut u64,
-    course: Course,
+    course: Course<'_>,
 ) -> io::Result<u64> {
     let (mut at, mut begin) = (stretch.start, 0_u64);
     for span in spans {
@@ -269,6 +274,7 @@ async fn send_stretch(
             if sent == 0 {
                 return Ok(at - stretch.start);
             }
+            course.slot.taken(sent);
             at += u64::try_from(sent).unwrap_or(u64::MAX);
             if at < stretch.end {
                 smol::future::yield_now().await;
@@ -294,9 +300,12 @@ async fn send_blocks(
     out: &mut Vec<u8>,
     spans: &[FileSpan],
     gate: &dyn Gate,
-    course: Course,
+    course: Course<'_>,
 ) -> io::Result<Sent> {
     let (mut total, mut admitted) = (0_u64, 0_u64);
+    // The head is no part of the first block.
+    let mut full = out.len() + BLOCK_BYTES;
+    out.reserve_exact(BLOCK_BYTES);
     for span in spans {
         let (mut offset, end) = (span.offset, span.offset.saturating_add(span.len));
         while offset < end {
@@ -307,7 +316,7 @@ async fn send_blocks(
                 };
                 admitted = total.saturating_add(bytes);
             }
-            let room = BLOCK_BYTES.saturating_sub(out.len()).max(1);
+            let room = full.saturating_sub(out.len()).max(1);
             let want = (end - offset).min(admitted - total);
             let want = usize::try_from(want).unwrap_or(room).min(room);
             let filled = out.len();
@@ -328,9 +337,11 @@ async fn send_blocks(
                 return Ok(Sent::Short(total));
             }
             offset = offset.saturating_add(u64::try_from(got).unwrap_or(u64::MAX));
-            if out.len() >= BLOCK_BYTES {
+            if out.len() >= full {
                 wire.write_all(out, course.wait()?).await?;
+                course.slot.taken(out.len());
                 out.clear();
+                full = BLOCK_BYTES;
                 smol::future::yield_now().await;
             }
         }
@@ -345,7 +356,7 @@ async fn send_stream(
     out: &mut Vec<u8>,
     len: u64,
     mut source: Box<dyn Source>,
-    course: Course,
+    course: Course<'_>,
 ) -> io::Result<Sent> {
     wire.write_all(out, course.wait()?).await?;
     out.resize(BLOCK_BYTES, 0);
@@ -362,6 +373,7 @@ async fn send_stream(
         };
         // The source's pace is not the peer's fault: only stalls are counted here.
         wire.write_all(block, Wait::Stall(course.stall)).await?;
+        course.slot.taken(block.len());
         total = total.saturating_add(length(block));
     }
     Ok(Sent::Whole(total))
@@ -490,8 +502,9 @@ fn not_plain<T>() -> io::Result<T> {
 
 /// Bodies up to this length leave in one write with their head.
 const SMALL_BYTES_MAX: u64 = 16 << 10;
-/// One read and write of a body that is not sent by sendfile; two TLS records.
-const BLOCK_BYTES: usize = 32 << 10;
+/// One read and write of a body that is not sent by sendfile: a TLS record. A connection whose peer
+/// does not take its answer holds as much of it.
+const BLOCK_BYTES: usize = 16 << 10;
 /// What one connection may send before another has its turn.
 const SLICE_BYTES: usize = 512 << 10;
 /// What the kernel is asked to read beforehand: two such halves are on their way at most.

@@ -1,11 +1,12 @@
-//! The server: a listener that holds its connection cap, and the loop of one connection.
+//! The server: a listener, and the loop of one connection.
 //!
 //! A connection may wait for a head, be idle, and stall while sending, each for a bounded time,
-//! and it ends by FIN: what it is told last must reach it. The listener accepts nothing while all
-//! its connections are taken; the kernel's queue holds the rest back at no cost of memory here.
+//! and it ends by FIN: what it is told last must reach it. Who gives way when more come than there
+//! are slots is decided in `slots`.
 //! Bodies of requests have no use in a read API: they are read away up to a limit, so that the
 //! connection can go on, and beyond it the answer is given and the connection ended.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,8 +14,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_rustls::TlsAcceptor;
-use smol::lock::{Semaphore, SemaphoreGuardArc};
+use futures_rustls::{TlsAcceptor, TlsStream};
+use rustix::io::Errno;
+use smol::future::or;
 use smol::{Async, Timer};
 
 use super::Method;
@@ -22,6 +24,7 @@ use super::chunks::{Chunks, Next};
 use super::head::{Arrival, HEAD_BYTES_MAX, Refusal, RequestBody, RequestHead, arrive};
 use super::headers::Headers;
 use super::send::{DateLine, Manner, ResponseBody, Sent, ServerResponse, send};
+use super::slots::{Phase, Slot, Slots};
 use super::wire::{Socket, Stream, Wait, Wire};
 use crate::kind::Kind;
 use crate::metrics::Metrics;
@@ -79,8 +82,10 @@ pub struct ServerRequest {
 pub struct Listener {
     socket: Async<TcpListener>,
     address: SocketAddr,
-    slots: Arc<Semaphore>,
+    slots: Rc<Slots>,
     shared: Rc<Shared>,
+    /// When accepting last failed for want of descriptors or memory.
+    exhausted: Cell<Option<Instant>>,
 }
 
 impl Listener {
@@ -105,9 +110,15 @@ impl Listener {
         let failed = |error| Error::io(Kind::Invalid, "listen", error);
         let address = socket.local_addr().map_err(failed)?;
         let socket = Async::new(socket).map_err(failed)?;
-        let slots = usize::try_from(limits.connections_max.max(1)).unwrap_or(usize::MAX);
         let shared = Rc::new(Shared { tls, limits, metrics, date: DateLine::new() });
-        Ok(Self { socket, address, slots: Arc::new(Semaphore::new(slots)), shared })
+        let slots = Slots::fitting(limits.connections_max);
+        Ok(Self { socket, address, slots, shared, exhausted: Cell::new(None) })
+    }
+
+    /// Takes the slots of its connections from `slots`, which other listeners may share.
+    #[must_use]
+    pub fn sharing(self, slots: &Rc<Slots>) -> Self {
+        Self { slots: Rc::clone(slots), ..self }
     }
 
     /// Where it listens: the port in particular, when 0 was asked for.
@@ -115,27 +126,54 @@ impl Listener {
         self.address
     }
 
-    /// The next connection; waits while all allowed connections are open. `Kind::Retry` when the
-    /// process is out of descriptors or memory.
+    /// The next connection, which may have to wait for a slot when it is served. Descriptors or
+    /// memory that run out are waited for, and reported once.
     pub async fn accept(&self) -> Result<Connection, Error> {
-        let permit = self.slots.acquire_arc().await;
         loop {
+            self.slots.room().await;
             match self.socket.accept().await {
                 Ok((socket, peer)) => {
                     // A peer that is gone already fails at the first read.
                     let _ = dial::tune(socket.get_ref());
-                    let shared = Rc::clone(&self.shared);
-                    shared.metrics.http_connections.add(1);
-                    let slot = Slot { metrics: Rc::clone(&shared.metrics), _permit: permit };
-                    return Ok(Connection { socket, peer, shared, slot });
+                    let slot = self.slots.enter(peer.ip());
+                    return Ok(Connection { socket, peer, shared: Rc::clone(&self.shared), slot });
                 }
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) => {
-                    let what = format_args!("accept on {}", self.address);
-                    return Err(Error::io(Kind::Retry, what, error));
-                }
+                Err(error) => match error.raw_os_error().map(Errno::from_raw_os_error) {
+                    Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS) => {
+                        self.recover(&error).await;
+                    }
+                    // What befell a connection before it was accepted: accept(2).
+                    Some(
+                        Errno::CONNABORTED
+                        | Errno::PROTO
+                        | Errno::NETDOWN
+                        | Errno::NETUNREACH
+                        | Errno::HOSTDOWN
+                        | Errno::HOSTUNREACH
+                        | Errno::NONET
+                        | Errno::OPNOTSUPP
+                        | Errno::NOPROTOOPT
+                        | Errno::PERM
+                        | Errno::INTR,
+                    ) => smol::future::yield_now().await,
+                    _ => {
+                        let what = format_args!("accept on {}", self.address);
+                        return Err(Error::io(Kind::Retry, what, error));
+                    }
+                },
             }
         }
+    }
+
+    /// Makes room after an accept that failed for want of descriptors or memory.
+    async fn recover(&self, error: &io::Error) {
+        let last = self.exhausted.replace(Some(Instant::now()));
+        if last.is_none_or(|last| last.elapsed() > EPISODE) {
+            let address = self.address;
+            log::warn!("accept on {address}: {error}; idle connections are closed until it works");
+        }
+        self.slots.shed_idle();
+        Timer::after(ACCEPT_PAUSE).await;
     }
 }
 
@@ -147,15 +185,19 @@ struct Shared {
     date: DateLine,
 }
 
-/// One of the allowed connections.
-struct Slot {
-    metrics: Rc<Metrics>,
-    _permit: SemaphoreGuardArc,
+/// Counts an open connection.
+struct Counted(Rc<Shared>);
+
+impl Counted {
+    fn new(shared: &Rc<Shared>) -> Self {
+        shared.metrics.http_connections.add(1);
+        Self(Rc::clone(shared))
+    }
 }
 
-impl Drop for Slot {
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.metrics.http_connections.sub(1);
+        self.0.metrics.http_connections.sub(1);
     }
 }
 
@@ -173,44 +215,79 @@ impl Connection {
         self.peer
     }
 
-    /// Answers requests until the peer leaves, asks for the end, or exceeds a limit. The error is
-    /// for a log: there is nothing to be done about it.
+    /// Waits for a slot, and answers requests until the peer leaves, asks for the end, exceeds a
+    /// limit, or has to give way to others. The error is for a log: there is nothing to be done
+    /// about it.
     pub async fn serve<H: Handler>(self, handler: &H) -> Result<(), Error> {
         let Self { socket, peer, shared, slot } = self;
-        let head_deadline = shared.limits.head_deadline;
-        let socket = Socket::new(socket, None);
-        let stream = match &shared.tls {
-            None => Stream::Plain(socket),
-            Some(identity) => {
-                let acceptor = TlsAcceptor::from(identity.current());
-                let handshake = smol::future::or(acceptor.accept(socket), async {
-                    Timer::after(head_deadline).await;
-                    Err(io::ErrorKind::TimedOut.into())
-                });
-                let stream = handshake.await.map_err(|error| {
-                    shared.metrics.http_refused.add(1);
-                    tls::failure("tls handshake with", &peer.to_string(), error)
-                })?;
-                Stream::Tls(Box::new(stream.into()))
-            }
+        let gave_way = || {
+            shared.metrics.http_refused.add(1);
+            Err(Error::new(Kind::Retry, format!("connection of {peer}: gave way to others")))
         };
-        let wire = Wire::new(stream, HEAD_BYTES_MAX);
-        let mut session = Session { wire, out: Vec::new(), peer, shared };
-        let result = session.run(handler).await;
-        if !matches!(result, Err(End::Lost(_))) {
-            session.wire.close(LINGER).await;
+        if !slot.opened().await {
+            return gave_way();
         }
-        drop(slot);
-        let why = match result {
-            Ok(()) => return Ok(()),
-            Err(End::Lost(error)) => error,
-            Err(End::Refused(why)) => io::Error::other(why),
-        };
-        if why.kind() == io::ErrorKind::TimedOut {
-            session.shared.metrics.http_refused.add(1);
-        }
-        Err(Error::io(Kind::Retry, format_args!("connection of {peer}"), why))
+        let _counted = Counted::new(&shared);
+        // On the heap, for those who wait for a slot should cost little.
+        let talk = Box::pin(talk(socket, peer, &shared, &slot, handler));
+        let outcome = or(async { Some(talk.await) }, async {
+            slot.shed().await;
+            None
+        });
+        outcome.await.unwrap_or_else(gave_way)
     }
+}
+
+/// Answers requests on a connection that has its slot.
+async fn talk<H: Handler>(
+    socket: Async<TcpStream>,
+    peer: SocketAddr,
+    shared: &Rc<Shared>,
+    slot: &Slot,
+    handler: &H,
+) -> Result<(), Error> {
+    let socket = Socket::new(socket, None);
+    let stream = match &shared.tls {
+        None => Stream::Plain(socket),
+        Some(config) => Stream::Tls(Box::new(handshake(socket, peer, shared, config).await?)),
+    };
+    let wire = Wire::new(stream, HEAD_BYTES_MAX);
+    let mut session = Session { wire, out: Vec::new(), peer, shared, slot };
+    let result = session.run(handler).await;
+    if !matches!(result, Err(End::Lost(_))) {
+        slot.set(Phase::Idle);
+        session.wire.close(LINGER).await;
+    }
+    let why = match result {
+        Ok(()) => return Ok(()),
+        Err(End::Lost(error)) => error,
+        Err(End::Refused(why)) => io::Error::other(why),
+    };
+    if why.kind() == io::ErrorKind::TimedOut {
+        shared.metrics.http_refused.add(1);
+    }
+    Err(Error::io(Kind::Retry, format_args!("connection of {peer}"), why))
+}
+
+async fn handshake(
+    socket: Socket,
+    peer: SocketAddr,
+    shared: &Shared,
+    identity: &Identity,
+) -> Result<TlsStream<Socket>, Error> {
+    let acceptor = TlsAcceptor::from(identity.current());
+    let accepting = acceptor.accept_with(socket, |connection| {
+        connection.set_buffer_limit(Some(TLS_BUFFER_BYTES_MAX));
+    });
+    let deadline = async {
+        Timer::after(shared.limits.head_deadline).await;
+        Err(io::ErrorKind::TimedOut.into())
+    };
+    let stream = or(accepting, deadline).await.map_err(|error| {
+        shared.metrics.http_refused.add(1);
+        tls::failure("tls handshake with", &peer.to_string(), error)
+    })?;
+    Ok(stream.into())
 }
 
 /// Why a connection ends before the peer wants it to.
@@ -228,20 +305,22 @@ impl From<io::Error> for End {
 }
 
 /// The state of one connection.
-struct Session {
+struct Session<'a> {
     wire: Wire,
     out: Vec<u8>,
     peer: SocketAddr,
-    shared: Rc<Shared>,
+    shared: &'a Shared,
+    slot: &'a Slot,
 }
 
-impl Session {
+impl Session<'_> {
     async fn run<H: Handler>(&mut self, handler: &H) -> Result<(), End> {
         let limits = self.shared.limits;
         // Whoever connects has something to say; only between requests may one be silent.
         let mut silence = limits.head_deadline;
         loop {
             self.wire.settle();
+            self.slot.set(Phase::Idle);
             if self.wire.buffered().is_empty() {
                 match self.wire.fill(Wait::Stall(silence)).await {
                     Ok(0) => return Ok(()),
@@ -254,6 +333,9 @@ impl Session {
                 smol::future::yield_now().await;
             }
             silence = limits.idle_deadline;
+            if let Some(refusal) = self.wire.buffered().first().and_then(alien) {
+                return self.refuse(refusal).await;
+            }
             let Some(head) = self.head().await? else { return Ok(()) };
             if !self.answer(head, handler).await? {
                 return Ok(());
@@ -297,6 +379,7 @@ impl Session {
                 .collect(),
         };
         let peer = self.peer;
+        self.slot.set(Phase::Working);
         let response = handler.handle(ServerRequest { method, path, query, headers, peer }).await;
         let close = !keep_alive || !drained;
         self.send(response, method == Method::Head, close, is_old).await?;
@@ -371,9 +454,10 @@ impl Session {
     ) -> Result<(), End> {
         let stall = self.shared.limits.stall_deadline;
         let manner = Manner { head_only, close, tell_keep_alive: is_old, stall };
-        let Self { wire, out, shared, .. } = self;
+        let Self { wire, out, shared, slot, .. } = self;
+        slot.set(Phase::Sending);
         shared.metrics.http_sending.add(1);
-        let sent = send(wire, out, &shared.date, response, manner).await;
+        let sent = send(wire, out, &shared.date, response, manner, slot).await;
         shared.metrics.http_sending.sub(1);
         let sent = sent?;
         shared.metrics.http_requests.add(1);
@@ -402,6 +486,26 @@ impl Session {
     }
 }
 
+/// Why a request cannot begin with this byte, if it cannot. Whoever sends that waits for an answer
+/// before it goes on, or never sends an end of a head: docker, podman and skopeo try TLS first where
+/// they are told that a registry is `insecure`.
+fn alien(first: &u8) -> Option<Refusal> {
+    let why = match first {
+        TLS_HANDSHAKE => "this port speaks http, not tls",
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'\r' | b'\n' => return None,
+        _ => "expected a method",
+    };
+    Some(Refusal { status: 400, why })
+}
+
+/// The first byte of a ClientHello's record.
+const TLS_HANDSHAKE: &u8 = &0x16;
+/// What rustls keeps of an answer until the peer takes it: one record.
+const TLS_BUFFER_BYTES_MAX: usize = 16 << 10;
+/// Failures for want of descriptors or memory that follow each other this closely are one.
+const EPISODE: Duration = Duration::from_mins(1);
+/// After such a failure.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// Bodies of requests that are read away; of longer ones the connection is ended.
 const REQUEST_BODY_BYTES_MAX: u64 = 1 << 20;
