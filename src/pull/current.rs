@@ -31,7 +31,8 @@ impl Puller {
             }
             error
         };
-        if self.head_is_worth_asking(&self.head_in_vain.borrow().get(&key).copied()) {
+        let is_asked = self.head_is_worth_asking(&self.head_in_vain.borrow().get(&key).copied());
+        if is_asked {
             let head = self.retrying(async || {
                 match source.registry.head_manifest(source.repository, &tag).await {
                     // Whatever a registry has against HEAD: GET may tell more.
@@ -46,7 +47,6 @@ impl Puller {
             if let Some(digest) = head.digest {
                 return Ok(digest);
             }
-            self.head_in_vain.borrow_mut().insert(key, self.parts.clock.monotonic());
         }
         let digest = self.retrying(async || {
             let opened = source.registry.open_manifest(source.repository, &tag).await;
@@ -54,7 +54,12 @@ impl Puller {
             answered.open();
             self.digest_of(opened).await
         });
-        digest.await.map_err(about)
+        let digest = digest.await.map_err(about)?;
+        if is_asked {
+            // Only now: where GET fails too, HEAD said all that there is.
+            self.head_in_vain.borrow_mut().insert(key, self.parts.clock.monotonic());
+        }
+        Ok(digest)
     }
 
     /// The digest of the bytes of a manifest, of which none is kept.

@@ -81,6 +81,8 @@ pub struct Puller {
     slots: Slots,
     /// When a HEAD last told nothing, by what was asked for.
     head_in_vain: RefCell<BTreeMap<TagKey, Duration>>,
+    /// Held by whoever puts an image's manifests and tags.
+    holding: Mutex<()>,
 }
 
 /// Where a digest is to be had.
@@ -125,6 +127,7 @@ impl Puller {
             chunk: Cell::default(),
             slots: Slots::new(slots),
             head_in_vain: RefCell::default(),
+            holding: Mutex::new(()),
         }
     }
 
@@ -180,6 +183,8 @@ impl Puller {
         let (absent, notes) = left_out.into_inner();
         let manifests = plan.manifests_without(&absent);
         let (required, others): (Vec<_>, Vec<_>) = manifests.into_iter().partition(|m| m.required);
+        // Two images may have the same manifests.
+        let _turn = self.holding.lock().await;
         for manifest in required {
             self.hold(manifest).await?;
         }

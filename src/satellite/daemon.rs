@@ -16,6 +16,7 @@ use smol::future::or;
 use smol::{LocalExecutor, Task, Timer};
 
 use super::identity::{self, Certificate};
+use super::notify::Notifier;
 use super::random::random;
 use super::run::Satellite;
 use super::service::{Place, Service};
@@ -77,11 +78,12 @@ impl Daemon {
 
     /// Goes on until a signal asks to stop. Downloads are suspended then, so that nothing of them is
     /// fetched again; whatever was acknowledged is durable by itself.
-    pub async fn run(self, mut signals: Signals) -> Result<(), Failure> {
+    pub async fn run(self, mut signals: Signals, notifier: &Notifier) -> Result<(), Failure> {
         if let Err(error) = self.reconciler.observe() {
             error!("{error}; what is held is looked at again in the first pass");
         }
         self.listen().await;
+        notifier.ready();
         let stopping = self.satellite.wait_for_stop(&mut signals, async || self.reload().await);
         let repairing = async {
             let never = self.reconciler.keep_repaired().await;
@@ -89,6 +91,7 @@ impl Daemon {
         };
         let background = or(repairing, or(self.scrub(), or(self.keep(), self.remount())));
         or(or(self.reconcile(), stopping), background).await?;
+        notifier.stopping();
         Ok(upkeep::finish(&self.satellite.store, &self.satellite.clock).await?)
     }
 

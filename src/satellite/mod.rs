@@ -6,6 +6,7 @@ mod daemon;
 mod identity;
 pub mod log;
 mod mount;
+mod notify;
 mod random;
 mod run;
 mod scrub;
@@ -22,6 +23,7 @@ use smol::{LocalExecutor, future};
 use crate::config::{self, Config};
 use args::{Args, Command};
 use daemon::Daemon;
+use notify::Notifier;
 use run::Satellite;
 
 /// The program `moonlet`: 0 done, 1 not converged or something found wrong, 2 error.
@@ -58,9 +60,13 @@ fn act(args: &Args) -> Result<ExitCode, Failure> {
             Command::Run => {
                 let mut signals = daemon::signals()?;
                 let path = args.config.clone();
-                match mount::mount(config, &path, &spawner, &mut signals).await? {
+                let notifier = Rc::new(Notifier::from_env());
+                spawner.spawn(Rc::clone(&notifier).keep_alive()).detach();
+                match mount::mount(config, &path, &spawner, &mut signals, &notifier).await? {
                     None => {}
-                    Some(satellite) => Daemon::new(satellite, path, spawner).run(signals).await?,
+                    Some(satellite) => {
+                        Daemon::new(satellite, path, spawner).run(signals, &notifier).await?;
+                    }
                 }
                 Ok(ExitCode::SUCCESS)
             }

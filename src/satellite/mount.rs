@@ -16,6 +16,7 @@ use smol::{LocalExecutor, Timer};
 
 use super::Failure;
 use super::daemon::{ADMIN_CONNECTIONS_MAX, CONFIGURATION};
+use super::notify::Notifier;
 use super::run::Satellite;
 use super::service::{Place, Service};
 use crate::config::{self, Config};
@@ -29,6 +30,7 @@ pub async fn mount(
     path: &Path,
     executor: &Rc<LocalExecutor<'static>>,
     signals: &mut Signals,
+    notifier: &Notifier,
 ) -> Result<Option<Satellite>, Failure> {
     let health = Health::default();
     let admin = Service {
@@ -51,6 +53,7 @@ pub async fn mount(
         let place = place(&config);
         admin.leave(&place).await;
         admin.listen(&place);
+        notifier.ready();
         let due = async {
             Timer::after(PAUSE).await;
             None

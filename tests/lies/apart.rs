@@ -47,7 +47,7 @@ fn a_long_pause_is_one_images_own() {
     });
     let images = ["registry.test/app:1", "registry.test/app:2"];
     let satellite = start_with("pause", "1s", &[("registry.test", &url(&registry))], &images);
-    satellite.await_error("asked too often; not held yet; tried again in 1h00m");
+    satellite.await_error("status 429 too many requests; not held yet; tried again in 1h00m");
     satellite.await_line("registry.test/app:2: held at");
     let heads = registry.count("HEAD", "manifests/2");
     registry.await_count("HEAD", "manifests/2", heads + 3);

@@ -277,8 +277,9 @@ fn a_missing_secret_is_its_upstreams_own_affair() {
         file.0,
     );
     let satellite = start("secret", &format!("http://{}", good.address), &lines);
+    // It is reported once, and the others at each poll.
+    satellite.await_line("held at");
     let line = satellite.await_error("private.test/app");
     assert!(line.contains("password_file") && line.contains("no such file"), "{line}");
     satellite.await_error("tls.test/app");
-    satellite.await_line("held at");
 }

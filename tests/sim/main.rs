@@ -44,7 +44,7 @@ pub fn boards() -> Vec<(String, Geometry)> {
     let mut found: Vec<(String, Geometry)> = Vec::new();
     for entry in std::fs::read_dir(&directory).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        let name = name.strip_suffix(".toml").unwrap();
+        let Some(name) = name.strip_suffix(".toml") else { continue };
         let board = read(name);
         let value =
             |key: &str| geometry_value(&board, key).or_else(|| geometry_value(&base, key)).unwrap();

@@ -86,5 +86,5 @@ fn what_a_failed_sync_has_lost_is_gone_and_its_readers_room_is_not_used() {
 }
 
 fn content(kind: usize, length: usize) -> Vec<u8> {
-    (0..length).map(|index| ((index / 64) ^ (index >> 14) ^ kind * 37) as u8).collect()
+    (0..length).map(|index| ((index / 64) ^ (index >> 14) ^ (kind * 37)) as u8).collect()
 }
