@@ -5,7 +5,7 @@
 //!
 //! | row | modules | may know |
 //! |---|---|---|
-//! | 0 words | `kind` `units` `clock` `metrics` `oci` `config` | nothing outside; inner order as listed |
+//! | 0 words | `kind` `units` `clock` `metrics` `oci` `fleet` `config` | nothing outside; inner order as listed |
 //! | 1 devices | `flash` `net` | the outside world; nobody else opens sockets or storage |
 //! | 2 policy | `link` | pure functions of time and counters, no I/O |
 //! | 3 engines | `blob` (flash) and `registry` (net) | one device each |
@@ -20,6 +20,7 @@ pub mod clock;
 pub mod config;
 pub mod fetch;
 pub mod flash;
+pub mod fleet;
 pub mod kind;
 pub mod link;
 pub mod metrics;
