@@ -13,6 +13,7 @@
 //! | 5 verb | `pull` | "make this digest present" |
 //! | 6 services | `serve` `reconcile` `status` | |
 //! | 7 wiring | `satellite` | the only place that spawns tasks and reads arguments |
+//! | 8 server | `ground` | row 0 only; behind the feature `ground-control`, and nothing imports it |
 
 pub mod blob;
 pub mod catalog;
@@ -21,6 +22,8 @@ pub mod config;
 pub mod fetch;
 pub mod flash;
 pub mod fleet;
+#[cfg(feature = "ground-control")]
+pub mod ground;
 pub mod kind;
 pub mod link;
 pub mod metrics;

@@ -1,0 +1,187 @@
+//! Satellites, their credentials and their last reports.
+//!
+//! A satellite has up to two secrets: the one it uses, and the one it was given last. The first use
+//! of the new one makes it the only one and spends the enrolment token, so that power loss on the
+//! satellite's side between the answer and its writing down strands nothing.
+
+use sqlx::any::AnyRow;
+use sqlx::{Result, Row as _};
+
+use super::Rows;
+
+/// A satellite.
+#[derive(Clone)]
+pub struct Satellite {
+    pub id: i64,
+    pub name: String,
+    pub secret_hash: Option<String>,
+    pub next_secret_hash: Option<String>,
+    /// When the secret in use was given.
+    pub secret_at: i64,
+    pub enrolment_expires_at: i64,
+    pub last_seen: Option<i64>,
+    pub heartbeat_interval: Option<String>,
+    pub heartbeat_seconds: i64,
+    pub created_at: i64,
+    pub updated_at: i64,
+}
+
+/// A satellite's last report.
+pub struct Status {
+    pub satellite_id: i64,
+    /// Counts the satellite's reports.
+    pub number: i64,
+    /// The report as it came.
+    pub body: String,
+    /// By the satellite's clock.
+    pub reported_at: Option<i64>,
+    pub created_at: i64,
+}
+
+impl Rows<'_> {
+    pub async fn satellites(&mut self) -> Result<Vec<Satellite>> {
+        let rows = sqlx::query("SELECT * FROM satellites ORDER BY name").fetch_all(&mut *self.0);
+        rows.await?.iter().map(satellite).collect()
+    }
+
+    pub async fn satellite(&mut self, name: &str) -> Result<Option<Satellite>> {
+        let query = sqlx::query("SELECT * FROM satellites WHERE name = $1").bind(name);
+        query.fetch_optional(&mut *self.0).await?.as_ref().map(satellite).transpose()
+    }
+
+    pub async fn satellite_by_id(&mut self, id: i64) -> Result<Option<Satellite>> {
+        let query = sqlx::query("SELECT * FROM satellites WHERE id = $1").bind(id);
+        query.fetch_optional(&mut *self.0).await?.as_ref().map(satellite).transpose()
+    }
+
+    pub async fn satellite_by_enrolment(&mut self, hash: &str) -> Result<Option<Satellite>> {
+        let query = sqlx::query("SELECT * FROM satellites WHERE enrolment_hash = $1").bind(hash);
+        query.fetch_optional(&mut *self.0).await?.as_ref().map(satellite).transpose()
+    }
+
+    pub async fn add_satellite(
+        &mut self,
+        name: &str,
+        config_id: i64,
+        now: i64,
+    ) -> Result<Satellite> {
+        let query = sqlx::query(
+            "INSERT INTO satellites (name, config_id, created_at, updated_at) \
+             VALUES ($1, $2, $3, $3) RETURNING *",
+        );
+        satellite(&query.bind(name).bind(config_id).bind(now).fetch_one(&mut *self.0).await?)
+    }
+
+    pub async fn delete_satellite(&mut self, id: i64) -> Result<()> {
+        let query = sqlx::query("DELETE FROM satellites WHERE id = $1").bind(id);
+        query.execute(&mut *self.0).await.map(drop)
+    }
+
+    pub async fn set_enrolment(&mut self, id: i64, hash: &str, expires_at: i64) -> Result<()> {
+        let query = sqlx::query(
+            "UPDATE satellites SET enrolment_hash = $2, enrolment_expires_at = $3 WHERE id = $1",
+        );
+        query.bind(id).bind(hash).bind(expires_at).execute(&mut *self.0).await.map(drop)
+    }
+
+    /// Gives a satellite a secret that becomes the one when it is first used.
+    pub async fn offer_secret(&mut self, id: i64, hash: &str) -> Result<()> {
+        let query = sqlx::query("UPDATE satellites SET next_secret_hash = $2 WHERE id = $1");
+        query.bind(id).bind(hash).execute(&mut *self.0).await.map(drop)
+    }
+
+    /// The offered secret was used: it is the one from now on, and the enrolment token is spent.
+    pub async fn accept_secret(&mut self, id: i64, hash: &str, now: i64) -> Result<()> {
+        let query = sqlx::query(
+            "UPDATE satellites SET secret_hash = $2, secret_at = $3, next_secret_hash = NULL, \
+             enrolment_hash = NULL, enrolment_expires_at = 0 \
+             WHERE id = $1 AND next_secret_hash = $2",
+        );
+        query.bind(id).bind(hash).bind(now).execute(&mut *self.0).await.map(drop)
+    }
+
+    pub async fn set_satellite_config(&mut self, id: i64, config_id: i64, now: i64) -> Result<()> {
+        let query =
+            sqlx::query("UPDATE satellites SET config_id = $2, updated_at = $3 WHERE id = $1");
+        query.bind(id).bind(config_id).bind(now).execute(&mut *self.0).await.map(drop)
+    }
+
+    /// The name of a satellite's configuration.
+    pub async fn satellite_config(&mut self, id: i64) -> Result<String> {
+        let query = sqlx::query(
+            "SELECT configs.name FROM configs JOIN satellites \
+             ON satellites.config_id = configs.id WHERE satellites.id = $1",
+        );
+        query.bind(id).fetch_one(&mut *self.0).await?.try_get("name")
+    }
+
+    /// Keeps a report, in the place of the one before.
+    pub async fn put_status(
+        &mut self,
+        satellite_id: i64,
+        body: &str,
+        reported_at: Option<i64>,
+        now: i64,
+    ) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO statuses (satellite_id, number, body, reported_at, created_at) \
+             VALUES ($1, 1, $2, $3, $4) ON CONFLICT (satellite_id) DO UPDATE SET \
+             number = statuses.number + 1, body = excluded.body, \
+             reported_at = excluded.reported_at, created_at = excluded.created_at",
+        )
+        .bind(satellite_id)
+        .bind(body)
+        .bind(reported_at)
+        .bind(now)
+        .execute(&mut *self.0)
+        .await
+        .map(drop)
+    }
+
+    pub async fn set_seen(
+        &mut self,
+        id: i64,
+        interval: Option<&str>,
+        seconds: i64,
+        now: i64,
+    ) -> Result<()> {
+        let query = sqlx::query(
+            "UPDATE satellites SET last_seen = $2, heartbeat_interval = $3, \
+             heartbeat_seconds = $4 WHERE id = $1",
+        );
+        let query = query.bind(id).bind(now).bind(interval).bind(seconds);
+        query.execute(&mut *self.0).await.map(drop)
+    }
+
+    pub async fn status(&mut self, satellite_id: i64) -> Result<Option<Status>> {
+        let query = sqlx::query("SELECT * FROM statuses WHERE satellite_id = $1");
+        let row = query.bind(satellite_id).fetch_optional(&mut *self.0).await?;
+        row.as_ref().map(status).transpose()
+    }
+}
+
+pub fn satellite(row: &AnyRow) -> Result<Satellite> {
+    Ok(Satellite {
+        id: row.try_get("id")?,
+        name: row.try_get("name")?,
+        secret_hash: row.try_get("secret_hash")?,
+        next_secret_hash: row.try_get("next_secret_hash")?,
+        secret_at: row.try_get("secret_at")?,
+        enrolment_expires_at: row.try_get("enrolment_expires_at")?,
+        last_seen: row.try_get("last_seen")?,
+        heartbeat_interval: row.try_get("heartbeat_interval")?,
+        heartbeat_seconds: row.try_get("heartbeat_seconds")?,
+        created_at: row.try_get("created_at")?,
+        updated_at: row.try_get("updated_at")?,
+    })
+}
+
+fn status(row: &AnyRow) -> Result<Status> {
+    Ok(Status {
+        satellite_id: row.try_get("satellite_id")?,
+        number: row.try_get("number")?,
+        body: row.try_get("body")?,
+        reported_at: row.try_get("reported_at")?,
+        created_at: row.try_get("created_at")?,
+    })
+}
