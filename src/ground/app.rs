@@ -33,7 +33,7 @@ pub struct Limits {
     pub reads: Limit,
     /// Enrolments with one token.
     pub enrolments: Limit,
-    /// Log-ins of one user from one address.
+    /// Wrong passwords of one user from one address.
     pub logins: Limit,
 }
 

@@ -42,20 +42,31 @@ impl Limit {
         self.take_at(principal, self.start.elapsed().as_secs_f32())
     }
 
+    /// Gives a token back that turned out not to be needed.
+    pub fn give_back(&self, principal: impl Hash) {
+        self.with_slot(principal, |slot| slot.tokens = (slot.tokens + 1.0).min(self.burst));
+    }
+
     fn take_at(&self, principal: impl Hash, now: f32) -> bool {
+        self.with_slot(principal, |slot| {
+            let grown = slot.tokens + (now - slot.seconds).max(0.0) * self.per_second;
+            slot.tokens = grown.min(self.burst);
+            slot.seconds = now;
+            let has_one = slot.tokens >= 1.0;
+            if has_one {
+                slot.tokens -= 1.0;
+            }
+            has_one
+        })
+        .unwrap_or(false)
+    }
+
+    fn with_slot<T>(&self, principal: impl Hash, act: impl FnOnce(&mut Slot) -> T) -> Option<T> {
         let hash = self.hasher.hash_one(principal);
-        let Ok(mut slots) = self.slots.lock() else { return false };
-        let count = u64::try_from(slots.len()).unwrap_or(u64::MAX).max(1);
-        let place = usize::try_from(hash % count).unwrap_or(0);
-        let Some(slot) = slots.get_mut(place) else { return false };
-        let grown = slot.tokens + (now - slot.seconds).max(0.0) * self.per_second;
-        slot.tokens = grown.min(self.burst);
-        slot.seconds = now;
-        if slot.tokens < 1.0 {
-            return false;
-        }
-        slot.tokens -= 1.0;
-        true
+        let mut slots = self.slots.lock().ok()?;
+        let count = u64::try_from(slots.len()).ok()?.max(1);
+        let place = usize::try_from(hash % count).ok()?;
+        slots.get_mut(place).map(act)
     }
 }
 
@@ -72,6 +83,8 @@ mod tests {
         assert_eq!(took, 3);
         assert!(limit.take_at("a", 1.0));
         assert!(!limit.take_at("a", 1.5));
+        limit.give_back("a");
+        assert!(limit.take_at("a", 1.5));
         // It never grows beyond the burst.
         let took = (0..10).filter(|_| limit.take_at("a", 1000.0)).count();
         assert_eq!(took, 3);

@@ -23,11 +23,10 @@ impl Counter {
 }
 
 /// Satellites by what is known of them.
-#[derive(Default)]
 pub struct Fleet {
-    pub online: u64,
-    pub stale: u64,
-    pub never_seen: u64,
+    pub online: i64,
+    pub stale: i64,
+    pub never_seen: i64,
 }
 
 impl Metrics {

@@ -11,6 +11,7 @@
 //! | `server` | accepts connections, TLS, stops gracefully |
 //! | `api` | answers people and satellites, in the forms of the Go implementation |
 //! | `oci` | serves the state artifacts under `/v2/` |
+//! | `pages` | the console |
 //! | `publish` | makes the artifacts, in the transaction that changed what they say |
 //! | `store` | SQLite or PostgreSQL |
 //!
@@ -24,6 +25,7 @@ mod clock;
 mod limit;
 mod metrics;
 mod oci;
+mod pages;
 mod publish;
 mod secret;
 mod server;

@@ -18,7 +18,7 @@ use serde_json::json;
 use super::api::authenticate_robot;
 use super::app::{App, Fault};
 use super::secret::{self, PullToken};
-use super::store::{Published, Rows, Satellite};
+use super::store::{Rows, Satellite};
 use super::{artifact, clock};
 use crate::fleet::state::{config_repository, group_repository, satellite_repository};
 use crate::oci::media_type;
@@ -118,48 +118,31 @@ async fn read(
     if !is_own(&mut rows, &satellite, repository).await? {
         return Err(Refusal::Denied);
     }
-    // The current one comes first.
-    let published = rows.published(repository).await?;
-    drop(read);
     let answer = match kind {
-        Kind::Manifest => manifest(published, reference),
-        Kind::Blob => blob(published, reference),
-        Kind::Tags => tags(&published, repository),
+        Kind::Manifest => {
+            let found = rows.manifest(repository, reference).await?;
+            let (digest, bytes) = found.ok_or(Refusal::Unknown("MANIFEST_UNKNOWN"))?;
+            content(media_type::DOCKER_MANIFEST, &digest, bytes)
+        }
+        Kind::Blob => match rows.layer(repository, reference).await? {
+            Some(bytes) => content(artifact::LAYER, reference, bytes),
+            None => {
+                let found = rows.layer_config(repository, reference).await?;
+                let bytes = found.ok_or(Refusal::Unknown("BLOB_UNKNOWN"))?;
+                content(artifact::CONFIG, reference, bytes)
+            }
+        },
+        Kind::Tags => {
+            let mut tags = rows.tags(repository).await?;
+            if tags.is_empty() {
+                return Err(Refusal::Unknown("NAME_UNKNOWN"));
+            }
+            tags.push("latest".to_owned());
+            tags.sort_unstable();
+            Json(json!({ "name": repository, "tags": tags })).into_response()
+        }
     };
-    answer.map(versioned)
-}
-
-fn manifest(published: Vec<Published>, reference: &str) -> Result<Response, Refusal> {
-    let found = published.into_iter().enumerate().find(|(place, artifact)| {
-        artifact.digest == reference
-            || artifact.tag == reference
-            || (*place == 0 && reference == LATEST)
-    });
-    let (_, found) = found.ok_or(Refusal::Unknown("MANIFEST_UNKNOWN"))?;
-    Ok(content(media_type::DOCKER_MANIFEST, &found.digest, found.manifest))
-}
-
-fn blob(published: Vec<Published>, digest: &str) -> Result<Response, Refusal> {
-    for artifact in published {
-        if artifact.layer_digest == digest {
-            return Ok(content(artifact::LAYER, digest, artifact.layer));
-        }
-        if artifact.config_digest == digest {
-            return Ok(content(artifact::CONFIG, digest, artifact.config));
-        }
-    }
-    Err(Refusal::Unknown("BLOB_UNKNOWN"))
-}
-
-fn tags(published: &[Published], repository: &str) -> Result<Response, Refusal> {
-    if published.is_empty() {
-        return Err(Refusal::Unknown("NAME_UNKNOWN"));
-    }
-    let mut tags: Vec<&str> = published.iter().map(|artifact| artifact.tag.as_str()).collect();
-    tags.push(LATEST);
-    tags.sort_unstable();
-    tags.dedup();
-    Ok(Json(json!({ "name": repository, "tags": tags })).into_response())
+    Ok(versioned(answer))
 }
 
 /// Bytes under the name of their digest; a HEAD request gets the same head.
@@ -251,7 +234,6 @@ fn split(path: &str) -> Option<(&str, Kind, &str)> {
 }
 
 const SERVICE: &str = "ground-control";
-const LATEST: &str = "latest";
 const TOKEN_SECONDS: i64 = 300;
 const MARK_CHARS: usize = 16;
 

@@ -89,7 +89,7 @@ pub async fn report(
     };
     let now = clock::now();
     let seconds = every.map_or(0, |every| i64::try_from(every.as_secs()).unwrap_or(0));
-    let mut write = app.store.write().await?;
+    let mut write = app.store.report().await?;
     let mut rows = write.rows();
     rows.put_status(satellite.id, &text, reported_at, now).await?;
     rows.set_seen(satellite.id, every.map(interval::format).as_deref(), seconds, now).await?;

@@ -87,7 +87,8 @@ pub async fn check_password(
     password: String,
 ) -> Result<User, Fault> {
     let refused = || Fault::new(StatusCode::UNAUTHORIZED, "Invalid credentials");
-    if !app.limits.logins.take((peer.map(|peer| peer.0), username)) {
+    let principal = (peer.map(|peer| peer.0), username);
+    if !app.limits.logins.take(principal) {
         return Err(Fault::too_many());
     }
     let user = app.store.read().await?.rows().user(username).await?;
@@ -108,6 +109,8 @@ pub async fn check_password(
         write.commit().await?;
         return Err(refused());
     }
+    // Wrong passwords are limited, not a script that sends the right one each time.
+    app.limits.logins.give_back(principal);
     if user.failures > 0 {
         let mut write = app.store.write().await?;
         write.rows().forget_failures(user.id).await?;
@@ -145,8 +148,11 @@ pub async fn authenticate_robot(
     if satellite.next_secret_hash.as_ref() == Some(&hash) {
         let now = clock::now();
         let mut write = app.store.write().await?;
-        write.rows().accept_secret(satellite.id, &hash, now).await?;
+        let accepted = write.rows().accept_secret(satellite.id, &hash, now).await?;
         write.commit().await?;
+        if !accepted {
+            return Ok(None);
+        }
         satellite.secret_hash = satellite.next_secret_hash.take();
         satellite.secret_at = now;
         return Ok(Some(satellite));

@@ -26,12 +26,17 @@ pub async fn list(State(app): State<Arc<App>>, _: Person) -> Result<Json<Value>,
     Ok(Json(groups.iter().map(|group| answer(&app, group)).collect()))
 }
 
-/// Adds a group, or gives the one of that name other images.
 pub async fn sync(
     State(app): State<Arc<App>>,
     _: Person,
-    Body(mut state): Body<GroupState>,
+    Body(state): Body<GroupState>,
 ) -> Result<Json<Value>, Fault> {
+    let group = put_group(&app, state).await?;
+    Ok(Json(answer(&app, &group)))
+}
+
+/// Adds a group, or gives the one of that name other images.
+pub async fn put_group(app: &App, mut state: GroupState) -> Result<Group, Fault> {
     state.check()?;
     // These are paths beside the groups' own.
     if ["sync", "satellite"].contains(&state.group.as_str()) {
@@ -43,7 +48,7 @@ pub async fn sync(
     let group = rows.put_group(&state, clock::now()).await?;
     publish::group(&mut rows, &group).await?;
     write.commit().await?;
-    Ok(Json(answer(&app, &group)))
+    Ok(group)
 }
 
 pub async fn show(
@@ -124,6 +129,31 @@ async fn change_membership(app: &App, body: &Membership, join: bool) -> Result<J
     publish::satellite(&mut rows, &app.url, &satellite).await?;
     write.commit().await?;
     Ok(Json(json!({})))
+}
+
+/// Puts a satellite into these groups and no others.
+pub async fn change_groups(app: &App, name: &str, wanted: &BTreeSet<String>) -> Result<(), Fault> {
+    if wanted.len() > GROUPS_MAX {
+        let count = wanted.len();
+        return Err(Fault::bad(format!("{count} groups: expected at most {GROUPS_MAX}")));
+    }
+    let mut write = app.store.change().await?;
+    let mut rows = write.rows();
+    let satellite = rows.satellite(name).await?;
+    let satellite = satellite.ok_or_else(|| Fault::missing("satellite not found"))?;
+    let held: BTreeSet<String> = rows.satellite_groups(satellite.id).await?.into_iter().collect();
+    for name in held.symmetric_difference(wanted) {
+        let group = rows.group(name).await?;
+        let group = group.ok_or_else(|| Fault::bad(format!("group {name:?}: not found")))?;
+        if wanted.contains(name) {
+            rows.join_group(satellite.id, group.id).await?;
+        } else {
+            rows.leave_group(satellite.id, group.id).await?;
+        }
+    }
+    publish::satellite(&mut rows, &app.url, &satellite).await?;
+    write.commit().await?;
+    Ok(())
 }
 
 /// A row as Go answers it, and beside it the images, which Go keeps in Harbor only.

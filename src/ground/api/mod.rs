@@ -21,12 +21,14 @@ use axum::routing::{get, patch, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-pub use extract::authenticate_robot;
+pub use extract::{authenticate_robot, check_password};
+pub use groups::{change_groups, put_group};
+pub use satellites::{NewSatellite, add_satellite};
+pub use users::start_session;
 
 use super::app::{App, Fault};
 use super::metrics::Fleet;
-use super::store::Satellite;
-use super::{clock, oci};
+use super::{clock, oci, pages};
 
 /// All routes.
 pub fn router(app: Arc<App>) -> Router {
@@ -41,6 +43,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/sat/refresh", post(enrol::refresh))
         .nest("/api", people())
         .merge(oci::routes())
+        .merge(pages::routes())
         .fallback(|| async { Fault::missing("not found") })
         .method_not_allowed_fallback(|| async {
             Fault::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed")
@@ -83,6 +86,9 @@ async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
     app.metrics.answered(answer.status().as_u16());
     let headers = answer.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // The console runs no script and shows nothing from elsewhere, whatever a name or a report says.
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     answer
 }
@@ -95,26 +101,10 @@ async fn health(State(app): State<Arc<App>>) -> Response {
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> Result<String, Fault> {
-    let satellites = app.store.read().await?.rows().satellites().await?;
-    let (now, mut fleet) = (clock::now(), Fleet::default());
-    for satellite in &satellites {
-        match satellite.last_seen {
-            None => fleet.never_seen += 1,
-            Some(seen) if is_stale(satellite, seen, now) => fleet.stale += 1,
-            Some(_) => fleet.online += 1,
-        }
-    }
+    let mut read = app.store.read().await?;
+    let (known, seen, stale) = read.rows().count_satellites(clock::now()).await?;
+    let fleet = Fleet { online: seen - stale, stale, never_seen: known - seen };
     Ok(app.metrics.render(&fleet))
-}
-
-/// Whether three reports in a row are missing.
-fn is_stale(satellite: &Satellite, seen: i64, now: i64) -> bool {
-    let interval = if satellite.heartbeat_seconds > 0 {
-        satellite.heartbeat_seconds
-    } else {
-        DEFAULT_INTERVAL_SECONDS
-    };
-    now - seen > 3 * interval * clock::SECOND
 }
 
 /// Go's `sql.NullString`.
@@ -129,7 +119,7 @@ fn null_time(micros: Option<i64>) -> Value {
     json!({ "Time": time, "Valid": micros.is_some() })
 }
 
+const POLICY: &str = "default-src 'none'; style-src 'self' 'unsafe-inline'; img-src data:; \
+    form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 /// Go's zero time.
 const NO_TIME: &str = "0001-01-01T00:00:00Z";
-/// Of a satellite that did not say how often it reports.
-const DEFAULT_INTERVAL_SECONDS: i64 = 300;

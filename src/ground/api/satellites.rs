@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::extract::{Body, Person};
-use super::{is_stale, null_string, null_time};
+use super::{null_string, null_time};
 use crate::fleet::report::Report;
 use crate::fleet::state::{GROUPS_MAX, satellite_repository};
 use crate::fleet::valid_name;
@@ -19,11 +19,11 @@ use crate::ground::{clock, publish, secret};
 
 #[derive(Deserialize)]
 pub struct NewSatellite {
-    name: String,
+    pub name: String,
     #[serde(default)]
-    groups: Option<Vec<String>>,
+    pub groups: Option<Vec<String>>,
     #[serde(default)]
-    config_name: String,
+    pub config_name: String,
 }
 
 pub async fn list(State(app): State<Arc<App>>, _: Person) -> Result<Json<Value>, Fault> {
@@ -31,12 +31,17 @@ pub async fn list(State(app): State<Arc<App>>, _: Person) -> Result<Json<Value>,
     Ok(Json(satellites.iter().map(row).collect()))
 }
 
-/// Adds a satellite; the token that enrols it is shown here and never again.
 pub async fn register(
     State(app): State<Arc<App>>,
     _: Person,
     Body(body): Body<NewSatellite>,
 ) -> Result<Json<Value>, Fault> {
+    let token = add_satellite(&app, body).await?;
+    Ok(Json(json!({ "token": token })))
+}
+
+/// Adds a satellite; the token that enrols it is returned here and never again.
+pub async fn add_satellite(app: &App, body: NewSatellite) -> Result<String, Fault> {
     // These are paths beside the satellites' own.
     let reserved = ["active", "stale", "register"].contains(&body.name.as_str());
     if !valid_name(&body.name) || reserved {
@@ -74,7 +79,7 @@ pub async fn register(
     rows.set_enrolment(satellite.id, &secret::hash(&token), now + TOKEN_MICROS).await?;
     publish::satellite(&mut rows, &app.url, &satellite).await?;
     write.commit().await?;
-    Ok(Json(json!({ "token": token })))
+    Ok(token)
 }
 
 /// A new enrolment token for a satellite whose device was replaced or flashed anew. The credentials
@@ -98,14 +103,13 @@ pub async fn active(State(app): State<Arc<App>>, _: Person) -> Result<Json<Value
     let mut read = app.store.read().await?;
     let mut rows = read.rows();
     let now = clock::now();
+    let statuses = rows.statuses().await?;
     let mut active = Vec::new();
     for satellite in rows.satellites().await? {
-        let Some(seen) = satellite.last_seen.filter(|seen| !is_stale(&satellite, *seen, now))
-        else {
-            continue;
-        };
-        let status = rows.status(satellite.id).await?;
-        let activity = status.as_ref().map(report).unwrap_or_default().activity;
+        let seen = satellite.last_seen.filter(|seen| !satellite.is_stale(*seen, now));
+        let Some(seen) = seen else { continue };
+        let status = statuses.get(&satellite.id);
+        let activity = status.map(report).unwrap_or_default().activity;
         let status_time = status.and_then(|status| status.reported_at).unwrap_or(seen);
         let mut value = row(&satellite);
         if let Value::Object(fields) = &mut value {
@@ -122,7 +126,7 @@ pub async fn stale(State(app): State<Arc<App>>, _: Person) -> Result<Json<Value>
     let now = clock::now();
     let satellites = app.store.read().await?.rows().satellites().await?;
     let stale = satellites.iter().filter_map(|satellite| {
-        let seen = satellite.last_seen.filter(|seen| is_stale(satellite, *seen, now))?;
+        let seen = satellite.last_seen.filter(|seen| satellite.is_stale(*seen, now))?;
         let mut value = row(satellite);
         if let Value::Object(fields) = &mut value {
             fields.insert("SecondsSinceSeen".into(), json!((now - seen) / clock::SECOND));

@@ -38,15 +38,12 @@ pub async fn login(
     Body(body): Body<Credentials>,
 ) -> Result<Json<Value>, Fault> {
     let user = check_password(&app, Some(peer), &body.username, body.password).await?;
-    let (token, session) = new_session(&user)?;
-    let mut write = app.store.write().await?;
-    write.rows().add_session(&session).await?;
-    write.commit().await?;
-    Ok(Json(json!({ "token": token, "expires_at": clock::rfc3339(session.expires_at) })))
+    let (token, expires_at) = start_session(&app, &user).await?;
+    Ok(Json(json!({ "token": token, "expires_at": clock::rfc3339(expires_at) })))
 }
 
-/// A token for the user, and what is kept of it.
-fn new_session(user: &User) -> Result<(String, Session), Fault> {
+/// Begins a session: its token, and when it ends.
+pub async fn start_session(app: &App, user: &User) -> Result<(String, i64), Fault> {
     let token = random(32)?;
     let now = clock::now();
     let session = Session {
@@ -55,7 +52,10 @@ fn new_session(user: &User) -> Result<(String, Session), Fault> {
         created_at: now,
         expires_at: now + SESSION_SECONDS * clock::SECOND,
     };
-    Ok((token, session))
+    let mut write = app.store.write().await?;
+    write.rows().add_session(&session).await?;
+    write.commit().await?;
+    Ok((token, session.expires_at))
 }
 
 pub async fn logout(

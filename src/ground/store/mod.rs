@@ -37,6 +37,9 @@ pub struct Rows<'c>(pub &'c mut AnyConnection);
 #[derive(Clone)]
 pub struct Store {
     pool: AnyPool,
+    /// SQLite: the connection that reports are written on. What it commits survives the program at
+    /// once, and the machine's power a little later.
+    reports: Option<AnyPool>,
     kind: Kind,
     /// SQLite's one writer.
     writer: Arc<Mutex<()>>,
@@ -83,22 +86,17 @@ impl Store {
             }
             Database::Postgres(url) => (url.clone(), Kind::Postgres, "PostgreSQL".to_owned()),
         };
-        let options =
-            AnyPoolOptions::new().max_connections(CONNECTIONS_MAX).acquire_timeout(ACQUIRE_TIMEOUT);
-        let options = match kind {
-            Kind::Sqlite => options.after_connect(|connection, _| {
-                Box::pin(async move {
-                    // What was committed is on the disk before it is answered for.
-                    let pragmas = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
-                                   PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 5000";
-                    sqlx::raw_sql(pragmas).execute(connection).await.map(drop)
-                })
-            }),
-            Kind::Postgres => options,
-        };
         let failed = |error: sqlx::Error| format!("database in {shown}: {error}");
-        let pool = options.connect(&url).await.map_err(failed)?;
-        let store = Self { pool, kind, writer: Arc::default() };
+        let options =
+            |max| AnyPoolOptions::new().max_connections(max).acquire_timeout(ACQUIRE_TIMEOUT);
+        let (pool, reports) = match kind {
+            Kind::Sqlite => (
+                sqlite(options(CONNECTIONS_MAX), DURABLE).connect(&url).await.map_err(failed)?,
+                Some(sqlite(options(1), LAZY).connect(&url).await.map_err(failed)?),
+            ),
+            Kind::Postgres => (options(CONNECTIONS_MAX).connect(&url).await.map_err(failed)?, None),
+        };
+        let store = Self { pool, reports, kind, writer: Arc::default() };
         schema::migrate(&store).await.map_err(|error| format!("database in {shown}: {error}"))?;
         Ok(store)
     }
@@ -115,11 +113,26 @@ impl Store {
 
     /// Begins a transaction that writes rows nothing is published from.
     pub async fn write(&self) -> sqlx::Result<Write> {
+        self.begin(&self.pool).await
+    }
+
+    /// Begins a transaction for a report. When the server loses power the last ones may be missing,
+    /// and the satellites' next ones take their place: no disk is waited for.
+    pub async fn report(&self) -> sqlx::Result<Write> {
+        let mut write = self.begin(self.reports.as_ref().unwrap_or(&self.pool)).await?;
+        if self.kind == Kind::Postgres {
+            let lazy = sqlx::query("SET LOCAL synchronous_commit TO OFF");
+            lazy.execute(&mut *write.transaction).await?;
+        }
+        Ok(write)
+    }
+
+    async fn begin(&self, pool: &AnyPool) -> sqlx::Result<Write> {
         let (turn, begin) = match self.kind {
             Kind::Sqlite => (Some(Arc::clone(&self.writer).lock_owned().await), "BEGIN IMMEDIATE"),
             Kind::Postgres => (None, "BEGIN"),
         };
-        let transaction = self.pool.begin_with(begin).await?;
+        let transaction = pool.begin_with(begin).await?;
         Ok(Write { transaction, _turn: turn })
     }
 
@@ -135,8 +148,18 @@ impl Store {
 
     /// Writes all out and closes the connections.
     pub async fn close(&self) {
+        if let Some(reports) = &self.reports {
+            reports.close().await;
+        }
         self.pool.close().await;
     }
+}
+
+/// Connections to SQLite that begin with these settings.
+fn sqlite(options: AnyPoolOptions, settings: &'static str) -> AnyPoolOptions {
+    options.after_connect(move |connection, _| {
+        Box::pin(async move { sqlx::raw_sql(settings).execute(connection).await.map(drop) })
+    })
 }
 
 fn sqlite_url(directory: &Path) -> Result<String, String> {
@@ -177,6 +200,12 @@ pub fn is_duplicate(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }
 
+/// What was committed is on the disk before it is answered for.
+const DURABLE: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+    PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 5000";
+/// What was committed is on the disk with the next that is durable.
+const LAZY: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; \
+    PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 5000";
 const CONNECTIONS_MAX: u32 = 8;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Any number that no other program takes for an advisory lock in the same database.

@@ -1,7 +1,6 @@
 //! The artifacts that satellites read: the current one of each repository, and a few before it for
 //! whoever read the manifest just before the change.
 
-use sqlx::any::AnyRow;
 use sqlx::{Result, Row as _};
 
 use super::Rows;
@@ -64,24 +63,48 @@ impl Rows<'_> {
         query.execute(&mut *self.0).await.map(drop)
     }
 
-    /// All that a repository still has, the current one first.
-    pub async fn published(&mut self, repository: &str) -> Result<Vec<Published>> {
-        let query = sqlx::query("SELECT * FROM published WHERE repository = $1 ORDER BY id DESC");
-        let rows = query.bind(repository).fetch_all(&mut *self.0).await?;
-        rows.iter().map(published).collect()
+    /// The manifest under a tag or a digest, and its digest. `latest` is the current one.
+    pub async fn manifest(
+        &mut self,
+        repository: &str,
+        reference: &str,
+    ) -> Result<Option<(String, Vec<u8>)>> {
+        let query = sqlx::query(
+            "SELECT digest, manifest FROM published WHERE repository = $1 \
+             AND ($2 = 'latest' OR digest = $2 OR tag = $2) ORDER BY id DESC LIMIT 1",
+        );
+        let row = query.bind(repository).bind(reference).fetch_optional(&mut *self.0).await?;
+        row.map(|row| Ok((row.try_get("digest")?, row.try_get("manifest")?))).transpose()
     }
-}
 
-fn published(row: &AnyRow) -> Result<Published> {
-    Ok(Published {
-        digest: row.try_get("digest")?,
-        tag: row.try_get("tag")?,
-        manifest: row.try_get("manifest")?,
-        config_digest: row.try_get("config_digest")?,
-        config: row.try_get("config")?,
-        layer_digest: row.try_get("layer_digest")?,
-        layer: row.try_get("layer")?,
-    })
+    /// A layer by its digest.
+    pub async fn layer(&mut self, repository: &str, digest: &str) -> Result<Option<Vec<u8>>> {
+        let query = sqlx::query(
+            "SELECT layer FROM published WHERE repository = $1 AND layer_digest = $2 LIMIT 1",
+        );
+        let row = query.bind(repository).bind(digest).fetch_optional(&mut *self.0).await?;
+        row.map(|row| row.try_get("layer")).transpose()
+    }
+
+    /// A layer's config by its digest.
+    pub async fn layer_config(
+        &mut self,
+        repository: &str,
+        digest: &str,
+    ) -> Result<Option<Vec<u8>>> {
+        let query = sqlx::query(
+            "SELECT config FROM published WHERE repository = $1 AND config_digest = $2 LIMIT 1",
+        );
+        let row = query.bind(repository).bind(digest).fetch_optional(&mut *self.0).await?;
+        row.map(|row| row.try_get("config")).transpose()
+    }
+
+    /// The tags of a repository beside `latest`.
+    pub async fn tags(&mut self, repository: &str) -> Result<Vec<String>> {
+        let query = sqlx::query("SELECT DISTINCT tag FROM published WHERE repository = $1");
+        let rows = query.bind(repository).fetch_all(&mut *self.0).await?;
+        rows.iter().map(|row| row.try_get("tag")).collect()
+    }
 }
 
 /// Artifacts of a repository, the current one among them.

@@ -4,10 +4,13 @@
 //! of the new one makes it the only one and spends the enrolment token, so that power loss on the
 //! satellite's side between the answer and its writing down strands nothing.
 
+use std::collections::HashMap;
+
 use sqlx::any::AnyRow;
 use sqlx::{Result, Row as _};
 
 use super::Rows;
+use crate::ground::clock;
 
 /// A satellite.
 #[derive(Clone)]
@@ -37,6 +40,20 @@ pub struct Status {
     pub reported_at: Option<i64>,
     pub created_at: i64,
 }
+
+impl Satellite {
+    /// Whether three reports in a row are missing.
+    pub fn is_stale(&self, seen: i64, now: i64) -> bool {
+        let interval = match self.heartbeat_seconds {
+            0 => DEFAULT_INTERVAL_SECONDS,
+            seconds => seconds,
+        };
+        now - seen > 3 * interval * clock::SECOND
+    }
+}
+
+/// Of a satellite that did not say how often it reports; Go takes 15 minutes for stale then.
+const DEFAULT_INTERVAL_SECONDS: i64 = 300;
 
 impl Rows<'_> {
     pub async fn satellites(&mut self) -> Result<Vec<Satellite>> {
@@ -91,13 +108,15 @@ impl Rows<'_> {
     }
 
     /// The offered secret was used: it is the one from now on, and the enrolment token is spent.
-    pub async fn accept_secret(&mut self, id: i64, hash: &str, now: i64) -> Result<()> {
+    /// False when another was offered meanwhile.
+    pub async fn accept_secret(&mut self, id: i64, hash: &str, now: i64) -> Result<bool> {
         let query = sqlx::query(
             "UPDATE satellites SET secret_hash = $2, secret_at = $3, next_secret_hash = NULL, \
              enrolment_hash = NULL, enrolment_expires_at = 0 \
              WHERE id = $1 AND next_secret_hash = $2",
         );
-        query.bind(id).bind(hash).bind(now).execute(&mut *self.0).await.map(drop)
+        let done = query.bind(id).bind(hash).bind(now).execute(&mut *self.0).await?;
+        Ok(done.rows_affected() > 0)
     }
 
     pub async fn set_satellite_config(&mut self, id: i64, config_id: i64, now: i64) -> Result<()> {
@@ -151,6 +170,25 @@ impl Rows<'_> {
         );
         let query = query.bind(id).bind(now).bind(interval).bind(seconds);
         query.execute(&mut *self.0).await.map(drop)
+    }
+
+    /// The last reports of all satellites that ever reported, by satellite.
+    pub async fn statuses(&mut self) -> Result<HashMap<i64, Status>> {
+        let rows = sqlx::query("SELECT * FROM statuses").fetch_all(&mut *self.0).await?;
+        rows.iter().map(|row| status(row).map(|status| (status.satellite_id, status))).collect()
+    }
+
+    /// How many satellites there are, how many of them were ever seen, and how many missed three
+    /// reports in a row.
+    pub async fn count_satellites(&mut self, now: i64) -> Result<(i64, i64, i64)> {
+        let query = sqlx::query(
+            "SELECT COUNT(*) AS known, COUNT(last_seen) AS seen, COUNT(CASE WHEN $1 - last_seen > \
+             3 * CASE WHEN heartbeat_seconds > 0 THEN heartbeat_seconds ELSE $2 END * 1000000 \
+             THEN 1 END) AS stale FROM satellites",
+        );
+        let query = query.bind(now).bind(DEFAULT_INTERVAL_SECONDS);
+        let row = query.fetch_one(&mut *self.0).await?;
+        Ok((row.try_get("known")?, row.try_get("seen")?, row.try_get("stale")?))
     }
 
     pub async fn status(&mut self, satellite_id: i64) -> Result<Option<Status>> {
