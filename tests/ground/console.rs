@@ -75,6 +75,13 @@ fn a_fleet_is_set_up_by_clicking() {
         assert_eq!(groups, serde_json::json!(["g1"]));
         let fleet = browser.get("/console?state=never&q=edge").text();
         assert!(fleet.contains("/console/satellites/edge1"));
+        for none in ["q=%25", "q=_", "q=!", "q=edge2", "state=stale", "state=%27", "after=edge1"] {
+            let text = browser.get(&format!("/console?{none}")).text();
+            assert!(text.contains("No satellite matches"), "{none}");
+        }
+        let chosen = browser.get("/console/groups?name=g2");
+        assert_eq!(chosen.header("location"), Some("/console/groups/g2"));
+        assert_eq!(browser.get("/console/groups?name=..%2F%2Fevil.example").status, 200);
         assert!(!browser.get("/console?state=online").text().contains("/console/satellites/edge1"));
     });
 }

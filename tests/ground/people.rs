@@ -1,7 +1,7 @@
 //! Users, log-ins and who may do what.
 
 use std::io::Read as _;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use serde_json::json;
 
@@ -28,6 +28,49 @@ fn the_first_password_is_shown_once() {
     use std::os::unix::fs::PermissionsExt as _;
     let file = database.directory().join("ground-control.db");
     assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn tls_is_spoken() {
+    let database = Database::sqlite();
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    std::fs::create_dir_all(database.directory()).unwrap();
+    let file = |name: &str, text: String| {
+        let path = database.directory().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let cert = file("cert.pem", made.cert.pem());
+    let key = file("key.pem", made.signing_key.serialize_pem());
+    let mut child = Server::command(&database, "127.0.0.1:0".parse().unwrap())
+        .arg("--tls-cert")
+        .arg(&cert)
+        .arg("--tls-key")
+        .arg(&key)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let address = Server::address_of(&mut child);
+    let curl = |url: String| {
+        let output =
+            Command::new("curl").arg("-si").arg("--cacert").arg(&cert).arg(url).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let answer = curl(format!("https://{address}/v2/"));
+    let realm = format!("Bearer realm=\"https://{address}/service/token\"");
+    assert!(answer.contains(&realm), "{answer}");
+    assert_eq!(curl(format!("http://{address}/ping")), "", "plain HTTP is not answered");
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    // Half of the pair, or a file that is none, is an error before anything is served.
+    for arguments in [&["--tls-cert"][..], &["--tls-key", "/dev/null", "--tls-cert"][..]] {
+        let mut command = Server::command(&database, "127.0.0.1:0".parse().unwrap());
+        let output = command.args(arguments).arg(&cert).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.contains("tls_key"), "{text}");
+    }
 }
 
 #[test]

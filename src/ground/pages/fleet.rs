@@ -1,6 +1,6 @@
 //! The fleet, and one satellite of it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::{Form, Path, Query, State};
@@ -8,13 +8,13 @@ use axum::response::Redirect;
 use maud::{Markup, html};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::view::{ago, page, size, token};
+use super::view::{ago, at, page, size, token};
 use super::{Visitor, forms};
 use crate::fleet::report::Report;
 use crate::ground::api::{NewSatellite, add_satellite, change_groups};
 use crate::ground::app::{App, Fault};
 use crate::ground::clock;
-use crate::ground::store::{Satellite, Status};
+use crate::ground::store::{Satellite, Wanted};
 
 /// How a satellite is connected.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,34 +52,22 @@ pub async fn overview(
 ) -> Result<Markup, Fault> {
     let mut read = app.store.read().await?;
     let mut rows = read.rows();
-    let (satellites, configs) = (rows.satellites().await?, rows.configs().await?);
+    let configs = rows.configs().await?;
     let now = clock::now();
-    let count = |wanted| {
-        satellites.iter().filter(|satellite| Connection::of(satellite, now) == wanted).count()
+    let (known, seen, stale) = rows.count_satellites(now).await?;
+    let count = |connection| match connection {
+        Connection::Online => seen - stale,
+        Connection::Stale => stale,
+        Connection::Never => known - seen,
     };
-    let matching: Vec<&Satellite> = satellites
-        .iter()
-        .filter(|satellite| {
-            let (state, ..) = Connection::of(satellite, now).words();
-            (filter.state.is_empty() || filter.state == state)
-                && satellite.name.contains(filter.q.trim())
-        })
-        .collect();
-    let mut shown: Vec<&Satellite> = matching
-        .iter()
-        .copied()
-        .filter(|satellite| satellite.name > filter.after)
-        .take(PAGE_ROWS_MAX + 1)
-        .collect();
-    let more = shown.len() > PAGE_ROWS_MAX;
-    shown.truncate(PAGE_ROWS_MAX);
-    let mut statuses = HashMap::new();
-    for satellite in &shown {
-        statuses.insert(satellite.id, rows.status(satellite.id).await?);
-    }
+    let wanted = Wanted { after: &filter.after, part: filter.q.trim(), connection: &filter.state };
+    let mut shown = rows.page(&wanted, now, PAGE_ROWS_MAX + 1).await?;
+    let rows_max = usize::try_from(PAGE_ROWS_MAX).unwrap_or(usize::MAX);
+    let more = shown.len() > rows_max;
+    shown.truncate(rows_max);
     let content = html! {
-        h1 { "Fleet: " (satellites.len()) " satellites" }
-        @if satellites.is_empty() {
+        h1 { "Fleet: " (known) " satellites" }
+        @if known == 0 {
             p.notice {
                 "No satellite yet. "
                 @if configs.is_empty() {
@@ -111,10 +99,10 @@ pub async fn overview(
                 label { "Name contains" input name="q" type="search" value=(filter.q); }
                 button.plain { "Filter" }
             }
-            (table(&shown, &statuses, now))
+            (table(&shown, now))
             @if shown.is_empty() { p.muted { "No satellite matches." } }
             @if more {
-                @if let Some(last) = shown.last() {
+                @if let Some((last, _)) = shown.last() {
                     p { a rel="next" href=(link(&filter.state, &filter.q, &last.name)) { "Next page" } }
                 }
             }
@@ -137,7 +125,7 @@ pub async fn overview(
     Ok(page(Some(&visitor), "Fleet", &content))
 }
 
-fn table(shown: &[&Satellite], statuses: &HashMap<i64, Option<Status>>, now: i64) -> Markup {
+fn table(shown: &[(Satellite, Option<String>)], now: i64) -> Markup {
     html! {
         div.scroll { table {
             thead { tr {
@@ -145,9 +133,9 @@ fn table(shown: &[&Satellite], statuses: &HashMap<i64, Option<Status>>, now: i64
                 th.number { "Images" } th.wide { "Activity" }
             } }
             tbody {
-                @for satellite in shown {
+                @for (satellite, body) in shown {
                     @let (_, word, class) = Connection::of(satellite, now).words();
-                    @let report = report(statuses.get(&satellite.id).and_then(Option::as_ref));
+                    @let report = report(body.as_deref());
                     tr {
                         td { a href={ "/console/satellites/" (satellite.name) } { (satellite.name) } }
                         td class=(class) { (word) }
@@ -166,9 +154,9 @@ fn link(state: &str, q: &str, after: &str) -> String {
     format!("/console?state={}&q={}&after={}", encoded(state), encoded(q), encoded(after))
 }
 
-fn report(status: Option<&Status>) -> Report {
+fn report(body: Option<&str>) -> Report {
     // It was parsed before it was kept.
-    status.and_then(|status| serde_json::from_str(&status.body).ok()).unwrap_or_default()
+    body.and_then(|body| serde_json::from_str(body).ok()).unwrap_or_default()
 }
 
 pub async fn satellite(
@@ -185,7 +173,7 @@ pub async fn satellite(
     let status = rows.status(satellite.id).await?;
     let now = clock::now();
     let (_, word, class) = Connection::of(&satellite, now).words();
-    let report = report(status.as_ref());
+    let report = report(status.as_ref().map(|status| status.body.as_str()));
     let enrolled = satellite.secret_hash.is_some();
     let content = html! {
         h1 { (satellite.name) }
@@ -197,12 +185,12 @@ pub async fn satellite(
             tr { th { "Enrolment" } td {
                 @if enrolled { "Enrolled" }
                 @else if satellite.enrolment_expires_at > now {
-                    "Waits for its token, until " (clock::rfc3339(satellite.enrolment_expires_at))
+                    "Waits for its token, until " (at(satellite.enrolment_expires_at))
                 } @else { span.bad { "Its token expired: ask for a new one (POST /api/satellites/" (name) "/token)" } }
             } }
             tr { th { "Configuration" } td { (config) } }
             @if let Some(status) = &status {
-                tr { th { "Last report" } td { (clock::rfc3339(status.created_at)) } }
+                tr { th { "Last report" } td { (at(status.created_at)) } }
                 tr { th { "Activity" } td { (report.activity) } }
                 tr { th { "Memory in use" } td { (size(clamped(report.memory_used_bytes))) } }
                 tr { th { "Storage in use" } td { (size(clamped(report.storage_used_bytes))) } }
@@ -269,4 +257,4 @@ pub async fn set_groups(
     Ok(Redirect::to(&format!("/console/satellites/{name}")))
 }
 
-const PAGE_ROWS_MAX: usize = 200;
+const PAGE_ROWS_MAX: i64 = 200;

@@ -24,6 +24,13 @@ pub struct Groups {
     pub groups: String,
 }
 
+/// The name of a group that is to be.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub struct NewGroup {
+    pub name: String,
+}
+
 /// A group's registry and images.
 #[derive(Deserialize)]
 pub struct Group {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Form, Path, State};
+use axum::extract::{Form, Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
@@ -10,10 +10,18 @@ use maud::{Markup, html};
 use super::view::{page, token};
 use super::{Visitor, forms};
 use crate::fleet::state::{Artifact, GroupState};
+use crate::fleet::valid_name;
 use crate::ground::api::put_group;
 use crate::ground::app::{App, Fault};
 
-pub async fn list(State(app): State<Arc<App>>, visitor: Visitor) -> Result<Markup, Fault> {
+pub async fn list(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Query(form): Query<forms::NewGroup>,
+) -> Result<Response, Fault> {
+    if valid_name(&form.name) {
+        return Ok(Redirect::to(&format!("/console/groups/{}", form.name)).into_response());
+    }
     let groups = app.store.read().await?.rows().groups().await?;
     let content = html! {
         h1 { "Groups" }
@@ -30,10 +38,12 @@ pub async fn list(State(app): State<Arc<App>>, visitor: Visitor) -> Result<Marku
             }
         }
         h2 { "New group" }
-        p { "Open " code { "/console/groups/NAME" } ", such as "
-            a href="/console/groups/default" { "default" } ", and save its images." }
+        form.row method="get" action="/console/groups" {
+            label { "Name" input name="name" required pattern="[a-z0-9][a-z0-9._\\-]*"; }
+            button.plain { "Choose its images" }
+        }
     };
-    Ok(page(Some(&visitor), "Groups", &content))
+    Ok(page(Some(&visitor), "Groups", &content).into_response())
 }
 
 pub async fn edit(

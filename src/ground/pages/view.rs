@@ -3,6 +3,7 @@
 use maud::{DOCTYPE, Markup, html};
 
 use super::Visitor;
+use crate::ground::clock;
 
 /// A page with the console's frame.
 pub fn page(visitor: Option<&Visitor>, title: &str, content: &Markup) -> Markup {
@@ -42,9 +43,14 @@ pub fn token(visitor: &Visitor) -> Markup {
     html! { input type="hidden" name="form_token" value=(visitor.form_token); }
 }
 
+/// A time to the second.
+pub fn at(micros: i64) -> String {
+    clock::rfc3339(micros - micros.rem_euclid(clock::SECOND))
+}
+
 /// A span of time as people say it: `40 s ago`.
 pub fn ago(micros: i64) -> String {
-    let seconds = micros / crate::ground::clock::SECOND;
+    let seconds = micros / clock::SECOND;
     match seconds {
         ..120 => format!("{} s ago", seconds.max(0)),
         120..7200 => format!("{} min ago", seconds / 60),

@@ -41,6 +41,16 @@ pub struct Status {
     pub created_at: i64,
 }
 
+/// Which satellites are wanted.
+pub struct Wanted<'a> {
+    /// Names after this one.
+    pub after: &'a str,
+    /// Names with this in them.
+    pub part: &'a str,
+    /// `online`, `stale`, `never`, or nothing for all.
+    pub connection: &'a str,
+}
+
 impl Satellite {
     /// Whether three reports in a row are missing.
     pub fn is_stale(&self, seen: i64, now: i64) -> bool {
@@ -176,6 +186,35 @@ impl Rows<'_> {
     pub async fn statuses(&mut self) -> Result<HashMap<i64, Status>> {
         let rows = sqlx::query("SELECT * FROM statuses").fetch_all(&mut *self.0).await?;
         rows.iter().map(|row| status(row).map(|status| (status.satellite_id, status))).collect()
+    }
+
+    /// A page of the satellites that match, in order of their names, each with its last report.
+    pub async fn page(
+        &mut self,
+        wanted: &Wanted<'_>,
+        now: i64,
+        rows_max: i64,
+    ) -> Result<Vec<(Satellite, Option<String>)>> {
+        let query = sqlx::query(
+            "SELECT satellites.*, statuses.body FROM satellites \
+             LEFT JOIN statuses ON statuses.satellite_id = satellites.id \
+             WHERE name > $1 AND name LIKE $2 ESCAPE '!' AND ($3 = '' OR $3 = CASE \
+             WHEN last_seen IS NULL THEN 'never' WHEN $4 - last_seen > \
+             3 * CASE WHEN heartbeat_seconds > 0 THEN heartbeat_seconds ELSE $5 END * 1000000 \
+             THEN 'stale' ELSE 'online' END) ORDER BY name LIMIT $6",
+        );
+        let mut part = String::from("%");
+        for sign in wanted.part.chars() {
+            if ['%', '_', '!'].contains(&sign) {
+                part.push('!');
+            }
+            part.push(sign);
+        }
+        part.push('%');
+        let query = query.bind(wanted.after).bind(part).bind(wanted.connection);
+        let query = query.bind(now).bind(DEFAULT_INTERVAL_SECONDS).bind(rows_max);
+        let rows = query.fetch_all(&mut *self.0).await?;
+        rows.iter().map(|row| Ok((satellite(row)?, row.try_get("body")?))).collect()
     }
 
     /// How many satellites there are, how many of them were ever seen, and how many missed three
