@@ -1,8 +1,10 @@
 //! A fleet from its first satellite to the deletion of it.
 
+use std::process::Command;
+
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Satellite, Server, on_each_store};
+use crate::harness::{Client, Database, Satellite, Server, on_each_store};
 
 const CONFIG: &str = r#"{"config_name":"c1","config":{"app_config":{"log_level":"info",
     "state_replication_interval":"@every 00h00m10s","heartbeat_interval":"@every 00h00m10s"},
@@ -305,4 +307,24 @@ fn another_url_is_published_again() {
         let group = content["states"][0].as_str().unwrap();
         assert!(group.starts_with(&format!("http://{}/", server.address)), "{group}");
     });
+}
+
+/// A client of others' making goes through challenge, token, manifest, config and layer.
+#[test]
+fn skopeo_copies_the_state() {
+    let database = Database::sqlite();
+    let server = Server::start(&database);
+    let (_, satellite) = enrolled(&server);
+    let source = satellite.state.replace("http://", "docker://");
+    let copy = |credentials: String| {
+        Command::new("skopeo")
+            .args(["copy", "--quiet", "--src-tls-verify=false", "--src-creds"])
+            .args([credentials.as_str(), source.as_str()])
+            .arg(format!("dir:{}/copy", database.directory().display()))
+            .output()
+            .unwrap()
+    };
+    let good = copy(format!("{}:{}", satellite.user, satellite.secret));
+    assert!(good.status.success(), "{}", String::from_utf8_lossy(&good.stderr));
+    assert!(!copy(format!("{}:wrong", satellite.user)).status.success());
 }
