@@ -40,15 +40,17 @@ async fn enrol(app: &App, token: &str) -> Result<Json<Answer>, Fault> {
     if !app.limits.enrolments.take(&hash) {
         return Err(Fault::too_many());
     }
-    let secret = random(32)?;
-    let mut write = app.store.write().await?;
-    let mut rows = write.rows();
-    let satellite = rows.satellite_by_enrolment(&hash).await?;
+    // Whoever has no token is refused before anything is written.
+    let satellite = app.store.read().await?.rows().satellite_by_enrolment(&hash).await?;
     let satellite = satellite.ok_or_else(|| Fault::bad("Error: Invalid Token"))?;
     if satellite.enrolment_expires_at <= clock::now() {
         return Err(Fault::new(StatusCode::UNAUTHORIZED, "Error: Token Expired"));
     }
-    rows.offer_secret(satellite.id, &secret::hash(&secret)).await?;
+    let secret = random(32)?;
+    let mut write = app.store.write().await?;
+    if !write.rows().offer_secret_for(&hash, &secret::hash(&secret)).await? {
+        return Err(Fault::bad("Error: Invalid Token"));
+    }
     write.commit().await?;
     app.metrics.enrolments.add_one();
     tracing::info!("satellite {} enrols", satellite.name);

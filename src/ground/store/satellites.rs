@@ -117,6 +117,14 @@ impl Rows<'_> {
         query.bind(id).bind(hash).execute(&mut *self.0).await.map(drop)
     }
 
+    /// The same for the satellite of an enrolment token; false when it was spent meanwhile.
+    pub async fn offer_secret_for(&mut self, enrolment_hash: &str, hash: &str) -> Result<bool> {
+        let query =
+            sqlx::query("UPDATE satellites SET next_secret_hash = $2 WHERE enrolment_hash = $1");
+        let done = query.bind(enrolment_hash).bind(hash).execute(&mut *self.0).await?;
+        Ok(done.rows_affected() > 0)
+    }
+
     /// The offered secret was used: it is the one from now on, and the enrolment token is spent.
     /// False when another was offered meanwhile.
     pub async fn accept_secret(&mut self, id: i64, hash: &str, now: i64) -> Result<bool> {
