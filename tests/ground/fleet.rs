@@ -57,6 +57,9 @@ fn a_satellite_enrols_reads_and_reports() {
         assert_eq!(config["state_config"], json!({ "auth": {} }));
 
         let robot = satellite.client(&server);
+        let poll = "/v2/satellite/satellite-state/edge1/state/manifests/latest";
+        let head = robot.expect(200, "HEAD", poll, "").head;
+        assert!(head.len() < 512, "an unchanged poll is answered with {} bytes", head.len());
         let answer = robot.expect(200, "POST", "/satellites/sync", REPORT);
         assert!(answer.body.is_empty(), "Go expects an empty body");
         let status = admin.get("/api/satellites/edge1/status").json();
