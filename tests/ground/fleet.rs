@@ -312,6 +312,27 @@ fn another_url_is_published_again() {
     });
 }
 
+#[test]
+fn changes_at_the_same_time_lose_nothing() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let (admin, satellite) = enrolled(&server);
+        let names: Vec<String> = (0..12).map(|number| format!("at-once-{number:02}")).collect();
+        for name in &names {
+            admin.expect(200, "POST", "/api/groups/sync", &GROUP.replace("g1", name));
+        }
+        std::thread::scope(|scope| {
+            for name in &names {
+                let admin = &admin;
+                let body = format!(r#"{{"satellite":"edge1","group":"{name}"}}"#);
+                scope.spawn(move || admin.expect(200, "POST", "/api/groups/satellite", &body));
+            }
+        });
+        let (_, state) = satellite.read(&server, &satellite.state).unwrap();
+        assert_eq!(state["states"].as_array().unwrap().len(), 13);
+    });
+}
+
 /// A client of others' making goes through challenge, token, manifest, config and layer.
 #[test]
 fn skopeo_copies_the_state() {
