@@ -1,6 +1,6 @@
 //! The console as a browser without scripts sees it.
 
-use crate::harness::{Answer, Client, PASSWORD, Server, on_each_store};
+use crate::harness::{Answer, Client, Database, PASSWORD, Server, on_each_store};
 
 struct Browser {
     anyone: Client,
@@ -137,4 +137,25 @@ fn what_a_satellite_says_is_text() {
             assert!(policy.starts_with("default-src 'none'"), "{policy}");
         }
     });
+}
+
+#[test]
+fn a_large_fleet_is_shown_page_by_page() {
+    let database = Database::sqlite();
+    let server = Server::start(&database);
+    let admin = server.admin();
+    admin.expect(201, "POST", "/api/configs", r#"{"config_name":"c1","config":{}}"#);
+    for number in 0..203 {
+        let body = format!(r#"{{"name":"edge{number:03}","config_name":"c1"}}"#);
+        admin.expect(200, "POST", "/api/satellites", &body);
+    }
+    let browser = Browser::log_in(&server);
+    let rows = |page: &str| page.matches("<a href=\"/console/satellites/").count();
+    let first = browser.get("/console?q=edge").text();
+    assert_eq!(rows(&first), 200);
+    let (_, next) = first.split_once("rel=\"next\" href=\"").unwrap();
+    let next = next.split('"').next().unwrap().replace("&amp;", "&");
+    let second = browser.get(&next).text();
+    assert_eq!(rows(&second), 3);
+    assert!(second.contains("edge202") && !second.contains("rel=\"next\""), "{second}");
 }

@@ -14,7 +14,7 @@ use crate::fleet::report::Report;
 use crate::ground::api::{NewSatellite, add_satellite, change_groups};
 use crate::ground::app::{App, Fault};
 use crate::ground::clock;
-use crate::ground::store::{Satellite, Wanted};
+use crate::ground::store::{Config, Satellite, Wanted};
 
 /// How a satellite is connected.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -75,30 +75,7 @@ pub async fn overview(
                 } @else { "Add one below: its enrolment token is shown once." }
             }
         } @else {
-            div.bar role="img" aria-label="satellites by connection" {
-                @for connection in Connection::ALL {
-                    span class=(connection.words().2) style=(format!("flex:{}", count(connection))) {}
-                }
-            }
-            ul.states {
-                li {
-                    a href=(link("", &filter.q, "")) aria-current=[filter.state.is_empty().then_some("true")] { "All" }
-                }
-                @for connection in Connection::ALL {
-                    @let (state, word, class) = connection.words();
-                    li {
-                        a class=(class) href=(link(state, &filter.q, ""))
-                            aria-current=[(filter.state == state).then_some("true")] {
-                            (word) " " (count(connection))
-                        }
-                    }
-                }
-            }
-            form.row method="get" action="/console" {
-                @if !filter.state.is_empty() { input type="hidden" name="state" value=(filter.state); }
-                label { "Name contains" input name="q" type="search" value=(filter.q); }
-                button.plain { "Filter" }
-            }
+            (filters(&filter, &count))
             (table(&shown, now))
             @if shown.is_empty() { p.muted { "No satellite matches." } }
             @if more {
@@ -107,22 +84,55 @@ pub async fn overview(
                 }
             }
         }
-        @if !configs.is_empty() {
-            h2 { "Add a satellite" }
-            form.row method="post" action="/console/satellites" {
-                (token(&visitor))
-                label { "Name" input name="name" required pattern="[a-z0-9][a-z0-9._\\-]*"; }
-                label {
-                    "Configuration"
-                    select name="config_name" {
-                        @for config in &configs { option { (config.name) } }
-                    }
-                }
-                button { "Add" }
-            }
-        }
+        @if !configs.is_empty() { (add_form(&visitor, &configs)) }
     };
     Ok(page(Some(&visitor), "Fleet", &content))
+}
+
+fn filters(filter: &forms::Filter, count: &dyn Fn(Connection) -> i64) -> Markup {
+    html! {
+        div.bar role="img" aria-label="satellites by connection" {
+            @for connection in Connection::ALL {
+                span class=(connection.words().2) style=(format!("flex:{}", count(connection))) {}
+            }
+        }
+        ul.states {
+            li {
+                a href=(link("", &filter.q, "")) aria-current=[filter.state.is_empty().then_some("true")] { "All" }
+            }
+            @for connection in Connection::ALL {
+                @let (state, word, class) = connection.words();
+                li {
+                    a class=(class) href=(link(state, &filter.q, ""))
+                        aria-current=[(filter.state == state).then_some("true")] {
+                        (word) " " (count(connection))
+                    }
+                }
+            }
+        }
+        form.row method="get" action="/console" {
+            @if !filter.state.is_empty() { input type="hidden" name="state" value=(filter.state); }
+            label { "Name contains" input name="q" type="search" value=(filter.q); }
+            button.plain { "Filter" }
+        }
+    }
+}
+
+fn add_form(visitor: &Visitor, configs: &[Config]) -> Markup {
+    html! {
+        h2 { "Add a satellite" }
+        form.row method="post" action="/console/satellites" {
+            (token(visitor))
+            label { "Name" input name="name" required pattern="[a-z0-9][a-z0-9._\\-]*"; }
+            label {
+                "Configuration"
+                select name="config_name" {
+                    @for config in configs { option { (config.name) } }
+                }
+            }
+            button { "Add" }
+        }
+    }
 }
 
 fn table(shown: &[(Satellite, Option<String>)], now: i64) -> Markup {
