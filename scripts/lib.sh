@@ -259,6 +259,34 @@ disk_written() {
     echo $((sectors * 512))
 }
 
+# --- a database ------------------------------------------------------------------------------
+
+# postgres_start DIR: Debian's PostgreSQL on a loopback port, with its data in DIR and without a
+# disk's patience: it is thrown away. Sets POSTGRES_URL, a server's URL without a database.
+postgres_start() {
+    set -- "$1" /usr/lib/postgresql/*/bin
+    [ -x "$2/initdb" ] || die "no PostgreSQL under /usr/lib/postgresql"
+    free_port
+    mkdir -p "$1"
+    postgres_as=
+    if [ "$(id -u)" -eq 0 ]; then
+        # PostgreSQL does not run as root.
+        chown postgres "$1"
+        chmod a+x "$WORK"
+        postgres_as="setpriv --reuid=postgres --regid=postgres --clear-groups"
+    fi
+    # shellcheck disable=SC2086  # words
+    (cd "$1" && $postgres_as "$2/initdb" --auth=trust --username=test --no-sync \
+        --pgdata="$1/data" >"$WORK/initdb.log" 2>&1) || die "initdb: $(tail -n 3 "$WORK/initdb.log")"
+    # shellcheck disable=SC2086
+    (cd "$1" && exec $postgres_as "$2/postgres" -D "$1/data" -p "$PORT" -k "$1" -c fsync=off \
+        -c listen_addresses=127.0.0.1 -c max_connections=300) >"$WORK/postgres.log" 2>&1 &
+    started "$!"
+    POSTGRES_URL=postgres://test@127.0.0.1:$PORT
+    wait_for 30 psql "$POSTGRES_URL/postgres" -c 'SELECT 1' ||
+        die "postgres: $(tail -n 3 "$WORK/postgres.log")"
+}
+
 # --- the registry that images come from ------------------------------------------------------
 
 # registry_start DIR PORT [core]: Debian's docker-registry on loopback, its access log in

@@ -5,7 +5,7 @@
 //!
 //! | row | modules | may know |
 //! |---|---|---|
-//! | 0 words | `kind` `units` `clock` `metrics` `oci` `config` | nothing outside; inner order as listed |
+//! | 0 words | `kind` `units` `clock` `metrics` `oci` `fleet` `config` | nothing outside; inner order as listed |
 //! | 1 devices | `flash` `net` | the outside world; nobody else opens sockets or storage |
 //! | 2 policy | `link` | pure functions of time and counters, no I/O |
 //! | 3 engines | `blob` (flash) and `registry` (net) | one device each |
@@ -13,6 +13,7 @@
 //! | 5 verb | `pull` | "make this digest present" |
 //! | 6 services | `serve` `reconcile` `status` | |
 //! | 7 wiring | `satellite` | the only place that spawns tasks and reads arguments |
+//! | 8 server | `ground` | row 0 only; behind the feature `ground-control`, and nothing imports it |
 
 pub mod blob;
 pub mod catalog;
@@ -20,6 +21,9 @@ pub mod clock;
 pub mod config;
 pub mod fetch;
 pub mod flash;
+pub mod fleet;
+#[cfg(feature = "ground-control")]
+pub mod ground;
 pub mod kind;
 pub mod link;
 pub mod metrics;

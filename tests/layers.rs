@@ -23,6 +23,56 @@ fn modules_import_only_from_lower_rows() {
     assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
 }
 
+/// The server shares words with the device, not machinery.
+#[test]
+fn the_server_knows_row_0_only() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let table = Table::parse(&fs::read_to_string(source.join("lib.rs")).unwrap());
+    for (path, text) in read_files(&source, &source) {
+        if !path.starts_with("ground/") {
+            continue;
+        }
+        for (line, module) in imports(&text, depth(&path)) {
+            let row = table.0.get(&module).map_or(0, |(row, _)| *row);
+            assert!(module == "ground" || row == 0, "src/{path}:{line} imports `{module}`");
+        }
+    }
+}
+
+/// What is linked into a device, by Cargo's own account: none of what the server brings.
+#[test]
+fn the_device_has_none_of_the_servers_dependencies() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    let (_, feature) = manifest.split_once("\nground-control = [").unwrap();
+    let (feature, _) = feature.split_once(']').unwrap();
+    let mut servers: Vec<&str> =
+        feature.split('"').filter_map(|word| word.strip_prefix("dep:")).collect();
+    assert!(servers.len() > 5, "the feature ground-control lists {servers:?}");
+    // The device has an older one of its own.
+    servers.retain(|name| *name != "getrandom");
+    servers.extend(["libsqlite3-sys", "openssl-sys", "sqlx-core", "tower", "mio"]);
+    let device = linked(root, &["--no-default-features"]);
+    let server = linked(root, &["--features", "ground-control"]);
+    for name in servers {
+        assert!(!device.contains(&name.to_owned()), "the device links {name}");
+        // A name that no graph has proves nothing.
+        assert!(name == "openssl-sys" || server.contains(&name.to_owned()), "{name} is not used");
+    }
+}
+
+fn linked(root: &Path, features: &[&str]) -> Vec<String> {
+    let output = std::process::Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--edges", "normal", "--prefix", "none", "--format", "{p}"])
+        .args(features)
+        .current_dir(root)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
 #[test]
 fn a_higher_module_and_a_sibling_are_named() {
     let files = sample(&[

@@ -1,0 +1,305 @@
+//! A satellite's remote configuration: the config artifact, `config_name` of a satellite.
+//!
+//! The fields are those of Go 0.0.4, in its order. A satellite takes from it what it has a use for;
+//! Ground Control keeps and publishes the whole.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Invalid, enrol::Credentials, interval, is_empty, or_default, shown, valid_name};
+
+/// The body of `POST /api/configs`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Named {
+    /// The config's name.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
+    pub config_name: String,
+    /// A registry; Go stores its own instead.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
+    pub registry: String,
+    /// The configuration itself.
+    #[serde(deserialize_with = "or_default")]
+    pub config: Config,
+}
+
+impl Named {
+    /// Holds the name and the configuration to what a satellite can use.
+    pub fn check(&self) -> Result<(), Invalid> {
+        if !valid_name(&self.config_name) {
+            return Err(Invalid::new("invalid or empty config_name"));
+        }
+        self.config.check()
+    }
+}
+
+/// A configuration as it is published.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// Empty in an artifact: a satellite knows it from its enrolment.
+    #[serde(deserialize_with = "or_default")]
+    pub state_config: StateConfig,
+    /// The satellite's own settings.
+    #[serde(deserialize_with = "or_default")]
+    pub app_config: AppConfig,
+    /// The registry inside a Go satellite: handed on as it is.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_empty")]
+    pub zot_config: Option<Value>,
+}
+
+impl Config {
+    /// Holds the intervals to their form.
+    pub fn check(&self) -> Result<(), Invalid> {
+        let app = &self.app_config;
+        for (name, text) in [
+            ("state_replication_interval", &app.state_replication_interval),
+            ("register_satellite_interval", &app.register_satellite_interval),
+            ("heartbeat_interval", &app.heartbeat_interval),
+        ] {
+            if !text.is_empty() {
+                interval::parse(text).map_err(|error| Invalid::new(format!("{name}: {error}")))?;
+            }
+        }
+        if !["", "debug", "info", "warn", "error", "fatal", "panic"].contains(&&*app.log_level) {
+            return Err(Invalid::new(format!(
+                "log_level {}: expected debug, info, warn, error, fatal or panic",
+                shown(&app.log_level)
+            )));
+        }
+        if self.zot_config.as_ref().is_some_and(|zot| !zot.is_object()) {
+            return Err(Invalid::new("zot_config: expected an object"));
+        }
+        Ok(())
+    }
+}
+
+/// Where the state is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StateConfig {
+    /// What opens it.
+    #[serde(deserialize_with = "or_default")]
+    pub auth: Credentials,
+    /// The satellite-state artifact.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
+    pub state: String,
+}
+
+/// Declares a group of settings with Go's defaults and omissions.
+macro_rules! settings {
+    ($(#[$doc:meta] $name:ident { $($(#[$field_doc:meta])+ $field:ident: $kind:ty,)* })*) => {$(
+        #[$doc]
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+        #[serde(default)]
+        pub struct $name {
+            $(
+                $(#[$field_doc])+
+                #[serde(deserialize_with = "or_default", skip_serializing_if = "is_empty")]
+                pub $field: $kind,
+            )*
+        }
+    )*};
+}
+
+/// A satellite's own settings.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AppConfig {
+    /// Ground Control's URL.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_empty")]
+    pub ground_control_url: String,
+    /// debug, info, warn, error, fatal or panic.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_empty")]
+    pub log_level: String,
+    /// Plain HTTP is allowed.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_empty")]
+    pub use_unsecure: bool,
+    /// How often the state is looked at: `@every 00h00m30s`.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_empty")]
+    pub state_replication_interval: String,
+    /// How often enrolment is tried.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_empty")]
+    pub register_satellite_interval: String,
+    /// How often a report is sent.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_empty")]
+    pub heartbeat_interval: String,
+    /// What a report measures.
+    #[serde(deserialize_with = "or_default")]
+    pub metrics: Metrics,
+    /// Images go to a registry that is not the satellite's.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_empty")]
+    pub bring_own_registry: bool,
+    /// The registry that the satellite fills.
+    #[serde(deserialize_with = "or_default")]
+    pub local_registry: Credentials,
+    /// TLS towards Ground Control.
+    #[serde(deserialize_with = "or_default")]
+    pub tls: Tls,
+    /// SPIFFE identity.
+    #[serde(deserialize_with = "or_default")]
+    pub spiffe: Spiffe,
+    /// The satellite encrypts what it keeps of this.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_empty")]
+    pub encrypt_config: bool,
+    /// Container runtimes that are pointed at the satellite.
+    #[serde(deserialize_with = "or_default")]
+    pub registry_fallback: RegistryFallback,
+    /// The registry that images come from.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_empty")]
+    pub harbor_registry_url: String,
+    /// Images as files for k3s.
+    #[serde(deserialize_with = "or_default")]
+    pub direct_delivery: DirectDelivery,
+    /// The audit log.
+    #[serde(deserialize_with = "or_default")]
+    pub audit: Audit,
+}
+
+/// The audit log.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Audit {
+    /// It is written.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_empty")]
+    pub enabled: bool,
+    /// To syslog or a file.
+    #[serde(deserialize_with = "or_default")]
+    pub syslog: Syslog,
+    /// To an OpenTelemetry collector.
+    #[serde(deserialize_with = "or_default")]
+    pub otel: Otel,
+}
+
+/// The audit log's way to syslog. In Go an absent switch is not a false one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Syslog {
+    /// On unless false.
+    #[serde(skip_serializing_if = "is_empty")]
+    pub enabled: Option<bool>,
+    /// daemon, network or file.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_empty")]
+    pub target: String,
+    /// The name of the application.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_empty")]
+    pub tag: String,
+    /// The daemon's socket.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_empty")]
+    pub socket_path: String,
+    /// udp or tcp.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_empty")]
+    pub network: String,
+    /// host:port.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_empty")]
+    pub address: String,
+    /// The file.
+    #[serde(deserialize_with = "or_default")]
+    pub file: SyslogFile,
+}
+
+settings! {
+    /// What a report measures.
+    Metrics {
+        /// Processor time.
+        collect_cpu: bool,
+        /// Memory.
+        collect_memory: bool,
+        /// Storage.
+        collect_storage: bool,
+    }
+
+    /// TLS files.
+    Tls {
+        /// Certificate.
+        cert_file: String,
+        /// Its key.
+        key_file: String,
+        /// The authority of the other side.
+        ca_file: String,
+        /// The other side is not verified.
+        skip_verify: bool,
+    }
+
+    /// SPIFFE identity.
+    Spiffe {
+        /// It is used.
+        enabled: bool,
+        /// The Workload API's socket.
+        endpoint_socket: String,
+        /// Ground Control's identity.
+        expected_server_id: String,
+    }
+
+    /// Container runtimes that are pointed at the satellite.
+    RegistryFallback {
+        /// They are.
+        enabled: bool,
+        /// For these registries.
+        registries: Vec<String>,
+        /// These runtimes.
+        runtimes: Vec<String>,
+    }
+
+    /// Images as files for k3s.
+    DirectDelivery {
+        /// They are written.
+        enabled: bool,
+        /// Where.
+        image_dir: String,
+    }
+
+    /// The audit log's collector.
+    Otel {
+        /// It is used.
+        enabled: bool,
+        /// Its URL.
+        endpoint: String,
+    }
+
+    /// The audit log's file. In Go an absent number is a default and 0 means all.
+    SyslogFile {
+        /// Where.
+        path: String,
+        /// Megabytes before it is rotated.
+        max_size_mb: Option<i64>,
+        /// Files kept.
+        max_backups: Option<i64>,
+        /// Days kept.
+        max_age_days: Option<i64>,
+        /// Old files are compressed.
+        compress: Option<bool>,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_config_is_written_as_go_writes_it() {
+        let config: Config =
+            serde_json::from_str(r#"{"app_config":{"tls":null,"later":{}},"zot_config":null}"#)
+                .unwrap();
+        config.check().unwrap();
+        assert_eq!(
+            serde_json::to_string(&config).unwrap(),
+            r#"{"state_config":{"auth":{}},"app_config":{"metrics":{},"local_registry":{},"tls":{},"spiffe":{},"registry_fallback":{},"direct_delivery":{},"audit":{"syslog":{"file":{}},"otel":{}}}}"#
+        );
+    }
+
+    #[test]
+    fn what_a_satellite_cannot_use_is_refused() {
+        for text in [
+            r#"{"app_config":{"heartbeat_interval":"*/5 * * * *"}}"#,
+            r#"{"app_config":{"log_level":"loud"}}"#,
+            r#"{"zot_config":[1]}"#,
+        ] {
+            let config: Config = serde_json::from_str(text).unwrap();
+            assert!(config.check().is_err(), "{text}");
+        }
+        assert!(
+            serde_json::from_str::<Config>(r#"{"app_config":{"use_unsecure":"yes"}}"#).is_err()
+        );
+    }
+}

@@ -1,0 +1,136 @@
+//! The status report: `POST /satellites/sync`.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Invalid, interval, or_default, shown};
+
+/// What a satellite says of itself, at its interval.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Report {
+    /// The satellite. The credentials of the request count, not this.
+    #[serde(deserialize_with = "or_default")]
+    pub name: String,
+    /// A line for people.
+    #[serde(deserialize_with = "or_default")]
+    pub activity: String,
+    /// How often it reports: `@every 00h00m30s`.
+    #[serde(deserialize_with = "or_default")]
+    pub state_report_interval: String,
+    /// The manifest digest of the satellite-state that it last applied.
+    #[serde(deserialize_with = "or_default")]
+    pub latest_state_digest: String,
+    /// The manifest digest of its config.
+    #[serde(deserialize_with = "or_default")]
+    pub latest_config_digest: String,
+    /// Memory in use on the device.
+    #[serde(deserialize_with = "or_default")]
+    pub memory_used_bytes: u64,
+    /// Storage in use on the device.
+    #[serde(deserialize_with = "or_default")]
+    pub storage_used_bytes: u64,
+    /// Processor time, in percent.
+    #[serde(deserialize_with = "or_default")]
+    pub cpu_percent: f64,
+    /// When the report was made, RFC 3339; by the satellite's clock.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
+    pub request_created_time: String,
+    /// How long the last pass took.
+    #[serde(deserialize_with = "or_default")]
+    pub last_sync_duration_ms: i64,
+    /// How many images it holds.
+    #[serde(deserialize_with = "or_default")]
+    pub image_count: i64,
+    /// The images it holds.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub cached_images: Vec<CachedImage>,
+}
+
+/// An image that a satellite holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CachedImage {
+    /// As pulled from the satellite: `127.0.0.1:8585/library/nginx:1.25@sha256:...`.
+    #[serde(deserialize_with = "or_default")]
+    pub reference: String,
+    /// The bytes of its blobs.
+    #[serde(deserialize_with = "or_default")]
+    pub size_bytes: i64,
+}
+
+impl Report {
+    /// Holds the report to the limits that Go's Ground Control has, and to some that it lacks.
+    pub fn check(&self) -> Result<(), Invalid> {
+        if !self.state_report_interval.is_empty() {
+            interval::parse(&self.state_report_interval)?;
+        }
+        for (name, text, max) in [
+            ("activity", &self.activity, ACTIVITY_CHARS_MAX),
+            ("latest_state_digest", &self.latest_state_digest, DIGEST_CHARS_MAX),
+            ("latest_config_digest", &self.latest_config_digest, DIGEST_CHARS_MAX),
+            ("request_created_time", &self.request_created_time, TIME_CHARS_MAX),
+        ] {
+            if text.chars().count() > max {
+                return Err(too_long(name, text, max));
+            }
+        }
+        if self.cached_images.len() > IMAGES_MAX {
+            return Err(Invalid::new(format!(
+                "{} cached_images: expected at most {IMAGES_MAX}",
+                self.cached_images.len()
+            )));
+        }
+        for image in &self.cached_images {
+            if image.reference.chars().count() > REFERENCE_CHARS_MAX {
+                return Err(too_long("reference", &image.reference, REFERENCE_CHARS_MAX));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn too_long(name: &str, text: &str, max: usize) -> Invalid {
+    Invalid::new(format!("{name} {}: expected at most {max} characters", shown(text)))
+}
+
+/// The largest body of a report.
+pub const BODY_BYTES_MAX: usize = 1 << 20;
+/// Images in one report.
+pub const IMAGES_MAX: usize = 2000;
+/// Of the activity; the width of Go's column.
+pub const ACTIVITY_CHARS_MAX: usize = 255;
+/// Of a reference; the width of Go's column.
+pub const REFERENCE_CHARS_MAX: usize = 512;
+const DIGEST_CHARS_MAX: usize = 255;
+const TIME_CHARS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_report_is_taken() {
+        let report: Report =
+            serde_json::from_str(r#"{"name":"edge1","cached_images":null,"x":1}"#).unwrap();
+        report.check().unwrap();
+        assert!(report.cached_images.is_empty());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let long = "a".repeat(600);
+        for (report, part) in [
+            (Report { state_report_interval: "5m".into(), ..Report::default() }, "interval"),
+            (Report { activity: long.clone(), ..Report::default() }, "activity"),
+            (
+                Report {
+                    cached_images: vec![CachedImage { reference: long, size_bytes: 1 }],
+                    ..Report::default()
+                },
+                "reference",
+            ),
+        ] {
+            assert!(report.check().unwrap_err().to_string().contains(part));
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! Desired state: which groups a satellite belongs to, and which images a group holds.
+//!
+//! Each is a file `artifacts.json`, the only one in the only layer of an image under the tag
+//! `latest`: `satellite/satellite-state/<satellite>/state` lists the groups' artifacts and the
+//! config's, `satellite/group-state/<group>/state` the images.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Invalid, is_empty, or_default, shown, valid_name};
+use crate::oci::{Digest, valid_repository, valid_tag};
+
+/// The name of the only file in the only layer of a state artifact.
+pub const FILE: &str = "artifacts.json";
+
+/// What a satellite is to be: the satellite-state artifact.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SatelliteState {
+    /// URLs of the groups' artifacts.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub states: Vec<String>,
+    /// URL of the config's artifact; empty when there is none.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
+    pub config: String,
+}
+
+impl SatelliteState {
+    /// Holds every URL to its form and the list to its limit.
+    pub fn check(&self) -> Result<(), Invalid> {
+        within("states", self.states.len(), GROUPS_MAX)?;
+        for state in &self.states {
+            Url::parse(state)?;
+        }
+        if !self.config.is_empty() {
+            Url::parse(&self.config)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a group holds: the group-state artifact, and the body of `POST /api/groups/sync`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GroupState {
+    /// The group's name.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
+    pub group: String,
+    /// The registry that the images come from, as a URL. Go satellites take the images from the
+    /// registry that their state comes from, whatever this says.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
+    pub registry: String,
+    /// The images.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<Artifact>,
+}
+
+impl GroupState {
+    /// Holds names, tags, digests and the registry to their grammars, and lists to their limits.
+    pub fn check(&self) -> Result<(), Invalid> {
+        if !valid_name(&self.group) {
+            return Err(Invalid::new(format!(
+                "group {}: expected lower-case letters, digits and . _ - between",
+                shown(&self.group)
+            )));
+        }
+        if !self.registry.is_empty() {
+            check_base(&self.registry)?;
+        }
+        within("artifacts", self.artifacts.len(), ARTIFACTS_MAX)?;
+        self.artifacts.iter().try_for_each(Artifact::check)
+    }
+}
+
+/// One repository of a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Artifact {
+    /// The repository, such as `library/nginx`.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
+    pub repository: String,
+    /// Its tags; Go calls the list `tag`.
+    #[serde(
+        rename = "tag",
+        deserialize_with = "or_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub tags: Vec<String>,
+    /// Labels as Harbor sends them. Go gives them no form; they are handed on.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_empty")]
+    pub labels: Option<serde_json::Value>,
+    /// `IMAGE`, `CHART` or nothing.
+    #[serde(rename = "type", deserialize_with = "or_default", skip_serializing_if = "is_empty")]
+    pub kind: String,
+    /// What the tags mean, when known.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
+    pub digest: String,
+    /// The image is to be removed.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_empty")]
+    pub deleted: bool,
+}
+
+impl Artifact {
+    /// The digest, if there is one.
+    pub fn digest(&self) -> Result<Option<Digest>, Invalid> {
+        if self.digest.is_empty() {
+            return Ok(None);
+        }
+        let digest = self.digest.parse().map_err(|_| {
+            Invalid::new(format!(
+                "digest {} of {}: expected sha256:<64 hex>",
+                shown(&self.digest),
+                shown(&self.repository)
+            ))
+        })?;
+        Ok(Some(digest))
+    }
+
+    fn check(&self) -> Result<(), Invalid> {
+        if !valid_repository(&self.repository) {
+            return Err(Invalid::new(format!(
+                "repository {}: expected lower-case letters, digits, and . _ - / between",
+                shown(&self.repository)
+            )));
+        }
+        within("tags of a repository", self.tags.len(), TAGS_MAX)?;
+        if let Some(tag) = self.tags.iter().find(|tag| !valid_tag(tag)) {
+            return Err(Invalid::new(format!(
+                "tag {} of {}: expected at most 128 letters, digits, _ . -",
+                shown(tag),
+                self.repository
+            )));
+        }
+        if self.tags.is_empty() && self.digest.is_empty() {
+            return Err(Invalid::new(format!(
+                "repository {}: expected a tag or a digest",
+                self.repository
+            )));
+        }
+        if self.kind.len() > KIND_BYTES_MAX {
+            return Err(Invalid::new(format!(
+                "type {} of {}: expected at most {KIND_BYTES_MAX} bytes",
+                shown(&self.kind),
+                self.repository
+            )));
+        }
+        self.digest().map(drop)
+    }
+}
+
+/// Where a state artifact is: `https://host[:port]/repository:tag`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Url {
+    /// Scheme and host: `https://harbor.example`.
+    pub base: String,
+    /// Such as `satellite/group-state/g1/state`.
+    pub repository: String,
+    /// `latest` when the URL names none.
+    pub tag: String,
+}
+
+impl Url {
+    /// Takes a URL apart.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let wrong =
+            || Invalid::new(format!("state {}: expected https://host/repository:tag", shown(text)));
+        if text.len() > URL_BYTES_MAX {
+            return Err(wrong());
+        }
+        let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
+        let (host, path) = rest.split_once('/').ok_or_else(wrong)?;
+        let (repository, tag) = path.split_once(':').unwrap_or((path, "latest"));
+        let base = format!("{scheme}://{host}");
+        check_base(&base).map_err(|_| wrong())?;
+        if !valid_repository(repository) || !valid_tag(tag) {
+            return Err(wrong());
+        }
+        Ok(Self { base, repository: repository.to_owned(), tag: tag.to_owned() })
+    }
+}
+
+/// A registry's address is a scheme and a host: no user, path or query.
+fn check_base(text: &str) -> Result<(), Invalid> {
+    let plain = url::Url::parse(text).is_ok_and(|url| {
+        ["http", "https"].contains(&url.scheme())
+            && url.host_str().is_some_and(|host| !host.is_empty())
+            && url.username().is_empty()
+            && url.password().is_none()
+            && ["", "/"].contains(&url.path())
+            && url.query().is_none()
+            && url.fragment().is_none()
+    });
+    if plain && text.len() <= URL_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Invalid::new(format!("registry {}: expected https://host or http://host", shown(text))))
+}
+
+/// The repository of a satellite's state.
+pub fn satellite_repository(satellite: &str) -> String {
+    format!("satellite/satellite-state/{satellite}/state")
+}
+
+/// The repository of a group's state.
+pub fn group_repository(group: &str) -> String {
+    format!("satellite/group-state/{group}/state")
+}
+
+/// The repository of a config.
+pub fn config_repository(config: &str) -> String {
+    format!("satellite/config-state/{config}/state")
+}
+
+fn within(what: &str, count: usize, max: usize) -> Result<(), Invalid> {
+    if count > max {
+        return Err(Invalid::new(format!("{count} {what}: expected at most {max}")));
+    }
+    Ok(())
+}
+
+/// Groups of one satellite.
+pub const GROUPS_MAX: usize = 64;
+/// Repositories of one group.
+pub const ARTIFACTS_MAX: usize = 1000;
+/// Tags of one repository in a group.
+pub const TAGS_MAX: usize = 100;
+/// The largest `artifacts.json` that a satellite reads and Ground Control publishes.
+pub const FILE_BYTES_MAX: usize = 1 << 20;
+const URL_BYTES_MAX: usize = 1024;
+const KIND_BYTES_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(text: &str) -> Result<GroupState, Invalid> {
+        let group: GroupState =
+            serde_json::from_str(text).map_err(|error| Invalid::new(error.to_string()))?;
+        group.check().map(|()| group)
+    }
+
+    #[test]
+    fn nulls_and_unknown_fields_are_taken() {
+        let group = group(
+            r#"{"group":"g1","registry":null,"policy":{"x":1},"artifacts":[
+                {"repository":"library/nginx","tag":["1.25"],"labels":null,"type":null,
+                 "digest":null,"deleted":null,"size":5}]}"#,
+        )
+        .unwrap();
+        let artifact = group.artifacts.first().unwrap();
+        assert_eq!((artifact.tags.len(), artifact.digest().unwrap()), (1, None));
+        assert_eq!(
+            serde_json::to_string(&group).unwrap(),
+            r#"{"group":"g1","artifacts":[{"repository":"library/nginx","tag":["1.25"]}]}"#
+        );
+        let empty: SatelliteState =
+            serde_json::from_str(r#"{"states":null,"config":null}"#).unwrap();
+        empty.check().unwrap();
+        assert_eq!(serde_json::to_string(&empty).unwrap(), "{}");
+    }
+
+    #[test]
+    fn what_can_never_work_is_named() {
+        for (text, part) in [
+            (r#"{"group":"G"}"#, r#"group "G""#),
+            (r#"{"group":"g","registry":"ftp://x"}"#, "registry"),
+            (r#"{"group":"g","registry":"http://u:p@x"}"#, "registry"),
+            (r#"{"group":"g","registry":"http://x/y"}"#, "registry"),
+            (r#"{"group":"g","artifacts":[{}]}"#, "repository"),
+            (r#"{"group":"g","artifacts":[{"repository":"../x","tag":["1"]}]}"#, "repository"),
+            (r#"{"group":"g","artifacts":[{"repository":"x"}]}"#, "a tag or a digest"),
+            (r#"{"group":"g","artifacts":[{"repository":"x","tag":["a b"]}]}"#, r#"tag "a b""#),
+            (r#"{"group":"g","artifacts":[{"repository":"x","digest":"sha256:1"}]}"#, "digest"),
+        ] {
+            let error = group(text).unwrap_err().to_string();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+        let many = vec!["http://h/satellite/group-state/g/state:latest".to_owned(); GROUPS_MAX + 1];
+        assert!(SatelliteState { states: many, config: String::new() }.check().is_err());
+    }
+
+    #[test]
+    fn a_state_url_is_taken_apart() {
+        let url =
+            Url::parse("http://127.0.0.1:5000/satellite/group-state/g1/state:latest").unwrap();
+        assert_eq!(url.base, "http://127.0.0.1:5000");
+        assert_eq!(url.repository, group_repository("g1"));
+        assert_eq!(url.tag, "latest");
+        assert_eq!(Url::parse("https://h/a/b").unwrap().tag, "latest");
+        for bad in
+            ["", "h/a:b", "https://h", "file:///etc/passwd", "https://h/../x:y", "https:///a"]
+        {
+            assert!(Url::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

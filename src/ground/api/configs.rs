@@ -1,0 +1,165 @@
+//! Remote configurations.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::extract::{Body, Person};
+use crate::fleet::config::{self, Named};
+use crate::fleet::state::config_repository;
+use crate::ground::app::{App, Fault};
+use crate::ground::store::{Config, NewConfig, is_duplicate};
+use crate::ground::{clock, publish};
+
+#[derive(Deserialize)]
+pub struct Assignment {
+    satellite: String,
+    config_name: String,
+}
+
+pub async fn list(State(app): State<Arc<App>>, _: Person) -> Result<Json<Value>, Fault> {
+    let configs = app.store.read().await?.rows().configs().await?;
+    Ok(Json(configs.iter().map(answer).collect()))
+}
+
+pub async fn show(
+    State(app): State<Arc<App>>,
+    _: Person,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Fault> {
+    let config = app.store.read().await?.rows().config(&name).await?;
+    config.map(|config| Json(answer(&config))).ok_or_else(|| Fault::missing("config not found"))
+}
+
+pub async fn create(
+    State(app): State<Arc<App>>,
+    _: Person,
+    Body(body): Body<Named>,
+) -> Result<StatusCode, Fault> {
+    body.check()?;
+    // This is a path beside the configs' own.
+    if body.config_name == "satellite" {
+        return Err(Fault::bad("config_name \"satellite\": expected another name"));
+    }
+    let text = written(&body.config)?;
+    let new = NewConfig { name: &body.config_name, registry: &app.url, config: &text };
+    let mut write = app.store.change().await?;
+    let mut rows = write.rows();
+    let added = rows.add_config(&new, clock::now()).await;
+    if added.as_ref().is_err_and(is_duplicate) {
+        return Err(Fault::new(StatusCode::CONFLICT, "error: config already exists"));
+    }
+    added?;
+    publish::config(&mut rows, &body.config_name, &text).await?;
+    write.commit().await?;
+    Ok(StatusCode::CREATED)
+}
+
+/// Merges a patch into a configuration (RFC 7396): null takes a value away.
+pub async fn update(
+    State(app): State<Arc<App>>,
+    _: Person,
+    Path(name): Path<String>,
+    Body(patch): Body<Map<String, Value>>,
+) -> Result<Json<Value>, Fault> {
+    let mut write = app.store.change().await?;
+    let mut rows = write.rows();
+    let found = rows.config(&name).await?;
+    let found = found.ok_or_else(|| Fault::missing("error: config not found"))?;
+    let mut value = serde_json::from_str(&found.config)
+        .map_err(|error| Fault::internal("a stored config", &error))?;
+    merge(&mut value, Value::Object(patch));
+    let merged: config::Config = serde_json::from_value(value)
+        .map_err(|error| Fault::bad(format!("error: unable to apply patch: {error}")))?;
+    merged.check()?;
+    let text = written(&merged)?;
+    let updated = rows.update_config(found.id, &text, clock::now()).await?;
+    publish::config(&mut rows, &name, &text).await?;
+    write.commit().await?;
+    Ok(Json(answer(&updated)))
+}
+
+pub async fn remove(
+    State(app): State<Arc<App>>,
+    _: Person,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Fault> {
+    let mut write = app.store.change().await?;
+    let mut rows = write.rows();
+    let found = rows.config(&name).await?;
+    let found = found.ok_or_else(|| Fault::missing("error: config not found"))?;
+    if rows.config_users(found.id).await? > 0 {
+        return Err(Fault::bad("error: config is in use"));
+    }
+    rows.delete_config(found.id).await?;
+    rows.unpublish(&config_repository(&name)).await?;
+    write.commit().await?;
+    Ok(Json(json!({})))
+}
+
+/// Gives a satellite a configuration.
+pub async fn assign(
+    State(app): State<Arc<App>>,
+    _: Person,
+    Body(body): Body<Assignment>,
+) -> Result<Json<Value>, Fault> {
+    let mut write = app.store.change().await?;
+    let mut rows = write.rows();
+    let satellite = rows.satellite(&body.satellite).await?;
+    let satellite = satellite.ok_or_else(|| Fault::bad("Error: Satellite Not Found"))?;
+    let found = rows.config(&body.config_name).await?;
+    let found = found.ok_or_else(|| Fault::bad("Error: Config Not Found"))?;
+    rows.set_satellite_config(satellite.id, found.id, clock::now()).await?;
+    publish::satellite(&mut rows, &app.url, &satellite).await?;
+    write.commit().await?;
+    Ok(Json(json!({})))
+}
+
+fn written(config: &config::Config) -> Result<String, Fault> {
+    serde_json::to_string(config).map_err(|error| Fault::internal("writing JSON", &error))
+}
+
+fn merge(target: &mut Value, patch: Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch;
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    let Value::Object(target) = target else { return };
+    for (key, value) in patch {
+        if value.is_null() {
+            target.remove(&key);
+        } else {
+            merge(target.entry(key).or_insert(Value::Null), value);
+        }
+    }
+}
+
+fn answer(config: &Config) -> Value {
+    json!({
+        "ID": config.id,
+        "ConfigName": config.name,
+        "RegistryUrl": config.registry,
+        "Config": serde_json::from_str::<Value>(&config.config).unwrap_or_default(),
+        "CreatedAt": clock::rfc3339(config.created_at),
+        "UpdatedAt": clock::rfc3339(config.updated_at),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_is_merged() {
+        let mut value = json!({"a": {"b": 1, "c": 2}, "d": [1]});
+        merge(&mut value, json!({"a": {"b": null, "e": {"f": null}}, "d": {"g": 1}}));
+        assert_eq!(value, json!({"a": {"c": 2, "e": {}}, "d": {"g": 1}}));
+    }
+}

@@ -1,0 +1,126 @@
+//! What satellites ask: enrolment, reports, new credentials.
+//!
+//! Go spends an enrolment token when it answers. If the answer is lost, or the satellite loses power
+//! before it wrote it down, the satellite is lost too. Here the token is spent by the first use of
+//! the credentials it gave: until then, and within its life, it can be asked again.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+
+use super::extract::{Body, ROBOT_PREFIX, Robot, read};
+use crate::fleet::enrol::{self, Actions, Answer, Credentials, Refreshed};
+use crate::fleet::interval;
+use crate::fleet::report::{BODY_BYTES_MAX, Report};
+use crate::fleet::state::satellite_repository;
+use crate::ground::app::{App, Fault, random};
+use crate::ground::{clock, publish, secret};
+
+/// Go 0.0.4: the token is in the path.
+pub async fn by_path(
+    State(app): State<Arc<App>>,
+    Path(token): Path<String>,
+) -> Result<Json<Answer>, Fault> {
+    enrol(&app, &token).await
+}
+
+/// The later dialect: the token is in the body, where no proxy logs it.
+pub async fn by_body(
+    State(app): State<Arc<App>>,
+    Body(body): Body<enrol::Request>,
+) -> Result<Json<Answer>, Fault> {
+    enrol(&app, &body.token).await
+}
+
+async fn enrol(app: &App, token: &str) -> Result<Json<Answer>, Fault> {
+    let hash = secret::hash(token);
+    if !app.limits.enrolments.take(&hash) {
+        return Err(Fault::too_many());
+    }
+    // Whoever has no token is refused before anything is written.
+    let satellite = app.store.read().await?.rows().satellite_by_enrolment(&hash).await?;
+    let satellite = satellite.ok_or_else(|| Fault::bad("Error: Invalid Token"))?;
+    if satellite.enrolment_expires_at <= clock::now() {
+        return Err(Fault::new(StatusCode::UNAUTHORIZED, "Error: Token Expired"));
+    }
+    let secret = random(32)?;
+    let mut write = app.store.write().await?;
+    if !write.rows().offer_secret_for(&hash, &secret::hash(&secret)).await? {
+        return Err(Fault::bad("Error: Invalid Token"));
+    }
+    write.commit().await?;
+    app.metrics.enrolments.add_one();
+    tracing::info!("satellite {} enrols", satellite.name);
+    Ok(Json(Answer {
+        auth: Credentials {
+            url: app.url.clone(),
+            username: format!("{ROBOT_PREFIX}{}", satellite.name),
+            password: secret,
+        },
+        state: publish::artifact_url(&app.url, &satellite_repository(&satellite.name)),
+    }))
+}
+
+/// Takes a report. It counts for the satellite of the credentials, whatever name it gives.
+pub async fn report(
+    State(app): State<Arc<App>>,
+    Robot(satellite): Robot,
+    request: Request,
+) -> Result<Response, Fault> {
+    if !app.limits.reports.take(satellite.id) {
+        return Err(Fault::too_many());
+    }
+    let body = read(request, BODY_BYTES_MAX).await?;
+    let invalid = || Fault::bad("Invalid request body");
+    let text = String::from_utf8(body).map_err(|_| invalid())?;
+    let report: Report = serde_json::from_str(&text).map_err(|_| invalid())?;
+    let every = match report.state_report_interval.as_str() {
+        "" => None,
+        text => {
+            let wrong = |_| Fault::bad("invalid heartbeat interval format");
+            Some(interval::parse(text).map_err(wrong)?)
+        }
+    };
+    report.check()?;
+    let reported_at = match report.request_created_time.as_str() {
+        "" => None,
+        text => Some(clock::parse(text).ok_or_else(invalid)?),
+    };
+    let now = clock::now();
+    let seconds = every.map_or(0, |every| i64::try_from(every.as_secs()).unwrap_or(0));
+    let mut write = app.store.report().await?;
+    let mut rows = write.rows();
+    rows.put_status(satellite.id, &text, reported_at, now).await?;
+    rows.set_seen(satellite.id, every.map(interval::format).as_deref(), seconds, now).await?;
+    write.commit().await?;
+    app.metrics.reports.add_one();
+    let refresh_due = now - satellite.secret_at > REFRESH_AFTER_SECONDS * clock::SECOND;
+    if refresh_due {
+        // Go 0.0.4 does not read the body; what it has stays good.
+        let actions = Actions { actions: vec![enrol::REFRESH_CREDENTIALS.to_owned()] };
+        return Ok(Json(actions).into_response());
+    }
+    Ok(StatusCode::OK.into_response())
+}
+
+/// Gives a satellite a new secret. The old one is good until the new one was used.
+pub async fn refresh(
+    State(app): State<Arc<App>>,
+    Robot(satellite): Robot,
+) -> Result<Json<Refreshed>, Fault> {
+    if !app.limits.reports.take(satellite.id) {
+        return Err(Fault::too_many());
+    }
+    let secret = random(32)?;
+    let mut write = app.store.write().await?;
+    write.rows().offer_secret(satellite.id, &secret::hash(&secret)).await?;
+    write.commit().await?;
+    Ok(Json(Refreshed { secret }))
+}
+
+/// The age at which a satellite is asked to fetch a new secret. Nothing ends by itself: a satellite
+/// that cannot refresh, such as Go 0.0.4, goes on with the one it has.
+const REFRESH_AFTER_SECONDS: i64 = 20 * 24 * 3600;

@@ -1,0 +1,174 @@
+//! Who asks, and what they say: the extractors that every handler starts with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use serde::de::DeserializeOwned;
+
+use crate::ground::app::{App, Fault};
+use crate::ground::server::Peer;
+use crate::ground::store::{ROLE_SYSTEM_ADMIN, Satellite, User};
+use crate::ground::{clock, secret};
+
+/// A body of JSON, whatever its content type: Go does not look at that either.
+pub struct Body<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
+    type Rejection = Fault;
+
+    async fn from_request(request: Request, _: &Arc<App>) -> Result<Self, Fault> {
+        let bytes = read(request, BODY_BYTES_MAX).await?;
+        // What the parser says may quote the body, and a body may hold a password.
+        serde_json::from_slice(&bytes).map(Self).map_err(|_| Fault::bad("Invalid request body"))
+    }
+}
+
+/// Reads a whole body, of a limited length and in a limited time.
+pub async fn read(request: Request, bytes_max: usize) -> Result<Vec<u8>, Fault> {
+    let body = axum::body::to_bytes(request.into_body(), bytes_max);
+    match tokio::time::timeout(BODY_TIMEOUT, body).await {
+        Ok(Ok(bytes)) => Ok(bytes.into()),
+        Ok(Err(error)) => {
+            let too_long = std::error::Error::source(&error)
+                .is_some_and(|source| source.to_string().contains("length limit"));
+            if too_long {
+                let message = format!("body: expected at most {bytes_max} bytes");
+                return Err(Fault::new(StatusCode::PAYLOAD_TOO_LARGE, message));
+            }
+            Err(Fault::bad("Invalid request body"))
+        }
+        Err(_) => Err(Fault::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
+    }
+}
+
+/// A person with any role.
+pub struct Person(pub User);
+
+/// A person who may do all.
+pub struct SystemAdmin(pub User);
+
+impl FromRequestParts<Arc<App>> for Person {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Fault> {
+        let header = authorization(&parts.headers).ok_or_else(Fault::unauthorized)?;
+        if let Some(token) = secret::bearer(header) {
+            let mut read = app.store.read().await?;
+            let user = read.rows().session_user(&secret::hash(token), clock::now()).await?;
+            return user.map(Self).ok_or_else(Fault::unauthorized);
+        }
+        let (username, password) = secret::basic(header).ok_or_else(Fault::unauthorized)?;
+        let peer = parts.extensions.get::<Peer>().copied();
+        check_password(app, peer, &username, password).await.map(Self)
+    }
+}
+
+impl FromRequestParts<Arc<App>> for SystemAdmin {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Fault> {
+        let Person(user) = Person::from_request_parts(parts, app).await?;
+        if user.role == ROLE_SYSTEM_ADMIN {
+            return Ok(Self(user));
+        }
+        Err(Fault::new(StatusCode::FORBIDDEN, "Forbidden"))
+    }
+}
+
+/// The one place where a person's password is checked, for log-ins and for Basic alike: five wrong
+/// ones in a row lock the user for five minutes, and while it is locked no password is looked at.
+pub async fn check_password(
+    app: &App,
+    peer: Option<Peer>,
+    username: &str,
+    password: String,
+) -> Result<User, Fault> {
+    let refused = || Fault::new(StatusCode::UNAUTHORIZED, "Invalid credentials");
+    let principal = (peer.map(|peer| peer.0), username);
+    if !app.limits.logins.take(principal) {
+        return Err(Fault::too_many());
+    }
+    let user = app.store.read().await?.rows().user(username).await?;
+    if user.as_ref().is_some_and(|user| user.locked_until > clock::now()) {
+        return Err(refused());
+    }
+    let hash = user.as_ref().map(|user| user.password_hash.clone());
+    let right = app.passwords.verify(password, hash).await?;
+    let Some(user) = user else {
+        app.metrics.logins_failed.add_one();
+        return Err(refused());
+    };
+    if !right {
+        app.metrics.logins_failed.add_one();
+        let until = clock::now() + LOCK_SECONDS * clock::SECOND;
+        let mut write = app.store.write().await?;
+        write.rows().count_failure(user.id, FAILURES_MAX, until).await?;
+        write.commit().await?;
+        return Err(refused());
+    }
+    // Wrong passwords are limited, not a script that sends the right one each time.
+    app.limits.logins.give_back(principal);
+    if user.failures > 0 {
+        let mut write = app.store.write().await?;
+        write.rows().forget_failures(user.id).await?;
+        write.commit().await?;
+    }
+    Ok(user)
+}
+
+/// A satellite, by the credentials it was given at its enrolment.
+pub struct Robot(pub Satellite);
+
+impl FromRequestParts<Arc<App>> for Robot {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Fault> {
+        let refused = || Fault::new(StatusCode::UNAUTHORIZED, "Invalid credentials");
+        let header = authorization(&parts.headers).ok_or_else(refused)?;
+        let (username, password) = secret::basic(header).ok_or_else(refused)?;
+        authenticate_robot(app, &username, &password).await?.map(Self).ok_or_else(refused)
+    }
+}
+
+/// The satellite that the credentials are of.
+///
+/// The first use of new credentials makes them the only ones, and spends the enrolment token.
+pub async fn authenticate_robot(
+    app: &App,
+    username: &str,
+    password: &str,
+) -> Result<Option<Satellite>, Fault> {
+    let Some(name) = username.strip_prefix(ROBOT_PREFIX) else { return Ok(None) };
+    let satellite = app.store.read().await?.rows().satellite(name).await?;
+    let Some(mut satellite) = satellite else { return Ok(None) };
+    let hash = secret::hash(password);
+    if satellite.next_secret_hash.as_ref() == Some(&hash) {
+        let now = clock::now();
+        let mut write = app.store.write().await?;
+        let accepted = write.rows().accept_secret(satellite.id, &hash, now).await?;
+        write.commit().await?;
+        if !accepted {
+            return Ok(None);
+        }
+        satellite.secret_hash = satellite.next_secret_hash.take();
+        satellite.secret_at = now;
+        return Ok(Some(satellite));
+    }
+    Ok((satellite.secret_hash.as_ref() == Some(&hash)).then_some(satellite))
+}
+
+/// The text of the `Authorization` header.
+pub fn authorization(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::AUTHORIZATION)?.to_str().ok()
+}
+
+/// What the user names of satellites begin with, as in Harbor.
+pub const ROBOT_PREFIX: &str = "robot$";
+/// Of requests that people make; a group with a thousand repositories takes a part of it.
+const BODY_BYTES_MAX: usize = 1 << 20;
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+const FAILURES_MAX: i64 = 5;
+const LOCK_SECONDS: i64 = 5 * 60;

@@ -1,0 +1,178 @@
+//! Groups of images.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::extract::{Body, Person, SystemAdmin};
+use super::satellites::brief;
+use crate::fleet::state::{GROUPS_MAX, GroupState, group_repository};
+use crate::ground::app::{App, Fault};
+use crate::ground::store::Group;
+use crate::ground::{clock, publish};
+
+#[derive(Deserialize)]
+pub struct Membership {
+    satellite: String,
+    group: String,
+}
+
+pub async fn list(State(app): State<Arc<App>>, _: Person) -> Result<Json<Value>, Fault> {
+    let groups = app.store.read().await?.rows().groups().await?;
+    Ok(Json(groups.iter().map(|group| answer(&app, group)).collect()))
+}
+
+pub async fn sync(
+    State(app): State<Arc<App>>,
+    _: Person,
+    Body(state): Body<GroupState>,
+) -> Result<Json<Value>, Fault> {
+    let group = put_group(&app, state).await?;
+    Ok(Json(answer(&app, &group)))
+}
+
+/// Adds a group, or gives the one of that name other images.
+pub async fn put_group(app: &App, mut state: GroupState) -> Result<Group, Fault> {
+    state.check()?;
+    // These are paths beside the groups' own.
+    if ["sync", "satellite"].contains(&state.group.as_str()) {
+        return Err(Fault::bad(format!("group {:?}: expected another name", state.group)));
+    }
+    state.registry.truncate(state.registry.trim_end_matches('/').len());
+    let mut write = app.store.change().await?;
+    let mut rows = write.rows();
+    let group = rows.put_group(&state, clock::now()).await?;
+    publish::group(&mut rows, &group).await?;
+    write.commit().await?;
+    Ok(group)
+}
+
+pub async fn show(
+    State(app): State<Arc<App>>,
+    _: Person,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Fault> {
+    let group = app.store.read().await?.rows().group(&name).await?;
+    let group = group.ok_or_else(|| Fault::missing("Group not found"))?;
+    Ok(Json(answer(&app, &group)))
+}
+
+/// Deletes a group; the satellites that were in it are told.
+pub async fn remove(
+    State(app): State<Arc<App>>,
+    _: SystemAdmin,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Fault> {
+    let mut write = app.store.change().await?;
+    let mut rows = write.rows();
+    let group = rows.group(&name).await?;
+    let group = group.ok_or_else(|| Fault::missing("Error: Group Not Found"))?;
+    let satellites = rows.group_satellites(group.id).await?;
+    rows.delete_group(group.id).await?;
+    for satellite in &satellites {
+        publish::satellite(&mut rows, &app.url, satellite).await?;
+    }
+    rows.unpublish(&group_repository(&name)).await?;
+    write.commit().await?;
+    Ok(Json(json!({})))
+}
+
+pub async fn satellites(
+    State(app): State<Arc<App>>,
+    _: Person,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Fault> {
+    let mut read = app.store.read().await?;
+    let mut rows = read.rows();
+    let group = rows.group(&name).await?;
+    let group = group.ok_or_else(|| Fault::missing("error: group not found"))?;
+    let satellites = rows.group_satellites(group.id).await?;
+    Ok(Json(satellites.iter().map(brief).collect()))
+}
+
+pub async fn add_satellite(
+    State(app): State<Arc<App>>,
+    _: Person,
+    Body(body): Body<Membership>,
+) -> Result<Json<Value>, Fault> {
+    change_membership(&app, &body, true).await
+}
+
+pub async fn remove_satellite(
+    State(app): State<Arc<App>>,
+    _: Person,
+    Body(body): Body<Membership>,
+) -> Result<Json<Value>, Fault> {
+    change_membership(&app, &body, false).await
+}
+
+async fn change_membership(app: &App, body: &Membership, join: bool) -> Result<Json<Value>, Fault> {
+    let mut write = app.store.change().await?;
+    let mut rows = write.rows();
+    let satellite = rows.satellite(&body.satellite).await?;
+    let satellite = satellite.ok_or_else(|| Fault::bad("Error: Satellite Not Found"))?;
+    let group = rows.group(&body.group).await?;
+    let group = group.ok_or_else(|| Fault::bad("Error: Group Not Found"))?;
+    if join {
+        rows.join_group(satellite.id, group.id).await?;
+        let count = rows.satellite_groups(satellite.id).await?.len();
+        if count > GROUPS_MAX {
+            return Err(Fault::bad(format!("{count} groups: expected at most {GROUPS_MAX}")));
+        }
+    } else if !rows.leave_group(satellite.id, group.id).await? {
+        return Err(Fault::bad("Error: Satellite Not In Group"));
+    }
+    publish::satellite(&mut rows, &app.url, &satellite).await?;
+    write.commit().await?;
+    Ok(Json(json!({})))
+}
+
+/// Puts a satellite into these groups and no others.
+pub async fn change_groups(app: &App, name: &str, wanted: &BTreeSet<String>) -> Result<(), Fault> {
+    if wanted.len() > GROUPS_MAX {
+        let count = wanted.len();
+        return Err(Fault::bad(format!("{count} groups: expected at most {GROUPS_MAX}")));
+    }
+    let mut write = app.store.change().await?;
+    let mut rows = write.rows();
+    let satellite = rows.satellite(name).await?;
+    let satellite = satellite.ok_or_else(|| Fault::missing("satellite not found"))?;
+    let held: BTreeSet<String> = rows.satellite_groups(satellite.id).await?.into_iter().collect();
+    for name in held.symmetric_difference(wanted) {
+        let group = rows.group(name).await?;
+        let group = group.ok_or_else(|| Fault::bad(format!("group {name:?}: not found")))?;
+        if wanted.contains(name) {
+            rows.join_group(satellite.id, group.id).await?;
+        } else {
+            rows.leave_group(satellite.id, group.id).await?;
+        }
+    }
+    publish::satellite(&mut rows, &app.url, &satellite).await?;
+    write.commit().await?;
+    Ok(())
+}
+
+/// A row as Go answers it, and beside it the images, which Go keeps in Harbor only.
+fn answer(app: &App, group: &Group) -> Value {
+    let state = &group.state;
+    // The first part of a repository is a project in Harbor.
+    let projects: BTreeSet<&str> = state
+        .artifacts
+        .iter()
+        .filter_map(|artifact| artifact.repository.split('/').next())
+        .collect();
+    let registry = if state.registry.is_empty() { &app.url } else { &state.registry };
+    json!({
+        "ID": group.id,
+        "GroupName": state.group,
+        "RegistryUrl": registry,
+        "Projects": projects,
+        "CreatedAt": clock::rfc3339(group.created_at),
+        "UpdatedAt": clock::rfc3339(group.updated_at),
+        "Artifacts": state.artifacts,
+    })
+}

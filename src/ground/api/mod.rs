@@ -1,0 +1,129 @@
+//! The API for people and satellites: paths, fields and statuses of the Go implementation.
+//!
+//! Rows are answered in Go's spelling (`"ID"`, `{"Time","Valid"}`), because programs that read them
+//! exist. What Go documents and does not do is done here: a satellite can be taken out of a group,
+//! the removal of its last group has effect, and the images it holds can be listed.
+
+mod configs;
+mod enrol;
+mod extract;
+mod groups;
+mod satellites;
+mod users;
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, patch, post};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+pub use extract::{authenticate_robot, check_password};
+pub use groups::{change_groups, put_group};
+pub use satellites::{NewSatellite, add_satellite};
+pub use users::start_session;
+
+use super::app::{App, Fault};
+use super::metrics::Fleet;
+use super::{clock, oci, pages};
+
+/// All routes.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/ping", get(|| async { "pong" }))
+        .route("/health", get(health))
+        .route("/metrics", get(metrics))
+        .route("/login", post(users::login))
+        .route("/satellites/ztr/{token}", get(enrol::by_path))
+        .route("/satellites/ztr", post(enrol::by_body))
+        .route("/satellites/sync", post(enrol::report))
+        .route("/sat/refresh", post(enrol::refresh))
+        .nest("/api", people())
+        .merge(oci::routes())
+        .merge(pages::routes())
+        .fallback(|| async { Fault::missing("not found") })
+        .method_not_allowed_fallback(|| async {
+            Fault::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed")
+        })
+        .layer(from_fn_with_state(Arc::clone(&app), around))
+        .with_state(app)
+}
+
+/// What people ask, with a session or with Basic.
+fn people() -> Router<Arc<App>> {
+    Router::new()
+        .route("/logout", post(users::logout))
+        .route("/users", get(users::list).post(users::create))
+        .route("/users/password", patch(users::change_own_password))
+        .route("/users/{username}", get(users::show).delete(users::remove))
+        .route("/users/{username}/password", patch(users::change_password))
+        .route("/groups", get(groups::list))
+        .route("/groups/sync", post(groups::sync))
+        .route("/groups/satellite", post(groups::add_satellite).delete(groups::remove_satellite))
+        .route("/groups/{group}", get(groups::show).delete(groups::remove))
+        .route("/groups/{group}/satellites", get(groups::satellites))
+        .route("/configs", get(configs::list).post(configs::create))
+        .route("/configs/satellite", post(configs::assign))
+        .route(
+            "/configs/{config}",
+            get(configs::show).patch(configs::update).delete(configs::remove),
+        )
+        .route("/satellites", get(satellites::list).post(satellites::register))
+        .route("/satellites/active", get(satellites::active))
+        .route("/satellites/stale", get(satellites::stale))
+        .route("/satellites/{satellite}", get(satellites::show).delete(satellites::remove))
+        .route("/satellites/{satellite}/token", post(satellites::renew_token))
+        .route("/satellites/{satellite}/status", get(satellites::status))
+        .route("/satellites/{satellite}/images", get(satellites::images))
+}
+
+/// Counts answers, and says what no browser may do with them.
+async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let mut answer = next.run(request).await;
+    app.metrics.answered(answer.status().as_u16());
+    let headers = answer.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    if kind.is_some_and(|kind| kind.starts_with(b"text/html")) {
+        // The console runs no script and shows nothing from elsewhere, whatever a name or a report
+        // says. Satellites' answers stay short: their links are paid by the byte.
+        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+        headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    }
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    answer
+}
+
+async fn health(State(app): State<Arc<App>>) -> Response {
+    if app.store.is_healthy().await {
+        return Json(json!({ "status": "healthy" })).into_response();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "unhealthy" }))).into_response()
+}
+
+async fn metrics(State(app): State<Arc<App>>) -> Result<String, Fault> {
+    let mut read = app.store.read().await?;
+    let (known, seen, stale) = read.rows().count_satellites(clock::now()).await?;
+    let fleet = Fleet { online: seen - stale, stale, never_seen: known - seen };
+    Ok(app.metrics.render(&fleet))
+}
+
+/// Go's `sql.NullString`.
+fn null_string(text: Option<&str>) -> Value {
+    let text = text.filter(|text| !text.is_empty());
+    json!({ "String": text.unwrap_or_default(), "Valid": text.is_some() })
+}
+
+/// Go's `sql.NullTime`.
+fn null_time(micros: Option<i64>) -> Value {
+    let time = micros.map_or_else(|| NO_TIME.to_owned(), clock::rfc3339);
+    json!({ "Time": time, "Valid": micros.is_some() })
+}
+
+const POLICY: &str = "default-src 'none'; style-src 'self' 'unsafe-inline'; img-src data:; \
+    form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+/// Go's zero time.
+const NO_TIME: &str = "0001-01-01T00:00:00Z";

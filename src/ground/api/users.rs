@@ -1,0 +1,177 @@
+//! Log-in, and users.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::extract::{Body, Person, SystemAdmin, authorization, check_password};
+use crate::ground::app::{App, Fault, random};
+use crate::ground::server::Peer;
+use crate::ground::store::{ROLE_ADMIN, ROLE_SYSTEM_ADMIN, Session, User, is_duplicate};
+use crate::ground::{clock, secret};
+
+#[derive(Deserialize)]
+pub struct Credentials {
+    username: String,
+    password: String,
+}
+
+#[derive(Deserialize)]
+pub struct OwnPassword {
+    current_password: String,
+    new_password: String,
+}
+
+#[derive(Deserialize)]
+pub struct NewPassword {
+    new_password: String,
+}
+
+pub async fn login(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<Peer>,
+    Body(body): Body<Credentials>,
+) -> Result<Json<Value>, Fault> {
+    let user = check_password(&app, Some(peer), &body.username, body.password).await?;
+    let (token, expires_at) = start_session(&app, &user).await?;
+    Ok(Json(json!({ "token": token, "expires_at": clock::rfc3339(expires_at) })))
+}
+
+/// Begins a session: its token, and when it ends.
+pub async fn start_session(app: &App, user: &User) -> Result<(String, i64), Fault> {
+    let token = random(32)?;
+    let now = clock::now();
+    let session = Session {
+        token_hash: secret::hash(&token),
+        user_id: user.id,
+        created_at: now,
+        expires_at: now + SESSION_SECONDS * clock::SECOND,
+    };
+    let mut write = app.store.write().await?;
+    write.rows().add_session(&session).await?;
+    write.commit().await?;
+    Ok((token, session.expires_at))
+}
+
+pub async fn logout(
+    State(app): State<Arc<App>>,
+    _: Person,
+    headers: HeaderMap,
+) -> Result<StatusCode, Fault> {
+    let token = authorization(&headers).and_then(secret::bearer).ok_or_else(Fault::unauthorized)?;
+    let mut write = app.store.write().await?;
+    write.rows().end_session(&secret::hash(token)).await?;
+    write.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub async fn list(State(app): State<Arc<App>>, _: Person) -> Result<Json<Value>, Fault> {
+    let users = app.store.read().await?.rows().users().await?;
+    Ok(Json(users.iter().map(answer).collect()))
+}
+
+pub async fn show(
+    State(app): State<Arc<App>>,
+    _: Person,
+    Path(username): Path<String>,
+) -> Result<Json<Value>, Fault> {
+    let user = app.store.read().await?.rows().user(&username).await?;
+    user.map(|user| Json(answer(&user))).ok_or_else(|| Fault::missing("User not found"))
+}
+
+pub async fn create(
+    State(app): State<Arc<App>>,
+    _: SystemAdmin,
+    Body(body): Body<Credentials>,
+) -> Result<(StatusCode, Json<Value>), Fault> {
+    if !crate::fleet::valid_name(&body.username) || body.username == "password" {
+        return Err(Fault::bad("Username: expected lower-case letters, digits and . _ - between"));
+    }
+    if body.username == "admin" {
+        return Err(Fault::bad("Username 'admin' is reserved"));
+    }
+    secret::check_password(&body.password).map_err(Fault::bad)?;
+    let hash = app.passwords.hash(body.password).await?;
+    let mut write = app.store.change().await?;
+    let added = write.rows().add_user(&body.username, &hash, ROLE_ADMIN, clock::now()).await;
+    if added.as_ref().is_err_and(is_duplicate) {
+        return Err(Fault::new(StatusCode::CONFLICT, "User already exists"));
+    }
+    added?;
+    let user = write.rows().user(&body.username).await?;
+    write.commit().await?;
+    let user = user.ok_or_else(|| Fault::missing("User not found"))?;
+    Ok((StatusCode::CREATED, Json(answer(&user))))
+}
+
+pub async fn remove(
+    State(app): State<Arc<App>>,
+    SystemAdmin(own): SystemAdmin,
+    Path(username): Path<String>,
+) -> Result<StatusCode, Fault> {
+    if own.username == username {
+        return Err(Fault::bad("Cannot delete yourself"));
+    }
+    let mut write = app.store.change().await?;
+    let user = write.rows().user(&username).await?;
+    let user = user.ok_or_else(|| Fault::missing("User not found"))?;
+    if user.role == ROLE_SYSTEM_ADMIN {
+        return Err(Fault::bad("Cannot delete system admin"));
+    }
+    write.rows().delete_user(user.id).await?;
+    write.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub async fn change_own_password(
+    State(app): State<Arc<App>>,
+    Person(own): Person,
+    Extension(peer): Extension<Peer>,
+    Body(body): Body<OwnPassword>,
+) -> Result<StatusCode, Fault> {
+    secret::check_password(&body.new_password).map_err(Fault::bad)?;
+    // Wrong ones count here too, or a stolen session could try them all.
+    check_password(&app, Some(peer), &own.username, body.current_password).await.map_err(
+        |fault| match fault.status {
+            StatusCode::UNAUTHORIZED => Fault::new(fault.status, "Current password is incorrect"),
+            _ => fault,
+        },
+    )?;
+    set_password(&app, own.id, body.new_password).await
+}
+
+pub async fn change_password(
+    State(app): State<Arc<App>>,
+    _: SystemAdmin,
+    Path(username): Path<String>,
+    Body(body): Body<NewPassword>,
+) -> Result<StatusCode, Fault> {
+    secret::check_password(&body.new_password).map_err(Fault::bad)?;
+    let user = app.store.read().await?.rows().user(&username).await?;
+    let user = user.ok_or_else(|| Fault::missing("User not found"))?;
+    set_password(&app, user.id, body.new_password).await
+}
+
+async fn set_password(app: &App, id: i64, password: String) -> Result<StatusCode, Fault> {
+    let hash = app.passwords.hash(password).await?;
+    let mut write = app.store.change().await?;
+    write.rows().set_password(id, &hash, clock::now()).await?;
+    write.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn answer(user: &User) -> Value {
+    json!({
+        "id": user.id,
+        "username": user.username,
+        "role": user.role,
+        "created_at": clock::rfc3339(user.created_at),
+    })
+}
+
+const SESSION_SECONDS: i64 = 24 * 3600;

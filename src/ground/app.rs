@@ -1,0 +1,207 @@
+//! What every request handler has: the database, the limits, the keys; and the one error type.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use super::limit::Limit;
+use super::metrics::Metrics;
+use super::secret::{self, Passwords};
+use super::store::{ROLE_SYSTEM_ADMIN, Store};
+use super::{clock, publish};
+
+/// What handlers share.
+pub struct App {
+    pub store: Store,
+    /// The public URL, without a slash at the end.
+    pub url: String,
+    pub passwords: Passwords,
+    pub limits: Limits,
+    pub metrics: Metrics,
+    /// Seals the tokens of `/v2/`; the same on every replica.
+    pub pull_key: [u8; 32],
+}
+
+/// Requests a principal may make.
+pub struct Limits {
+    /// Reports and refreshes of one satellite.
+    pub reports: Limit,
+    /// Reads of `/v2/` by one satellite.
+    pub reads: Limit,
+    /// Enrolments with one token.
+    pub enrolments: Limit,
+    /// Wrong passwords of one user from one address.
+    pub logins: Limit,
+}
+
+impl App {
+    /// Prepares a database for serving; returns the first password of `admin` where it was made up.
+    pub async fn prepare(
+        store: Store,
+        url: String,
+        admin_password: Option<String>,
+    ) -> Result<(Arc<Self>, Option<String>), String> {
+        let passwords = Passwords::new();
+        let fault = |fault: Fault| format!("preparing the database: {}", fault.message);
+        let shown = first_user(&store, &passwords, admin_password).await?;
+        let pull_key = pull_key(&store).await.map_err(fault)?;
+        republish(&store, &url).await.map_err(fault)?;
+        let limits = Limits {
+            reports: Limit::new(30, 60),
+            reads: Limit::new(600, 600),
+            enrolments: Limit::new(20, 20),
+            logins: Limit::new(20, 20),
+        };
+        let metrics = Metrics::default();
+        Ok((Arc::new(Self { store, url, passwords, limits, metrics, pull_key }), shown))
+    }
+}
+
+/// Makes the user `admin` in a database that has no users.
+async fn first_user(
+    store: &Store,
+    passwords: &Passwords,
+    given: Option<String>,
+) -> Result<Option<String>, String> {
+    let failed = |error: sqlx::Error| format!("preparing the database: {error}");
+    let mut read = store.read().await.map_err(failed)?;
+    if !read.rows().users().await.map_err(failed)?.is_empty() {
+        return Ok(None);
+    }
+    drop(read);
+    let (password, shown) = match given {
+        Some(password) => {
+            secret::check_password(&password)
+                .map_err(|error| format!("GROUND_CONTROL_ADMIN_PASSWORD: {error}"))?;
+            (password, None)
+        }
+        None => {
+            let random = secret::random_hex(12).map_err(|error| format!("randomness: {error}"))?;
+            let password = format!("Moon-{random}-1");
+            (password.clone(), Some(password))
+        }
+    };
+    let hash = passwords.hash(password).await.map_err(|_| "hashing a password failed")?;
+    let mut write = store.change().await.map_err(failed)?;
+    // Another replica may have been quicker.
+    if !write.rows().users().await.map_err(failed)?.is_empty() {
+        return Ok(None);
+    }
+    let mut rows = write.rows();
+    rows.add_user("admin", &hash, ROLE_SYSTEM_ADMIN, clock::now()).await.map_err(failed)?;
+    write.commit().await.map_err(failed)?;
+    Ok(shown)
+}
+
+async fn pull_key(store: &Store) -> Result<[u8; 32], Fault> {
+    const NAME: &str = "pull_key";
+    let mut write = store.change().await?;
+    let text = match write.rows().setting(NAME).await? {
+        Some(text) => text,
+        None => {
+            let text = random(32)?;
+            write.rows().set_setting(NAME, &text).await?;
+            text
+        }
+    };
+    write.commit().await?;
+    Ok(blake3::derive_key("moonlet ground control pull tokens v1", text.as_bytes()))
+}
+
+/// Publishes all again where what stands was written by another version or for another URL.
+async fn republish(store: &Store, url: &str) -> Result<(), Fault> {
+    const NAME: &str = "published_by";
+    let wanted = format!("{} {url}", env!("CARGO_PKG_VERSION"));
+    let mut write = store.change().await?;
+    if write.rows().setting(NAME).await?.as_ref() != Some(&wanted) {
+        publish::all(&mut write.rows(), url).await?;
+        write.rows().set_setting(NAME, &wanted).await?;
+    }
+    write.commit().await?;
+    Ok(())
+}
+
+/// Randomness in hexadecimal, for tokens and secrets.
+pub fn random(bytes: usize) -> Result<String, Fault> {
+    secret::random_hex(bytes).map_err(|error| Fault::internal("randomness", &error))
+}
+
+/// Why a request is not answered as wished: a status and a message for whoever asked.
+#[derive(Debug)]
+pub struct Fault {
+    pub status: StatusCode,
+    pub message: String,
+}
+
+impl Fault {
+    pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into() }
+    }
+
+    pub fn bad(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    pub fn missing(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, message)
+    }
+
+    pub fn unauthorized() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "Unauthorized")
+    }
+
+    pub fn too_many() -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "Too Many Requests")
+    }
+
+    /// The server's own trouble: the log has it, the answer does not.
+    pub fn internal(what: &str, error: &dyn std::fmt::Display) -> Self {
+        tracing::error!("{what}: {error}");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal server error")
+    }
+}
+
+impl From<sqlx::Error> for Fault {
+    fn from(error: sqlx::Error) -> Self {
+        // PostgreSQL has no text with a NUL in it. Names are checked when they are given, so that
+        // one with a NUL is not found either.
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        if code.as_deref() == Some("22021") {
+            return Self::bad("a NUL character: expected text without");
+        }
+        let fault = Self::internal("database", &error);
+        match error {
+            sqlx::Error::PoolTimedOut | sqlx::Error::Io(_) | sqlx::Error::PoolClosed => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "database unavailable")
+            }
+            _ => fault,
+        }
+    }
+}
+
+impl From<secret::Busy> for Fault {
+    fn from(_: secret::Busy) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "too many log-ins, try again")
+    }
+}
+
+impl From<crate::fleet::Invalid> for Fault {
+    fn from(error: crate::fleet::Invalid) -> Self {
+        Self::bad(error.to_string())
+    }
+}
+
+impl IntoResponse for Fault {
+    /// As Go answers: `{"message","code"}`, and `{"error"}` for a limit.
+    fn into_response(self) -> Response {
+        if self.status == StatusCode::TOO_MANY_REQUESTS {
+            let retry = [(header::RETRY_AFTER, HeaderValue::from_static("10"))];
+            return (self.status, retry, Json(json!({ "error": self.message }))).into_response();
+        }
+        let code = self.status.as_u16();
+        (self.status, Json(json!({ "message": self.message, "code": code }))).into_response()
+    }
+}

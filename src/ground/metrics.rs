@@ -1,0 +1,72 @@
+//! Counters of the server in the text format of Prometheus.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What the server counts.
+#[derive(Default)]
+pub struct Metrics {
+    answers: [AtomicU64; 5],
+    pub reports: Counter,
+    pub enrolments: Counter,
+    pub logins_failed: Counter,
+}
+
+/// A number that only grows.
+#[derive(Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn add_one(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Satellites by what is known of them.
+pub struct Fleet {
+    pub online: i64,
+    pub stale: i64,
+    pub never_seen: i64,
+}
+
+impl Metrics {
+    /// Counts an answer by the first digit of its status.
+    pub fn answered(&self, status: u16) {
+        let class = usize::from((status / 100).saturating_sub(1));
+        if let Some(count) = self.answers.get(class) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub fn render(&self, fleet: &Fleet) -> String {
+        let mut text = String::new();
+        text.push_str("# HELP ground_control_answers_total Answered requests by status.\n");
+        text.push_str("# TYPE ground_control_answers_total counter\n");
+        for (class, count) in (1..).zip(&self.answers) {
+            let count = count.load(Ordering::Relaxed);
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "ground_control_answers_total{{status=\"{class}xx\"}} {count}");
+        }
+        for (name, help, counter) in [
+            ("reports", "Status reports taken.", &self.reports),
+            ("enrolments", "Credentials given for enrolment tokens.", &self.enrolments),
+            ("logins_failed", "Wrong passwords.", &self.logins_failed),
+        ] {
+            let count = counter.0.load(Ordering::Relaxed);
+            let _ = write!(
+                text,
+                "# HELP ground_control_{name}_total {help}\n\
+                 # TYPE ground_control_{name}_total counter\n\
+                 ground_control_{name}_total {count}\n"
+            );
+        }
+        text.push_str("# HELP ground_control_satellites Satellites by connection.\n");
+        text.push_str("# TYPE ground_control_satellites gauge\n");
+        for (state, count) in
+            [("online", fleet.online), ("stale", fleet.stale), ("never_seen", fleet.never_seen)]
+        {
+            let _ = writeln!(text, "ground_control_satellites{{connection=\"{state}\"}} {count}");
+        }
+        text
+    }
+}

@@ -1,0 +1,270 @@
+//! The fleet, and one satellite of it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::extract::{Form, Path, Query, State};
+use axum::response::Redirect;
+use maud::{Markup, html};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::view::{ago, at, page, size, token};
+use super::{Visitor, forms};
+use crate::fleet::report::Report;
+use crate::ground::api::{NewSatellite, add_satellite, change_groups};
+use crate::ground::app::{App, Fault};
+use crate::ground::clock;
+use crate::ground::store::{Config, Satellite, Wanted};
+
+/// How a satellite is connected.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Connection {
+    Online,
+    Stale,
+    Never,
+}
+
+impl Connection {
+    const ALL: [Self; 3] = [Self::Online, Self::Stale, Self::Never];
+
+    fn of(satellite: &Satellite, now: i64) -> Self {
+        match satellite.last_seen {
+            None => Self::Never,
+            Some(seen) if satellite.is_stale(seen, now) => Self::Stale,
+            Some(_) => Self::Online,
+        }
+    }
+
+    /// Its name in a URL, its name for people, and its class in the style.
+    fn words(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::Online => ("online", "Online", "good"),
+            Self::Stale => ("stale", "Stale", "bad"),
+            Self::Never => ("never", "Never seen", "wait"),
+        }
+    }
+}
+
+pub async fn overview(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Query(filter): Query<forms::Filter>,
+) -> Result<Markup, Fault> {
+    let mut read = app.store.read().await?;
+    let mut rows = read.rows();
+    let configs = rows.configs().await?;
+    let now = clock::now();
+    let (known, seen, stale) = rows.count_satellites(now).await?;
+    let count = |connection| match connection {
+        Connection::Online => seen - stale,
+        Connection::Stale => stale,
+        Connection::Never => known - seen,
+    };
+    let wanted = Wanted { after: &filter.after, part: filter.q.trim(), connection: &filter.state };
+    let mut shown = rows.page(&wanted, now, PAGE_ROWS_MAX + 1).await?;
+    let rows_max = usize::try_from(PAGE_ROWS_MAX).unwrap_or(usize::MAX);
+    let more = shown.len() > rows_max;
+    shown.truncate(rows_max);
+    let content = html! {
+        h1 { "Fleet: " (known) " satellites" }
+        @if known == 0 {
+            p.notice {
+                "No satellite yet. "
+                @if configs.is_empty() {
+                    "First make a configuration with the API (POST /api/configs), then add one here."
+                } @else { "Add one below: its enrolment token is shown once." }
+            }
+        } @else {
+            (filters(&filter, &count))
+            (table(&shown, now))
+            @if shown.is_empty() { p.muted { "No satellite matches." } }
+            @if more {
+                @if let Some((last, _)) = shown.last() {
+                    p { a rel="next" href=(link(&filter.state, &filter.q, &last.name)) { "Next page" } }
+                }
+            }
+        }
+        @if !configs.is_empty() { (add_form(&visitor, &configs)) }
+    };
+    Ok(page(Some(&visitor), "Fleet", &content))
+}
+
+fn filters(filter: &forms::Filter, count: &dyn Fn(Connection) -> i64) -> Markup {
+    html! {
+        div.bar role="img" aria-label="satellites by connection" {
+            @for connection in Connection::ALL {
+                span class=(connection.words().2) style=(format!("flex:{}", count(connection))) {}
+            }
+        }
+        ul.states {
+            li {
+                a href=(link("", &filter.q, "")) aria-current=[filter.state.is_empty().then_some("true")] { "All" }
+            }
+            @for connection in Connection::ALL {
+                @let (state, word, class) = connection.words();
+                li {
+                    a class=(class) href=(link(state, &filter.q, ""))
+                        aria-current=[(filter.state == state).then_some("true")] {
+                        (word) " " (count(connection))
+                    }
+                }
+            }
+        }
+        form.row method="get" action="/console" {
+            @if !filter.state.is_empty() { input type="hidden" name="state" value=(filter.state); }
+            label { "Name contains" input name="q" type="search" value=(filter.q); }
+            button.plain { "Filter" }
+        }
+    }
+}
+
+fn add_form(visitor: &Visitor, configs: &[Config]) -> Markup {
+    html! {
+        h2 { "Add a satellite" }
+        form.row method="post" action="/console/satellites" {
+            (token(visitor))
+            label { "Name" input name="name" required pattern="[a-z0-9][a-z0-9._\\-]*"; }
+            label {
+                "Configuration"
+                select name="config_name" {
+                    @for config in configs { option { (config.name) } }
+                }
+            }
+            button { "Add" }
+        }
+    }
+}
+
+fn table(shown: &[(Satellite, Option<String>)], now: i64) -> Markup {
+    html! {
+        div.scroll { table {
+            thead { tr {
+                th { "Satellite" } th { "Connection" } th { "Last seen" }
+                th.number { "Images" } th.wide { "Activity" }
+            } }
+            tbody {
+                @for (satellite, body) in shown {
+                    @let (_, word, class) = Connection::of(satellite, now).words();
+                    @let report = report(body.as_deref());
+                    tr {
+                        td { a href={ "/console/satellites/" (satellite.name) } { (satellite.name) } }
+                        td class=(class) { (word) }
+                        td { (satellite.last_seen.map_or_else(|| "-".to_owned(), |seen| ago(now - seen))) }
+                        td.number { (report.image_count) }
+                        td.wide { (report.activity) }
+                    }
+                }
+            }
+        } }
+    }
+}
+
+fn link(state: &str, q: &str, after: &str) -> String {
+    let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    format!("/console?state={}&q={}&after={}", encoded(state), encoded(q), encoded(after))
+}
+
+fn report(body: Option<&str>) -> Report {
+    // It was parsed before it was kept.
+    body.and_then(|body| serde_json::from_str(body).ok()).unwrap_or_default()
+}
+
+pub async fn satellite(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Path(name): Path<String>,
+) -> Result<Markup, Fault> {
+    let mut read = app.store.read().await?;
+    let mut rows = read.rows();
+    let satellite = rows.satellite(&name).await?;
+    let satellite = satellite.ok_or_else(|| Fault::missing("satellite not found"))?;
+    let groups = rows.satellite_groups(satellite.id).await?;
+    let config = rows.satellite_config(satellite.id).await?;
+    let status = rows.status(satellite.id).await?;
+    let now = clock::now();
+    let (_, word, class) = Connection::of(&satellite, now).words();
+    let report = report(status.as_ref().map(|status| status.body.as_str()));
+    let enrolled = satellite.secret_hash.is_some();
+    let content = html! {
+        h1 { (satellite.name) }
+        table { tbody {
+            tr { th { "Connection" } td {
+                span class=(class) { (word) }
+                @if let Some(seen) = satellite.last_seen { ", seen " (ago(now - seen)) }
+            } }
+            tr { th { "Enrolment" } td {
+                @if enrolled { "Enrolled" }
+                @else if satellite.enrolment_expires_at > now {
+                    "Waits for its token, until " (at(satellite.enrolment_expires_at))
+                } @else { span.bad { "Its token expired: ask for a new one (POST /api/satellites/" (name) "/token)" } }
+            } }
+            tr { th { "Configuration" } td { (config) } }
+            @if let Some(status) = &status {
+                tr { th { "Last report" } td { (at(status.created_at)) } }
+                tr { th { "Activity" } td { (report.activity) } }
+                tr { th { "Memory in use" } td { (size(clamped(report.memory_used_bytes))) } }
+                tr { th { "Storage in use" } td { (size(clamped(report.storage_used_bytes))) } }
+                tr { th { "Processor" } td { (format!("{:.1} %", report.cpu_percent)) } }
+                tr { th { "State applied" } td { code { (report.latest_state_digest) } } }
+            }
+        } }
+        h2 { "Groups" }
+        form.row method="post" action={ "/console/satellites/" (name) "/groups" } {
+            (token(&visitor))
+            label { "Names, with spaces between" input name="groups" value=(groups.join(" ")); }
+            button { "Save" }
+        }
+        @for group in &groups { a href={ "/console/groups/" (group) } { (group) } " " }
+        h2 { "Images it holds: " (report.cached_images.len()) }
+        @if report.cached_images.is_empty() {
+            p.muted { "None reported." }
+        } @else {
+            div.scroll { table {
+                thead { tr { th { "Image" } th.number { "Size" } } }
+                tbody { @for image in &report.cached_images { tr {
+                    td { code { (image.reference) } }
+                    td.number { (size(image.size_bytes)) }
+                } } }
+            } }
+        }
+    };
+    Ok(page(Some(&visitor), &name, &content))
+}
+
+fn clamped(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// Adds a satellite and shows its token, this once.
+pub async fn add(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Form(form): Form<forms::NewSatellite>,
+) -> Result<Markup, Fault> {
+    visitor.check(&form.form_token)?;
+    let name = form.name.clone();
+    let new = NewSatellite { name: form.name, groups: None, config_name: form.config_name };
+    let token = add_satellite(&app, new).await?;
+    let content = html! {
+        h1 { (name) " may enrol" }
+        p { "Its token is good for a day and for one device. It is shown this once:" }
+        p.notice { code { (token) } }
+        p { a href={ "/console/satellites/" (name) } { "Give it groups" } }
+    };
+    Ok(page(Some(&visitor), &name, &content))
+}
+
+pub async fn set_groups(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Path(name): Path<String>,
+    Form(form): Form<forms::Groups>,
+) -> Result<Redirect, Fault> {
+    visitor.check(&form.form_token)?;
+    let words = form.groups.split([' ', ',']).filter(|word| !word.is_empty());
+    let wanted: BTreeSet<String> = words.map(str::to_owned).collect();
+    change_groups(&app, &name, &wanted).await?;
+    Ok(Redirect::to(&format!("/console/satellites/{name}")))
+}
+
+const PAGE_ROWS_MAX: i64 = 200;

@@ -1,0 +1,175 @@
+//! Groups, and the images of one as lines of text.
+
+use std::sync::Arc;
+
+use axum::extract::{Form, Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
+use maud::{Markup, html};
+
+use super::view::{page, token};
+use super::{Visitor, forms};
+use crate::fleet::state::{Artifact, GroupState};
+use crate::fleet::valid_name;
+use crate::ground::api::put_group;
+use crate::ground::app::{App, Fault};
+
+pub async fn list(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Query(form): Query<forms::NewGroup>,
+) -> Result<Response, Fault> {
+    if valid_name(&form.name) {
+        return Ok(Redirect::to(&format!("/console/groups/{}", form.name)).into_response());
+    }
+    let groups = app.store.read().await?.rows().groups().await?;
+    let content = html! {
+        h1 { "Groups" }
+        @if groups.is_empty() {
+            p.notice { "No group yet. A group is a list of images; satellites hold those of their groups." }
+        } @else {
+            table {
+                thead { tr { th { "Group" } th { "Registry" } th.number { "Images" } } }
+                tbody { @for group in &groups { tr {
+                    td { a href={ "/console/groups/" (group.state.group) } { (group.state.group) } }
+                    td { (group.state.registry) }
+                    td.number { (group.state.artifacts.len()) }
+                } } }
+            }
+        }
+        h2 { "New group" }
+        form.row method="get" action="/console/groups" {
+            label { "Name" input name="name" required pattern="[a-z0-9][a-z0-9._\\-]*"; }
+            button.plain { "Choose its images" }
+        }
+    };
+    Ok(page(Some(&visitor), "Groups", &content).into_response())
+}
+
+pub async fn edit(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Path(name): Path<String>,
+) -> Result<Markup, Fault> {
+    let mut read = app.store.read().await?;
+    let mut rows = read.rows();
+    let group = rows.group(&name).await?;
+    let members = match &group {
+        Some(group) => rows.group_satellites(group.id).await?,
+        None => Vec::new(),
+    };
+    let state = group.map(|group| group.state).unwrap_or_default();
+    let lines = to_lines(&state);
+    let form = editor(&visitor, &name, &state.registry, &lines, None);
+    let content = html! {
+        (form)
+        h2 { "Satellites: " (members.len()) }
+        @for satellite in members.iter().take(MEMBERS_MAX) {
+            a href={ "/console/satellites/" (satellite.name) } { (satellite.name) } " "
+        }
+        @if members.len() > MEMBERS_MAX { "..." }
+    };
+    Ok(page(Some(&visitor), &name, &content))
+}
+
+fn editor(
+    visitor: &Visitor,
+    name: &str,
+    registry: &str,
+    lines: &str,
+    problem: Option<&str>,
+) -> Markup {
+    html! {
+        h1 { "Group " (name) }
+        @if let Some(problem) = problem { p.problem role="alert" { (problem) } }
+        form method="post" {
+            (token(visitor))
+            label {
+                "Registry the images come from"
+                input name="registry" value=(registry) placeholder="https://registry.example";
+            }
+            label {
+                "Images, one a line: repository:tag, repository@sha256:..., or repository:tag@sha256:..."
+                textarea name="images" spellcheck="false" { (lines) }
+            }
+            button { "Save" }
+        }
+    }
+}
+
+pub async fn save(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Path(name): Path<String>,
+    Form(form): Form<forms::Group>,
+) -> Result<Response, Fault> {
+    visitor.check(&form.form_token)?;
+    let state = GroupState {
+        group: name.clone(),
+        registry: form.registry.trim().to_owned(),
+        artifacts: form.images.lines().filter_map(from_line).collect(),
+    };
+    match put_group(&app, state).await {
+        Ok(_) => Ok(Redirect::to(&format!("/console/groups/{name}")).into_response()),
+        // What was typed is not lost.
+        Err(fault) if fault.status == StatusCode::BAD_REQUEST => {
+            let problem = Some(fault.message.as_str());
+            let editor = editor(&visitor, &name, &form.registry, &form.images, problem);
+            Ok((fault.status, page(Some(&visitor), &name, &editor)).into_response())
+        }
+        Err(fault) => Err(fault),
+    }
+}
+
+fn from_line(line: &str) -> Option<Artifact> {
+    let line = line.trim();
+    if line.is_empty() {
+        return None;
+    }
+    let (named, digest) = line.split_once('@').unwrap_or((line, ""));
+    let (repository, tag) = named.split_once(':').unwrap_or((named, ""));
+    Some(Artifact {
+        repository: repository.to_owned(),
+        tags: (!tag.is_empty()).then(|| tag.to_owned()).into_iter().collect(),
+        kind: "IMAGE".to_owned(),
+        digest: digest.to_owned(),
+        ..Artifact::default()
+    })
+}
+
+/// One line for each tag. Labels and deletions have no line: who uses them keeps to the API.
+fn to_lines(state: &GroupState) -> String {
+    let mut lines = String::new();
+    for artifact in &state.artifacts {
+        let digest = if artifact.digest.is_empty() {
+            String::new()
+        } else {
+            format!("@{}", artifact.digest)
+        };
+        if artifact.tags.is_empty() {
+            lines.push_str(&format!("{}{digest}\n", artifact.repository));
+        }
+        for tag in &artifact.tags {
+            lines.push_str(&format!("{}:{tag}{digest}\n", artifact.repository));
+        }
+    }
+    lines
+}
+
+const MEMBERS_MAX: usize = 200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_images() {
+        let digest = "sha256:3e38f337856c3763a9ffe3a11da3bf216616964dcc7454c918229773c6d8a56a";
+        let text = format!("library/nginx:1.25@{digest}\na/b@{digest}\nc:1\n");
+        let artifacts = text.lines().filter_map(from_line).collect();
+        let state = GroupState { group: "g".into(), registry: String::new(), artifacts };
+        state.check().unwrap();
+        assert_eq!(to_lines(&state), text);
+        assert!(from_line("  ").is_none());
+    }
+}

@@ -1,0 +1,164 @@
+//! The console: pages for people, rendered here, with no script and nothing from outside.
+//!
+//! A session in a cookie that no script and no other site sees opens them; the API never looks at
+//! the cookie. Each form carries a token made from the session, so that another site's form is
+//! refused even by a browser that would send the cookie along. Every filter is a URL.
+
+mod fleet;
+mod forms;
+mod groups;
+mod view;
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::Router;
+use axum::extract::{Form, FromRequestParts, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use super::api::{check_password, start_session};
+use super::app::{App, Fault};
+use super::server::Peer;
+use super::store::User;
+use super::{clock, secret};
+use view::page;
+
+/// The routes of the console.
+pub fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/", get(|| async { Redirect::to("/console") }))
+        .route("/console", get(fleet::overview))
+        .route("/console/login", get(login_page).post(login))
+        .route("/console/logout", post(logout))
+        .route("/console/style.css", get(style))
+        .route("/console/satellites", post(fleet::add))
+        .route("/console/satellites/{name}", get(fleet::satellite))
+        .route("/console/satellites/{name}/groups", post(fleet::set_groups))
+        .route("/console/groups", get(groups::list))
+        .route("/console/groups/{name}", get(groups::edit).post(groups::save))
+}
+
+/// A person with a session in a cookie.
+pub struct Visitor {
+    pub user: User,
+    /// The session's own secret, for the forms.
+    pub form_token: String,
+    session: String,
+}
+
+impl FromRequestParts<Arc<App>> for Visitor {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Response> {
+        let to_login = || Redirect::to("/console/login").into_response();
+        let session = cookie(&parts.headers).ok_or_else(to_login)?.to_owned();
+        let found = async {
+            let mut read = app.store.read().await?;
+            read.rows().session_user(&secret::hash(&session), clock::now()).await
+        };
+        let user = found.await.map_err(|error| Fault::from(error).into_response())?;
+        let user = user.ok_or_else(to_login)?;
+        let form_token = form_token(app, &session);
+        Ok(Self { user, form_token, session })
+    }
+}
+
+impl Visitor {
+    /// Refuses a form that is not of this session.
+    pub fn check(&self, given: &str) -> Result<(), Fault> {
+        // Hashes are compared, which tells nothing of where two tokens differ.
+        if secret::hash(given) == secret::hash(&self.form_token) {
+            return Ok(());
+        }
+        Err(Fault::new(StatusCode::FORBIDDEN, "the form is too old: load the page again"))
+    }
+}
+
+fn form_token(app: &App, session: &str) -> String {
+    blake3::keyed_hash(&app.pull_key, format!("form {session}").as_bytes()).to_hex().to_string()
+}
+
+fn cookie(headers: &HeaderMap) -> Option<&str> {
+    headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|text| text.split(';'))
+        .find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='))
+}
+
+#[derive(Deserialize)]
+struct Login {
+    username: String,
+    password: String,
+}
+
+async fn login_page() -> Markup {
+    login_form(None)
+}
+
+fn login_form(problem: Option<&str>) -> Markup {
+    page(
+        None,
+        "Log in",
+        &html! {
+            form.card method="post" action="/console/login" {
+                h1 { "Ground Control" }
+                @if let Some(problem) = problem { p.problem role="alert" { (problem) } }
+                label { "User" input name="username" autocomplete="username" required autofocus; }
+                label {
+                    "Password"
+                    input name="password" type="password" autocomplete="current-password" required;
+                }
+                button { "Log in" }
+            }
+        },
+    )
+}
+
+async fn login(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<Peer>,
+    Form(body): Form<Login>,
+) -> Result<Response, Fault> {
+    let user = match check_password(&app, Some(peer), &body.username, body.password).await {
+        Ok(user) => user,
+        Err(fault) => return Ok((fault.status, login_form(Some(&fault.message))).into_response()),
+    };
+    let (token, _) = start_session(&app, &user).await?;
+    // Over plain HTTP a browser would drop a cookie that is marked for TLS.
+    let secure = if app.url.starts_with("https://") { "; Secure" } else { "" };
+    let text = format!("{COOKIE}={token}; Path=/console; HttpOnly; SameSite=Strict{secure}");
+    with_cookie(&text, "/console")
+}
+
+async fn logout(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Form(form): Form<forms::Bare>,
+) -> Result<Response, Fault> {
+    visitor.check(&form.form_token)?;
+    let mut write = app.store.write().await?;
+    write.rows().end_session(&secret::hash(&visitor.session)).await?;
+    write.commit().await?;
+    with_cookie(&format!("{COOKIE}=; Path=/console; Max-Age=0"), "/console/login")
+}
+
+fn with_cookie(text: &str, to: &str) -> Result<Response, Fault> {
+    let value =
+        HeaderValue::from_str(text).map_err(|error| Fault::internal("making a cookie", &error))?;
+    Ok(([(header::SET_COOKIE, value)], Redirect::to(to)).into_response())
+}
+
+async fn style() -> impl IntoResponse {
+    let kind = HeaderValue::from_static("text/css; charset=utf-8");
+    let fresh = HeaderValue::from_static("max-age=3600");
+    ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, fresh)], view::STYLE)
+}
+
+const COOKIE: &str = "ground_control";

@@ -1,0 +1,141 @@
+//! What all pages share: the frame, the style, and how times and sizes are shown.
+
+use maud::{DOCTYPE, Markup, html};
+
+use super::Visitor;
+use crate::ground::clock;
+
+/// A page with the console's frame.
+pub fn page(visitor: Option<&Visitor>, title: &str, content: &Markup) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (title) " - Ground Control" }
+                link rel="icon" href="data:,";
+                link rel="stylesheet" href="/console/style.css";
+            }
+            body {
+                @if let Some(visitor) = visitor {
+                    header {
+                        nav {
+                            a href="/console" { "Fleet" }
+                            a href="/console/groups" { "Groups" }
+                        }
+                        form method="post" action="/console/logout" {
+                            (token(visitor))
+                            span.muted { (visitor.user.username) } " "
+                            button.plain { "Log out" }
+                        }
+                    }
+                }
+                main { (content) }
+            }
+        }
+    }
+}
+
+/// The hidden field that makes a form this session's.
+pub fn token(visitor: &Visitor) -> Markup {
+    html! { input type="hidden" name="form_token" value=(visitor.form_token); }
+}
+
+/// A time to the second.
+pub fn at(micros: i64) -> String {
+    clock::rfc3339(micros - micros.rem_euclid(clock::SECOND))
+}
+
+/// A span of time as people say it: `40 s ago`.
+pub fn ago(micros: i64) -> String {
+    let seconds = micros / clock::SECOND;
+    match seconds {
+        ..120 => format!("{} s ago", seconds.max(0)),
+        120..7200 => format!("{} min ago", seconds / 60),
+        7200..172_800 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
+}
+
+/// Bytes in the unit that fits.
+pub fn size(bytes: i64) -> String {
+    let mut rest = bytes.max(0);
+    let mut tenths = 0;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if rest < 1024 {
+            return if unit == "B" {
+                format!("{rest} B")
+            } else {
+                format!("{rest}.{tenths} {unit}")
+            };
+        }
+        tenths = rest % 1024 * 10 / 1024;
+        rest /= 1024;
+    }
+    format!("{rest}.{tenths} TiB")
+}
+
+pub const STYLE: &str = "
+:root { --back: #fff; --text: #1b1f24; --muted: #59636e; --line: #d1d9e0; --link: #0550ae;
+  --good: #116329; --bad: #b3261e; --wait: #7a5200; --box: #f6f8fa; }
+@media (prefers-color-scheme: dark) { :root { --back: #0d1117; --text: #e6edf3; --muted: #9198a1;
+  --line: #3d444d; --link: #79b8ff; --good: #56d364; --bad: #ff8a80; --wait: #e3b341;
+  --box: #161b22; } }
+* { box-sizing: border-box; }
+body { margin: 0; font: 16px/1.5 system-ui, sans-serif; background: var(--back);
+  color: var(--text); }
+main { max-width: 68rem; margin: 0 auto; padding: 1rem; }
+header { display: flex; flex-wrap: wrap; gap: .5rem 1rem; justify-content: space-between;
+  align-items: center; padding: .5rem 1rem; border-bottom: 1px solid var(--line); }
+nav { display: flex; gap: 1rem; }
+a { color: var(--link); }
+h1 { font-size: 1.4rem; margin: .5rem 0; overflow-wrap: anywhere; }
+h2 { font-size: 1.1rem; margin: 1.5rem 0 .5rem; }
+.muted { color: var(--muted); } .good { color: var(--good); } .bad { color: var(--bad); }
+.wait { color: var(--wait); }
+.problem { color: var(--bad); border-left: 4px solid; padding-left: .75rem; }
+.notice { border: 1px solid var(--line); background: var(--box); padding: .75rem;
+  border-radius: 6px; overflow-wrap: anywhere; }
+.card { max-width: 22rem; margin: 3rem auto; }
+label { display: block; margin: .5rem 0; }
+input, select, textarea { display: block; width: 100%; font: inherit; color: inherit;
+  background: var(--back); border: 1px solid var(--muted); border-radius: 6px;
+  padding: .4rem .6rem; min-height: 2.5rem; }
+textarea { min-height: 14rem; font-family: ui-monospace, monospace; font-size: .9rem; }
+button { font: inherit; padding: .4rem 1rem; min-height: 2.5rem; border-radius: 6px;
+  border: 1px solid var(--link); background: var(--link); color: var(--back); cursor: pointer; }
+button.plain { background: none; color: var(--link); }
+:focus-visible { outline: 3px solid var(--link); outline-offset: 2px; }
+.row { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: end; }
+.row > label { flex: 1 1 12rem; margin: 0; }
+.bar { display: flex; height: .75rem; border-radius: 6px; overflow: hidden; gap: 2px;
+  margin: .5rem 0; background: var(--line); }
+.bar > span { background: currentColor; }
+.states { display: flex; flex-wrap: wrap; gap: .25rem 1rem; padding: 0; list-style: none; }
+.states a[aria-current] { font-weight: 700; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; padding: .4rem .75rem .4rem 0; border-bottom: 1px solid var(--line);
+  vertical-align: top; overflow-wrap: anywhere; }
+th { color: var(--muted); font-weight: 600; white-space: nowrap; }
+td.number, th.number { text-align: right; white-space: nowrap; }
+code { font-family: ui-monospace, monospace; font-size: .9em; overflow-wrap: anywhere; }
+@media (max-width: 40rem) { .wide { display: none; } }
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_times() {
+        assert_eq!(size(1023), "1023 B");
+        assert_eq!(size(1536), "1.5 KiB");
+        assert_eq!(size(50_348_162), "48.0 MiB");
+        assert_eq!(size(i64::MAX), "8388607.9 TiB");
+        assert_eq!(ago(-5), "0 s ago");
+        assert_eq!(ago(3 * 3600 * 1_000_000), "3 h ago");
+    }
+}

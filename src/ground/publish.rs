@@ -1,0 +1,76 @@
+//! What the fleet is to be, made into the artifacts that satellites read.
+//!
+//! Each function runs in the transaction that changed the rows it reads: the artifacts change with
+//! them or not at all, and satellites see the change when it is committed. What says the same as
+//! before is left alone, so that its digest and its tag stay.
+
+use serde::Serialize;
+
+use super::app::Fault;
+use super::store::{Group, Rows, Satellite};
+use super::{artifact, clock};
+use crate::fleet::state::{
+    FILE_BYTES_MAX, SatelliteState, config_repository, group_repository, satellite_repository,
+};
+
+/// Publishes what a satellite is to be. Without groups the list is empty, not absent: the last
+/// group's removal is a change like any other.
+pub async fn satellite(rows: &mut Rows<'_>, url: &str, satellite: &Satellite) -> Result<(), Fault> {
+    let groups = rows.satellite_groups(satellite.id).await?;
+    let config = rows.satellite_config(satellite.id).await?;
+    let state = SatelliteState {
+        states: groups.iter().map(|name| artifact_url(url, &group_repository(name))).collect(),
+        config: artifact_url(url, &config_repository(&config)),
+    };
+    let repository = satellite_repository(&satellite.name);
+    text(rows, &repository, &to_json(&state)?).await
+}
+
+/// Publishes the images of a group.
+pub async fn group(rows: &mut Rows<'_>, group: &Group) -> Result<(), Fault> {
+    text(rows, &group_repository(&group.state.group), &to_json(&group.state)?).await
+}
+
+/// Publishes a configuration.
+pub async fn config(rows: &mut Rows<'_>, name: &str, config: &str) -> Result<(), Fault> {
+    text(rows, &config_repository(name), config).await
+}
+
+/// Publishes everything: what has changed is the URL in it, or how this version writes it.
+pub async fn all(rows: &mut Rows<'_>, url: &str) -> Result<(), Fault> {
+    for one in rows.configs().await? {
+        config(rows, &one.name, &one.config).await?;
+    }
+    for one in rows.groups().await? {
+        group(rows, &one).await?;
+    }
+    for one in rows.satellites().await? {
+        satellite(rows, url, &one).await?;
+    }
+    Ok(())
+}
+
+/// Where an artifact is, for satellites.
+pub fn artifact_url(url: &str, repository: &str) -> String {
+    format!("{url}/{repository}:latest")
+}
+
+fn to_json(value: &impl Serialize) -> Result<String, Fault> {
+    serde_json::to_string(value).map_err(|error| Fault::internal("writing JSON", &error))
+}
+
+async fn text(rows: &mut Rows<'_>, repository: &str, content: &str) -> Result<(), Fault> {
+    if content.len() > FILE_BYTES_MAX {
+        let length = content.len();
+        return Err(Fault::bad(format!(
+            "{length} bytes of state: expected at most {FILE_BYTES_MAX}"
+        )));
+    }
+    if rows.published_content(repository).await?.as_deref() == Some(content) {
+        return Ok(());
+    }
+    let artifact = artifact::build(content, clock::now() / clock::SECOND)
+        .map_err(|error| Fault::internal("making an artifact", &error))?;
+    rows.publish(repository, content, &artifact).await?;
+    Ok(())
+}

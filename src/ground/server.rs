@@ -1,0 +1,170 @@
+//! Accepts connections and serves them until the program is told to stop.
+//!
+//! A loop of our own and not `axum::serve`, for the limits: connections are counted, a head must
+//! arrive in time, and TLS is spoken where it is configured. At SIGTERM or SIGINT no connection is
+//! accepted any more, and answers under way get [`STOP_TIMEOUT`].
+
+use std::convert::Infallible;
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::service::Service as _;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::service::TowerToHyperService;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use super::api;
+use super::app::App;
+use super::settings::{Settings, Tls};
+use super::store::Store;
+
+/// Who is at the other end of the connection.
+#[derive(Clone, Copy)]
+pub struct Peer(pub IpAddr);
+
+/// Serves until SIGTERM or SIGINT.
+pub fn run(settings: Settings) -> Result<(), String> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("starting threads: {error}"))?
+        .block_on(serve(settings))
+}
+
+async fn serve(settings: Settings) -> Result<(), String> {
+    let tls = settings.tls.as_ref().map(acceptor).transpose()?;
+    let failed = |error: std::io::Error| format!("listen {}: {error}", settings.listen);
+    let listener = TcpListener::bind(settings.listen).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let url = settings.url.unwrap_or_else(|| format!("{scheme}://{address}"));
+    let store = Store::open(&settings.database).await?;
+    let (app, password) = App::prepare(store.clone(), url.clone(), settings.admin_password).await?;
+    if let Some(password) = password {
+        let mut out = std::io::stdout();
+        writeln!(out, "user admin, password {password} (shown this once)")
+            .map_err(|error| format!("showing the first password: {error}"))?;
+    }
+    tracing::info!("serving {url} on {address}");
+    let result = accept(listener, tls, api::router(app)).await;
+    store.close().await;
+    tracing::info!("stopped");
+    result
+}
+
+async fn accept(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("waiting for signals: {error}");
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let connections = GracefulShutdown::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = next(&listener, &places) => accepted,
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        };
+        let Some((stream, address, place)) = accepted else { continue };
+        let (tls, router, watcher) = (tls.clone(), router.clone(), connections.watcher());
+        tokio::spawn(async move {
+            let peer = Peer(address.ip());
+            match tls {
+                None => speak(stream, peer, router, watcher).await,
+                Some(tls) => {
+                    // A handshake that fails or takes too long is the other side's affair.
+                    if let Ok(Ok(stream)) = timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
+                        speak(stream, peer, router, watcher).await;
+                    }
+                }
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    // What is not answered by then is cut off.
+    let _ = timeout(STOP_TIMEOUT, connections.shutdown()).await;
+    Ok(())
+}
+
+async fn next(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, address)) => Some((stream, address, place)),
+        Err(error) => {
+            // Out of file descriptors, mostly: it passes when connections end.
+            tracing::warn!("accepting a connection: {error}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            None
+        }
+    }
+}
+
+/// Speaks HTTP/1.1 on a connection until it ends.
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Peer,
+    router: Router,
+    watcher: Watcher,
+) {
+    let router = TowerToHyperService::new(router);
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        let answer = router.call(request);
+        async move { answer.await as Result<Response<Body>, Infallible> }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!("connection from {}: {error}", peer.0);
+    }
+}
+
+fn acceptor(tls: &Tls) -> Result<TlsAcceptor, String> {
+    let cert = tls.cert.display();
+    let chain = CertificateDer::pem_file_iter(&tls.cert)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| format!("tls_cert {cert}: {error}"))?;
+    let key = PrivateKeyDer::from_pem_file(&tls.key)
+        .map_err(|error| format!("tls_key {}: {error}", tls.key.display()))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| format!("TLS: {error}"))?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(|error| format!("tls_cert {cert}: {error}"))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Connections at a time; more wait.
+const CONNECTIONS_MAX: usize = 4096;
+/// For a request's head, and for an idle connection.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(65);
+const HEAD_BYTES_MAX: usize = 16 << 10;
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,0 +1,211 @@
+//! What the server is told: arguments first, then the environment, then the file, then defaults.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use argh::FromArgs;
+use serde::Deserialize;
+
+/// Tells a fleet of satellites which images to hold.
+#[derive(FromArgs)]
+pub struct Arguments {
+    /// print the version
+    #[argh(switch)]
+    pub version: bool,
+    #[argh(subcommand)]
+    pub verb: Option<Verb>,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+pub enum Verb {
+    Serve(Serve),
+}
+
+/// Serve the API and the state artifacts until stopped.
+#[derive(FromArgs, Default)]
+#[argh(subcommand, name = "serve")]
+pub struct Serve {
+    /// a TOML file with the settings below, named alike with _ for -
+    #[argh(option, short = 'c')]
+    pub config: Option<PathBuf>,
+    /// the directory of the database; made when missing
+    #[argh(option)]
+    pub data: Option<PathBuf>,
+    /// where to listen: 127.0.0.1:8080 unless given
+    #[argh(option)]
+    pub listen: Option<String>,
+    /// the URL that satellites reach this server by: http://LISTEN unless given
+    #[argh(option)]
+    pub url: Option<String>,
+    /// a PostgreSQL database instead of the directory: postgres://user@host/name
+    #[argh(option)]
+    pub database: Option<String>,
+    /// certificate chain in PEM: TLS is spoken
+    #[argh(option)]
+    pub tls_cert: Option<PathBuf>,
+    /// its private key in PEM
+    #[argh(option)]
+    pub tls_key: Option<PathBuf>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct File {
+    data: Option<PathBuf>,
+    listen: Option<String>,
+    url: Option<String>,
+    database: Option<String>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+}
+
+/// The server's settings, complete and checked.
+#[derive(Debug)]
+pub struct Settings {
+    pub listen: SocketAddr,
+    /// The public URL, without a slash at the end; by default the address it listens on.
+    pub url: Option<String>,
+    pub database: Database,
+    pub tls: Option<Tls>,
+    /// The first password of `admin`, if the environment has one.
+    pub admin_password: Option<String>,
+}
+
+/// Where the data is.
+#[derive(Debug)]
+pub enum Database {
+    /// SQLite in this directory.
+    Directory(PathBuf),
+    /// A PostgreSQL URL. It may hold a password, and is never printed.
+    Postgres(String),
+}
+
+/// Files of PEM.
+#[derive(Debug)]
+pub struct Tls {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+impl Settings {
+    /// Puts the sources together. `env` looks a variable up.
+    pub fn resolve(
+        arguments: &Serve,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, String> {
+        let var =
+            |name: &str| env(&format!("GROUND_CONTROL_{name}")).filter(|value| !value.is_empty());
+        let file = match arguments.config.clone().or_else(|| var("CONFIG").map(PathBuf::from)) {
+            Some(path) => read(&path)?,
+            None => File::default(),
+        };
+        let text = |argument: &Option<String>, name, file: Option<String>| {
+            argument.clone().or_else(|| var(name)).or(file)
+        };
+        let path = |argument: &Option<PathBuf>, name, file: Option<PathBuf>| {
+            argument.clone().or_else(|| var(name).map(PathBuf::from)).or(file)
+        };
+        let listen =
+            text(&arguments.listen, "LISTEN", file.listen).unwrap_or_else(|| LISTEN.to_owned());
+        let listen: SocketAddr = listen
+            .parse()
+            .map_err(|_| format!("listen {listen:?}: expected ADDRESS:PORT, such as {LISTEN}"))?;
+        let tls = match (
+            path(&arguments.tls_cert, "TLS_CERT", file.tls_cert),
+            path(&arguments.tls_key, "TLS_KEY", file.tls_key),
+        ) {
+            (Some(cert), Some(key)) => Some(Tls { cert, key }),
+            (None, None) => None,
+            _ => return Err("tls_cert and tls_key: expected both or neither".to_owned()),
+        };
+        let url = text(&arguments.url, "URL", file.url);
+        let url = public_url(url, listen)?;
+        let database = match text(&arguments.database, "DATABASE", file.database) {
+            Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
+                Database::Postgres(url)
+            }
+            Some(_) => {
+                return Err("database: expected postgres://user:password@host/name".to_owned());
+            }
+            None => path(&arguments.data, "DATA", file.data)
+                .map(Database::Directory)
+                .ok_or("data: expected a directory (--data DIR), or a database (--database URL)")?,
+        };
+        Ok(Self { listen, url, database, tls, admin_password: var("ADMIN_PASSWORD") })
+    }
+}
+
+fn read(path: &Path) -> Result<File, String> {
+    let text =
+        std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// The URL goes into what satellites are told, so that a wrong one strands them: an address that
+/// only this machine understands is not guessed.
+fn public_url(given: Option<String>, listen: SocketAddr) -> Result<Option<String>, String> {
+    let Some(given) = given else {
+        if listen.ip().is_unspecified() {
+            return Err(format!(
+                "url: expected the URL that satellites reach {listen} by, such as \
+                 --url https://ground.example"
+            ));
+        }
+        return Ok(None);
+    };
+    let trimmed = given.trim_end_matches('/');
+    let probe = format!("{trimmed}/{}", crate::fleet::state::group_repository("a"));
+    if trimmed.matches('/').count() != 2 || crate::fleet::state::Url::parse(&probe).is_err() {
+        return Err(format!("url {given:?}: expected https://host or http://host:port"));
+    }
+    Ok(Some(trimmed.to_owned()))
+}
+
+const LISTEN: &str = "127.0.0.1:8080";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(arguments: &[&str], env: &[(&str, &str)]) -> Result<Settings, String> {
+        let serve = Serve::from_args(&["serve"], arguments).unwrap();
+        Settings::resolve(&serve, &|name| {
+            env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn arguments_come_before_the_environment() {
+        let env = [
+            ("GROUND_CONTROL_DATA", "/env"),
+            ("GROUND_CONTROL_LISTEN", "127.0.0.1:1"),
+            ("GROUND_CONTROL_ADMIN_PASSWORD", "x"),
+        ];
+        let settings = resolve(&["--listen", "127.0.0.1:2"], &env).unwrap();
+        assert_eq!((settings.url, settings.listen.port()), (None, 2));
+        assert!(
+            matches!(settings.database, Database::Directory(path) if path == Path::new("/env"))
+        );
+        assert_eq!(settings.admin_password.as_deref(), Some("x"));
+    }
+
+    #[test]
+    fn a_url_is_never_guessed_wrong() {
+        let any = ["--data", "/d", "--listen", "0.0.0.0:80"];
+        assert!(resolve(&any, &[]).unwrap_err().starts_with("url: expected"));
+        let url = [("GROUND_CONTROL_URL", "https://ground.example/")];
+        assert_eq!(resolve(&any, &url).unwrap().url.unwrap(), "https://ground.example");
+        for bad in ["ground.example", "https://h/path", "ftp://h", "https://u:p@h"] {
+            assert!(resolve(&any, &[("GROUND_CONTROL_URL", bad)]).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn half_settings_are_refused() {
+        assert!(resolve(&[], &[]).unwrap_err().contains("--data"));
+        assert!(resolve(&["--data", "/d", "--tls-cert", "c"], &[]).is_err());
+        let secret = resolve(&["--database", "mysql://u:secret@h/n"], &[]).unwrap_err();
+        assert!(!secret.contains("secret"));
+    }
+}

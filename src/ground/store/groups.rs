@@ -1,0 +1,100 @@
+//! Groups of images, and which satellites are in them.
+
+use sqlx::any::AnyRow;
+use sqlx::{Result, Row as _};
+
+use super::{Rows, Satellite, satellites};
+use crate::fleet::state::GroupState;
+
+/// A group.
+pub struct Group {
+    pub id: i64,
+    pub state: GroupState,
+    pub created_at: i64,
+    pub updated_at: i64,
+}
+
+impl Rows<'_> {
+    pub async fn groups(&mut self) -> Result<Vec<Group>> {
+        let rows = sqlx::query("SELECT * FROM image_groups ORDER BY name").fetch_all(&mut *self.0);
+        rows.await?.iter().map(group).collect()
+    }
+
+    pub async fn group(&mut self, name: &str) -> Result<Option<Group>> {
+        let query = sqlx::query("SELECT * FROM image_groups WHERE name = $1").bind(name);
+        query.fetch_optional(&mut *self.0).await?.as_ref().map(group).transpose()
+    }
+
+    /// Adds a group, or gives the one of that name new images.
+    pub async fn put_group(&mut self, state: &GroupState, now: i64) -> Result<Group> {
+        let artifacts = serde_json::to_string(&state.artifacts)
+            .map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
+        let query = sqlx::query(
+            "INSERT INTO image_groups (name, registry, artifacts, created_at, updated_at) \
+             VALUES ($1, $2, $3, $4, $4) ON CONFLICT (name) DO UPDATE SET \
+             registry = excluded.registry, artifacts = excluded.artifacts, \
+             updated_at = excluded.updated_at RETURNING *",
+        );
+        let query = query.bind(&state.group).bind(&state.registry).bind(artifacts).bind(now);
+        group(&query.fetch_one(&mut *self.0).await?)
+    }
+
+    pub async fn delete_group(&mut self, id: i64) -> Result<()> {
+        let query = sqlx::query("DELETE FROM image_groups WHERE id = $1").bind(id);
+        query.execute(&mut *self.0).await.map(drop)
+    }
+
+    /// The satellites of a group.
+    pub async fn group_satellites(&mut self, group_id: i64) -> Result<Vec<Satellite>> {
+        let query = sqlx::query(
+            "SELECT satellites.* FROM satellites JOIN satellite_groups \
+             ON satellite_groups.satellite_id = satellites.id \
+             WHERE satellite_groups.group_id = $1 ORDER BY satellites.name",
+        );
+        let rows = query.bind(group_id).fetch_all(&mut *self.0).await?;
+        rows.iter().map(satellites::satellite).collect()
+    }
+
+    /// The names of a satellite's groups.
+    pub async fn satellite_groups(&mut self, satellite_id: i64) -> Result<Vec<String>> {
+        let query = sqlx::query(
+            "SELECT image_groups.name FROM image_groups JOIN satellite_groups \
+             ON satellite_groups.group_id = image_groups.id \
+             WHERE satellite_groups.satellite_id = $1 ORDER BY image_groups.name",
+        );
+        let rows = query.bind(satellite_id).fetch_all(&mut *self.0).await?;
+        rows.iter().map(|row| row.try_get("name")).collect()
+    }
+
+    pub async fn join_group(&mut self, satellite_id: i64, group_id: i64) -> Result<()> {
+        let query = sqlx::query(
+            "INSERT INTO satellite_groups (satellite_id, group_id) VALUES ($1, $2) \
+             ON CONFLICT (satellite_id, group_id) DO NOTHING",
+        );
+        query.bind(satellite_id).bind(group_id).execute(&mut *self.0).await.map(drop)
+    }
+
+    /// Takes a satellite out of a group; false when it was not in it.
+    pub async fn leave_group(&mut self, satellite_id: i64, group_id: i64) -> Result<bool> {
+        let query =
+            sqlx::query("DELETE FROM satellite_groups WHERE satellite_id = $1 AND group_id = $2");
+        let done = query.bind(satellite_id).bind(group_id).execute(&mut *self.0).await?;
+        Ok(done.rows_affected() > 0)
+    }
+}
+
+fn group(row: &AnyRow) -> Result<Group> {
+    let artifacts: String = row.try_get("artifacts")?;
+    let artifacts =
+        serde_json::from_str(&artifacts).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+    Ok(Group {
+        id: row.try_get("id")?,
+        state: GroupState {
+            group: row.try_get("name")?,
+            registry: row.try_get("registry")?,
+            artifacts,
+        },
+        created_at: row.try_get("created_at")?,
+        updated_at: row.try_get("updated_at")?,
+    })
+}

@@ -1,0 +1,272 @@
+//! Satellites, their credentials and their last reports.
+//!
+//! A satellite has up to two secrets: the one it uses, and the one it was given last. The first use
+//! of the new one makes it the only one and spends the enrolment token, so that power loss on the
+//! satellite's side between the answer and its writing down strands nothing.
+
+use std::collections::HashMap;
+
+use sqlx::any::AnyRow;
+use sqlx::{Result, Row as _};
+
+use super::Rows;
+use crate::ground::clock;
+
+/// A satellite.
+#[derive(Clone)]
+pub struct Satellite {
+    pub id: i64,
+    pub name: String,
+    pub secret_hash: Option<String>,
+    pub next_secret_hash: Option<String>,
+    /// When the secret in use was given.
+    pub secret_at: i64,
+    pub enrolment_expires_at: i64,
+    pub last_seen: Option<i64>,
+    pub heartbeat_interval: Option<String>,
+    pub heartbeat_seconds: i64,
+    pub created_at: i64,
+    pub updated_at: i64,
+}
+
+/// A satellite's last report.
+pub struct Status {
+    pub satellite_id: i64,
+    /// Counts the satellite's reports.
+    pub number: i64,
+    /// The report as it came.
+    pub body: String,
+    /// By the satellite's clock.
+    pub reported_at: Option<i64>,
+    pub created_at: i64,
+}
+
+/// Which satellites are wanted.
+pub struct Wanted<'a> {
+    /// Names after this one.
+    pub after: &'a str,
+    /// Names with this in them.
+    pub part: &'a str,
+    /// `online`, `stale`, `never`, or nothing for all.
+    pub connection: &'a str,
+}
+
+impl Satellite {
+    /// Whether three reports in a row are missing.
+    pub fn is_stale(&self, seen: i64, now: i64) -> bool {
+        let interval = match self.heartbeat_seconds {
+            0 => DEFAULT_INTERVAL_SECONDS,
+            seconds => seconds,
+        };
+        now - seen > 3 * interval * clock::SECOND
+    }
+}
+
+/// Of a satellite that did not say how often it reports; Go takes 15 minutes for stale then.
+const DEFAULT_INTERVAL_SECONDS: i64 = 300;
+
+impl Rows<'_> {
+    pub async fn satellites(&mut self) -> Result<Vec<Satellite>> {
+        let rows = sqlx::query("SELECT * FROM satellites ORDER BY name").fetch_all(&mut *self.0);
+        rows.await?.iter().map(satellite).collect()
+    }
+
+    pub async fn satellite(&mut self, name: &str) -> Result<Option<Satellite>> {
+        let query = sqlx::query("SELECT * FROM satellites WHERE name = $1").bind(name);
+        query.fetch_optional(&mut *self.0).await?.as_ref().map(satellite).transpose()
+    }
+
+    pub async fn satellite_by_id(&mut self, id: i64) -> Result<Option<Satellite>> {
+        let query = sqlx::query("SELECT * FROM satellites WHERE id = $1").bind(id);
+        query.fetch_optional(&mut *self.0).await?.as_ref().map(satellite).transpose()
+    }
+
+    pub async fn satellite_by_enrolment(&mut self, hash: &str) -> Result<Option<Satellite>> {
+        let query = sqlx::query("SELECT * FROM satellites WHERE enrolment_hash = $1").bind(hash);
+        query.fetch_optional(&mut *self.0).await?.as_ref().map(satellite).transpose()
+    }
+
+    pub async fn add_satellite(
+        &mut self,
+        name: &str,
+        config_id: i64,
+        now: i64,
+    ) -> Result<Satellite> {
+        let query = sqlx::query(
+            "INSERT INTO satellites (name, config_id, created_at, updated_at) \
+             VALUES ($1, $2, $3, $3) RETURNING *",
+        );
+        satellite(&query.bind(name).bind(config_id).bind(now).fetch_one(&mut *self.0).await?)
+    }
+
+    pub async fn delete_satellite(&mut self, id: i64) -> Result<()> {
+        let query = sqlx::query("DELETE FROM satellites WHERE id = $1").bind(id);
+        query.execute(&mut *self.0).await.map(drop)
+    }
+
+    pub async fn set_enrolment(&mut self, id: i64, hash: &str, expires_at: i64) -> Result<()> {
+        let query = sqlx::query(
+            "UPDATE satellites SET enrolment_hash = $2, enrolment_expires_at = $3 WHERE id = $1",
+        );
+        query.bind(id).bind(hash).bind(expires_at).execute(&mut *self.0).await.map(drop)
+    }
+
+    /// Gives a satellite a secret that becomes the one when it is first used.
+    pub async fn offer_secret(&mut self, id: i64, hash: &str) -> Result<()> {
+        let query = sqlx::query("UPDATE satellites SET next_secret_hash = $2 WHERE id = $1");
+        query.bind(id).bind(hash).execute(&mut *self.0).await.map(drop)
+    }
+
+    /// The same for the satellite of an enrolment token; false when it was spent meanwhile.
+    pub async fn offer_secret_for(&mut self, enrolment_hash: &str, hash: &str) -> Result<bool> {
+        let query =
+            sqlx::query("UPDATE satellites SET next_secret_hash = $2 WHERE enrolment_hash = $1");
+        let done = query.bind(enrolment_hash).bind(hash).execute(&mut *self.0).await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// The offered secret was used: it is the one from now on, and the enrolment token is spent.
+    /// False when another was offered meanwhile.
+    pub async fn accept_secret(&mut self, id: i64, hash: &str, now: i64) -> Result<bool> {
+        let query = sqlx::query(
+            "UPDATE satellites SET secret_hash = $2, secret_at = $3, next_secret_hash = NULL, \
+             enrolment_hash = NULL, enrolment_expires_at = 0 \
+             WHERE id = $1 AND next_secret_hash = $2",
+        );
+        let done = query.bind(id).bind(hash).bind(now).execute(&mut *self.0).await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    pub async fn set_satellite_config(&mut self, id: i64, config_id: i64, now: i64) -> Result<()> {
+        let query =
+            sqlx::query("UPDATE satellites SET config_id = $2, updated_at = $3 WHERE id = $1");
+        query.bind(id).bind(config_id).bind(now).execute(&mut *self.0).await.map(drop)
+    }
+
+    /// The name of a satellite's configuration.
+    pub async fn satellite_config(&mut self, id: i64) -> Result<String> {
+        let query = sqlx::query(
+            "SELECT configs.name FROM configs JOIN satellites \
+             ON satellites.config_id = configs.id WHERE satellites.id = $1",
+        );
+        query.bind(id).fetch_one(&mut *self.0).await?.try_get("name")
+    }
+
+    /// Keeps a report, in the place of the one before.
+    pub async fn put_status(
+        &mut self,
+        satellite_id: i64,
+        body: &str,
+        reported_at: Option<i64>,
+        now: i64,
+    ) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO statuses (satellite_id, number, body, reported_at, created_at) \
+             VALUES ($1, 1, $2, $3, $4) ON CONFLICT (satellite_id) DO UPDATE SET \
+             number = statuses.number + 1, body = excluded.body, \
+             reported_at = excluded.reported_at, created_at = excluded.created_at",
+        )
+        .bind(satellite_id)
+        .bind(body)
+        .bind(reported_at)
+        .bind(now)
+        .execute(&mut *self.0)
+        .await
+        .map(drop)
+    }
+
+    pub async fn set_seen(
+        &mut self,
+        id: i64,
+        interval: Option<&str>,
+        seconds: i64,
+        now: i64,
+    ) -> Result<()> {
+        let query = sqlx::query(
+            "UPDATE satellites SET last_seen = $2, heartbeat_interval = $3, \
+             heartbeat_seconds = $4 WHERE id = $1",
+        );
+        let query = query.bind(id).bind(now).bind(interval).bind(seconds);
+        query.execute(&mut *self.0).await.map(drop)
+    }
+
+    /// The last reports of all satellites that ever reported, by satellite.
+    pub async fn statuses(&mut self) -> Result<HashMap<i64, Status>> {
+        let rows = sqlx::query("SELECT * FROM statuses").fetch_all(&mut *self.0).await?;
+        rows.iter().map(|row| status(row).map(|status| (status.satellite_id, status))).collect()
+    }
+
+    /// A page of the satellites that match, in order of their names, each with its last report.
+    pub async fn page(
+        &mut self,
+        wanted: &Wanted<'_>,
+        now: i64,
+        rows_max: i64,
+    ) -> Result<Vec<(Satellite, Option<String>)>> {
+        let query = sqlx::query(
+            "SELECT satellites.*, statuses.body FROM satellites \
+             LEFT JOIN statuses ON statuses.satellite_id = satellites.id \
+             WHERE name > $1 AND name LIKE $2 ESCAPE '!' AND ($3 = '' OR $3 = CASE \
+             WHEN last_seen IS NULL THEN 'never' WHEN $4 - last_seen > \
+             3 * CASE WHEN heartbeat_seconds > 0 THEN heartbeat_seconds ELSE $5 END * 1000000 \
+             THEN 'stale' ELSE 'online' END) ORDER BY name LIMIT $6",
+        );
+        let mut part = String::from("%");
+        for sign in wanted.part.chars() {
+            if ['%', '_', '!'].contains(&sign) {
+                part.push('!');
+            }
+            part.push(sign);
+        }
+        part.push('%');
+        let query = query.bind(wanted.after).bind(part).bind(wanted.connection);
+        let query = query.bind(now).bind(DEFAULT_INTERVAL_SECONDS).bind(rows_max);
+        let rows = query.fetch_all(&mut *self.0).await?;
+        rows.iter().map(|row| Ok((satellite(row)?, row.try_get("body")?))).collect()
+    }
+
+    /// How many satellites there are, how many of them were ever seen, and how many missed three
+    /// reports in a row.
+    pub async fn count_satellites(&mut self, now: i64) -> Result<(i64, i64, i64)> {
+        let query = sqlx::query(
+            "SELECT COUNT(*) AS known, COUNT(last_seen) AS seen, COUNT(CASE WHEN $1 - last_seen > \
+             3 * CASE WHEN heartbeat_seconds > 0 THEN heartbeat_seconds ELSE $2 END * 1000000 \
+             THEN 1 END) AS stale FROM satellites",
+        );
+        let query = query.bind(now).bind(DEFAULT_INTERVAL_SECONDS);
+        let row = query.fetch_one(&mut *self.0).await?;
+        Ok((row.try_get("known")?, row.try_get("seen")?, row.try_get("stale")?))
+    }
+
+    pub async fn status(&mut self, satellite_id: i64) -> Result<Option<Status>> {
+        let query = sqlx::query("SELECT * FROM statuses WHERE satellite_id = $1");
+        let row = query.bind(satellite_id).fetch_optional(&mut *self.0).await?;
+        row.as_ref().map(status).transpose()
+    }
+}
+
+pub fn satellite(row: &AnyRow) -> Result<Satellite> {
+    Ok(Satellite {
+        id: row.try_get("id")?,
+        name: row.try_get("name")?,
+        secret_hash: row.try_get("secret_hash")?,
+        next_secret_hash: row.try_get("next_secret_hash")?,
+        secret_at: row.try_get("secret_at")?,
+        enrolment_expires_at: row.try_get("enrolment_expires_at")?,
+        last_seen: row.try_get("last_seen")?,
+        heartbeat_interval: row.try_get("heartbeat_interval")?,
+        heartbeat_seconds: row.try_get("heartbeat_seconds")?,
+        created_at: row.try_get("created_at")?,
+        updated_at: row.try_get("updated_at")?,
+    })
+}
+
+fn status(row: &AnyRow) -> Result<Status> {
+    Ok(Status {
+        satellite_id: row.try_get("satellite_id")?,
+        number: row.try_get("number")?,
+        body: row.try_get("body")?,
+        reported_at: row.try_get("reported_at")?,
+        created_at: row.try_get("created_at")?,
+    })
+}

@@ -1,0 +1,165 @@
+//! People who may change the fleet, and their sessions.
+
+use sqlx::any::AnyRow;
+use sqlx::{Result, Row as _};
+
+use super::Rows;
+
+/// A person.
+pub struct User {
+    pub id: i64,
+    pub username: String,
+    pub password_hash: String,
+    pub role: String,
+    pub failures: i64,
+    pub locked_until: i64,
+    pub created_at: i64,
+}
+
+/// May do all.
+pub const ROLE_SYSTEM_ADMIN: &str = "system_admin";
+/// May do all but manage users and delete groups.
+pub const ROLE_ADMIN: &str = "admin";
+
+/// A log-in.
+pub struct Session {
+    pub token_hash: String,
+    pub user_id: i64,
+    pub created_at: i64,
+    pub expires_at: i64,
+}
+
+impl Rows<'_> {
+    pub async fn users(&mut self) -> Result<Vec<User>> {
+        let rows = sqlx::query("SELECT * FROM users ORDER BY username").fetch_all(&mut *self.0);
+        rows.await?.iter().map(user).collect()
+    }
+
+    pub async fn user(&mut self, username: &str) -> Result<Option<User>> {
+        let query = sqlx::query("SELECT * FROM users WHERE username = $1").bind(username);
+        query.fetch_optional(&mut *self.0).await?.as_ref().map(user).transpose()
+    }
+
+    pub async fn add_user(
+        &mut self,
+        username: &str,
+        password_hash: &str,
+        role: &str,
+        now: i64,
+    ) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO users (username, password_hash, role, created_at, updated_at) \
+             VALUES ($1, $2, $3, $4, $4)",
+        )
+        .bind(username)
+        .bind(password_hash)
+        .bind(role)
+        .bind(now)
+        .execute(&mut *self.0)
+        .await
+        .map(drop)
+    }
+
+    pub async fn delete_user(&mut self, id: i64) -> Result<()> {
+        let query = sqlx::query("DELETE FROM users WHERE id = $1").bind(id);
+        query.execute(&mut *self.0).await.map(drop)
+    }
+
+    /// Sets a password, lifts a lock, and ends the user's sessions.
+    pub async fn set_password(&mut self, id: i64, password_hash: &str, now: i64) -> Result<()> {
+        sqlx::query(
+            "UPDATE users SET password_hash = $2, failures = 0, locked_until = 0, \
+             updated_at = $3 WHERE id = $1",
+        )
+        .bind(id)
+        .bind(password_hash)
+        .bind(now)
+        .execute(&mut *self.0)
+        .await?;
+        let query = sqlx::query("DELETE FROM sessions WHERE user_id = $1").bind(id);
+        query.execute(&mut *self.0).await.map(drop)
+    }
+
+    /// Counts a wrong password; the `failures_max`th in a row locks the user until `until`.
+    pub async fn count_failure(&mut self, id: i64, failures_max: i64, until: i64) -> Result<()> {
+        sqlx::query(
+            "UPDATE users SET \
+             locked_until = CASE WHEN failures + 1 >= $2 THEN $3 ELSE locked_until END, \
+             failures = CASE WHEN failures + 1 >= $2 THEN 0 ELSE failures + 1 END \
+             WHERE id = $1",
+        )
+        .bind(id)
+        .bind(failures_max)
+        .bind(until)
+        .execute(&mut *self.0)
+        .await
+        .map(drop)
+    }
+
+    pub async fn forget_failures(&mut self, id: i64) -> Result<()> {
+        let query = sqlx::query("UPDATE users SET failures = 0 WHERE id = $1").bind(id);
+        query.execute(&mut *self.0).await.map(drop)
+    }
+
+    /// Adds a session, and removes those that have ended.
+    pub async fn add_session(&mut self, session: &Session) -> Result<()> {
+        let query = sqlx::query("DELETE FROM sessions WHERE expires_at <= $1");
+        query.bind(session.created_at).execute(&mut *self.0).await?;
+        sqlx::query(
+            "INSERT INTO sessions (token_hash, user_id, created_at, expires_at) \
+             VALUES ($1, $2, $3, $4)",
+        )
+        .bind(&session.token_hash)
+        .bind(session.user_id)
+        .bind(session.created_at)
+        .bind(session.expires_at)
+        .execute(&mut *self.0)
+        .await
+        .map(drop)
+    }
+
+    /// The user of a session that has not ended.
+    pub async fn session_user(&mut self, token_hash: &str, now: i64) -> Result<Option<User>> {
+        let query = sqlx::query(
+            "SELECT users.* FROM sessions JOIN users ON users.id = sessions.user_id \
+             WHERE sessions.token_hash = $1 AND sessions.expires_at > $2",
+        );
+        let query = query.bind(token_hash).bind(now);
+        query.fetch_optional(&mut *self.0).await?.as_ref().map(user).transpose()
+    }
+
+    pub async fn end_session(&mut self, token_hash: &str) -> Result<()> {
+        let query = sqlx::query("DELETE FROM sessions WHERE token_hash = $1").bind(token_hash);
+        query.execute(&mut *self.0).await.map(drop)
+    }
+
+    pub async fn setting(&mut self, name: &str) -> Result<Option<String>> {
+        let query = sqlx::query("SELECT value FROM settings WHERE name = $1").bind(name);
+        let row = query.fetch_optional(&mut *self.0).await?;
+        row.map(|row| row.try_get("value")).transpose()
+    }
+
+    pub async fn set_setting(&mut self, name: &str, value: &str) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO settings (name, value) VALUES ($1, $2) \
+             ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        )
+        .bind(name)
+        .bind(value)
+        .execute(&mut *self.0)
+        .await
+        .map(drop)
+    }
+}
+
+fn user(row: &AnyRow) -> Result<User> {
+    Ok(User {
+        id: row.try_get("id")?,
+        username: row.try_get("username")?,
+        password_hash: row.try_get("password_hash")?,
+        role: row.try_get("role")?,
+        failures: row.try_get("failures")?,
+        locked_until: row.try_get("locked_until")?,
+        created_at: row.try_get("created_at")?,
+    })
+}

@@ -1,0 +1,161 @@
+//! The console as a browser without scripts sees it.
+
+use crate::harness::{Answer, Client, Database, PASSWORD, Server, on_each_store};
+
+struct Browser {
+    anyone: Client,
+    cookie: String,
+}
+
+impl Browser {
+    fn log_in(server: &Server) -> Self {
+        let body = format!("username=admin&password={PASSWORD}");
+        let answer = post(&server.anyone(), "", "/console/login", &body);
+        assert_eq!(answer.status, 303, "{}", answer.text());
+        let cookie = answer.header("set-cookie").unwrap();
+        assert!(cookie.contains("; HttpOnly; SameSite=Strict"), "{cookie}");
+        let cookie = cookie.split(';').next().unwrap().to_owned();
+        Self { anyone: server.anyone(), cookie }
+    }
+
+    fn get(&self, path: &str) -> Answer {
+        let cookie = &self.cookie;
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nCookie: a=b; {cookie}\r\n\r\n"
+        );
+        self.anyone.send(head.as_bytes())
+    }
+
+    /// Sends a form with the token that the page at `from` has in its forms.
+    fn submit(&self, from: &str, path: &str, fields: &str) -> Answer {
+        let page = self.get(from).text();
+        let (_, rest) = page.split_once("name=\"form_token\" value=\"").unwrap();
+        let token = rest.split('"').next().unwrap();
+        post(&self.anyone, &self.cookie, path, &format!("form_token={token}&{fields}"))
+    }
+}
+
+fn post(client: &Client, cookie: &str, path: &str, body: &str) -> Answer {
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nCookie: {cookie}\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    client.send(head.as_bytes())
+}
+
+#[test]
+fn a_fleet_is_set_up_by_clicking() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let admin = server.admin();
+        let browser = Browser::log_in(&server);
+        assert!(browser.get("/console").text().contains("No satellite yet"));
+        admin.expect(201, "POST", "/api/configs", r#"{"config_name":"c1","config":{}}"#);
+        let added = browser.submit("/console", "/console/satellites", "name=edge1&config_name=c1");
+        let page = added.text();
+        let (_, token) = page.split_once("<code>").unwrap();
+        let path = format!("/satellites/ztr/{}", token.split('<').next().unwrap());
+        server.anyone().expect(200, "GET", &path, "");
+
+        let bad = "registry=http%3A%2F%2Fr.example&images=library%2Fnginx%3A1.25%0Aa+b";
+        let answer = browser.submit("/console/groups/g1", "/console/groups/g1", bad);
+        assert_eq!(answer.status, 400);
+        assert!(answer.text().contains("a b</textarea>"), "what was typed is kept");
+        let good = bad.replace("%0Aa+b", "");
+        let answer = browser.submit("/console/groups/g1", "/console/groups/g1", &good);
+        assert_eq!(answer.status, 303);
+        let member = browser.submit(
+            "/console/satellites/edge1",
+            "/console/satellites/edge1/groups",
+            "groups=g1",
+        );
+        assert_eq!(member.status, 303);
+        let groups = admin.get("/api/satellites/edge1").json()["Groups"].clone();
+        assert_eq!(groups, serde_json::json!(["g1"]));
+        let fleet = browser.get("/console?state=never&q=edge").text();
+        assert!(fleet.contains("/console/satellites/edge1"));
+        for none in ["q=%25", "q=_", "q=!", "q=edge2", "state=stale", "state=%27", "after=edge1"] {
+            let text = browser.get(&format!("/console?{none}")).text();
+            assert!(text.contains("No satellite matches"), "{none}");
+        }
+        let chosen = browser.get("/console/groups?name=g2");
+        assert_eq!(chosen.header("location"), Some("/console/groups/g2"));
+        assert_eq!(browser.get("/console/groups?name=..%2F%2Fevil.example").status, 200);
+        assert!(!browser.get("/console?state=online").text().contains("/console/satellites/edge1"));
+    });
+}
+
+#[test]
+fn another_site_can_do_nothing() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let browser = Browser::log_in(&server);
+        let forged = post(
+            &server.anyone(),
+            &browser.cookie,
+            "/console/groups/g1",
+            "form_token=0&images=a%3A1&registry=",
+        );
+        assert_eq!(forged.status, 403);
+        // The API does not look at cookies, and the console at nothing else.
+        assert_eq!(browser.get("/api/groups").status, 401);
+        assert_eq!(server.admin().get("/console").status, 303);
+        // Another session's token is not this one's.
+        let other = Browser::log_in(&server);
+        let page = other.get("/console/groups").text();
+        let (_, rest) = page.split_once("name=\"form_token\" value=\"").unwrap();
+        let body = format!("form_token={}", rest.split('"').next().unwrap());
+        let path = "/console/logout";
+        assert_eq!(post(&server.anyone(), &browser.cookie, path, &body).status, 403);
+        assert_eq!(post(&server.anyone(), &other.cookie, path, &body).status, 303);
+        assert_eq!(other.get("/console").status, 303);
+    });
+}
+
+#[test]
+fn what_a_satellite_says_is_text() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let admin = server.admin();
+        admin.expect(201, "POST", "/api/configs", r#"{"config_name":"c1","config":{}}"#);
+        let body = r#"{"name":"edge1","config_name":"c1"}"#;
+        let token = admin.expect(200, "POST", "/api/satellites", body).json();
+        let path = format!("/satellites/ztr/{}", token["token"].as_str().unwrap());
+        let answer = server.anyone().expect(200, "GET", &path, "");
+        let robot = crate::harness::Satellite::from_answer(&answer).client(&server);
+        let report = r#"{"activity":"<script>alert(1)</script>",
+            "cached_images":[{"reference":"\"><img src=x onerror=alert(1)>","size_bytes":-5}]}"#;
+        robot.expect(200, "POST", "/satellites/sync", report);
+        let browser = Browser::log_in(&server);
+        for path in ["/console", "/console/satellites/edge1", "/console?q=%3Cscript%3E&state=%22"] {
+            let answer = browser.get(path);
+            assert_eq!(answer.status, 200);
+            let text = answer.text();
+            assert!(!text.contains("<script") && !text.contains("<img"), "{text}");
+            let policy = answer.header("content-security-policy").unwrap();
+            assert!(policy.starts_with("default-src 'none'"), "{policy}");
+        }
+    });
+}
+
+#[test]
+fn a_large_fleet_is_shown_page_by_page() {
+    let database = Database::sqlite();
+    let server = Server::start(&database);
+    let admin = server.admin();
+    admin.expect(201, "POST", "/api/configs", r#"{"config_name":"c1","config":{}}"#);
+    for number in 0..203 {
+        let body = format!(r#"{{"name":"edge{number:03}","config_name":"c1"}}"#);
+        admin.expect(200, "POST", "/api/satellites", &body);
+    }
+    let browser = Browser::log_in(&server);
+    let rows = |page: &str| page.matches("<a href=\"/console/satellites/").count();
+    let first = browser.get("/console?q=edge").text();
+    assert_eq!(rows(&first), 200);
+    let (_, next) = first.split_once("rel=\"next\" href=\"").unwrap();
+    let next = next.split('"').next().unwrap().replace("&amp;", "&");
+    let second = browser.get(&next).text();
+    assert_eq!(rows(&second), 3);
+    assert!(second.contains("edge202") && !second.contains("rel=\"next\""), "{second}");
+}

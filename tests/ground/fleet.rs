@@ -1,0 +1,354 @@
+//! A fleet from its first satellite to the deletion of it.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Client, Database, Satellite, Server, on_each_store};
+
+const CONFIG: &str = r#"{"config_name":"c1","config":{"app_config":{"log_level":"info",
+    "state_replication_interval":"@every 00h00m10s","heartbeat_interval":"@every 00h00m10s"},
+    "zot_config":{"http":{"address":"127.0.0.1","port":"8585"}}}}"#;
+const GROUP: &str = r#"{"group":"g1","registry":"http://127.0.0.1:5000","artifacts":[
+    {"repository":"library/nginx","tag":["1.25"],"labels":null,"type":"IMAGE",
+     "digest":"sha256:3e38f337856c3763a9ffe3a11da3bf216616964dcc7454c918229773c6d8a56a"}]}"#;
+const REPORT: &str = r#"{"name":"edge1","activity":"","state_report_interval":"@every 00h00m10s",
+    "memory_used_bytes":1438904320,"cpu_percent":25.4,"image_count":2,
+    "request_created_time":"2026-11-26T00:51:53.041531524Z","later":{"a":1},"cached_images":[
+    {"reference":"127.0.0.1:8585/t/oci:1@sha256:0a","size_bytes":400918},
+    {"reference":"127.0.0.1:8585/t/docker:1@sha256:0c","size_bytes":400924}]}"#;
+
+fn registered(admin: &Client) -> String {
+    admin.expect(201, "POST", "/api/configs", CONFIG);
+    admin.expect(200, "POST", "/api/groups/sync", GROUP);
+    let body = r#"{"name":"edge1","groups":["g1"],"config_name":"c1"}"#;
+    let answer = admin.expect(200, "POST", "/api/satellites", body);
+    let token = answer.json()["token"].as_str().unwrap().to_owned();
+    assert_eq!(token.len(), 32);
+    token
+}
+
+fn enrolled(server: &Server) -> (Client, Satellite) {
+    let admin = server.admin();
+    let token = registered(&admin);
+    let answer = server.anyone().expect(200, "GET", &format!("/satellites/ztr/{token}"), "");
+    (admin, Satellite::from_answer(&answer))
+}
+
+#[test]
+fn a_satellite_enrols_reads_and_reports() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let (admin, satellite) = enrolled(&server);
+        assert_eq!(satellite.user, "robot$edge1");
+        let base = format!("http://{}", server.address);
+        assert_eq!(satellite.state, format!("{base}/satellite/satellite-state/edge1/state:latest"));
+
+        let (_, state) = satellite.read(&server, &satellite.state).unwrap();
+        let group_url = format!("{base}/satellite/group-state/g1/state:latest");
+        let config_url = format!("{base}/satellite/config-state/c1/state:latest");
+        assert_eq!(state, json!({ "states": [group_url], "config": config_url }));
+        let (_, group) = satellite.read(&server, &group_url).unwrap();
+        assert_eq!(group["registry"], "http://127.0.0.1:5000");
+        assert_eq!(group["artifacts"][0]["repository"], "library/nginx");
+        assert_eq!(group["artifacts"][0].get("labels"), None);
+        let (_, config) = satellite.read(&server, &config_url).unwrap();
+        assert_eq!(config["zot_config"]["http"]["port"], "8585");
+        assert_eq!(config["state_config"], json!({ "auth": {} }));
+
+        let robot = satellite.client(&server);
+        let poll = "/v2/satellite/satellite-state/edge1/state/manifests/latest";
+        let head = robot.expect(200, "HEAD", poll, "").head;
+        assert!(head.len() < 512, "an unchanged poll is answered with {} bytes", head.len());
+        let answer = robot.expect(200, "POST", "/satellites/sync", REPORT);
+        assert!(answer.body.is_empty(), "Go expects an empty body");
+        let status = admin.get("/api/satellites/edge1/status").json();
+        assert_eq!(status["ReportedAt"], "2026-11-26T00:51:53.041531Z");
+        assert_eq!(status["CpuPercent"], json!({ "String": "25.40", "Valid": true }));
+        let recorded: Value =
+            serde_json::from_str(include_str!("../data/fleet/status.json")).unwrap();
+        assert_eq!(keys(&status), keys(&recorded), "the fields are Go's");
+        let images = admin.expect(200, "GET", "/api/satellites/edge1/images", "").json();
+        assert_eq!(images[0]["Reference"], "127.0.0.1:8585/t/docker:1@sha256:0c");
+        let active = admin.get("/api/satellites/active").json();
+        let recorded: Value =
+            serde_json::from_str(include_str!("../data/fleet/active.json")).unwrap();
+        assert_eq!(keys(&active[0]), keys(&recorded[0]));
+        assert_eq!(active[0]["HeartbeatInterval"]["String"], "@every 00h00m10s");
+        assert_eq!(admin.get("/api/satellites/stale").json(), json!([]));
+        let metrics = server.anyone().get("/metrics").text();
+        assert!(
+            metrics.contains("ground_control_satellites{connection=\"online\"} 1\n"),
+            "{metrics}"
+        );
+        assert!(server.stop());
+    });
+}
+
+fn keys(value: &Value) -> Vec<&String> {
+    value.as_object().unwrap().keys().collect()
+}
+
+#[test]
+fn a_token_is_good_until_its_credentials_were_used() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let token = registered(&server.admin());
+        // The answer was lost twice; in both dialects it can be asked again.
+        let path = format!("/satellites/ztr/{token}");
+        let lost = Satellite::from_answer(&server.anyone().expect(200, "GET", &path, ""));
+        let body = format!(r#"{{"token":"{token}"}}"#);
+        let answer = server.anyone().expect(200, "POST", "/satellites/ztr", &body);
+        let satellite = Satellite::from_answer(&answer);
+        assert_ne!(lost.secret, satellite.secret);
+        satellite.read(&server, &satellite.state).unwrap();
+        // Now it is spent, as in Go's.
+        let spent = server.anyone().expect(400, "GET", &path, "");
+        assert_eq!(spent.json(), json!({ "message": "Error: Invalid Token", "code": 400 }));
+        lost.client(&server).expect(401, "POST", "/satellites/sync", "{}");
+        satellite.client(&server).expect(200, "POST", "/satellites/sync", "{}");
+    });
+}
+
+#[test]
+fn a_killed_server_has_lost_nothing_it_answered() {
+    on_each_store(|database| {
+        let mut server = Server::start(&database);
+        let listen = server.address;
+        let again = |server: Server| {
+            server.kill();
+            Server::start_on(&database, listen)
+        };
+        let token = registered(&server.admin());
+        server = again(server);
+        let path = format!("/satellites/ztr/{token}");
+        let satellite = Satellite::from_answer(&server.anyone().expect(200, "GET", &path, ""));
+        server = again(server);
+        let (before, _) = satellite.read(&server, &satellite.state).unwrap();
+        server = again(server);
+        satellite.client(&server).expect(200, "POST", "/satellites/sync", REPORT);
+        server = again(server);
+        let admin = server.admin();
+        assert_eq!(admin.get("/api/satellites/edge1/status").json()["ImageCount"]["Int32"], 2);
+        admin.expect(
+            200,
+            "DELETE",
+            "/api/groups/satellite",
+            r#"{"satellite":"edge1","group":"g1"}"#,
+        );
+        server = again(server);
+        let (after, state) = satellite.read(&server, &satellite.state).unwrap();
+        assert_ne!(before, after);
+        assert_eq!(state.get("states"), None);
+        // Sessions outlive the process as well.
+        admin.expect(200, "GET", "/api/groups", "");
+        server.anyone().expect(400, "GET", &path, "");
+    });
+}
+
+#[test]
+fn only_what_changed_is_published() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let (admin, satellite) = enrolled(&server);
+        let url = satellite.state.replace("satellite-state/edge1", "group-state/g1");
+        let (state, _) = satellite.read(&server, &satellite.state).unwrap();
+        let (first, _) = satellite.read(&server, &url).unwrap();
+        admin.expect(200, "POST", "/api/groups/sync", GROUP);
+        assert_eq!(satellite.read(&server, &url).unwrap().0, first, "the same says the same");
+        let moved = GROUP.replace("1.25", "1.26");
+        admin.expect(200, "POST", "/api/groups/sync", &moved);
+        assert_ne!(satellite.read(&server, &url).unwrap().0, first);
+        // Whoever read the manifest just before still finds it, and what it names.
+        satellite.read(&server, &url.replace(":latest", &format!(":{first}"))).unwrap_err();
+        let path = format!("/v2/satellite/group-state/g1/state/manifests/{first}");
+        satellite.client(&server).expect(200, "GET", &path, "");
+        admin.expect(200, "POST", "/api/groups/sync", GROUP);
+        assert_eq!(
+            satellite.read(&server, &url).unwrap().0,
+            first,
+            "the same state, the same digest"
+        );
+        assert_eq!(satellite.read(&server, &satellite.state).unwrap().0, state);
+    });
+}
+
+#[test]
+fn a_satellite_reads_its_own_only() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let (admin, satellite) = enrolled(&server);
+        admin.expect(200, "POST", "/api/groups/sync", &GROUP.replace("g1", "g2"));
+        admin.expect(201, "POST", "/api/configs", &CONFIG.replace("c1", "c2"));
+        let body = r#"{"name":"edge2","config_name":"c2"}"#;
+        admin.expect(200, "POST", "/api/satellites", body);
+        for (from, to) in [
+            ("satellite-state/edge1", "satellite-state/edge2"),
+            ("satellite-state/edge1", "group-state/g2"),
+            ("satellite-state/edge1", "config-state/c2"),
+            ("satellite-state/edge1", "satellite-state/none"),
+        ] {
+            let url = satellite.state.replace(from, to);
+            assert_eq!(satellite.read(&server, &url).unwrap_err(), 403, "{to}");
+        }
+        // People's credentials open the API and not the artifacts, and the other way round.
+        let path = "/v2/satellite/satellite-state/edge1/state/manifests/latest";
+        admin.expect(401, "GET", path, "");
+        satellite.client(&server).expect(401, "GET", "/api/groups", "");
+        satellite.client(&server).expect(405, "PUT", path, "{}");
+    });
+}
+
+#[test]
+fn groups_come_and_go() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let (admin, satellite) = enrolled(&server);
+        let member = r#"{"satellite":"edge1","group":"g1"}"#;
+        admin.expect(200, "POST", "/api/groups/sync", &GROUP.replace("g1", "g2"));
+        admin.expect(200, "POST", "/api/groups/satellite", &member.replace("g1", "g2"));
+        let states = |satellite: &Satellite| {
+            let (_, state) = satellite.read(&server, &satellite.state).unwrap();
+            state["states"].as_array().map_or(0, Vec::len)
+        };
+        assert_eq!(states(&satellite), 2);
+        admin.expect(200, "DELETE", "/api/groups/satellite", member);
+        assert_eq!(states(&satellite), 1);
+        admin.expect(400, "DELETE", "/api/groups/satellite", member);
+        let url = satellite.state.replace("satellite-state/edge1", "group-state/g1");
+        assert_eq!(satellite.read(&server, &url).unwrap_err(), 403, "it left that group");
+        assert_eq!(admin.get("/api/groups/g1/satellites").json(), json!([]));
+        let of_two = admin.get("/api/groups/g2/satellites").json();
+        assert_eq!(of_two[0]["Name"], "edge1");
+        // The last group's removal has effect, here by its deletion.
+        admin.expect(200, "DELETE", "/api/groups/g2", "");
+        assert_eq!(states(&satellite), 0);
+        admin.expect(404, "GET", "/api/groups/g2", "");
+        admin.expect(200, "GET", "/api/groups/g1", "");
+    });
+}
+
+#[test]
+fn credentials_are_refreshed_and_end() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let (admin, mut satellite) = enrolled(&server);
+        satellite.client(&server).expect(200, "POST", "/satellites/sync", REPORT);
+        let old = satellite.client(&server);
+        let answer = old.expect(200, "POST", "/sat/refresh", "");
+        satellite.secret = answer.json()["secret"].as_str().unwrap().to_owned();
+        // The answer may have been lost: the old secret is good until the new one was used.
+        old.expect(200, "POST", "/satellites/sync", REPORT);
+        satellite.client(&server).expect(200, "POST", "/satellites/sync", REPORT);
+        old.expect(401, "POST", "/satellites/sync", REPORT);
+
+        let token = satellite.client(&server).get("/service/token").json();
+        let bearer = server.with(&format!("Bearer {}", token["token"].as_str().unwrap()));
+        bearer.expect(200, "GET", "/v2/", "");
+        admin.expect(200, "DELETE", "/api/satellites/edge1", "");
+        bearer.expect(401, "GET", "/v2/", "");
+        satellite.client(&server).expect(401, "POST", "/satellites/sync", REPORT);
+        // A new satellite of that name is another one.
+        let body = r#"{"name":"edge1","groups":["g1"],"config_name":"c1"}"#;
+        admin.expect(200, "POST", "/api/satellites", body);
+        bearer.expect(401, "GET", "/v2/", "");
+        satellite.client(&server).expect(401, "POST", "/satellites/sync", REPORT);
+    });
+}
+
+#[test]
+fn a_replaced_device_enrols_again() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let (admin, satellite) = enrolled(&server);
+        satellite.client(&server).expect(200, "POST", "/satellites/sync", REPORT);
+        let token = admin.expect(200, "POST", "/api/satellites/edge1/token", "").json();
+        let path = format!("/satellites/ztr/{}", token["token"].as_str().unwrap());
+        let replaced = Satellite::from_answer(&server.anyone().expect(200, "GET", &path, ""));
+        satellite.client(&server).expect(200, "POST", "/satellites/sync", REPORT);
+        replaced.client(&server).expect(200, "POST", "/satellites/sync", REPORT);
+        satellite.client(&server).expect(401, "POST", "/satellites/sync", REPORT);
+    });
+}
+
+#[test]
+fn configs_are_patched_and_kept_while_used() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let (admin, satellite) = enrolled(&server);
+        admin.expect(409, "POST", "/api/configs", CONFIG);
+        let patch = r#"{"app_config":{"log_level":"debug","heartbeat_interval":null}}"#;
+        let patched = admin.expect(200, "PATCH", "/api/configs/c1", patch).json();
+        assert_eq!(patched["Config"]["app_config"]["log_level"], "debug");
+        assert_eq!(patched["Config"]["app_config"].get("heartbeat_interval"), None);
+        let url = satellite.state.replace("satellite-state/edge1", "config-state/c1");
+        let (_, config) = satellite.read(&server, &url).unwrap();
+        assert_eq!(config, patched["Config"]);
+        let bad = r#"{"app_config":{"heartbeat_interval":"5m"}}"#;
+        admin.expect(400, "PATCH", "/api/configs/c1", bad);
+        admin.expect(400, "DELETE", "/api/configs/c1", "");
+        admin.expect(201, "POST", "/api/configs", &CONFIG.replace("c1", "c2"));
+        let assign = r#"{"satellite":"edge1","config_name":"c2"}"#;
+        admin.expect(200, "POST", "/api/configs/satellite", assign);
+        assert_eq!(satellite.read(&server, &url).unwrap_err(), 403);
+        admin.expect(200, "DELETE", "/api/configs/c1", "");
+        assert_eq!(admin.get("/api/configs").json().as_array().unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn another_url_is_published_again() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let (_, satellite) = enrolled(&server);
+        satellite.read(&server, &satellite.state).unwrap();
+        assert!(server.stop());
+        let server = Server::start(&database);
+        let state =
+            format!("http://{}/satellite/satellite-state/edge1/state:latest", server.address);
+        let (_, content) = satellite.read(&server, &state).unwrap();
+        let group = content["states"][0].as_str().unwrap();
+        assert!(group.starts_with(&format!("http://{}/", server.address)), "{group}");
+    });
+}
+
+#[test]
+fn changes_at_the_same_time_lose_nothing() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let (admin, satellite) = enrolled(&server);
+        let names: Vec<String> = (0..12).map(|number| format!("at-once-{number:02}")).collect();
+        for name in &names {
+            admin.expect(200, "POST", "/api/groups/sync", &GROUP.replace("g1", name));
+        }
+        std::thread::scope(|scope| {
+            for name in &names {
+                let admin = &admin;
+                let body = format!(r#"{{"satellite":"edge1","group":"{name}"}}"#);
+                scope.spawn(move || admin.expect(200, "POST", "/api/groups/satellite", &body));
+            }
+        });
+        let (_, state) = satellite.read(&server, &satellite.state).unwrap();
+        assert_eq!(state["states"].as_array().unwrap().len(), 13);
+    });
+}
+
+/// A client of others' making goes through challenge, token, manifest, config and layer.
+#[test]
+fn skopeo_copies_the_state() {
+    let database = Database::sqlite();
+    let server = Server::start(&database);
+    let (_, satellite) = enrolled(&server);
+    let source = satellite.state.replace("http://", "docker://");
+    let copy = |credentials: String| {
+        Command::new("skopeo")
+            .args(["copy", "--quiet", "--src-tls-verify=false", "--src-creds"])
+            .args([credentials.as_str(), source.as_str()])
+            .arg(format!("dir:{}/copy", database.directory().display()))
+            .output()
+            .unwrap()
+    };
+    let good = copy(format!("{}:{}", satellite.user, satellite.secret));
+    assert!(good.status.success(), "{}", String::from_utf8_lossy(&good.stderr));
+    assert!(!copy(format!("{}:wrong", satellite.user)).status.success());
+}

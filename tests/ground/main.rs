@@ -1,0 +1,9 @@
+//! Ground Control as its users meet it: the real program over HTTP, on SQLite, and on PostgreSQL
+//! where `MOONLET_TEST_POSTGRES` names a server (`scripts/ground` starts one).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod console;
+mod fleet;
+mod harness;
+mod hostile;
+mod people;

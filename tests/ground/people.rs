@@ -1,0 +1,161 @@
+//! Users, log-ins and who may do what.
+
+use std::io::Read as _;
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+
+use crate::harness::{Database, PASSWORD, Server, on_each_store};
+
+#[test]
+fn the_first_password_is_shown_once() {
+    let database = Database::sqlite();
+    let any = "127.0.0.1:0".parse().unwrap();
+    let mut first = Server::command(&database, any).stdout(Stdio::piped()).spawn().unwrap();
+    let address = Server::address_of(&mut first);
+    let mut shown = vec![0; 200];
+    let count = first.stdout.take().unwrap().read(&mut shown).unwrap();
+    let line = String::from_utf8(shown[..count].to_vec()).unwrap();
+    let password = line.split(' ').nth(3).unwrap();
+    let body = format!(r#"{{"username":"admin","password":"{password}"}}"#);
+    first.kill().unwrap();
+    first.wait().unwrap();
+
+    // Another password in the environment does not replace one that exists.
+    let server = Server::start_on(&database, address);
+    server.anyone().expect(200, "POST", "/login", &body);
+    server.anyone().expect(401, "POST", "/login", &body.replace(password, PASSWORD));
+    use std::os::unix::fs::PermissionsExt as _;
+    let file = database.directory().join("ground-control.db");
+    assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn tls_is_spoken() {
+    let database = Database::sqlite();
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    std::fs::create_dir_all(database.directory()).unwrap();
+    let file = |name: &str, text: String| {
+        let path = database.directory().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let cert = file("cert.pem", made.cert.pem());
+    let key = file("key.pem", made.signing_key.serialize_pem());
+    let mut child = Server::command(&database, "127.0.0.1:0".parse().unwrap())
+        .arg("--tls-cert")
+        .arg(&cert)
+        .arg("--tls-key")
+        .arg(&key)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let address = Server::address_of(&mut child);
+    let curl = |url: String| {
+        let output =
+            Command::new("curl").arg("-si").arg("--cacert").arg(&cert).arg(url).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let answer = curl(format!("https://{address}/v2/"));
+    let realm = format!("Bearer realm=\"https://{address}/service/token\"");
+    assert!(answer.contains(&realm), "{answer}");
+    assert_eq!(curl(format!("http://{address}/ping")), "", "plain HTTP is not answered");
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    // Half of the pair, or a file that is none, is an error before anything is served.
+    for arguments in [&["--tls-cert"][..], &["--tls-key", "/dev/null", "--tls-cert"][..]] {
+        let mut command = Server::command(&database, "127.0.0.1:0".parse().unwrap());
+        let output = command.args(arguments).arg(&cert).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.contains("tls_key"), "{text}");
+    }
+}
+
+#[test]
+fn users_and_their_rights() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let admin = server.admin();
+        let body = r#"{"username":"eve","password":"Battery-staple-2"}"#;
+        let created = admin.expect(201, "POST", "/api/users", body).json();
+        assert_eq!((&created["username"], &created["role"]), (&json!("eve"), &json!("admin")));
+        admin.expect(409, "POST", "/api/users", body);
+        admin.expect(400, "POST", "/api/users", &body.replace("Battery-staple-2", "short"));
+        admin.expect(400, "DELETE", "/api/users/admin", "");
+
+        let eve = server.basic("eve", "Battery-staple-2");
+        let group = r#"{"group":"g1","artifacts":[{"repository":"a","tag":["1"]}]}"#;
+        eve.expect(200, "POST", "/api/groups/sync", group);
+        eve.expect(403, "DELETE", "/api/groups/g1", "");
+        eve.expect(403, "POST", "/api/users", body);
+        let own = r#"{"current_password":"Battery-staple-2","new_password":"Battery-staple-3"}"#;
+        eve.expect(401, "PATCH", "/api/users/password", &own.replacen("staple-2", "x", 1));
+        let login = server.anyone().expect(200, "POST", "/login", body).json();
+        let session = server.with(&format!("Bearer {}", login["token"].as_str().unwrap()));
+        session.expect(200, "GET", "/api/users/eve", "");
+        eve.expect(204, "PATCH", "/api/users/password", own);
+        session.expect(401, "GET", "/api/users/eve", "");
+        admin.expect(
+            204,
+            "PATCH",
+            "/api/users/eve/password",
+            r#"{"new_password":"Battery-staple-4"}"#,
+        );
+        server.basic("eve", "Battery-staple-4").expect(200, "GET", "/api/groups", "");
+        admin.expect(204, "DELETE", "/api/users/eve", "");
+        server.basic("eve", "Battery-staple-4").expect(401, "GET", "/api/groups", "");
+        admin.expect(204, "POST", "/api/logout", "");
+        admin.expect(401, "GET", "/api/users", "");
+    });
+}
+
+#[test]
+fn basic_does_not_bypass_the_lock() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let admin = server.admin();
+        let wrong = server.basic("admin", "Wrong-password-1");
+        for _ in 0..5 {
+            let answer = wrong.expect(401, "GET", "/api/groups", "");
+            assert_eq!(answer.json(), json!({ "message": "Invalid credentials", "code": 401 }));
+        }
+        server.basic("admin", PASSWORD).expect(401, "GET", "/api/groups", "");
+        let body = format!(r#"{{"username":"admin","password":"{PASSWORD}"}}"#);
+        server.anyone().expect(401, "POST", "/login", &body);
+        // Whoever is in stays in, and others are not concerned.
+        admin.expect(200, "GET", "/api/groups", "");
+        let metrics = server.anyone().get("/metrics").text();
+        assert!(metrics.contains("ground_control_logins_failed_total 5\n"), "{metrics}");
+    });
+}
+
+#[test]
+fn nothing_of_the_api_is_open() {
+    let database = Database::sqlite();
+    let server = Server::start(&database);
+    for (method, path) in [
+        ("GET", "/api/groups"),
+        ("GET", "/api/users"),
+        ("GET", "/api/configs"),
+        ("GET", "/api/satellites"),
+        ("GET", "/api/satellites/edge1/status"),
+        ("POST", "/api/groups/sync"),
+        ("POST", "/api/satellites"),
+        ("POST", "/api/satellites/edge1/token"),
+        ("DELETE", "/api/satellites/edge1"),
+        ("PATCH", "/api/users/password"),
+        ("POST", "/api/logout"),
+    ] {
+        let answer = server.anyone().expect(401, method, path, "{}");
+        assert_eq!(answer.json(), json!({ "message": "Unauthorized", "code": 401 }), "{path}");
+    }
+    for path in ["/satellites/sync", "/sat/refresh"] {
+        server.anyone().expect(401, "POST", path, "{}");
+    }
+    assert_eq!(server.anyone().expect(200, "GET", "/ping", "").text(), "pong");
+    let health = server.anyone().expect(200, "GET", "/health", "");
+    assert_eq!(health.json(), json!({ "status": "healthy" }));
+    server.anyone().expect(404, "GET", "/api/nothing", "");
+}
