@@ -63,8 +63,10 @@ impl Checks {
         let known = self.blobs.entry(*digest).or_default();
         known.used.set(used);
         let known = Rc::clone(known);
+        // What somebody reads by must stay where others can take it back.
+        let unread = self.blobs.iter().filter(|(_, known)| Rc::strong_count(known) == 1);
         if self.blobs.len() > BLOBS_MAX
-            && let Some(oldest) = self.blobs.iter().min_by_key(|(_, known)| known.used.get())
+            && let Some(oldest) = unread.min_by_key(|(_, known)| known.used.get())
         {
             let oldest = *oldest.0;
             self.blobs.remove(&oldest);
@@ -79,6 +81,10 @@ impl Checks {
 
     /// What was read may not be what is on the medium.
     pub fn forget_all(&mut self) {
+        // Whoever is in the middle of a body reads by these.
+        for known in self.blobs.values() {
+            *known.marks.borrow_mut() = Marks::default();
+        }
         self.blobs.clear();
     }
 

@@ -49,9 +49,11 @@ impl Store {
     pub async fn fit(&self, size_max: u64) -> Result<bool, Error> {
         let geometry = self.device().geometry();
         let wanted = size_max / u64::from(geometry.segment_bytes);
-        let wanted = u32::try_from(wanted).unwrap_or(u32::MAX).min(geometry.segment_count);
+        let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
         let (limit, beyond) = {
             let mut state = self.0.state.borrow_mut();
+            // What was given up comes back at the next start only, when it is allocated.
+            let wanted = wanted.min(state.segment_count);
             state.space.set_limit(wanted);
             if state.space.limit() == state.segment_count || self.device().read_only().is_some() {
                 return Ok(true);

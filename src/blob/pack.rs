@@ -105,7 +105,7 @@ impl Store {
 
     async fn try_commit_small(&self, record: BlobRecord, bytes: &[u8]) -> Result<(), Error> {
         let (digest, mounted) = (record.digest, self.mounted());
-        self.place(record, bytes).await?;
+        self.place(record, bytes, mounted).await?;
         let _turn = self.sync_turn().await;
         self.check_mounted(mounted)?;
         if self.0.state.borrow().pack.is_placed(&digest) {
@@ -123,16 +123,20 @@ impl Store {
             state.check()?;
             (lost, state.committed)
         };
-        self.sync_records(committed).await?;
-        lost.map_or(Ok(()), Err)
+        if let Some(error) = lost {
+            return Err(error);
+        }
+        self.sync_records(committed).await
     }
 
     /// Gives a small blob its place, in the unit that is being filled or in a new one.
-    async fn place(&self, record: BlobRecord, bytes: &[u8]) -> Result<(), Error> {
+    async fn place(&self, record: BlobRecord, bytes: &[u8], mounted: u64) -> Result<(), Error> {
         let geometry = self.device().geometry();
         let (digest, size) = (record.digest, record.size);
         let (length, needed) = (reserved_bytes(size, geometry), blob_bytes(&record));
         let _turn = self.0.packing.lock().await;
+        // Holding the turn, it cannot be mounted again.
+        self.check_mounted(mounted)?;
         self.make_index_room(needed, &digest.to_string()).await?;
         if !self.0.state.borrow_mut().pack.lay(record.clone(), bytes, length) {
             let unit = self.allocate(u64::from(geometry.program_bytes)).await?;

@@ -9,7 +9,9 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
+use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use log::warn;
 
@@ -21,7 +23,7 @@ use super::index::Index;
 use super::layout::{GRAINS, grain_bytes, is_intact, read_chunks};
 use super::meta::{Meta, Ring, SEQUENCE_MAX, Survey, read_header, scan};
 use super::space::Space;
-use crate::flash::{Device, Geometry, SEGMENTS_MAX};
+use crate::flash::{self, Device, Geometry, SEGMENTS_MAX};
 use crate::kind::Kind;
 use crate::oci::{Digest, Hasher};
 
@@ -81,13 +83,42 @@ pub struct Mounted {
 /// nothing may be appended to it. Where somebody reads the blobs that are `held`, nothing else may
 /// lie, even if the log has no such blob there.
 pub fn mount(device: &Arc<dyn Device>, held: &[BlobRecord]) -> Result<Mounted, Error> {
+    mount_by(device.as_ref(), device, held, |_| Ok(()))
+}
+
+/// As [`mount`], of a log that was mounted before and is served still. A disk that does not read is
+/// tried again later: what was held is worth more than to write now. Cells of our own that do not
+/// read (NAND, NOR) never will, and are damage here as well.
+///
+/// # Errors
+/// [`Kind::Retry`] when anything cannot be read, or no header is left. Nothing was programmed then.
+pub fn mount_again(device: &Arc<dyn Device>, held: &[BlobRecord]) -> Result<Mounted, Error> {
+    let witness = Witness { device: device.as_ref(), failures: AtomicU32::new(0) };
+    mount_by(&witness, device, held, |report| {
+        let failures = witness.failures.load(Ordering::Relaxed);
+        let may_read_later = failures > 0 && witness.geometry().reprogram;
+        if !may_read_later && !report.was_lost {
+            return Ok(());
+        }
+        let what = format!("the log does not read back: {failures} reads failed");
+        Err(Error::new(Kind::Retry, what))
+    })
+}
+
+/// Mounts what `eyes` read of `device`, unless `allow` has something against what was found.
+fn mount_by(
+    eyes: &dyn Device,
+    device: &Arc<dyn Device>,
+    held: &[BlobRecord],
+    allow: impl FnOnce(&MountReport) -> Result<(), Error>,
+) -> Result<Mounted, Error> {
     let geometry = device.geometry();
     check_geometry(geometry)?;
-    let Found { ring, replay, mut report } = look(device.as_ref())?;
+    let Found { ring, replay, mut report } = look(eyes)?;
     let mut index = Index::new(geometry);
     let mut latest = Latest::default();
     for Survey { slot, header, .. } in replay {
-        scan(device.as_ref(), slot, header, |part, record| {
+        scan(eyes, slot, header, |part, record| {
             latest.note(part, &record);
             index.apply(record);
         });
@@ -101,7 +132,7 @@ pub fn mount(device: &Arc<dyn Device>, held: &[BlobRecord]) -> Result<Mounted, E
     }
     report.dropped += drop_wrong_places(&space, &mut index);
     if report.damaged > 0 {
-        report.dropped += drop_wrong_bytes(device.as_ref(), &mut index);
+        report.dropped += drop_wrong_bytes(eyes, &mut index);
     }
     report.dropped += drop_overlaps(geometry, &mut index);
     let Index { blobs, tags, .. } = &mut index;
@@ -113,6 +144,7 @@ pub fn mount(device: &Arc<dyn Device>, held: &[BlobRecord]) -> Result<Mounted, E
         })
         .flat_map(|held| held.extents.iter().copied())
         .collect();
+    allow(&report)?;
     claim_all(&mut space, &index, &read);
     let mut meta = Meta::new(device, ring);
     let programmed_bytes = match device.read_only() {
@@ -174,6 +206,60 @@ fn check_geometry(geometry: Geometry) -> Result<(), Error> {
         geometry.segment_bytes, geometry.program_bytes
     );
     Err(Error::new(Kind::Invalid, what))
+}
+
+/// A device whose reads that fail are counted. Nothing is written through it.
+struct Witness<'a> {
+    device: &'a dyn Device,
+    failures: AtomicU32,
+}
+
+impl Device for Witness<'_> {
+    fn geometry(&self) -> Geometry {
+        self.device.geometry()
+    }
+
+    fn read(&self, segment: u32, offset: u32, buffer: &mut [u8]) -> Result<(), flash::Error> {
+        let outcome = self.device.read(segment, offset, buffer);
+        self.failures.fetch_add(u32::from(outcome.is_err()), Ordering::Relaxed);
+        outcome
+    }
+
+    fn program(&self, _: u32, _: u32, _: &[u8]) -> Result<(), flash::Error> {
+        Err(written())
+    }
+
+    fn erase(&self, _: u32) -> Result<(), flash::Error> {
+        Err(written())
+    }
+
+    fn sync(&self) -> Result<(), flash::Error> {
+        Err(written())
+    }
+
+    fn is_slow(&self) -> bool {
+        self.device.is_slow()
+    }
+
+    fn read_only(&self) -> Option<&str> {
+        self.device.read_only()
+    }
+
+    fn give_up_from(&self, _: u32) -> Result<(), flash::Error> {
+        Err(written())
+    }
+
+    fn file_span(&self, segment: u32, offset: u32) -> Option<(Arc<File>, u64)> {
+        self.device.file_span(segment, offset)
+    }
+
+    fn is_bad(&self, segment: u32) -> Result<bool, flash::Error> {
+        self.device.is_bad(segment)
+    }
+}
+
+fn written() -> flash::Error {
+    flash::Error::new(Kind::Denied, "a log is only read while it is looked at")
 }
 
 /// What the META ring tells.

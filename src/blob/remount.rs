@@ -11,7 +11,7 @@ use std::rc::Weak;
 use std::sync::Arc;
 
 use super::format::BlobRecord;
-use super::recover::{MountReport, Mounted, mount};
+use super::recover::{MountReport, Mounted, mount_again};
 use super::store::{Limbo, State};
 use super::{Error, Store};
 use crate::kind::Kind;
@@ -47,7 +47,7 @@ impl Store {
             // Behind all that was begun.
             let mounting = self.0.queue.begin(move |_| {
                 device.recover()?;
-                mount(&device, &read)
+                mount_again(&device, &read)
             });
             let mounted = mounting.await?;
             let is_lost = |read: &BlobRecord| {
@@ -56,8 +56,10 @@ impl Store {
             };
             // Nobody has begun meanwhile to read what is not there any more.
             if !self.held().iter().any(is_lost) {
-                self.count_programmed(mounted.programmed_bytes);
-                break self.replace_state(mounted);
+                let programmed = mounted.programmed_bytes;
+                let report = self.replace_state(mounted);
+                self.count_programmed(programmed);
+                break report;
             }
         };
         Ok(report)

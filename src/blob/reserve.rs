@@ -166,6 +166,8 @@ impl Store {
             let may_collect = lacking == 0 && collected < self.device().geometry().segment_count;
             if may_collect && self.collect_segment().await? {
                 collected += 1;
+                // Room that others have taken and not recorded yet may be what is in the way.
+                smol::future::yield_now().await;
                 continue;
             }
             let scattered = {

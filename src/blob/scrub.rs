@@ -27,6 +27,8 @@ use crate::units::ByteCount;
 pub struct Check {
     store: Store,
     digest: Digest,
+    /// The blob, where its hashes were read.
+    read: BlobRecord,
     hashes: Hashes,
     next: u32,
     rotten: BTreeSet<u32>,
@@ -117,12 +119,17 @@ impl Store {
     ) -> Result<usize, Error> {
         let mut check = self.check(digest).await?;
         if let Hashes::Lost = check.hashes {
-            let record = self.record(digest)?;
-            let chunks = 0..u32::try_from(record.size.div_ceil(CHUNK_BYTES)).unwrap_or(u32::MAX);
-            // In one record: each on its own, of thousands, would wear out flash.
-            if self.judge(&record, &chunks.collect::<Vec<u32>>(), true)? {
+            let size = check.read.size;
+            let chunks = 0..u32::try_from(size.div_ceil(CHUNK_BYTES)).unwrap_or(u32::MAX);
+            // In one record: each on its own, of thousands, would wear out flash. A blob that lies
+            // elsewhere by now is not judged by what was read at its old place.
+            if self.judge(&check.read, &chunks.collect::<Vec<u32>>(), true)? {
                 self.settle().await?;
             }
+            each(size).await;
+            let mut state = self.0.state.borrow_mut();
+            state.suspects.remove(digest);
+            return Ok(state.index.rotten.get(digest).map_or(0, BTreeSet::len));
         }
         while let Some(Step { record, chunk, bytes, is_rotten }) = check.advance().await {
             if self.judge(&record, &[chunk], is_rotten)? {
@@ -222,9 +229,11 @@ impl Store {
     /// # Errors
     /// [`Kind::Missing`] when it is not held.
     pub async fn check(&self, digest: &Digest) -> Result<Check, Error> {
-        let hashes = self.chunk_hashes(&self.record(digest)?).await;
-        let store = self.clone();
-        Ok(Check { store, digest: *digest, hashes, next: 0, rotten: BTreeSet::new() })
+        // It keeps the place from being used again while it is read.
+        let reader = self.look(digest)?;
+        let hashes = self.chunk_hashes(&reader.record).await;
+        let (store, read) = (self.clone(), BlobRecord::clone(&reader.record));
+        Ok(Check { store, digest: *digest, read, hashes, next: 0, rotten: BTreeSet::new() })
     }
 
     /// Records which chunks of a blob are rotten, and that no others are.
@@ -270,8 +279,11 @@ impl Store {
     /// [`Kind::Corrupt`] when `bytes` are not those of the chunk, or its hash is lost: then the
     /// blob is given up, to be fetched anew. [`Kind::Full`] when there is no room.
     pub async fn mend(&self, digest: &Digest, chunk: u32, bytes: &[u8]) -> Result<(), Error> {
-        let record = self.record(digest)?;
-        let hashes = self.chunk_hashes(&record).await;
+        // It keeps the place from being used again while it is read.
+        let reader = self.look(digest)?;
+        let hashes = self.chunk_hashes(&reader.record).await;
+        let record = BlobRecord::clone(&reader.record);
+        drop(reader);
         self.mend_with(&record, chunk, bytes, &hashes).await
     }
 
@@ -284,6 +296,10 @@ impl Store {
     ) -> Result<(), Error> {
         let digest = &record.digest;
         if let Hashes::Lost = hashes {
+            if !self.is_at(record) {
+                let what = format!("{digest}: was moved while its hashes were read");
+                return Err(Error::new(Kind::Retry, what));
+            }
             self.delete(&[*digest]).await?;
             let what = format!("{digest}: the hashes of its chunks are lost: given up");
             return Err(Error::new(Kind::Corrupt, what));

@@ -408,7 +408,7 @@ fn rotten(digest: &Digest) -> Error {
 /// A longer manifest takes milliseconds to read.
 const SHORT_BYTES_MAX: u64 = 64 << 10;
 /// Bytes of a manifest whose annotations are listed.
-pub const ANNOTATED_BYTES_MAX: u64 = 64 << 10;
+pub const ANNOTATED_BYTES_MAX: u64 = 16 << 10;
 /// No digest comes before it.
 const FIRST: Digest = Digest::Sha256([0; 32]);
 

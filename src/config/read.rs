@@ -287,13 +287,17 @@ fn implied(registry: &str) -> Option<Upstream> {
 /// What was written for an address, without what may be a secret in it: credentials and a query.
 fn masked(text: &str) -> String {
     let text = text.split(['?', '#']).next().unwrap_or_default();
+    let is_digest = |rest: &str| rest.starts_with("sha256:") || rest.starts_with("sha512:");
     match text.rsplit_once('@') {
         // Behind an image's name there may be a digest.
-        Some((before, rest)) if !rest.starts_with("sha") => {
+        Some((before, rest)) if is_digest(rest) && !before.contains("://") => {
+            format!("{}@{rest}", masked(before))
+        }
+        Some((before, rest)) => {
             let scheme = before.find("://").map_or(0, |at| at + 3);
             format!("{}{MASK}@{rest}", before.get(..scheme).unwrap_or_default())
         }
-        _ => text.to_owned(),
+        None => text.to_owned(),
     }
 }
 
@@ -327,6 +331,20 @@ mod tests {
 
     fn parse(file: &str, text: &str) -> Result<Config, Vec<String>> {
         super::parse(file, text).map(|loaded| loaded.config)
+    }
+
+    #[test]
+    fn what_may_be_a_secret_is_masked() {
+        for (text, shown) in [
+            ("https://u:secret@host/x?token=secret", "https://********@host/x"),
+            ("https://u:secret@sha.example/v2", "https://********@sha.example/v2"),
+            ("https://u:secret@sha256:8", "https://********@sha256:8"),
+            ("docker.io/app@sha256:abc", "docker.io/app@sha256:abc"),
+            ("u:secret@docker.io/app@sha256:abc", "********@docker.io/app@sha256:abc"),
+            ("docker.io/app:1", "docker.io/app:1"),
+        ] {
+            assert_eq!(masked(text), shown, "{text}");
+        }
     }
 
     fn problems(text: &str) -> Vec<String> {

@@ -88,7 +88,7 @@ fn proxy(url: &Url) -> Option<Proxy> {
         let pair = [decoded(url.username()), b":".to_vec(), password].concat();
         format!("Basic {}", STANDARD.encode(pair))
     });
-    Some(Proxy { host, port: url.port().unwrap_or(PORT), authorization })
+    Some(Proxy { host, port: url.port_or_known_default()?, authorization })
 }
 
 /// One entry of `NO_PROXY`.
@@ -174,8 +174,6 @@ fn is_within(address: IpAddr, net: IpAddr, bits: u32) -> bool {
     (one ^ other).checked_shr(width - bits).unwrap_or(0) == 0
 }
 
-/// What curl takes for the port of a proxy that names none.
-const PORT: u16 = 1080;
 /// Entries of `NO_PROXY`.
 const EXEMPT_MAX: usize = 256;
 
@@ -198,7 +196,7 @@ mod tests {
         assert!(!format!("{found:?}").contains("dUB4"));
         assert!(found.find(false, "a.example", 80).is_none());
         let found = proxies(&[("http_proxy", "proxy"), ("HTTP_PROXY", "other")]);
-        assert_eq!(format!("{:?}", found.find(false, "a", 80)), "Some(proxy:1080)");
+        assert_eq!(format!("{:?}", found.find(false, "a", 80)), "Some(proxy:80)");
         assert!(proxies(&[("http_proxy", "socks5://a")]).find(false, "a", 80).is_none());
         let url = Url::parse("http://ours:8080").unwrap();
         let configured = Proxies::new(Some(&url), |_| Some("theirs:1".to_owned()));

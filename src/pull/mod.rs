@@ -181,14 +181,24 @@ impl Puller {
         fetched?;
         settled?;
         let (absent, notes) = left_out.into_inner();
+        let is_gone = |blob: &PlannedBlob| {
+            !absent.contains(&blob.digest) && self.parts.store.entry(&blob.digest).is_none()
+        };
+        if plan.blobs.iter().any(is_gone) {
+            // The log was mounted again, for instance, and had no record yet of what was finished.
+            let what = "some of what was fetched is not held any more";
+            return Err(Error::new(Kind::Retry, plan.name.clone(), what));
+        }
         let manifests = plan.manifests_without(&absent);
         let (required, others): (Vec<_>, Vec<_>) = manifests.into_iter().partition(|m| m.required);
         // Two images may have the same manifests.
         let _turn = self.holding.lock().await;
         for manifest in required {
+            self.check_not_stopped()?;
             self.hold(manifest).await?;
         }
         for some in others.chunks(HELD_AT_ONCE) {
+            self.check_not_stopped()?;
             self.hold_all(some).await?;
         }
         self.parts.store.pin(&wanted, true).await?;
@@ -207,6 +217,10 @@ impl Puller {
         }
         self.parts.board.update(&plan.name, |image| image.missing = notes.lines());
         Ok(())
+    }
+
+    fn check_not_stopped(&self) -> Result<(), Error> {
+        if self.stop().is_open() { Err(Error::stopped()) } else { Ok(()) }
     }
 
     /// As [`Puller::hold`] for some manifests at once: they are short, and share units and records.

@@ -14,7 +14,7 @@ use crate::oci::{Hasher, MANIFEST_BYTES_MAX};
 
 impl Puller {
     /// Fetches `chunks` of a held blob again, which `repository` of `registry` is to have. One that
-    /// cannot be had does not keep the others from being repaired.
+    /// comes wrong does not keep the others from being repaired.
     pub async fn repair(
         &self,
         registry: &str,
@@ -30,7 +30,12 @@ impl Puller {
         let mut outcome = Ok(());
         for chunk in chunks {
             if let Err(error) = self.repair_chunk(&source, blob, *chunk).await {
+                // Only wrong bytes say nothing of the other chunks.
+                let is_about_all = error.kind() != Kind::Corrupt;
                 outcome = Err(about(error));
+                if is_about_all {
+                    break;
+                }
             }
         }
         outcome

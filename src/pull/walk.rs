@@ -214,6 +214,8 @@ impl<'a> Walk<'a> {
             }
         }
         if let Some(bytes) = planned.bytes.take_if(|bytes| !self.fits_in_memory(bytes.len())) {
+            // Two images may have the same manifests.
+            let _turn = self.puller.holding.lock().await;
             self.puller.parts.store.put(&digest, &bytes, None).await?;
         }
         self.memory_bytes += planned.bytes.as_deref().map_or(0, <[u8]>::len);

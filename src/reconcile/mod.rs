@@ -65,7 +65,8 @@ pub struct Reconciler {
     next_images: RefCell<Option<Vec<Image>>>,
     /// What is remembered of each image, in their order.
     memories: RefCell<Vec<Memory>>,
-    /// When all images are to be looked at again, by the monotonic clock.
+    /// When all images are to be looked at again, by the monotonic clock; [`NOT_DUE`] while or after
+    /// they are.
     poll_at: Cell<Duration>,
     /// Held by whoever repairs.
     repairing: Mutex<()>,
@@ -119,12 +120,15 @@ impl Reconciler {
     pub fn set_images(&self, images: Vec<Image>) -> Result<(), blob::Error> {
         let before = self.images();
         let is_new = |image: &&Image| before.iter().all(|other| other.reference != image.reference);
-        for image in images.iter().filter(is_new) {
-            self.post(image)?;
-        }
-        self.poll_at.set(Duration::ZERO);
+        let new: Vec<Image> = images.iter().filter(is_new).cloned().collect();
         self.next_images.replace(Some(images));
-        Ok(())
+        self.poll_now();
+        new.iter().try_for_each(|image| self.post(image))
+    }
+
+    /// Makes all images due, for the pass after one that is under way.
+    pub fn poll_now(&self) {
+        self.poll_at.set(Duration::ZERO);
     }
 
     /// Puts the desired state of the next pass into effect. What is remembered of an image that
@@ -179,7 +183,7 @@ impl Reconciler {
     /// when a registry may be asked again that wanted a pause, or when a stop is asked for.
     pub async fn pause(&self, interval: Duration) {
         let now = self.parts.clock.monotonic();
-        if self.poll_at.get() <= now {
+        if self.poll_at.get() == NOT_DUE {
             self.poll_at.set(now + interval);
         }
         let due = self.memories.borrow().iter().filter_map(|memory| memory.not_before).min();
@@ -250,3 +254,6 @@ impl Reconciler {
         self.parts.metrics.images_desired.set(images.len() as u64);
     }
 }
+
+/// All images were looked at, and when they will be again is not decided.
+const NOT_DUE: Duration = Duration::MAX;

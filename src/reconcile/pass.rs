@@ -18,7 +18,7 @@ use smol::future::or;
 
 use super::image::{End, Memory};
 use super::join::{Work, join};
-use super::{Outcome, Reconciler};
+use super::{NOT_DUE, Outcome, Reconciler};
 use crate::fetch::Latch;
 use crate::kind::Kind;
 use crate::pull;
@@ -94,6 +94,9 @@ impl Reconciler {
         self.take_next_images();
         let now = self.parts.clock.monotonic();
         let is_poll = self.poll_at.get() <= now;
+        if is_poll {
+            self.poll_at.set(NOT_DUE);
+        }
         let mut lanes: Vec<Lane> = Vec::new();
         let images = self.images();
         let decided: Vec<Latch> = images.iter().map(|_| Latch::default()).collect();
@@ -203,7 +206,9 @@ impl Reconciler {
                 (end, None)
             }
             Err(error) => {
-                memory.not_before = error.retry_after().map(|pause| now + pause);
+                // One that wants no pause, or a time that has passed, must not be asked for ever.
+                let pause = error.retry_after().filter(|_| error.kind() == Kind::Retry);
+                memory.not_before = pause.map(|pause| now + pause.max(PAUSE_MIN));
                 let is_held = self.held(image).is_some();
                 let text = failure(&error, is_held, memory);
                 // Nothing but a change of the figures is worth a line at each poll.
@@ -243,5 +248,7 @@ fn failure(error: &pull::Error, is_held: bool, memory: &Memory) -> String {
 
 /// Images of one registry that are looked at or fetched at the same time.
 const IN_HAND_MAX: usize = 3;
+/// The least that an image waits whose registry asked for a pause.
+const PAUSE_MIN: Duration = Duration::from_secs(10);
 /// How long an image that is ready to be admitted waits for those before it.
 const TURN_PATIENCE: Duration = Duration::from_secs(10);

@@ -30,6 +30,8 @@ struct Scope {
     access: Option<Access>,
     /// Something of it was read.
     works: bool,
+    /// Access was asked for once: what it has may be hidden from those who have none.
+    wants_access: bool,
     /// Why it was refused, and until when it is not asked again.
     refused: Option<(String, Duration)>,
 }
@@ -112,6 +114,14 @@ impl Auth {
         self.scopes.borrow().get(scope).is_some_and(|scope| scope.works)
     }
 
+    /// Whether a refusal without a challenge may only mean that `scope` is hidden from strangers:
+    /// nothing of it was read yet, or only by those who had access.
+    pub fn may_be_hidden(&self, scope: &str) -> bool {
+        let scopes = self.scopes.borrow();
+        let is_open = scopes.get(scope).is_some_and(|scope| scope.works && !scope.wants_access);
+        self.has_credentials() && !is_open
+    }
+
     /// Remembers why `scope` was refused.
     pub fn refuse(&self, scope: &str, why: &str, now: Duration) {
         let mut scopes = self.scopes.borrow_mut();
@@ -142,6 +152,9 @@ impl Auth {
         let answer: Answer = serde_json::from_slice(json).ok()?;
         let token = text(&answer.token).or_else(|| text(&answer.access_token))?;
         let life = Duration::from_secs(life_seconds(&answer.expires_in));
+        if token.len() > TOKEN_BYTES_MAX {
+            return None;
+        }
         let header = format!("Bearer {token}");
         self.set(scope, header.clone(), now, now + life);
         Some(header)
@@ -149,7 +162,9 @@ impl Auth {
 
     fn set(&self, scope: &str, header: String, since: Duration, end: Duration) {
         let mut scopes = self.scopes.borrow_mut();
-        entry(&mut scopes, scope).access = Some(Access { header, since, end, works: false });
+        let scope = entry(&mut scopes, scope);
+        scope.access = Some(Access { header, since, end, works: false });
+        scope.wants_access = true;
     }
 }
 
@@ -192,6 +207,8 @@ const EXPIRES_DEFAULT: u64 = 60;
 const EXPIRES_MAX: u64 = 24 * 3600;
 /// A token is not used in its last seconds, when it may end under way.
 const EXPIRES_MARGIN: u64 = 10;
+/// A token that is kept for a scope. Those of registries have one to five kilobytes.
+const TOKEN_BYTES_MAX: usize = 16 << 10;
 /// Scopes are one a repository.
 const SCOPES_MAX: usize = 256;
 /// What was got so recently was refused for another reason than its age.
@@ -260,5 +277,21 @@ mod tests {
             auth.refuse(&number.to_string(), "no", NOW);
         }
         assert_eq!(auth.scopes.borrow().len(), SCOPES_MAX);
+    }
+
+    #[test]
+    fn what_needed_access_once_may_be_hidden_again() {
+        let auth = Auth::new(None);
+        assert!(!auth.may_be_hidden("a"), "there is nothing to try");
+        let password = crate::registry::Password::Text("p".to_owned());
+        let auth = Auth::new(Some(Credentials::new("edge".to_owned(), password)));
+        assert!(auth.may_be_hidden("a"));
+        auth.worked("a");
+        assert!(!auth.may_be_hidden("a"), "strangers may read it");
+        auth.keep("a", br#"{"token":"t","expires_in":60}"#, NOW).unwrap();
+        auth.worked("a");
+        assert!(auth.may_be_hidden("a"), "the token has an end");
+        let long = format!(r#"{{"token":"{}"}}"#, "x".repeat(TOKEN_BYTES_MAX + 1));
+        assert!(auth.keep("a", long.as_bytes(), NOW).is_none());
     }
 }

@@ -125,7 +125,7 @@ impl Registry {
         answer: &Answer,
     ) -> Result<Option<Vec<Challenge>>, Error> {
         let auth = &self.0.auth;
-        let is_hidden = || auth.has_credentials() && !auth.works(&wanted.scope);
+        let is_hidden = || auth.may_be_hidden(&wanted.scope);
         let is_challenge = match answer.response.status {
             401 => true,
             403 | 404 => is_hidden(),

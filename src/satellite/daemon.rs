@@ -145,6 +145,7 @@ impl Daemon {
             })
             .await;
             health.works(STORE);
+            self.reconciler.poll_now();
             let _ = self.wake.0.try_send(());
         }
     }

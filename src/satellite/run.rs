@@ -280,7 +280,9 @@ impl Satellite {
     /// Holds the log to the configured size: it may have been made with a larger one.
     pub(super) async fn fit(&self) -> Result<(), Failure> {
         let Some(size_max) = self.config().store.size_max else { return Ok(()) };
-        if !self.store.fit(size_max.0).await? {
+        // What is copied so far stays copied.
+        let fits = self.stop.unless_opened(self.store.fit(size_max.0)).await;
+        if let Some(false) = fits.transpose()? {
             warn!("size_max is {size_max} now, and more is held: it shrinks as images go");
         }
         Ok(())

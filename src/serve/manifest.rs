@@ -49,6 +49,9 @@ impl Api {
         size: u64,
         media_type: &str,
     ) -> ServerResponse {
+        if self.store.is_rotten(digest, 0..size.max(1)) {
+            return damaged();
+        }
         let mut response = if size <= CACHED_BYTES_MAX {
             match self.small_manifest(digest) {
                 Ok(bytes) => {
@@ -57,6 +60,10 @@ impl Api {
                 }
                 Err(error) => {
                     log::error!("reading manifest {digest}: {error}");
+                    // What is corrupt is recorded, and so fetched again at once.
+                    if let Err(error) = self.store.check_all(digest, async |_| {}).await {
+                        log::warn!("{digest}: {error}");
+                    }
                     return damaged();
                 }
             }

@@ -1,10 +1,13 @@
 //! A sync that fails ends writing; then the log is mounted again by itself, while what is held is
 //! served.
 
+use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use moonlet::flash::Geometry;
+use moonlet::blob::Store;
 use moonlet::flash::sim::Device;
+use moonlet::flash::{Error, Geometry};
 use moonlet::kind::Kind;
 use moonlet::oci::Digest;
 
@@ -83,6 +86,72 @@ fn what_a_failed_sync_has_lost_is_gone_and_its_readers_room_is_not_used() {
         store.settle().await.unwrap();
         assert!(store.stat().used_bytes < used, "the room is free when nobody reads there");
     });
+}
+
+/// A disk that does not read for a while: nothing is given up, and it is tried again.
+#[test]
+fn a_disk_that_does_not_read_yet_is_not_taken_for_a_damaged_log() {
+    let geometry = Geometry { segment_count: 10, segment_bytes: 64 << 10, ..EMMC };
+    let inner = Arc::new(Device::new(geometry));
+    let device = Arc::new(Deaf { inner: Arc::clone(&inner), is_deaf: AtomicBool::new(false) });
+    let device_of_store: Arc<dyn moonlet::flash::Device> = device.clone();
+    let (store, _) = Store::open(device_of_store, Rc::default()).unwrap();
+    let held = content(1, 90_000);
+    let digest = Digest::sha256(&held);
+    smol::block_on(async {
+        store.put(&digest, &held, None).await.unwrap();
+        inner.fail_sync_after(1);
+        store.put(&Digest::sha256(b"x"), b"x", None).await.unwrap_err();
+        device.is_deaf.store(true, Ordering::Relaxed);
+        let refused = store.remount().await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::Retry, "{refused}");
+        device.is_deaf.store(false, Ordering::Relaxed);
+        assert_eq!(store.read_all(&digest, u64::MAX).unwrap(), held, "served as before");
+        store.remount().await.unwrap();
+        assert_eq!(store.read_all(&digest, u64::MAX).unwrap(), held, "held as before");
+    });
+}
+
+/// A simulated device that can be made not to read.
+struct Deaf {
+    inner: Arc<Device>,
+    is_deaf: AtomicBool,
+}
+
+impl moonlet::flash::Device for Deaf {
+    fn geometry(&self) -> Geometry {
+        self.inner.geometry()
+    }
+    fn read(&self, segment: u32, offset: u32, buffer: &mut [u8]) -> Result<(), Error> {
+        if self.is_deaf.load(Ordering::Relaxed) {
+            return Err(Error::new(Kind::Retry, "the disk does not answer"));
+        }
+        self.inner.read(segment, offset, buffer)
+    }
+    fn program(&self, segment: u32, offset: u32, bytes: &[u8]) -> Result<(), Error> {
+        self.inner.program(segment, offset, bytes)
+    }
+    fn erase(&self, segment: u32) -> Result<(), Error> {
+        self.inner.erase(segment)
+    }
+    fn sync(&self) -> Result<(), Error> {
+        self.inner.sync()
+    }
+    fn recover(&self) -> Result<(), Error> {
+        self.inner.recover()
+    }
+    fn is_slow(&self) -> bool {
+        self.inner.is_slow()
+    }
+    fn read_only(&self) -> Option<&str> {
+        self.inner.read_only()
+    }
+    fn give_up_from(&self, segment_count: u32) -> Result<(), Error> {
+        self.inner.give_up_from(segment_count)
+    }
+    fn file_span(&self, segment: u32, offset: u32) -> Option<(Arc<std::fs::File>, u64)> {
+        self.inner.file_span(segment, offset)
+    }
 }
 
 fn content(kind: usize, length: usize) -> Vec<u8> {

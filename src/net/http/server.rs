@@ -249,7 +249,12 @@ async fn talk<H: Handler>(
     let socket = Socket::new(socket, None);
     let stream = match &shared.tls {
         None => Stream::Plain(socket),
-        Some(config) => Stream::Tls(Box::new(handshake(socket, peer, shared, config).await?)),
+        Some(identity) => {
+            slot.set(Phase::Greeting);
+            let stream = handshake(socket, peer, shared, identity).await?;
+            slot.set(Phase::Idle);
+            Stream::Tls(Box::new(stream))
+        }
     };
     let wire = Wire::new(stream, HEAD_BYTES_MAX);
     let mut session = Session { wire, out: Vec::new(), peer, shared, slot };

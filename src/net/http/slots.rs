@@ -36,6 +36,8 @@ pub struct Slots {
     state: RefCell<State>,
     /// When somebody last got a slot.
     moved: Cell<Instant>,
+    /// When it was last looked who has to give way.
+    assigned: Cell<Instant>,
 }
 
 #[derive(Default)]
@@ -67,7 +69,9 @@ struct Place {
 pub(super) enum Phase {
     /// It waits for a slot.
     Queued,
-    /// The peer is to say something: a handshake, a head, a body.
+    /// The peer is to do its part of a handshake.
+    Greeting,
+    /// The peer is to say something: a head, a body.
     Idle,
     /// The answer is being made.
     Working,
@@ -111,7 +115,8 @@ impl Slots {
 
     fn with(open_max: usize, waiting_max: usize) -> Rc<Self> {
         let moved = Cell::new(Instant::now());
-        Rc::new(Self { open_max, waiting_max, state: RefCell::default(), moved })
+        let assigned = moved.clone();
+        Rc::new(Self { open_max, waiting_max, state: RefCell::default(), moved, assigned })
     }
 
     /// Waits until one more may wait.
@@ -160,6 +165,7 @@ impl Slots {
 
     /// Gives slots to those who wait, as far as there are any or somebody gives way.
     fn assign(&self, now: Instant) {
+        self.assigned.set(now);
         let state = &mut *self.state.borrow_mut();
         loop {
             let queued = state.places.iter().filter(|(_, place)| place.is_queued());
@@ -190,6 +196,7 @@ impl State {
         let is_useless = |place: &Place| match place.phase.get() {
             Phase::Idle if held(&self.open, place.client) >= own => age(place) >= IDLE,
             Phase::Idle => age(place) >= STALE,
+            Phase::Greeting => age(place) >= GREETING,
             Phase::Sending => age(place) >= SLOW,
             Phase::Queued | Phase::Working | Phase::Shed => false,
         };
@@ -245,7 +252,10 @@ impl Slot {
         while self.place.is_queued() {
             let tick = async {
                 Timer::after(TICK).await;
-                self.slots.assign(Instant::now());
+                // One who waits looks for all.
+                if self.slots.assigned.get().elapsed() >= TICK {
+                    self.slots.assign(Instant::now());
+                }
             };
             smol::future::or(self.leaves(Phase::Queued), tick).await;
         }
@@ -337,6 +347,9 @@ fn shed(open: &mut BTreeMap<Client, usize>, place: &Place) {
 const IDLE: Duration = Duration::from_millis(250);
 /// So long, although one waits who has more slots.
 const STALE: Duration = Duration::from_secs(5);
+/// So long a handshake may take although somebody waits: several round trips of a bad link, and
+/// those of others on a slow processor.
+const GREETING: Duration = Duration::from_secs(3);
 /// In this time a peer has to take [`PROGRESS_BYTES`] of its answer, if somebody waits.
 const SLOW: Duration = Duration::from_secs(10);
 const PROGRESS_BYTES: usize = 64 << 10;
