@@ -262,12 +262,38 @@ fn a_replaced_device_enrols_again() {
         let server = Server::start(&database);
         let (admin, satellite) = enrolled(&server);
         satellite.client(&server).expect(200, "POST", "/satellites/sync", REPORT);
+        let answer = satellite.client(&server).expect(200, "POST", "/sat/refresh", "");
+        let unused = answer.json()["secret"].as_str().unwrap().to_owned();
         let token = admin.expect(200, "POST", "/api/satellites/edge1/token", "").json();
+        // What the old device was offered and what it asks for does not spend the token.
+        server.basic(&satellite.user, &unused).expect(401, "POST", "/satellites/sync", REPORT);
+        satellite.client(&server).expect(409, "POST", "/sat/refresh", "");
         let path = format!("/satellites/ztr/{}", token["token"].as_str().unwrap());
         let replaced = Satellite::from_answer(&server.anyone().expect(200, "GET", &path, ""));
+        satellite.client(&server).expect(409, "POST", "/sat/refresh", "");
         satellite.client(&server).expect(200, "POST", "/satellites/sync", REPORT);
         replaced.client(&server).expect(200, "POST", "/satellites/sync", REPORT);
         satellite.client(&server).expect(401, "POST", "/satellites/sync", REPORT);
+        replaced.client(&server).expect(200, "POST", "/sat/refresh", "");
+    });
+}
+
+#[test]
+fn a_new_secret_may_be_used_many_times_at_once() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let (admin, mut satellite) = enrolled(&server);
+        for _ in 0..5 {
+            std::thread::scope(|scope| {
+                for _ in 0..8 {
+                    let robot = satellite.client(&server);
+                    scope.spawn(move || robot.expect(200, "GET", "/service/token", ""));
+                }
+            });
+            let token = admin.expect(200, "POST", "/api/satellites/edge1/token", "").json();
+            let path = format!("/satellites/ztr/{}", token["token"].as_str().unwrap());
+            satellite = Satellite::from_answer(&server.anyone().expect(200, "GET", &path, ""));
+        }
     });
 }
 

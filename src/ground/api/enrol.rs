@@ -106,7 +106,8 @@ pub async fn report(
     Ok(StatusCode::OK.into_response())
 }
 
-/// Gives a satellite a new secret. The old one is good until the new one was used.
+/// Gives a satellite a new secret. The old one is good until the new one was used. While an
+/// enrolment token is good there is none: the device may be the one that is to be replaced.
 pub async fn refresh(
     State(app): State<Arc<App>>,
     Robot(satellite): Robot,
@@ -116,7 +117,9 @@ pub async fn refresh(
     }
     let secret = random(32)?;
     let mut write = app.store.write().await?;
-    write.rows().offer_secret(satellite.id, &secret::hash(&secret)).await?;
+    if !write.rows().offer_secret(satellite.id, &secret::hash(&secret), clock::now()).await? {
+        return Err(Fault::new(StatusCode::CONFLICT, "an enrolment of this satellite is expected"));
+    }
     write.commit().await?;
     Ok(Json(Refreshed { secret }))
 }

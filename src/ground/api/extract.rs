@@ -151,7 +151,9 @@ pub async fn authenticate_robot(
         let accepted = write.rows().accept_secret(satellite.id, &hash, now).await?;
         write.commit().await?;
         if !accepted {
-            return Ok(None);
+            // Another request may have used the same secret first.
+            let satellite = app.store.read().await?.rows().satellite(name).await?;
+            return Ok(satellite.filter(|now| now.secret_hash.as_ref() == Some(&hash)));
         }
         satellite.secret_hash = satellite.next_secret_hash.take();
         satellite.secret_at = now;
