@@ -85,7 +85,7 @@ async fn first_user(
         }
     };
     let hash = passwords.hash(password).await.map_err(|_| "hashing a password failed")?;
-    let mut write = store.change().await.map_err(failed)?;
+    let mut write = store.change_at_start().await.map_err(failed)?;
     // Another replica may have been quicker.
     if !write.rows().users().await.map_err(failed)?.is_empty() {
         return Ok(None);
@@ -98,7 +98,7 @@ async fn first_user(
 
 async fn pull_key(store: &Store) -> Result<[u8; 32], Fault> {
     const NAME: &str = "pull_key";
-    let mut write = store.change().await?;
+    let mut write = store.change_at_start().await?;
     let text = match write.rows().setting(NAME).await? {
         Some(text) => text,
         None => {
@@ -115,7 +115,7 @@ async fn pull_key(store: &Store) -> Result<[u8; 32], Fault> {
 async fn republish(store: &Store, url: &str) -> Result<(), Fault> {
     const NAME: &str = "published_by";
     let wanted = format!("{} {url}", env!("CARGO_PKG_VERSION"));
-    let mut write = store.change().await?;
+    let mut write = store.change_at_start().await?;
     if write.rows().setting(NAME).await?.as_ref() != Some(&wanted) {
         publish::all(&mut write.rows(), url).await?;
         write.rows().set_setting(NAME, &wanted).await?;
@@ -171,6 +171,13 @@ impl From<sqlx::Error> for Fault {
         let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
         if code.as_deref() == Some("22021") {
             return Self::bad("a NUL character: expected text without");
+        }
+        if code.as_deref() == Some("55P03") {
+            tracing::warn!("database: {error}");
+            return Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "another change takes long, try again",
+            );
         }
         let fault = Self::internal("database", &error);
         match error {
