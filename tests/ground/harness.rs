@@ -72,7 +72,7 @@ impl Drop for Database {
 
 /// A running server.
 pub struct Server {
-    child: Child,
+    pub child: Child,
     pub address: SocketAddr,
 }
 

@@ -11,7 +11,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
-use super::extract::{Body, ROBOT_PREFIX, Robot, read};
+use super::extract::{Body, ROBOT_PREFIX, Robot, SmallBody, read};
 use crate::fleet::enrol::{self, Actions, Answer, Credentials, Refreshed};
 use crate::fleet::interval;
 use crate::fleet::report::{BODY_BYTES_MAX, Report};
@@ -30,7 +30,7 @@ pub async fn by_path(
 /// The later dialect: the token is in the body, where no proxy logs it.
 pub async fn by_body(
     State(app): State<Arc<App>>,
-    Body(body): Body<enrol::Request>,
+    Body(body): SmallBody<enrol::Request>,
 ) -> Result<Json<Answer>, Fault> {
     enrol(&app, &body.token).await
 }

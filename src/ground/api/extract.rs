@@ -14,13 +14,16 @@ use crate::ground::store::{ROLE_SYSTEM_ADMIN, Satellite, User};
 use crate::ground::{clock, secret};
 
 /// A body of JSON, whatever its content type: Go does not look at that either.
-pub struct Body<T>(pub T);
+pub struct Body<T, const BYTES_MAX: usize = BODY_BYTES_MAX>(pub T);
 
-impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
+/// A body that is read before it is known who sends it.
+pub type SmallBody<T> = Body<T, SMALL_BODY_BYTES_MAX>;
+
+impl<T: DeserializeOwned, const BYTES_MAX: usize> FromRequest<Arc<App>> for Body<T, BYTES_MAX> {
     type Rejection = Fault;
 
     async fn from_request(request: Request, _: &Arc<App>) -> Result<Self, Fault> {
-        let bytes = read(request, BODY_BYTES_MAX).await?;
+        let bytes = read(request, BYTES_MAX).await?;
         // What the parser says may quote the body, and a body may hold a password.
         serde_json::from_slice(&bytes).map(Self).map_err(|_| Fault::bad("Invalid request body"))
     }
@@ -170,7 +173,9 @@ pub fn authorization(headers: &HeaderMap) -> Option<&str> {
 /// What the user names of satellites begin with, as in Harbor.
 pub const ROBOT_PREFIX: &str = "robot$";
 /// Of requests that people make; a group with a thousand repositories takes a part of it.
-const BODY_BYTES_MAX: usize = 1 << 20;
+pub const BODY_BYTES_MAX: usize = 1 << 20;
+/// Of requests that anyone can make: a name and a password, or a token.
+pub const SMALL_BODY_BYTES_MAX: usize = 4096;
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 const FAILURES_MAX: i64 = 5;
 const LOCK_SECONDS: i64 = 5 * 60;
