@@ -38,6 +38,8 @@ pub struct Limits {
     pub enrolments: Limit,
     /// Wrong passwords of one user from one address.
     pub logins: Limit,
+    /// Wrong passwords of all users from one address.
+    pub addresses: Limit,
 }
 
 impl App {
@@ -60,6 +62,7 @@ impl App {
             reads: Limit::new(600, 600),
             enrolments: Limit::new(20, 20),
             logins: Limit::new(20, 20),
+            addresses: Limit::new(60, 60),
         };
         let metrics = Metrics::default();
         Ok(Arc::new(Self { store, url, passwords, limits, metrics, pull_key, request_timeout }))

@@ -118,6 +118,17 @@ fn bodies_that_do_not_come() {
 }
 
 #[test]
+fn one_address_that_guesses_is_slowed_down() {
+    let database = Database::sqlite();
+    let server = Server::start(&database);
+    let limited = (0..1000).find(|number| {
+        let wrong = server.basic(&format!("user{number}"), "Wrong-password-1");
+        wrong.ask("GET", "/api/groups", "").status == 429
+    });
+    assert!(limited.is_some_and(|number| number >= 60), "{limited:?}");
+}
+
+#[test]
 fn reports_that_are_too_much() {
     on_each_store(|database| {
         let server = Server::start(&database);

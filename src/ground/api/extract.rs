@@ -1,5 +1,6 @@
 //! Who asks, and what they say: the extractors that every handler starts with.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,7 +92,8 @@ pub async fn check_password(
 ) -> Result<User, Fault> {
     let refused = || Fault::new(StatusCode::UNAUTHORIZED, "Invalid credentials");
     let principal = (peer.map(|peer| peer.0), username);
-    if !app.limits.logins.take(principal) {
+    let network = peer.map(|peer| network(peer.0));
+    if !app.limits.addresses.take(network) || !app.limits.logins.take(principal) {
         return Err(Fault::too_many());
     }
     let user = app.store.read().await?.rows().user(username).await?;
@@ -112,14 +114,27 @@ pub async fn check_password(
         write.commit().await?;
         return Err(refused());
     }
+    // Others may have been wrong meanwhile, or the password changed: what counts is what the
+    // database has now.
+    let mut write = app.store.write().await?;
+    let confirmed =
+        write.rows().confirm_password(user.id, &user.password_hash, clock::now()).await?;
+    write.commit().await?;
+    if !confirmed {
+        return Err(refused());
+    }
     // Wrong passwords are limited, not a script that sends the right one each time.
     app.limits.logins.give_back(principal);
-    if user.failures > 0 {
-        let mut write = app.store.write().await?;
-        write.rows().forget_failures(user.id).await?;
-        write.commit().await?;
-    }
+    app.limits.addresses.give_back(network);
     Ok(user)
+}
+
+/// What one attacker has of addresses at no cost: an IPv4 address, or a /64 of IPv6.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+        address => address,
+    }
 }
 
 /// A satellite, by the credentials it was given at its enrolment.
@@ -179,3 +194,17 @@ pub const SMALL_BODY_BYTES_MAX: usize = 4096;
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 const FAILURES_MAX: i64 = 5;
 const LOCK_SECONDS: i64 = 5 * 60;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_is_one_principal() {
+        let of = |text: &str| network(text.parse().unwrap()).to_string();
+        assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
+        assert_eq!((of("192.0.2.1"), of("::ffff:192.0.2.1")), (of("192.0.2.1"), of("192.0.2.1")));
+        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
+    }
+}
