@@ -1,6 +1,7 @@
 //! What every request handler has: the database, the limits, the keys; and the one error type.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -23,6 +24,8 @@ pub struct App {
     pub metrics: Metrics,
     /// Seals the tokens of `/v2/`; the same on every replica.
     pub pull_key: [u8; 32],
+    /// The longest that a request may take, its body included.
+    pub request_timeout: Duration,
 }
 
 /// Requests a principal may make.
@@ -35,18 +38,23 @@ pub struct Limits {
     pub enrolments: Limit,
     /// Wrong passwords of one user from one address.
     pub logins: Limit,
+    /// Wrong passwords of all users from one address.
+    pub addresses: Limit,
 }
 
 impl App {
-    /// Prepares a database for serving; returns the first password of `admin` where it was made up.
+    /// Prepares a database for serving; `show` shows the first password of `admin` where it was
+    /// made up.
     pub async fn prepare(
         store: Store,
         url: String,
+        request_timeout: Duration,
         admin_password: Option<String>,
-    ) -> Result<(Arc<Self>, Option<String>), String> {
+        show: impl FnOnce(&str) -> std::io::Result<()>,
+    ) -> Result<Arc<Self>, String> {
         let passwords = Passwords::new();
         let fault = |fault: Fault| format!("preparing the database: {}", fault.message);
-        let shown = first_user(&store, &passwords, admin_password).await?;
+        first_user(&store, &passwords, admin_password, show).await?;
         let pull_key = pull_key(&store).await.map_err(fault)?;
         republish(&store, &url).await.map_err(fault)?;
         let limits = Limits {
@@ -54,9 +62,10 @@ impl App {
             reads: Limit::new(600, 600),
             enrolments: Limit::new(20, 20),
             logins: Limit::new(20, 20),
+            addresses: Limit::new(60, 60),
         };
         let metrics = Metrics::default();
-        Ok((Arc::new(Self { store, url, passwords, limits, metrics, pull_key }), shown))
+        Ok(Arc::new(Self { store, url, passwords, limits, metrics, pull_key, request_timeout }))
     }
 }
 
@@ -65,11 +74,12 @@ async fn first_user(
     store: &Store,
     passwords: &Passwords,
     given: Option<String>,
-) -> Result<Option<String>, String> {
+    show: impl FnOnce(&str) -> std::io::Result<()>,
+) -> Result<(), String> {
     let failed = |error: sqlx::Error| format!("preparing the database: {error}");
     let mut read = store.read().await.map_err(failed)?;
     if !read.rows().users().await.map_err(failed)?.is_empty() {
-        return Ok(None);
+        return Ok(());
     }
     drop(read);
     let (password, shown) = match given {
@@ -85,20 +95,23 @@ async fn first_user(
         }
     };
     let hash = passwords.hash(password).await.map_err(|_| "hashing a password failed")?;
-    let mut write = store.change().await.map_err(failed)?;
+    let mut write = store.change_at_start().await.map_err(failed)?;
     // Another replica may have been quicker.
     if !write.rows().users().await.map_err(failed)?.is_empty() {
-        return Ok(None);
+        return Ok(());
     }
     let mut rows = write.rows();
     rows.add_user("admin", &hash, ROLE_SYSTEM_ADMIN, clock::now()).await.map_err(failed)?;
-    write.commit().await.map_err(failed)?;
-    Ok(shown)
+    // A password that nobody saw would lock all out: where it cannot be shown, it does not count.
+    if let Some(password) = shown {
+        show(&password).map_err(|error| format!("showing the first password: {error}"))?;
+    }
+    write.commit().await.map_err(failed)
 }
 
 async fn pull_key(store: &Store) -> Result<[u8; 32], Fault> {
     const NAME: &str = "pull_key";
-    let mut write = store.change().await?;
+    let mut write = store.change_at_start().await?;
     let text = match write.rows().setting(NAME).await? {
         Some(text) => text,
         None => {
@@ -115,7 +128,7 @@ async fn pull_key(store: &Store) -> Result<[u8; 32], Fault> {
 async fn republish(store: &Store, url: &str) -> Result<(), Fault> {
     const NAME: &str = "published_by";
     let wanted = format!("{} {url}", env!("CARGO_PKG_VERSION"));
-    let mut write = store.change().await?;
+    let mut write = store.change_at_start().await?;
     if write.rows().setting(NAME).await?.as_ref() != Some(&wanted) {
         publish::all(&mut write.rows(), url).await?;
         write.rows().set_setting(NAME, &wanted).await?;
@@ -171,6 +184,13 @@ impl From<sqlx::Error> for Fault {
         let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
         if code.as_deref() == Some("22021") {
             return Self::bad("a NUL character: expected text without");
+        }
+        if code.as_deref() == Some("55P03") {
+            tracing::warn!("database: {error}");
+            return Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "another change takes long, try again",
+            );
         }
         let fault = Self::internal("database", &error);
         match error {

@@ -1,5 +1,6 @@
 //! Limits per principal: so many requests a minute for one satellite, one enrolment token, one
-//! user at one address. Never per site: a thousand satellites may stand behind one address.
+//! user at one address. Wrong passwords are counted per address as well, satellites' requests never:
+//! a thousand of them may stand behind one.
 //!
 //! A table of fixed size holds one bucket of tokens for each slot, and a secret hash chooses the
 //! slot of a principal. Two that share a slot share its rate, which is generous; what an attacker

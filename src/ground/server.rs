@@ -18,6 +18,8 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use rustix::net::sockopt::set_tcp_user_timeout;
+use rustix::process::{Resource, getrlimit};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -54,12 +56,13 @@ async fn serve(settings: Settings) -> Result<(), String> {
     let scheme = if tls.is_some() { "https" } else { "http" };
     let url = settings.url.unwrap_or_else(|| format!("{scheme}://{address}"));
     let store = Store::open(&settings.database).await?;
-    let (app, password) = App::prepare(store.clone(), url.clone(), settings.admin_password).await?;
-    if let Some(password) = password {
+    let show = |password: &str| {
         let mut out = std::io::stdout();
-        writeln!(out, "user admin, password {password} (shown this once)")
-            .map_err(|error| format!("showing the first password: {error}"))?;
-    }
+        writeln!(out, "user admin, password {password} (shown this once)")?;
+        out.flush()
+    };
+    let (timeout, password) = (settings.request_timeout, settings.admin_password);
+    let app = App::prepare(store.clone(), url.clone(), timeout, password, show).await?;
     tracing::info!("serving {url} on {address}");
     let result = accept(listener, tls, api::router(app)).await;
     store.close().await;
@@ -75,7 +78,7 @@ async fn accept(
     let failed = |error: std::io::Error| format!("waiting for signals: {error}");
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Arc::new(Semaphore::new(connections_max()));
     let connections = GracefulShutdown::new();
     loop {
         let accepted = tokio::select! {
@@ -111,7 +114,16 @@ async fn next(
 ) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, address)) => Some((stream, address, place)),
+        Ok((stream, address)) => {
+            // What is answered to a peer that does not read is not kept for ever.
+            match set_tcp_user_timeout(&stream, UNREAD_TIMEOUT_MS) {
+                Ok(()) => Some((stream, address, place)),
+                Err(error) => {
+                    tracing::debug!("connection from {}: {error}", address.ip());
+                    None
+                }
+            }
+        }
         Err(error) => {
             // Out of file descriptors, mostly: it passes when connections end.
             tracing::warn!("accepting a connection: {error}");
@@ -119,6 +131,14 @@ async fn next(
             None
         }
     }
+}
+
+/// Connections at a time, so that descriptors are left for the database.
+fn connections_max() -> usize {
+    let files = getrlimit(Resource::Nofile).current.and_then(|files| usize::try_from(files).ok());
+    files.map_or(CONNECTIONS_MAX, |files| {
+        files.saturating_sub(FILES_RESERVED).clamp(1, CONNECTIONS_MAX)
+    })
 }
 
 /// Speaks HTTP/1.1 on a connection until it ends.
@@ -164,6 +184,10 @@ fn acceptor(tls: &Tls) -> Result<TlsAcceptor, String> {
 
 /// Connections at a time; more wait.
 const CONNECTIONS_MAX: usize = 4096;
+/// Descriptors for the database, its log and its index, for the listener and the log.
+const FILES_RESERVED: usize = 64;
+/// For what was sent and is not acknowledged, and for a peer that takes nothing more.
+const UNREAD_TIMEOUT_MS: u32 = 60_000;
 /// For a request's head, and for an idle connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(65);
 const HEAD_BYTES_MAX: usize = 16 << 10;

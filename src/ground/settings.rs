@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use argh::FromArgs;
 use serde::Deserialize;
@@ -47,6 +48,9 @@ pub struct Serve {
     /// its private key in PEM
     #[argh(option)]
     pub tls_key: Option<PathBuf>,
+    /// the longest that a request may take, its body included: 60 unless given
+    #[argh(option)]
+    pub request_seconds: Option<u16>,
 }
 
 #[derive(Default, Deserialize)]
@@ -58,6 +62,7 @@ struct File {
     database: Option<String>,
     tls_cert: Option<PathBuf>,
     tls_key: Option<PathBuf>,
+    request_seconds: Option<u16>,
 }
 
 /// The server's settings, complete and checked.
@@ -68,6 +73,7 @@ pub struct Settings {
     pub url: Option<String>,
     pub database: Database,
     pub tls: Option<Tls>,
+    pub request_timeout: Duration,
     /// The first password of `admin`, if the environment has one.
     pub admin_password: Option<String>,
 }
@@ -132,14 +138,32 @@ impl Settings {
                 .map(Database::Directory)
                 .ok_or("data: expected a directory (--data DIR), or a database (--database URL)")?,
         };
-        Ok(Self { listen, url, database, tls, admin_password: var("ADMIN_PASSWORD") })
+        let seconds = arguments.request_seconds.map(|seconds| seconds.to_string());
+        let seconds = seconds.or_else(|| var("REQUEST_SECONDS"));
+        let seconds = seconds.or_else(|| file.request_seconds.map(|seconds| seconds.to_string()));
+        let request_timeout = request_timeout(seconds)?;
+        let admin_password = var("ADMIN_PASSWORD");
+        Ok(Self { listen, url, database, tls, request_timeout, admin_password })
     }
 }
 
 fn read(path: &Path) -> Result<File, String> {
     let text =
         std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
+    // The error's own text quotes the line, and the line may hold the database's password.
+    toml::from_str(&text).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start);
+        let before = text.bytes().take(start).filter(|byte| *byte == b'\n').count();
+        format!("{}, line {}: {}", path.display(), before + 1, error.message())
+    })
+}
+
+fn request_timeout(seconds: Option<String>) -> Result<Duration, String> {
+    let Some(text) = seconds else { return Ok(REQUEST_TIMEOUT) };
+    match text.parse::<u16>() {
+        Ok(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds.into())),
+        _ => Err(format!("request_seconds {text:?}: expected a number from 1 to 65535")),
+    }
 }
 
 /// The URL goes into what satellites are told, so that a wrong one strands them: an address that
@@ -163,6 +187,7 @@ fn public_url(given: Option<String>, listen: SocketAddr) -> Result<Option<String
 }
 
 const LISTEN: &str = "127.0.0.1:8080";
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
@@ -205,7 +230,29 @@ mod tests {
     fn half_settings_are_refused() {
         assert!(resolve(&[], &[]).unwrap_err().contains("--data"));
         assert!(resolve(&["--data", "/d", "--tls-cert", "c"], &[]).is_err());
+        assert!(resolve(&["--data", "/d", "--request-seconds", "0"], &[]).is_err());
         let secret = resolve(&["--database", "mysql://u:secret@h/n"], &[]).unwrap_err();
         assert!(!secret.contains("secret"));
+    }
+
+    #[test]
+    fn an_error_in_the_file_quotes_nothing_of_it() {
+        let name = format!("ground_settings_{}.toml", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        for line in [
+            "database = postgres://u:secret@h/n",
+            "database = \"postgres://u:secret@h/n",
+            "database = \"postgres://u:se\"secret@h/n\"",
+            "database \"postgres://u:secret@h/n\"",
+            "database = [\"postgres://u:secret@h/n\"]",
+            "database = { url = \"postgres://u:secret@h/n\" }",
+            "databse = \"postgres://u:secret@h/n\"",
+        ] {
+            std::fs::write(&path, format!("listen = \"127.0.0.1:1\"\n{line}\n")).unwrap();
+            let error = resolve(&["--config", path.to_str().unwrap()], &[]).unwrap_err();
+            assert!(!error.contains("secret"), "{error}");
+            assert!(error.contains(".toml, line 2: "), "{error}");
+        }
+        std::fs::remove_file(path).unwrap();
     }
 }

@@ -87,6 +87,31 @@ fn a_fleet_is_set_up_by_clicking() {
 }
 
 #[test]
+fn saving_a_group_keeps_what_the_form_does_not_show() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let admin = server.admin();
+        let group = r#"{"group":"g1","artifacts":[
+            {"repository":"a","tag":["1","2"],"labels":["x"],"type":"CHART"},
+            {"repository":"b","tag":["1"],"type":"IMAGE","deleted":true}]}"#;
+        let before = admin.expect(200, "POST", "/api/groups/sync", group).json();
+        let browser = Browser::log_in(&server);
+        let page = "/console/groups/g1";
+        assert!(browser.get(page).text().contains("a:1\na:2\n</textarea>"));
+        let images = |lines: &str| {
+            let answer = browser.submit(page, page, &format!("registry=&images={lines}"));
+            assert_eq!(answer.status, 303);
+            admin.get("/api/groups/g1").json()["Artifacts"].clone()
+        };
+        assert_eq!(images("a%3A1%0Aa%3A2"), before["Artifacts"]);
+        let fewer = images("a%3A2%0Ac%3A1");
+        assert_eq!(fewer[0]["labels"], serde_json::json!(["x"]));
+        assert_eq!(fewer[1]["repository"], "c");
+        assert_eq!(fewer[2], before["Artifacts"][1]);
+    });
+}
+
+#[test]
 fn another_site_can_do_nothing() {
     on_each_store(|database| {
         let server = Server::start(&database);

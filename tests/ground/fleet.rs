@@ -1,6 +1,7 @@
 //! A fleet from its first satellite to the deletion of it.
 
-use std::process::Command;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -262,12 +263,79 @@ fn a_replaced_device_enrols_again() {
         let server = Server::start(&database);
         let (admin, satellite) = enrolled(&server);
         satellite.client(&server).expect(200, "POST", "/satellites/sync", REPORT);
+        let answer = satellite.client(&server).expect(200, "POST", "/sat/refresh", "");
+        let unused = answer.json()["secret"].as_str().unwrap().to_owned();
         let token = admin.expect(200, "POST", "/api/satellites/edge1/token", "").json();
+        // What the old device was offered and what it asks for does not spend the token.
+        server.basic(&satellite.user, &unused).expect(401, "POST", "/satellites/sync", REPORT);
+        satellite.client(&server).expect(409, "POST", "/sat/refresh", "");
         let path = format!("/satellites/ztr/{}", token["token"].as_str().unwrap());
         let replaced = Satellite::from_answer(&server.anyone().expect(200, "GET", &path, ""));
+        satellite.client(&server).expect(409, "POST", "/sat/refresh", "");
         satellite.client(&server).expect(200, "POST", "/satellites/sync", REPORT);
         replaced.client(&server).expect(200, "POST", "/satellites/sync", REPORT);
         satellite.client(&server).expect(401, "POST", "/satellites/sync", REPORT);
+        replaced.client(&server).expect(200, "POST", "/sat/refresh", "");
+    });
+}
+
+#[test]
+fn a_new_secret_may_be_used_many_times_at_once() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let (admin, mut satellite) = enrolled(&server);
+        for _ in 0..5 {
+            std::thread::scope(|scope| {
+                for _ in 0..8 {
+                    let robot = satellite.client(&server);
+                    scope.spawn(move || robot.expect(200, "GET", "/service/token", ""));
+                }
+            });
+            let token = admin.expect(200, "POST", "/api/satellites/edge1/token", "").json();
+            let path = format!("/satellites/ztr/{}", token["token"].as_str().unwrap());
+            satellite = Satellite::from_answer(&server.anyone().expect(200, "GET", &path, ""));
+        }
+    });
+}
+
+/// Another replica that hangs in a change.
+#[test]
+fn a_change_waits_for_another_replica_and_readers_do_not() {
+    on_each_store(|database| {
+        let Some(url) = database.url() else { return };
+        let server = Server::start(&database);
+        let admin = server.admin();
+        let mut psql = Command::new("psql");
+        psql.args(["-qAt", url]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut other = psql.spawn().unwrap();
+        let mut input = other.stdin.take().unwrap();
+        input
+            .write_all(b"BEGIN; SELECT pg_advisory_xact_lock(30803296846112116);\\echo held\n")
+            .unwrap();
+        let mut lines = BufReader::new(other.stdout.take().unwrap()).lines();
+        lines.find(|line| line.as_ref().unwrap() == "held").unwrap().unwrap();
+        std::thread::scope(|scope| {
+            let (admin, answered) = (&admin, std::sync::mpsc::channel());
+            for _ in 0..12 {
+                let answered = answered.0.clone();
+                scope.spawn(move || {
+                    answered.send(admin.ask("POST", "/api/groups/sync", GROUP).status).unwrap();
+                });
+            }
+            for _ in 0..8 {
+                admin.expect(200, "GET", "/api/groups", "");
+            }
+            assert!(answered.1.try_recv().is_err(), "readers waited until a change gave up");
+            assert_eq!(answered.1.recv().unwrap(), 503, "one gives up");
+            input.write_all(b"COMMIT;\n").unwrap();
+            for _ in 1..12 {
+                let status = answered.1.recv().unwrap();
+                assert!([200, 503].contains(&status), "{status}");
+            }
+        });
+        drop(input);
+        assert!(other.wait().unwrap().success());
+        admin.expect(200, "POST", "/api/groups/sync", GROUP);
     });
 }
 

@@ -53,6 +53,11 @@ impl Database {
         Self { arguments, directory: std::env::temp_dir().join(name) }
     }
 
+    /// The URL of a PostgreSQL database.
+    pub fn url(&self) -> Option<&str> {
+        self.arguments.last().map(String::as_str).filter(|url| url.starts_with("postgres"))
+    }
+
     /// SQLite's directory.
     pub fn directory(&self) -> &Path {
         &self.directory
@@ -67,7 +72,7 @@ impl Drop for Database {
 
 /// A running server.
 pub struct Server {
-    child: Child,
+    pub child: Child,
     pub address: SocketAddr,
 }
 

@@ -1,6 +1,8 @@
 //! What no client of good will sends.
 
-use crate::harness::{Client, Satellite, Server, on_each_store};
+use std::process::Stdio;
+
+use crate::harness::{Answer, Client, Database, PASSWORD, Satellite, Server, on_each_store};
 
 fn still_works(server: &Server, admin: &Client) {
     server.anyone().expect(200, "GET", "/health", "");
@@ -64,10 +66,15 @@ fn bodies_that_are_none() {
         for body in ["", "{", "null", "[]", "\"x\"", "{\"group\":5}", "\u{feff}{}", &deep] {
             admin.expect(400, "POST", "/api/groups/sync", body);
             admin.expect(400, "POST", "/api/satellites", body);
-            server.anyone().expect(400, "POST", "/login", body);
+            let status = if body.len() > 4096 { 413 } else { 400 };
+            server.anyone().expect(status, "POST", "/login", body);
         }
         let answer = server.anyone().ask("POST", "/satellites/ztr", "{\"token\":null}");
         assert_eq!(answer.status, 400);
+        let long = format!(r#"{{"token":"{}"}}"#, "a".repeat(5000));
+        server.anyone().expect(413, "POST", "/satellites/ztr", &long);
+        let long = format!("username=admin&password={}", "a".repeat(5000));
+        assert_eq!(form(&server.anyone(), "/console/login", &long).status, 413);
         let long = format!(r#"{{"group":"{}"}}"#, "a".repeat(2 << 20));
         admin.expect(413, "POST", "/api/groups/sync", &long);
 
@@ -77,6 +84,48 @@ fn bodies_that_are_none() {
         assert!(!answer.text().contains("hunter2"));
         still_works(&server, &admin);
     });
+}
+
+fn form(client: &Client, path: &str, body: &str) -> Answer {
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    client.send(head.as_bytes())
+}
+
+#[test]
+fn bodies_that_do_not_come() {
+    let database = Database::sqlite();
+    let mut child = Server::command(&database, "127.0.0.1:0".parse().unwrap())
+        .args(["--request-seconds", "1"])
+        .env("GROUND_CONTROL_ADMIN_PASSWORD", PASSWORD)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let address = Server::address_of(&mut child);
+    let server = Server { child, address };
+    for path in ["/console/login", "/login", "/satellites/ztr"] {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+             Content-Length: 4000\r\n\r\nusername="
+        );
+        // The answer comes, and the connection ends, though the client waits.
+        assert_eq!(server.anyone().send(head.as_bytes()).status, 408, "{path}");
+    }
+    still_works(&server, &server.admin());
+}
+
+#[test]
+fn one_address_that_guesses_is_slowed_down() {
+    let database = Database::sqlite();
+    let server = Server::start(&database);
+    let limited = (0..1000).find(|number| {
+        let wrong = server.basic(&format!("user{number}"), "Wrong-password-1");
+        wrong.ask("GET", "/api/groups", "").status == 429
+    });
+    assert!(limited.is_some_and(|number| number >= 60), "{limited:?}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Users, log-ins and who may do what.
 
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Command, Stdio};
 
 use serde_json::json;
@@ -28,6 +28,21 @@ fn the_first_password_is_shown_once() {
     use std::os::unix::fs::PermissionsExt as _;
     let file = database.directory().join("ground-control.db");
     assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_first_password_that_cannot_be_shown_does_not_count() {
+    let database = Database::sqlite();
+    let any = "127.0.0.1:0".parse().unwrap();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut child = Server::command(&database, any).stdout(full).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let told = |line: &String| line.contains(" on 127.0.0.1:") || line.contains("showing");
+    let line = lines.find(told).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(line.contains("showing the first password"), "{line}");
+    Server::start(&database).admin();
 }
 
 #[test]

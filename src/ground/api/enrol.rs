@@ -11,7 +11,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
-use super::extract::{Body, ROBOT_PREFIX, Robot, read};
+use super::extract::{Body, ROBOT_PREFIX, Robot, SmallBody, read};
 use crate::fleet::enrol::{self, Actions, Answer, Credentials, Refreshed};
 use crate::fleet::interval;
 use crate::fleet::report::{BODY_BYTES_MAX, Report};
@@ -30,7 +30,7 @@ pub async fn by_path(
 /// The later dialect: the token is in the body, where no proxy logs it.
 pub async fn by_body(
     State(app): State<Arc<App>>,
-    Body(body): Body<enrol::Request>,
+    Body(body): SmallBody<enrol::Request>,
 ) -> Result<Json<Answer>, Fault> {
     enrol(&app, &body.token).await
 }
@@ -106,7 +106,8 @@ pub async fn report(
     Ok(StatusCode::OK.into_response())
 }
 
-/// Gives a satellite a new secret. The old one is good until the new one was used.
+/// Gives a satellite a new secret. The old one is good until the new one was used. While an
+/// enrolment token is good there is none: the device may be the one that is to be replaced.
 pub async fn refresh(
     State(app): State<Arc<App>>,
     Robot(satellite): Robot,
@@ -116,7 +117,9 @@ pub async fn refresh(
     }
     let secret = random(32)?;
     let mut write = app.store.write().await?;
-    write.rows().offer_secret(satellite.id, &secret::hash(&secret)).await?;
+    if !write.rows().offer_secret(satellite.id, &secret::hash(&secret), clock::now()).await? {
+        return Err(Fault::new(StatusCode::CONFLICT, "an enrolment of this satellite is expected"));
+    }
     write.commit().await?;
     Ok(Json(Refreshed { secret }))
 }

@@ -1,5 +1,6 @@
 //! Who asks, and what they say: the extractors that every handler starts with.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +15,16 @@ use crate::ground::store::{ROLE_SYSTEM_ADMIN, Satellite, User};
 use crate::ground::{clock, secret};
 
 /// A body of JSON, whatever its content type: Go does not look at that either.
-pub struct Body<T>(pub T);
+pub struct Body<T, const BYTES_MAX: usize = BODY_BYTES_MAX>(pub T);
 
-impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
+/// A body that is read before it is known who sends it.
+pub type SmallBody<T> = Body<T, SMALL_BODY_BYTES_MAX>;
+
+impl<T: DeserializeOwned, const BYTES_MAX: usize> FromRequest<Arc<App>> for Body<T, BYTES_MAX> {
     type Rejection = Fault;
 
     async fn from_request(request: Request, _: &Arc<App>) -> Result<Self, Fault> {
-        let bytes = read(request, BODY_BYTES_MAX).await?;
+        let bytes = read(request, BYTES_MAX).await?;
         // What the parser says may quote the body, and a body may hold a password.
         serde_json::from_slice(&bytes).map(Self).map_err(|_| Fault::bad("Invalid request body"))
     }
@@ -88,7 +92,8 @@ pub async fn check_password(
 ) -> Result<User, Fault> {
     let refused = || Fault::new(StatusCode::UNAUTHORIZED, "Invalid credentials");
     let principal = (peer.map(|peer| peer.0), username);
-    if !app.limits.logins.take(principal) {
+    let network = peer.map(|peer| network(peer.0));
+    if !app.limits.addresses.take(network) || !app.limits.logins.take(principal) {
         return Err(Fault::too_many());
     }
     let user = app.store.read().await?.rows().user(username).await?;
@@ -109,14 +114,27 @@ pub async fn check_password(
         write.commit().await?;
         return Err(refused());
     }
+    // Others may have been wrong meanwhile, or the password changed: what counts is what the
+    // database has now.
+    let mut write = app.store.write().await?;
+    let confirmed =
+        write.rows().confirm_password(user.id, &user.password_hash, clock::now()).await?;
+    write.commit().await?;
+    if !confirmed {
+        return Err(refused());
+    }
     // Wrong passwords are limited, not a script that sends the right one each time.
     app.limits.logins.give_back(principal);
-    if user.failures > 0 {
-        let mut write = app.store.write().await?;
-        write.rows().forget_failures(user.id).await?;
-        write.commit().await?;
-    }
+    app.limits.addresses.give_back(network);
     Ok(user)
+}
+
+/// What one attacker has of addresses at no cost: an IPv4 address, or a /64 of IPv6.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+        address => address,
+    }
 }
 
 /// A satellite, by the credentials it was given at its enrolment.
@@ -151,7 +169,9 @@ pub async fn authenticate_robot(
         let accepted = write.rows().accept_secret(satellite.id, &hash, now).await?;
         write.commit().await?;
         if !accepted {
-            return Ok(None);
+            // Another request may have used the same secret first.
+            let satellite = app.store.read().await?.rows().satellite(name).await?;
+            return Ok(satellite.filter(|now| now.secret_hash.as_ref() == Some(&hash)));
         }
         satellite.secret_hash = satellite.next_secret_hash.take();
         satellite.secret_at = now;
@@ -168,7 +188,23 @@ pub fn authorization(headers: &HeaderMap) -> Option<&str> {
 /// What the user names of satellites begin with, as in Harbor.
 pub const ROBOT_PREFIX: &str = "robot$";
 /// Of requests that people make; a group with a thousand repositories takes a part of it.
-const BODY_BYTES_MAX: usize = 1 << 20;
+pub const BODY_BYTES_MAX: usize = 1 << 20;
+/// Of requests that anyone can make: a name and a password, or a token.
+pub const SMALL_BODY_BYTES_MAX: usize = 4096;
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 const FAILURES_MAX: i64 = 5;
 const LOCK_SECONDS: i64 = 5 * 60;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_is_one_principal() {
+        let of = |text: &str| network(text.parse().unwrap()).to_string();
+        assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
+        assert_eq!((of("192.0.2.1"), of("::ffff:192.0.2.1")), (of("192.0.2.1"), of("192.0.2.1")));
+        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
+    }
+}

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::extract::{Body, Person, SystemAdmin};
 use super::satellites::brief;
-use crate::fleet::state::{GROUPS_MAX, GroupState, group_repository};
+use crate::fleet::state::{Artifact, GROUPS_MAX, GroupState, group_repository};
 use crate::ground::app::{App, Fault};
 use crate::ground::store::Group;
 use crate::ground::{clock, publish};
@@ -31,12 +31,17 @@ pub async fn sync(
     _: Person,
     Body(state): Body<GroupState>,
 ) -> Result<Json<Value>, Fault> {
-    let group = put_group(&app, state).await?;
+    let group = put_group(&app, state, |_, _| {}).await?;
     Ok(Json(answer(&app, &group)))
 }
 
-/// Adds a group, or gives the one of that name other images.
-pub async fn put_group(app: &App, mut state: GroupState) -> Result<Group, Fault> {
+/// Adds a group, or gives the one of that name other images. `complete` gets the images that the
+/// group had, and adds to the new ones what their author could not say.
+pub async fn put_group(
+    app: &App,
+    mut state: GroupState,
+    complete: impl FnOnce(&[Artifact], &mut Vec<Artifact>),
+) -> Result<Group, Fault> {
     state.check()?;
     // These are paths beside the groups' own.
     if ["sync", "satellite"].contains(&state.group.as_str()) {
@@ -45,6 +50,10 @@ pub async fn put_group(app: &App, mut state: GroupState) -> Result<Group, Fault>
     state.registry.truncate(state.registry.trim_end_matches('/').len());
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
+    if let Some(before) = rows.group(&state.group).await? {
+        complete(&before.state.artifacts, &mut state.artifacts);
+        state.check()?;
+    }
     let group = rows.put_group(&state, clock::now()).await?;
     publish::group(&mut rows, &group).await?;
     write.commit().await?;

@@ -21,7 +21,7 @@ use axum::routing::{get, patch, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-pub use extract::{authenticate_robot, check_password};
+pub use extract::{BODY_BYTES_MAX, SMALL_BODY_BYTES_MAX, authenticate_robot, check_password};
 pub use groups::{change_groups, put_group};
 pub use satellites::{NewSatellite, add_satellite};
 pub use users::start_session;
@@ -80,9 +80,16 @@ fn people() -> Router<Arc<App>> {
         .route("/satellites/{satellite}/images", get(satellites::images))
 }
 
-/// Counts answers, and says what no browser may do with them.
+/// Limits the time of a request, counts answers, and says what no browser may do with them.
 async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let mut answer = next.run(request).await;
+    // Whoever does not send a body, or makes the database wait, does not hold a connection for ever.
+    let mut answer = match tokio::time::timeout(app.request_timeout, next.run(request)).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            let late = "the request was not complete in time";
+            Fault::new(StatusCode::REQUEST_TIMEOUT, late).into_response()
+        }
+    };
     app.metrics.answered(answer.status().as_u16());
     let headers = answer.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

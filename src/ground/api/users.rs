@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::extract::{Body, Person, SystemAdmin, authorization, check_password};
+use super::extract::{Body, Person, SmallBody, SystemAdmin, authorization, check_password};
 use crate::ground::app::{App, Fault, random};
 use crate::ground::server::Peer;
 use crate::ground::store::{ROLE_ADMIN, ROLE_SYSTEM_ADMIN, Session, User, is_duplicate};
@@ -35,7 +35,7 @@ pub struct NewPassword {
 pub async fn login(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<Peer>,
-    Body(body): Body<Credentials>,
+    Body(body): SmallBody<Credentials>,
 ) -> Result<Json<Value>, Fault> {
     let user = check_password(&app, Some(peer), &body.username, body.password).await?;
     let (token, expires_at) = start_session(&app, &user).await?;

@@ -109,7 +109,7 @@ pub async fn save(
         registry: form.registry.trim().to_owned(),
         artifacts: form.images.lines().filter_map(from_line).collect(),
     };
-    match put_group(&app, state).await {
+    match put_group(&app, state, complete).await {
         Ok(_) => Ok(Redirect::to(&format!("/console/groups/{name}")).into_response()),
         // What was typed is not lost.
         Err(fault) if fault.status == StatusCode::BAD_REQUEST => {
@@ -137,10 +137,62 @@ fn from_line(line: &str) -> Option<Artifact> {
     })
 }
 
-/// One line for each tag. Labels and deletions have no line: who uses them keeps to the API.
+/// Gives the images of the lines what lines do not say and the group had: labels, types, several
+/// tags of one image, and the images that are to be removed.
+fn complete(before: &[Artifact], lines: &mut Vec<Artifact>) {
+    let mut after: Vec<(Option<usize>, Artifact)> = Vec::new();
+    for mut line in lines.drain(..) {
+        let found = before
+            .iter()
+            .enumerate()
+            .filter(|(_, old)| !old.deleted)
+            .map(|(place, old)| (likeness(old, &line), place, old))
+            .filter(|(likeness, ..)| *likeness > 0)
+            .max_by_key(|(likeness, place, _)| (*likeness, std::cmp::Reverse(*place)));
+        let place = found.map(|(_, place, _)| place);
+        if let Some((_, _, old)) = found {
+            line.labels.clone_from(&old.labels);
+            line.kind.clone_from(&old.kind);
+        }
+        let joined = after.last_mut().filter(|(last, artifact)| {
+            last.is_some()
+                && *last == place
+                && artifact.digest == line.digest
+                && !artifact.tags.is_empty()
+                && !line.tags.is_empty()
+        });
+        match joined {
+            Some((_, artifact)) => artifact.tags.append(&mut line.tags),
+            None => after.push((place, line)),
+        }
+    }
+    let mut after: Vec<Artifact> = after.into_iter().map(|(_, artifact)| artifact).collect();
+    // A line that names an image that was to be removed brings it back.
+    let removed = before.iter().filter(|old| old.deleted);
+    let removed = removed.filter(|old| after.iter().all(|line| likeness(old, line) == 0));
+    let removed: Vec<Artifact> = removed.cloned().collect();
+    after.extend(removed);
+    *lines = after;
+}
+
+/// How surely both are the same image: by tag and digest, by tag, by digest, or not at all.
+fn likeness(old: &Artifact, line: &Artifact) -> u8 {
+    if old.repository != line.repository {
+        return 0;
+    }
+    let same_digest = old.digest == line.digest;
+    if old.tags.is_empty() && line.tags.is_empty() {
+        return if same_digest { 3 } else { 0 };
+    }
+    let tag = line.tags.iter().any(|tag| old.tags.contains(tag));
+    let digest = same_digest && !line.digest.is_empty();
+    2 * u8::from(tag) + u8::from(digest || (tag && same_digest))
+}
+
+/// One line for each tag. What is to be removed has none.
 fn to_lines(state: &GroupState) -> String {
     let mut lines = String::new();
-    for artifact in &state.artifacts {
+    for artifact in state.artifacts.iter().filter(|artifact| !artifact.deleted) {
         let digest = if artifact.digest.is_empty() {
             String::new()
         } else {
@@ -171,5 +223,42 @@ mod tests {
         state.check().unwrap();
         assert_eq!(to_lines(&state), text);
         assert!(from_line("  ").is_none());
+    }
+
+    #[test]
+    fn lines_lose_nothing_that_the_api_said() {
+        let digest = "sha256:3e38f337856c3763a9ffe3a11da3bf216616964dcc7454c918229773c6d8a56a";
+        let image = |repository: &str, tags: &[&str], kind: &str, labels| Artifact {
+            repository: repository.into(),
+            tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+            kind: kind.into(),
+            digest: digest.into(),
+            labels: Some(serde_json::json!([labels])),
+            ..Artifact::default()
+        };
+        let removed = Artifact { deleted: true, ..image("gone", &["1"], "IMAGE", "g") };
+        let before = vec![
+            image("a", &["1", "2"], "CHART", "one"),
+            removed.clone(),
+            image("a", &["3"], "", "two"),
+        ];
+        let state = GroupState { artifacts: before.clone(), ..GroupState::default() };
+        let text = to_lines(&state);
+        assert!(!text.contains("gone"), "{text}");
+        let saved = |text: &str| {
+            let mut lines = text.lines().filter_map(from_line).collect();
+            complete(&before, &mut lines);
+            lines
+        };
+        let kept = vec![before[0].clone(), before[2].clone(), removed];
+        assert_eq!(saved(&text), kept);
+        // A line less is an image less, and a new one is new.
+        let other = saved("a:2\nb:1\n");
+        assert_eq!((&other[0].tags, &other[0].kind), (&vec!["2".to_owned()], &"CHART".to_owned()));
+        assert_eq!((&other[0].labels, &other[1].labels), (&before[0].labels, &None));
+        assert!(other[2].deleted && other.len() == 3);
+        // Whoever names it wants it.
+        let back = saved("gone:1");
+        assert!(back.len() == 1 && !back[0].deleted);
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::Router;
-use axum::extract::{Form, FromRequestParts, State};
+use axum::extract::{DefaultBodyLimit, Form, FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -21,7 +21,7 @@ use axum::routing::{get, post};
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::api::{check_password, start_session};
+use super::api::{BODY_BYTES_MAX, SMALL_BODY_BYTES_MAX, check_password, start_session};
 use super::app::{App, Fault};
 use super::server::Peer;
 use super::store::User;
@@ -30,6 +30,7 @@ use view::page;
 
 /// The routes of the console.
 pub fn routes() -> Router<Arc<App>> {
+    let lists = DefaultBodyLimit::max(BODY_BYTES_MAX);
     Router::new()
         .route("/", get(|| async { Redirect::to("/console") }))
         .route("/console", get(fleet::overview))
@@ -38,9 +39,10 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/console/style.css", get(style))
         .route("/console/satellites", post(fleet::add))
         .route("/console/satellites/{name}", get(fleet::satellite))
-        .route("/console/satellites/{name}/groups", post(fleet::set_groups))
+        .route("/console/satellites/{name}/groups", post(fleet::set_groups).layer(lists))
         .route("/console/groups", get(groups::list))
-        .route("/console/groups/{name}", get(groups::edit).post(groups::save))
+        .route("/console/groups/{name}", get(groups::edit).post(groups::save).layer(lists))
+        .layer(DefaultBodyLimit::max(SMALL_BODY_BYTES_MAX))
 }
 
 /// A person with a session in a cookie.

@@ -41,7 +41,7 @@ pub struct Store {
     /// once, and the machine's power a little later.
     reports: Option<AnyPool>,
     kind: Kind,
-    /// SQLite's one writer.
+    /// SQLite's one writer; the one change on PostgreSQL.
     writer: Arc<Mutex<()>>,
 }
 
@@ -103,7 +103,19 @@ impl Store {
 
     /// Begins a change of what the fleet is to be; others wait until it ended.
     pub async fn change(&self) -> sqlx::Result<Write> {
-        let mut write = self.write().await?;
+        self.change_within(POSTGRES_BEGIN).await
+    }
+
+    /// The same before anything is served: other replicas may be preparing the database.
+    pub async fn change_at_start(&self) -> sqlx::Result<Write> {
+        self.change_within(POSTGRES_BEGIN_AT_START).await
+    }
+
+    async fn change_within(&self, postgres: &'static str) -> sqlx::Result<Write> {
+        // The turn is before the connection: one of them waits for another replica's change, and
+        // the others are free for those who read.
+        let turn = Arc::clone(&self.writer).lock_owned().await;
+        let mut write = self.begin(&self.pool, Some(turn), postgres).await?;
         if self.kind == Kind::Postgres {
             let lock = sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(CHANGE_LOCK);
             lock.execute(&mut *write.transaction).await?;
@@ -113,13 +125,16 @@ impl Store {
 
     /// Begins a transaction that writes rows nothing is published from.
     pub async fn write(&self) -> sqlx::Result<Write> {
-        self.begin(&self.pool).await
+        let turn = self.turn().await;
+        self.begin(&self.pool, turn, POSTGRES_BEGIN).await
     }
 
     /// Begins a transaction for a report. When the server loses power the last ones may be missing,
     /// and the satellites' next ones take their place: no disk is waited for.
     pub async fn report(&self) -> sqlx::Result<Write> {
-        let mut write = self.begin(self.reports.as_ref().unwrap_or(&self.pool)).await?;
+        let turn = self.turn().await;
+        let pool = self.reports.as_ref().unwrap_or(&self.pool);
+        let mut write = self.begin(pool, turn, POSTGRES_BEGIN).await?;
         if self.kind == Kind::Postgres {
             let lazy = sqlx::query("SET LOCAL synchronous_commit TO OFF");
             lazy.execute(&mut *write.transaction).await?;
@@ -127,10 +142,23 @@ impl Store {
         Ok(write)
     }
 
-    async fn begin(&self, pool: &AnyPool) -> sqlx::Result<Write> {
-        let (turn, begin) = match self.kind {
-            Kind::Sqlite => (Some(Arc::clone(&self.writer).lock_owned().await), "BEGIN IMMEDIATE"),
-            Kind::Postgres => (None, "BEGIN"),
+    /// The turn of a write that is no change.
+    async fn turn(&self) -> Option<OwnedMutexGuard<()>> {
+        match self.kind {
+            Kind::Sqlite => Some(Arc::clone(&self.writer).lock_owned().await),
+            Kind::Postgres => None,
+        }
+    }
+
+    async fn begin(
+        &self,
+        pool: &AnyPool,
+        turn: Option<OwnedMutexGuard<()>>,
+        postgres: &'static str,
+    ) -> sqlx::Result<Write> {
+        let begin = match self.kind {
+            Kind::Sqlite => "BEGIN IMMEDIATE",
+            Kind::Postgres => postgres,
         };
         let transaction = pool.begin_with(begin).await?;
         Ok(Write { transaction, _turn: turn })
@@ -208,5 +236,10 @@ const LAZY: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; \
     PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 5000";
 const CONNECTIONS_MAX: u32 = 8;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// No lock is waited for without end, and a replica that hangs in a change does not hold it for ever.
+const POSTGRES_BEGIN: &str = "BEGIN; SET LOCAL lock_timeout = '5s'; \
+    SET LOCAL idle_in_transaction_session_timeout = '60s'";
+const POSTGRES_BEGIN_AT_START: &str = "BEGIN; SET LOCAL lock_timeout = '120s'; \
+    SET LOCAL idle_in_transaction_session_timeout = '60s'";
 /// Any number that no other program takes for an advisory lock in the same database.
 const CHANGE_LOCK: i64 = 0x006d_6f6f_6e6c_6574;

@@ -104,17 +104,25 @@ impl Rows<'_> {
         query.execute(&mut *self.0).await.map(drop)
     }
 
+    /// Sets an enrolment token. A secret that was offered before and not used is void, or its use
+    /// would spend the token.
     pub async fn set_enrolment(&mut self, id: i64, hash: &str, expires_at: i64) -> Result<()> {
         let query = sqlx::query(
-            "UPDATE satellites SET enrolment_hash = $2, enrolment_expires_at = $3 WHERE id = $1",
+            "UPDATE satellites SET enrolment_hash = $2, enrolment_expires_at = $3, \
+             next_secret_hash = NULL WHERE id = $1",
         );
         query.bind(id).bind(hash).bind(expires_at).execute(&mut *self.0).await.map(drop)
     }
 
-    /// Gives a satellite a secret that becomes the one when it is first used.
-    pub async fn offer_secret(&mut self, id: i64, hash: &str) -> Result<()> {
-        let query = sqlx::query("UPDATE satellites SET next_secret_hash = $2 WHERE id = $1");
-        query.bind(id).bind(hash).execute(&mut *self.0).await.map(drop)
+    /// Gives a satellite a secret that becomes the one when it is first used. False while an
+    /// enrolment token is good: the secret would take the place of the new device's.
+    pub async fn offer_secret(&mut self, id: i64, hash: &str, now: i64) -> Result<bool> {
+        let query = sqlx::query(
+            "UPDATE satellites SET next_secret_hash = $2 WHERE id = $1 \
+             AND (enrolment_hash IS NULL OR enrolment_expires_at <= $3)",
+        );
+        let done = query.bind(id).bind(hash).bind(now).execute(&mut *self.0).await?;
+        Ok(done.rows_affected() > 0)
     }
 
     /// The same for the satellite of an enrolment token; false when it was spent meanwhile.

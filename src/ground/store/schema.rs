@@ -10,7 +10,7 @@ use super::{Kind, Store};
 
 pub async fn migrate(store: &Store) -> Result<(), String> {
     let failed = |error: sqlx::Error| error.to_string();
-    let mut write = store.change().await.map_err(failed)?;
+    let mut write = store.change_at_start().await.map_err(failed)?;
     let connection = &mut *write.transaction;
     sqlx::raw_sql("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)")
         .execute(&mut *connection)

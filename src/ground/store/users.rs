@@ -11,7 +11,6 @@ pub struct User {
     pub username: String,
     pub password_hash: String,
     pub role: String,
-    pub failures: i64,
     pub locked_until: i64,
     pub created_at: i64,
 }
@@ -96,9 +95,23 @@ impl Rows<'_> {
         .map(drop)
     }
 
-    pub async fn forget_failures(&mut self, id: i64) -> Result<()> {
-        let query = sqlx::query("UPDATE users SET failures = 0 WHERE id = $1").bind(id);
-        query.execute(&mut *self.0).await.map(drop)
+    /// Forgets the wrong passwords of a user who gave the right one, whose hash this is. False when
+    /// the user was locked meanwhile, or has another password.
+    pub async fn confirm_password(&mut self, id: i64, hash: &str, now: i64) -> Result<bool> {
+        let query = sqlx::query(
+            "SELECT failures FROM users WHERE id = $1 AND password_hash = $2 AND locked_until <= $3",
+        );
+        let row = query.bind(id).bind(hash).bind(now).fetch_optional(&mut *self.0).await?;
+        let Some(row) = row else { return Ok(false) };
+        if row.try_get::<i64, _>("failures")? == 0 {
+            return Ok(true);
+        }
+        let query = sqlx::query(
+            "UPDATE users SET failures = 0 \
+             WHERE id = $1 AND password_hash = $2 AND locked_until <= $3",
+        );
+        let done = query.bind(id).bind(hash).bind(now).execute(&mut *self.0).await?;
+        Ok(done.rows_affected() > 0)
     }
 
     /// Adds a session, and removes those that have ended.
@@ -158,8 +171,42 @@ fn user(row: &AnyRow) -> Result<User> {
         username: row.try_get("username")?,
         password_hash: row.try_get("password_hash")?,
         role: row.try_get("role")?,
-        failures: row.try_get("failures")?,
         locked_until: row.try_get("locked_until")?,
         created_at: row.try_get("created_at")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Store;
+    use super::*;
+    use crate::ground::settings::Database;
+
+    /// What may happen while a right password is verified.
+    #[test]
+    fn a_password_is_confirmed_by_what_the_database_has_now() {
+        let directory = std::env::temp_dir().join(format!("ground_users_{}", std::process::id()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let store = Store::open(&Database::Directory(directory.clone())).await.unwrap();
+            let mut write = store.write().await.unwrap();
+            let mut rows = write.rows();
+            rows.add_user("eve", "hash", ROLE_ADMIN, 0).await.unwrap();
+            let id = rows.user("eve").await.unwrap().unwrap().id;
+            assert!(rows.confirm_password(id, "hash", 1).await.unwrap());
+            rows.count_failure(id, 2, 10).await.unwrap();
+            assert!(rows.confirm_password(id, "hash", 1).await.unwrap());
+            rows.count_failure(id, 2, 10).await.unwrap();
+            assert!(rows.confirm_password(id, "hash", 1).await.unwrap(), "the first is forgotten");
+            rows.count_failure(id, 2, 10).await.unwrap();
+            rows.count_failure(id, 2, 10).await.unwrap();
+            assert!(!rows.confirm_password(id, "hash", 9).await.unwrap(), "locked");
+            assert!(rows.confirm_password(id, "hash", 10).await.unwrap(), "not any more");
+            rows.set_password(id, "other", 1).await.unwrap();
+            assert!(!rows.confirm_password(id, "hash", 11).await.unwrap(), "another password");
+            write.commit().await.unwrap();
+            store.close().await;
+        });
+        std::fs::remove_dir_all(directory).unwrap();
+    }
 }
