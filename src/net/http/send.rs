@@ -26,7 +26,7 @@ use rustix::net::SendFlags;
 use smol::future::zip;
 
 use super::headers::Headers;
-use super::slots::Slot;
+use super::slots::{BLOCK_BYTES, Slot};
 use super::wire::{Wait, Wire, advance};
 use crate::clock::{Clock as _, SystemClock};
 use crate::net::date::Civil;
@@ -304,8 +304,9 @@ async fn send_blocks(
 ) -> io::Result<Sent> {
     let (mut total, mut admitted) = (0_u64, 0_u64);
     // The head is no part of the first block.
-    let mut full = out.len() + BLOCK_BYTES;
-    out.reserve_exact(BLOCK_BYTES);
+    let block_bytes = course.slot.block_bytes();
+    let mut full = out.len() + block_bytes;
+    out.reserve_exact(block_bytes);
     for span in spans {
         let (mut offset, end) = (span.offset, span.offset.saturating_add(span.len));
         while offset < end {
@@ -341,7 +342,7 @@ async fn send_blocks(
                 wire.write_all(out, course.wait()?).await?;
                 course.slot.taken(out.len());
                 out.clear();
-                full = BLOCK_BYTES;
+                full = course.slot.block_bytes();
                 smol::future::yield_now().await;
             }
         }
@@ -359,10 +360,11 @@ async fn send_stream(
     course: Course<'_>,
 ) -> io::Result<Sent> {
     wire.write_all(out, course.wait()?).await?;
-    out.resize(BLOCK_BYTES, 0);
+    let block_bytes = course.slot.block_bytes();
+    out.resize(block_bytes, 0);
     let mut total = 0_u64;
     while total < len {
-        let want = usize::try_from(len - total).unwrap_or(BLOCK_BYTES).min(BLOCK_BYTES);
+        let want = usize::try_from(len - total).unwrap_or(block_bytes).min(block_bytes);
         let block = out.get_mut(..want).unwrap_or_default();
         let got = source.read(block).await.unwrap_or_else(|error| {
             log::warn!("a body ended at byte {total} of {len}: {error}");
@@ -502,9 +504,6 @@ fn not_plain<T>() -> io::Result<T> {
 
 /// Bodies up to this length leave in one write with their head.
 const SMALL_BYTES_MAX: u64 = 16 << 10;
-/// One read and write of a body that is not sent by sendfile: a TLS record. A connection whose peer
-/// does not take its answer holds as much of it.
-const BLOCK_BYTES: usize = 16 << 10;
 /// What one connection may send before another has its turn.
 const SLICE_BYTES: usize = 512 << 10;
 /// What the kernel is asked to read beforehand: two such halves are on their way at most.

@@ -251,7 +251,7 @@ async fn talk<H: Handler>(
         None => Stream::Plain(socket),
         Some(identity) => {
             slot.set(Phase::Greeting);
-            let stream = handshake(socket, peer, shared, identity).await?;
+            let stream = handshake(socket, peer, shared, slot, identity).await?;
             slot.set(Phase::Idle);
             Stream::Tls(Box::new(stream))
         }
@@ -278,11 +278,12 @@ async fn handshake(
     socket: Socket,
     peer: SocketAddr,
     shared: &Shared,
+    slot: &Slot,
     identity: &Identity,
 ) -> Result<TlsStream<Socket>, Error> {
     let acceptor = TlsAcceptor::from(identity.current());
     let accepting = acceptor.accept_with(socket, |connection| {
-        connection.set_buffer_limit(Some(TLS_BUFFER_BYTES_MAX));
+        connection.set_buffer_limit(Some(slot.block_bytes()));
     });
     let deadline = async {
         Timer::after(shared.limits.head_deadline).await;
@@ -505,8 +506,6 @@ fn alien(first: &u8) -> Option<Refusal> {
 
 /// The first byte of a ClientHello's record.
 const TLS_HANDSHAKE: &u8 = &0x16;
-/// What rustls keeps of an answer until the peer takes it: one record.
-const TLS_BUFFER_BYTES_MAX: usize = 16 << 10;
 /// Failures for want of descriptors or memory that follow each other this closely are one.
 const EPISODE: Duration = Duration::from_mins(1);
 /// After such a failure.

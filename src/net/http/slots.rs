@@ -285,6 +285,13 @@ impl Slot {
         }
     }
 
+    /// The bytes of an answer that the connection should hold at once: few when there are many
+    /// connections, for each holds as much, and twice that with TLS.
+    pub(super) fn block_bytes(&self) -> usize {
+        let open: usize = self.slots.state.borrow().open.values().sum();
+        if open > CROWD { CROWD_BLOCK_BYTES } else { BLOCK_BYTES }
+    }
+
     /// Waits until somebody else has changed the phase.
     async fn leaves(&self, phase: Phase) {
         poll_fn(|cx| {
@@ -355,6 +362,12 @@ const SLOW: Duration = Duration::from_secs(10);
 const PROGRESS_BYTES: usize = 64 << 10;
 /// After this, a client that has less than its share has a slot of one that has more.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// What a connection holds of its answer at once: a TLS record.
+pub(super) const BLOCK_BYTES: usize = 16 << 10;
+/// So many connections may hold that much each.
+const CROWD: usize = 32;
+/// What each holds when there are more.
+const CROWD_BLOCK_BYTES: usize = 4 << 10;
 /// After this without a change, all slots are taken by those who keep them.
 const STUCK: Duration = Duration::from_millis(500);
 /// How often somebody who waits looks whether anybody has to give way by now.
