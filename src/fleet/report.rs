@@ -65,6 +65,7 @@ impl Report {
             interval::parse(&self.state_report_interval)?;
         }
         for (name, text, max) in [
+            ("name", &self.name, NAME_CHARS_MAX),
             ("activity", &self.activity, ACTIVITY_CHARS_MAX),
             ("latest_state_digest", &self.latest_state_digest, DIGEST_CHARS_MAX),
             ("latest_config_digest", &self.latest_config_digest, DIGEST_CHARS_MAX),
@@ -101,6 +102,7 @@ pub const IMAGES_MAX: usize = 2000;
 pub const ACTIVITY_CHARS_MAX: usize = 255;
 /// Of a reference; the width of Go's column.
 pub const REFERENCE_CHARS_MAX: usize = 512;
+const NAME_CHARS_MAX: usize = 255;
 const DIGEST_CHARS_MAX: usize = 255;
 const TIME_CHARS_MAX: usize = 64;
 
@@ -122,6 +124,7 @@ mod tests {
         for (report, part) in [
             (Report { state_report_interval: "5m".into(), ..Report::default() }, "interval"),
             (Report { activity: long.clone(), ..Report::default() }, "activity"),
+            (Report { name: long.clone(), ..Report::default() }, "name"),
             (
                 Report {
                     cached_images: vec![CachedImage { reference: long, size_bytes: 1 }],

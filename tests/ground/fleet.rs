@@ -76,6 +76,13 @@ fn a_satellite_enrols_reads_and_reports() {
             serde_json::from_str(include_str!("../data/fleet/active.json")).unwrap();
         assert_eq!(keys(&active[0]), keys(&recorded[0]));
         assert_eq!(active[0]["HeartbeatInterval"]["String"], "@every 00h00m10s");
+        let busy = r#"{"activity":"pulls\u0000 nginx","image_count":7}"#;
+        robot.expect(200, "POST", "/satellites/sync", busy);
+        let active = admin.get("/api/satellites/active").json();
+        assert_eq!(active[0]["LastActivity"], "pulls nginx");
+        let status = admin.get("/api/satellites/edge1/status").json();
+        assert_eq!(status["Activity"], "pulls\0 nginx");
+        assert_eq!(status["ImageCount"]["Int32"], 7);
         assert_eq!(admin.get("/api/satellites/stale").json(), json!([]));
         let metrics = server.anyone().get("/metrics").text();
         assert!(

@@ -75,8 +75,7 @@ pub async fn report(
     }
     let body = read(request, BODY_BYTES_MAX).await?;
     let invalid = || Fault::bad("Invalid request body");
-    let text = String::from_utf8(body).map_err(|_| invalid())?;
-    let report: Report = serde_json::from_str(&text).map_err(|_| invalid())?;
+    let report: Report = serde_json::from_slice(&body).map_err(|_| invalid())?;
     let every = match report.state_report_interval.as_str() {
         "" => None,
         text => {
@@ -93,7 +92,7 @@ pub async fn report(
     let seconds = every.map_or(0, |every| i64::try_from(every.as_secs()).unwrap_or(0));
     let mut write = app.store.report().await?;
     let mut rows = write.rows();
-    rows.put_status(satellite.id, &text, reported_at, now).await?;
+    rows.put_status(satellite.id, &report, reported_at, now).await?;
     rows.set_seen(satellite.id, every.map(interval::format).as_deref(), seconds, now).await?;
     write.commit().await?;
     app.metrics.reports.add_one();

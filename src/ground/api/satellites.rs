@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 
 use super::extract::{Body, Person};
 use super::{null_string, null_time};
-use crate::fleet::report::Report;
 use crate::fleet::state::{GROUPS_MAX, satellite_repository};
 use crate::fleet::valid_name;
 use crate::ground::app::{App, Fault, random};
@@ -100,25 +99,20 @@ pub async fn renew_token(
 }
 
 pub async fn active(State(app): State<Arc<App>>, _: Person) -> Result<Json<Value>, Fault> {
-    let mut read = app.store.read().await?;
-    let mut rows = read.rows();
     let now = clock::now();
-    let statuses = rows.statuses().await?;
-    let mut active = Vec::new();
-    for satellite in rows.satellites().await? {
-        let seen = satellite.last_seen.filter(|seen| !satellite.is_stale(*seen, now));
-        let Some(seen) = seen else { continue };
-        let status = statuses.get(&satellite.id);
-        let activity = status.map(report).unwrap_or_default().activity;
-        let status_time = status.and_then(|status| status.reported_at).unwrap_or(seen);
+    let satellites = app.store.read().await?.rows().summaries().await?;
+    let active = satellites.into_iter().filter_map(|(satellite, last)| {
+        let seen = satellite.last_seen.filter(|seen| !satellite.is_stale(*seen, now))?;
+        let status_time = last.as_ref().and_then(|last| last.reported_at).unwrap_or(seen);
+        let activity = last.map(|last| last.activity).unwrap_or_default();
         let mut value = row(&satellite);
         if let Value::Object(fields) = &mut value {
             fields.insert("LastActivity".into(), json!(activity));
             fields.insert("LastStatusTime".into(), json!(clock::rfc3339(status_time)));
         }
-        active.push(value);
-    }
-    Ok(Json(active.into()))
+        Some(value)
+    });
+    Ok(Json(active.collect()))
 }
 
 /// Satellites that missed three reports.
@@ -174,7 +168,7 @@ pub async fn status(
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Fault> {
     let status = last_status(&app, &name).await?;
-    let report = report(&status);
+    let report = status.report;
     // Go numbers the images of all satellites in a table of its own.
     let ids: Vec<usize> = (1..=report.cached_images.len()).collect();
     Ok(Json(json!({
@@ -205,7 +199,7 @@ pub async fn images(
     let satellite = rows.satellite(&name).await?.ok_or_else(not_found)?;
     let Some(status) = rows.status(satellite.id).await? else { return Ok(Json(json!([]))) };
     let created_at = clock::rfc3339(status.created_at);
-    let mut images = report(&status).cached_images;
+    let mut images = status.report.cached_images;
     images.sort_by(|one, other| one.reference.cmp(&other.reference));
     let images = (1..).zip(&images).map(|(id, image)| {
         json!({
@@ -224,11 +218,6 @@ async fn last_status(app: &App, name: &str) -> Result<Status, Fault> {
     let satellite = rows.satellite(name).await?.ok_or_else(not_found)?;
     let status = rows.status(satellite.id).await?;
     status.ok_or_else(|| Fault::missing("no status available"))
-}
-
-fn report(status: &Status) -> Report {
-    // It was parsed before it was kept.
-    serde_json::from_str(&status.body).unwrap_or_default()
 }
 
 fn not_found() -> Fault {

@@ -10,11 +10,10 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::view::{ago, at, page, size, token};
 use super::{Visitor, forms};
-use crate::fleet::report::Report;
 use crate::ground::api::{NewSatellite, add_satellite, change_groups};
 use crate::ground::app::{App, Fault};
 use crate::ground::clock;
-use crate::ground::store::{Config, Satellite, Wanted};
+use crate::ground::store::{Config, Satellite, Summary, Wanted};
 
 /// How a satellite is connected.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -135,7 +134,7 @@ fn add_form(visitor: &Visitor, configs: &[Config]) -> Markup {
     }
 }
 
-fn table(shown: &[(Satellite, Option<String>)], now: i64) -> Markup {
+fn table(shown: &[(Satellite, Option<Summary>)], now: i64) -> Markup {
     html! {
         div.scroll { table {
             thead { tr {
@@ -143,15 +142,14 @@ fn table(shown: &[(Satellite, Option<String>)], now: i64) -> Markup {
                 th.number { "Images" } th.wide { "Activity" }
             } }
             tbody {
-                @for (satellite, body) in shown {
+                @for (satellite, last) in shown {
                     @let (_, word, class) = Connection::of(satellite, now).words();
-                    @let report = report(body.as_deref());
                     tr {
                         td { a href={ "/console/satellites/" (satellite.name) } { (satellite.name) } }
                         td class=(class) { (word) }
                         td { (satellite.last_seen.map_or_else(|| "-".to_owned(), |seen| ago(now - seen))) }
-                        td.number { (report.image_count) }
-                        td.wide { (report.activity) }
+                        td.number { (last.as_ref().map_or(0, |last| last.image_count)) }
+                        td.wide { (last.as_ref().map_or("", |last| &last.activity)) }
                     }
                 }
             }
@@ -162,11 +160,6 @@ fn table(shown: &[(Satellite, Option<String>)], now: i64) -> Markup {
 fn link(state: &str, q: &str, after: &str) -> String {
     let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
     format!("/console?state={}&q={}&after={}", encoded(state), encoded(q), encoded(after))
-}
-
-fn report(body: Option<&str>) -> Report {
-    // It was parsed before it was kept.
-    body.and_then(|body| serde_json::from_str(body).ok()).unwrap_or_default()
 }
 
 pub async fn satellite(
@@ -183,7 +176,7 @@ pub async fn satellite(
     let status = rows.status(satellite.id).await?;
     let now = clock::now();
     let (_, word, class) = Connection::of(&satellite, now).words();
-    let report = report(status.as_ref().map(|status| status.body.as_str()));
+    let images = status.as_ref().map_or(&[][..], |status| &status.report.cached_images);
     let enrolled = satellite.secret_hash.is_some();
     let content = html! {
         h1 { (satellite.name) }
@@ -200,6 +193,7 @@ pub async fn satellite(
             } }
             tr { th { "Configuration" } td { (config) } }
             @if let Some(status) = &status {
+                @let report = &status.report;
                 tr { th { "Last report" } td { (at(status.created_at)) } }
                 tr { th { "Activity" } td { (report.activity) } }
                 tr { th { "Memory in use" } td { (size(clamped(report.memory_used_bytes))) } }
@@ -215,13 +209,13 @@ pub async fn satellite(
             button { "Save" }
         }
         @for group in &groups { a href={ "/console/groups/" (group) } { (group) } " " }
-        h2 { "Images it holds: " (report.cached_images.len()) }
-        @if report.cached_images.is_empty() {
+        h2 { "Images it holds: " (images.len()) }
+        @if images.is_empty() {
             p.muted { "None reported." }
         } @else {
             div.scroll { table {
                 thead { tr { th { "Image" } th.number { "Size" } } }
-                tbody { @for image in &report.cached_images { tr {
+                tbody { @for image in images { tr {
                     td { code { (image.reference) } }
                     td.number { (size(image.size_bytes)) }
                 } } }

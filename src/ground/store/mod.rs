@@ -25,7 +25,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 pub use configs::{Config, NewConfig};
 pub use groups::Group;
 pub use published::Published;
-pub use satellites::{Satellite, Status, Wanted};
+pub use satellites::{Satellite, Status, Summary, Wanted};
 pub use users::{ROLE_ADMIN, ROLE_SYSTEM_ADMIN, Session, User};
 
 use super::settings::Database;

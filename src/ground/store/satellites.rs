@@ -4,12 +4,11 @@
 //! of the new one makes it the only one and spends the enrolment token, so that power loss on the
 //! satellite's side between the answer and its writing down strands nothing.
 
-use std::collections::HashMap;
-
 use sqlx::any::AnyRow;
 use sqlx::{Result, Row as _};
 
 use super::Rows;
+use crate::fleet::report::Report;
 use crate::ground::clock;
 
 /// A satellite.
@@ -34,11 +33,20 @@ pub struct Status {
     pub satellite_id: i64,
     /// Counts the satellite's reports.
     pub number: i64,
-    /// The report as it came.
-    pub body: String,
+    pub report: Report,
     /// By the satellite's clock.
     pub reported_at: Option<i64>,
     pub created_at: i64,
+}
+
+/// What lists of satellites show of a last report: columns of their own, for a fleet's reports are
+/// large.
+pub struct Summary {
+    /// The satellite's line for people.
+    pub activity: String,
+    pub image_count: i64,
+    /// By the satellite's clock.
+    pub reported_at: Option<i64>,
 }
 
 /// Which satellites are wanted.
@@ -160,22 +168,29 @@ impl Rows<'_> {
         query.bind(id).fetch_one(&mut *self.0).await?.try_get("name")
     }
 
-    /// Keeps a report, in the place of the one before.
+    /// Keeps what was understood of a report, in the place of the one before.
     pub async fn put_status(
         &mut self,
         satellite_id: i64,
-        body: &str,
+        report: &Report,
         reported_at: Option<i64>,
         now: i64,
     ) -> Result<()> {
+        let text =
+            serde_json::to_string(report).map_err(|error| sqlx::Error::Encode(error.into()))?;
         sqlx::query(
-            "INSERT INTO statuses (satellite_id, number, body, reported_at, created_at) \
-             VALUES ($1, 1, $2, $3, $4) ON CONFLICT (satellite_id) DO UPDATE SET \
-             number = statuses.number + 1, body = excluded.body, \
+            "INSERT INTO statuses \
+             (satellite_id, number, report, activity, image_count, reported_at, created_at) \
+             VALUES ($1, 1, $2, $3, $4, $5, $6) ON CONFLICT (satellite_id) DO UPDATE SET \
+             number = statuses.number + 1, report = excluded.report, \
+             activity = excluded.activity, image_count = excluded.image_count, \
              reported_at = excluded.reported_at, created_at = excluded.created_at",
         )
         .bind(satellite_id)
-        .bind(body)
+        .bind(text)
+        // PostgreSQL keeps no NUL in a text.
+        .bind(report.activity.replace('\0', ""))
+        .bind(report.image_count)
         .bind(reported_at)
         .bind(now)
         .execute(&mut *self.0)
@@ -198,22 +213,28 @@ impl Rows<'_> {
         query.execute(&mut *self.0).await.map(drop)
     }
 
-    /// The last reports of all satellites that ever reported, by satellite.
-    pub async fn statuses(&mut self) -> Result<HashMap<i64, Status>> {
-        let rows = sqlx::query("SELECT * FROM statuses").fetch_all(&mut *self.0).await?;
-        rows.iter().map(|row| status(row).map(|status| (status.satellite_id, status))).collect()
+    /// All satellites, each with its last report in short, in order of their names.
+    pub async fn summaries(&mut self) -> Result<Vec<(Satellite, Option<Summary>)>> {
+        let query = sqlx::query(
+            "SELECT satellites.*, statuses.activity, statuses.image_count, statuses.reported_at \
+             FROM satellites LEFT JOIN statuses ON statuses.satellite_id = satellites.id \
+             ORDER BY name",
+        );
+        let rows = query.fetch_all(&mut *self.0).await?;
+        rows.iter().map(|row| Ok((satellite(row)?, summary(row)?))).collect()
     }
 
-    /// A page of the satellites that match, in order of their names, each with its last report.
+    /// A page of the satellites that match, in order of their names, each with its last report in
+    /// short.
     pub async fn page(
         &mut self,
         wanted: &Wanted<'_>,
         now: i64,
         rows_max: i64,
-    ) -> Result<Vec<(Satellite, Option<String>)>> {
+    ) -> Result<Vec<(Satellite, Option<Summary>)>> {
         let query = sqlx::query(
-            "SELECT satellites.*, statuses.body FROM satellites \
-             LEFT JOIN statuses ON statuses.satellite_id = satellites.id \
+            "SELECT satellites.*, statuses.activity, statuses.image_count, statuses.reported_at \
+             FROM satellites LEFT JOIN statuses ON statuses.satellite_id = satellites.id \
              WHERE name > $1 AND name LIKE $2 ESCAPE '!' AND ($3 = '' OR $3 = CASE \
              WHEN last_seen IS NULL THEN 'never' WHEN $4 - last_seen > \
              3 * CASE WHEN heartbeat_seconds > 0 THEN heartbeat_seconds ELSE $5 END * 1000000 \
@@ -230,7 +251,7 @@ impl Rows<'_> {
         let query = query.bind(wanted.after).bind(part).bind(wanted.connection);
         let query = query.bind(now).bind(DEFAULT_INTERVAL_SECONDS).bind(rows_max);
         let rows = query.fetch_all(&mut *self.0).await?;
-        rows.iter().map(|row| Ok((satellite(row)?, row.try_get("body")?))).collect()
+        rows.iter().map(|row| Ok((satellite(row)?, summary(row)?))).collect()
     }
 
     /// How many satellites there are, how many of them were ever seen, and how many missed three
@@ -269,11 +290,18 @@ pub fn satellite(row: &AnyRow) -> Result<Satellite> {
     })
 }
 
+fn summary(row: &AnyRow) -> Result<Option<Summary>> {
+    let Some(activity) = row.try_get("activity")? else { return Ok(None) };
+    let image_count = row.try_get("image_count")?;
+    Ok(Some(Summary { activity, image_count, reported_at: row.try_get("reported_at")? }))
+}
+
 fn status(row: &AnyRow) -> Result<Status> {
+    let report: String = row.try_get("report")?;
     Ok(Status {
         satellite_id: row.try_get("satellite_id")?,
         number: row.try_get("number")?,
-        body: row.try_get("body")?,
+        report: serde_json::from_str(&report).map_err(|error| sqlx::Error::Decode(error.into()))?,
         reported_at: row.try_get("reported_at")?,
         created_at: row.try_get("created_at")?,
     })

@@ -114,7 +114,9 @@ CREATE INDEX satellite_groups_group ON satellite_groups (group_id);
 CREATE TABLE statuses (
     satellite_id BIGINT PRIMARY KEY REFERENCES satellites (id) ON DELETE CASCADE,
     number BIGINT NOT NULL,
-    body TEXT NOT NULL,
+    report TEXT NOT NULL,
+    activity TEXT NOT NULL,
+    image_count BIGINT NOT NULL,
     reported_at BIGINT,
     created_at BIGINT NOT NULL
 );
