@@ -419,6 +419,17 @@ mod tests {
     }
 
     #[test]
+    fn many_connections_hold_less_each() {
+        let slots = Slots::with(128, 4);
+        let mut all = many(&slots, A, CROWD, Phase::Sending);
+        assert_eq!(all[0].block_bytes(), BLOCK_BYTES);
+        all.extend(many(&slots, B, 1, Phase::Sending));
+        assert_eq!(all[0].block_bytes(), CROWD_BLOCK_BYTES, "whichever client's they are");
+        all.pop();
+        assert_eq!(all[0].block_bytes(), BLOCK_BYTES);
+    }
+
+    #[test]
     fn the_oldest_idle_one_gives_way() {
         let slots = Slots::with(3, 3);
         let open = many(&slots, A, 3, Phase::Idle);
