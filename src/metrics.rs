@@ -85,7 +85,7 @@ metrics! {
     Counter flash_copied_bytes "moonlet_flash_copied_bytes_total" "Bytes copied on flash to make room.";
     Counter flash_syncs "moonlet_flash_syncs_total" "Syncs of the flash device.";
     Counter flash_erases "moonlet_flash_erases_total" "Segments erased or recycled.";
-    Counter flash_mended_chunks "moonlet_flash_mended_chunks_total" "Chunks that had rotted on flash and were fetched again.";
+    Counter flash_repaired_chunks "moonlet_flash_repaired_chunks_total" "Chunks that had decayed on flash and were fetched again.";
     Gauge flash_erases_max "moonlet_flash_erases_max" "Erases of the data segment that has had most, since the log was begun.";
     Gauge flash_erases_mean "moonlet_flash_erases_mean" "Erases of a data segment in the mean, since the log was begun.";
     Gauge flash_bad_segments "moonlet_flash_bad_segments" "Segments that are out of use.";
@@ -96,7 +96,7 @@ metrics! {
     Counter scrub_passes "moonlet_scrub_passes_total" "Passes over all that is held, to find bit rot.";
     Counter store_evicted_bytes "moonlet_store_evicted_bytes_total" "Bytes of blobs that no desired image needed and that gave way to others.";
     Gauge store_cached_bytes "moonlet_store_cached_bytes" "Bytes of blobs that no desired image needs and that may give way.";
-    Gauge store_rotten_chunks "moonlet_store_rotten_chunks" "Chunks that rotted on flash and are not served.";
+    Gauge store_corrupt_chunks "moonlet_store_corrupt_chunks" "Chunks that decayed on flash and are not served.";
     Counter store_checked_bytes "moonlet_store_checked_bytes_total" "Bytes compared with their hashes before they were sent.";
     Gauge store_size_max_bytes "moonlet_store_size_max_bytes" "Capacity of the blob log.";
     Gauge store_used_bytes "moonlet_store_used_bytes" "Bytes of the blob log in use.";

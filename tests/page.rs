@@ -76,7 +76,7 @@ fn bad_day() -> Report {
                 checked_bytes: 1 << 30,
                 pass_bytes: 3 << 30,
                 passes: 12,
-                rotten_chunks: 2,
+                corrupt_chunks: 2,
             },
         },
         link: LinkReport { received_bytes: 1 << 35, sent_bytes: 1 << 25, repeated_bytes: 1 << 20 },
@@ -88,7 +88,7 @@ fn good_day() -> Report {
     report.problems.clear();
     report.images.truncate(1);
     report.images[0].missing.clear();
-    report.store.scrub.rotten_chunks = 0;
+    report.store.scrub.corrupt_chunks = 0;
     report
 }
 

@@ -26,7 +26,7 @@ pub struct Blobs {
     /// The others, by digest.
     order: Vec<u32>,
     /// Blobs that do not fit a slot.
-    odd: BTreeMap<Digest, Odd>,
+    overflow: BTreeMap<Digest, Overflow>,
     /// Media types that slots name by number.
     media_types: Vec<Arc<str>>,
     /// Counts uses.
@@ -51,14 +51,14 @@ struct Slot {
 }
 
 /// Any other.
-struct Odd {
+struct Overflow {
     record: BlobRecord,
     used: u32,
 }
 
 /// What is worth knowing of a blob without knowing where it lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Brief {
+pub struct Summary {
     /// Its name.
     pub digest: Digest,
     /// Its length in bytes.
@@ -77,7 +77,7 @@ impl Blobs {
             slots: Vec::new(),
             vacant: Vec::new(),
             order: Vec::new(),
-            odd: BTreeMap::new(),
+            overflow: BTreeMap::new(),
             media_types: Vec::new(),
             clock: 0,
         }
@@ -85,63 +85,66 @@ impl Blobs {
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.order.len() + self.odd.len()
+        self.order.len() + self.overflow.len()
     }
 
     /// Whether a blob is there.
     pub fn contains(&self, digest: &Digest) -> bool {
-        self.slot(digest).is_some() || self.odd.contains_key(digest)
+        self.slot(digest).is_some() || self.overflow.contains_key(digest)
     }
 
     /// The record of a blob.
     pub fn get(&self, digest: &Digest) -> Option<BlobRecord> {
         match self.slot(digest) {
             Some(slot) => Some(self.record(slot)),
-            None => self.odd.get(digest).map(|odd| odd.record.clone()),
+            None => self.overflow.get(digest).map(|overflow| overflow.record.clone()),
         }
     }
 
     /// What is worth knowing of a blob.
-    pub fn brief(&self, digest: &Digest) -> Option<Brief> {
-        let odd = || self.odd.get(digest).map(Odd::brief);
-        self.slot(digest).map(Slot::brief).or_else(odd)
+    pub fn summary(&self, digest: &Digest) -> Option<Summary> {
+        let overflow = || self.overflow.get(digest).map(Overflow::summary);
+        self.slot(digest).map(Slot::summary).or_else(overflow)
     }
 
     /// The media type of a blob that is a manifest.
     pub fn media_type(&self, digest: &Digest) -> Option<&str> {
         match self.slot(digest) {
             Some(slot) => self.media_type_of(slot),
-            None => self.odd.get(digest)?.record.media_type.as_deref(),
+            None => self.overflow.get(digest)?.record.media_type.as_deref(),
         }
     }
 
     /// All of them, in no order.
-    pub fn briefs(&self) -> impl Iterator<Item = Brief> {
-        let slots = self.order.iter().filter_map(|index| self.slot_at(*index)).map(Slot::brief);
-        slots.chain(self.odd.values().map(Odd::brief))
+    pub fn summaries(&self) -> impl Iterator<Item = Summary> {
+        let slots = self.order.iter().filter_map(|index| self.slot_at(*index)).map(Slot::summary);
+        slots.chain(self.overflow.values().map(Overflow::summary))
     }
 
     /// The records of all of them, in no order.
     pub fn records(&self) -> impl Iterator<Item = BlobRecord> {
         let slots = self.order.iter().filter_map(|index| self.slot_at(*index));
         let slots = slots.map(|slot| self.record(slot));
-        slots.chain(self.odd.values().map(|odd| odd.record.clone()))
+        slots.chain(self.overflow.values().map(|overflow| overflow.record.clone()))
     }
 
     /// The records of all of them, the one that was used longest ago first.
     pub fn by_use(&self) -> impl Iterator<Item = BlobRecord> {
-        let odd: Vec<&Odd> = self.odd.values().collect();
+        let overflow: Vec<&Overflow> = self.overflow.values().collect();
         let slots = self.order.iter().filter_map(|index| {
             let used = self.slot_at(*index)?.used;
             Some((used, true, *index))
         });
-        let others = odd.iter().zip(0..).map(|(odd, index)| (odd.used, false, index));
+        let others =
+            overflow.iter().zip(0..).map(|(overflow, index)| (overflow.used, false, index));
         let mut all: Vec<(u32, bool, u32)> = Vec::with_capacity(self.len());
         all.extend(slots.chain(others));
         all.sort_unstable();
         all.into_iter().filter_map(move |(_, is_slot, index)| match is_slot {
             true => self.slot_at(index).map(|slot| self.record(slot)),
-            false => odd.get(usize::try_from(index).ok()?).map(|odd| odd.record.clone()),
+            false => {
+                overflow.get(usize::try_from(index).ok()?).map(|overflow| overflow.record.clone())
+            }
         })
     }
 
@@ -159,7 +162,7 @@ impl Blobs {
                 self.order.insert(place, index);
             }
             None => {
-                self.odd.insert(record.digest, Odd { record, used });
+                self.overflow.insert(record.digest, Overflow { record, used });
             }
         }
     }
@@ -176,7 +179,10 @@ impl Blobs {
         match self.slot_mut(digest) {
             Some(slot) => slot.pinned = pinned,
             None => {
-                self.odd.get_mut(digest).into_iter().for_each(|odd| odd.record.pinned = pinned);
+                self.overflow
+                    .get_mut(digest)
+                    .into_iter()
+                    .for_each(|overflow| overflow.record.pinned = pinned);
             }
         }
     }
@@ -184,7 +190,7 @@ impl Blobs {
     /// A blob is used now.
     pub fn touch(&mut self, digest: &Digest) {
         // What was used last need not be told again, however often it is asked for.
-        if self.brief(digest).is_none_or(|brief| brief.used == self.clock) {
+        if self.summary(digest).is_none_or(|summary| summary.used == self.clock) {
             return;
         }
         let now = self.tick();
@@ -194,7 +200,9 @@ impl Blobs {
     fn set_used(&mut self, digest: &Digest, used: u32) {
         match self.slot_mut(digest) {
             Some(slot) => slot.used = used,
-            None => self.odd.get_mut(digest).into_iter().for_each(|odd| odd.used = used),
+            None => {
+                self.overflow.get_mut(digest).into_iter().for_each(|overflow| overflow.used = used)
+            }
         }
     }
 
@@ -217,7 +225,7 @@ impl Blobs {
     }
 
     fn take_out(&mut self, digest: &Digest) {
-        self.odd.remove(digest);
+        self.overflow.remove(digest);
         if let Some(place) = self.place(digest)
             && place < self.order.len()
         {
@@ -333,16 +341,16 @@ impl Slot {
         u64::from(self.size_high) << 32 | u64::from(self.size_low)
     }
 
-    fn brief(&self) -> Brief {
+    fn summary(&self) -> Summary {
         let digest = Digest::Sha256(self.digest);
-        Brief { digest, size: self.size(), pinned: self.pinned, used: self.used }
+        Summary { digest, size: self.size(), pinned: self.pinned, used: self.used }
     }
 }
 
-impl Odd {
-    fn brief(&self) -> Brief {
+impl Overflow {
+    fn summary(&self) -> Summary {
         let BlobRecord { digest, size, pinned, .. } = self.record;
-        Brief { digest, size, pinned, used: self.used }
+        Summary { digest, size, pinned, used: self.used }
     }
 }
 
@@ -406,12 +414,12 @@ mod tests {
             }
         }
         assert_eq!(blobs.len(), expected.len());
-        assert!(blobs.odd.len() < expected.len() / 2, "most are ordinary");
+        assert!(blobs.overflow.len() < expected.len() / 2, "most are ordinary");
         for (digest, record) in &expected {
             assert_eq!(blobs.get(digest).as_ref(), Some(record));
             assert_eq!(blobs.media_type(digest), record.media_type.as_deref());
-            let brief = blobs.brief(digest).unwrap();
-            assert_eq!((brief.size, brief.pinned), (record.size, record.pinned));
+            let summary = blobs.summary(digest).unwrap();
+            assert_eq!((summary.size, summary.pinned), (record.size, record.pinned));
         }
         assert_eq!(blobs.records().count(), expected.len());
     }

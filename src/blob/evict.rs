@@ -41,7 +41,7 @@ impl Store {
         let mut idle: Vec<(u32, u64, Digest)> = state
             .index
             .blobs
-            .briefs()
+            .summaries()
             .filter(|brief| !brief.pinned)
             .filter(|brief| !tagged.contains(&brief.digest) && !read.contains(&brief.digest))
             .map(|brief| (brief.used, brief.size, brief.digest))

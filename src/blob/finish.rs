@@ -21,7 +21,7 @@ pub(super) struct Finished {
 }
 
 impl Store {
-    /// Whether a blob is held, or will be when the store is settled.
+    /// Whether a blob is held, or will be when the store is flushed.
     pub fn is_whole(&self, digest: &Digest) -> bool {
         let state = self.0.state.borrow();
         state.index.blobs.contains(digest) || state.is_finished(digest)
@@ -69,7 +69,7 @@ impl Store {
         Ok(())
     }
 
-    /// Appends the Commit of a blob whose bytes are durable; the next to settle waits for it.
+    /// Appends the Commit of a blob whose bytes are durable; the next to flush waits for it.
     pub(super) fn commit_durable(&self, record: BlobRecord) -> Result<(), Error> {
         let size = record.size;
         self.append(Record::Commit(record))?;

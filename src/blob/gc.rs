@@ -46,7 +46,7 @@ impl Store {
     ///
     /// # Errors
     /// The device's own.
-    pub async fn fit(&self, size_max: u64) -> Result<bool, Error> {
+    pub async fn resize(&self, size_max: u64) -> Result<bool, Error> {
         let geometry = self.device().geometry();
         let wanted = size_max / u64::from(geometry.segment_bytes);
         let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
@@ -85,7 +85,7 @@ impl Store {
         let is_empty = self.copy_residents(victim, cold, &mut moves).await?;
         if !moves.is_empty() {
             // The copies are durable before anything says that they are there.
-            self.settle_bytes().await?;
+            self.flush_bytes().await?;
         }
         for Move { old, new, room, unreadable } in moves {
             let held = self.0.state.borrow().index.blobs.get(&new.digest);
@@ -95,12 +95,12 @@ impl Store {
             // Otherwise it was deleted, or given another media type, meanwhile.
             if let Some(BlobRecord { pinned, digest, size, .. }) = held.filter(is_same) {
                 // Before anyone can read the copy.
-                self.add_rotten(&digest, size, &unreadable)?;
+                self.add_corrupt(&digest, size, &unreadable)?;
                 self.append(Record::Commit(BlobRecord { pinned, ..new }))?;
                 room.keep();
             }
         }
-        self.settle().await?;
+        self.flush().await?;
         Ok(is_empty)
     }
 
@@ -109,7 +109,7 @@ impl Store {
         // Emptied already, but somebody reads there still, or its record is not durable.
         held.extend(self.segments_in_limbo());
         let extra = self.unused_of_small();
-        self.0.state.borrow_mut().space.give_up(|segment| !held.contains(&segment), &extra)
+        self.0.state.borrow_mut().space.pick_victim(|segment| !held.contains(&segment), &extra)
     }
 
     /// By segment, the bytes that a copy of the small blobs in it leaves unused in their units, as
@@ -249,9 +249,10 @@ impl Store {
             content.resize(unit, 0);
             program_pieces(device, &target, &content).map(|()| unreadable)
         });
-        let unreadable = laid.await.map_err(|(segment, error)| self.blame(segment, error))?;
+        let unreadable =
+            laid.await.map_err(|(segment, error)| self.classify_failure(segment, error))?;
         self.note_programmed(unit as u64);
-        self.0.state.borrow_mut().space.settle(room.extents());
+        self.0.state.borrow_mut().space.end_writing(room.extents());
         let mut rest = room.keep();
         for (old, is_unreadable) in blobs.into_iter().zip(unreadable) {
             let bytes = reserved_bytes(old.size, geometry);
@@ -284,7 +285,7 @@ impl Store {
         let moves = relocated(&old.extents, victim, geometry.segment_bytes, room.extents());
         self.erase(allocation.fresh.into_iter()).await?;
         let unreadable = self.copy_moved(&moves).await?;
-        self.0.state.borrow_mut().space.settle(room.extents());
+        self.0.state.borrow_mut().space.end_writing(room.extents());
         self.count_copied(bytes);
         let extents = merged(moves.into_iter().map(|(_, to)| to));
         let new = BlobRecord { extents, ..BlobRecord::clone(&old) };
@@ -329,7 +330,8 @@ impl Store {
             }
             program_pieces(device, &target, &buffer).map(|()| is_read)
         });
-        let is_read = copied.await.map_err(|(segment, error)| self.blame(segment, error))?;
+        let is_read =
+            copied.await.map_err(|(segment, error)| self.classify_failure(segment, error))?;
         self.note_programmed(bytes);
         Ok(is_read)
     }

@@ -85,7 +85,7 @@ impl HashedReader {
         let found = self.hash.finish();
         if found != self.digest {
             let digest = self.digest;
-            let what = format!("{digest}: rotten on flash, its bytes have digest {found}");
+            let what = format!("{digest}: corrupt on flash, its bytes have digest {found}");
             return Err(Error::new(Kind::Corrupt, what));
         }
         Ok(())

@@ -26,7 +26,7 @@ pub struct Index {
     /// What each tag means.
     pub tags: BTreeMap<TagKey, Digest>,
     /// Chunks of whole blobs that do not read back as what they were.
-    pub rotten: BTreeMap<Digest, BTreeSet<u32>>,
+    pub corrupt: BTreeMap<Digest, BTreeSet<u32>>,
     /// What the device has been through.
     pub wear: Wear,
     /// What was spent by period.
@@ -61,7 +61,7 @@ impl Index {
             blobs: Blobs::new(geometry),
             partials: BTreeMap::new(),
             tags: BTreeMap::new(),
-            rotten: BTreeMap::new(),
+            corrupt: BTreeMap::new(),
             wear: Wear::default(),
             ledger: Vec::new(),
             time: None,
@@ -98,7 +98,7 @@ impl Index {
                 self.blobs.insert(record);
             }
             Record::Delete { digest } => {
-                self.rotten.remove(&digest);
+                self.corrupt.remove(&digest);
                 let partial = self.partials.remove(&digest).map(|partial| partial.record);
                 let gone = self.blobs.remove(&digest).into_iter().chain(partial);
                 freed.extend(gone.flat_map(|record| record.extents));
@@ -121,9 +121,9 @@ impl Index {
             }
             Record::Pin { digest, pinned } => self.blobs.set_pinned(&digest, pinned),
             Record::Rot { digest, chunks } => {
-                self.rotten.remove(&digest);
+                self.corrupt.remove(&digest);
                 if self.blobs.contains(&digest) && !chunks.is_empty() {
-                    self.rotten.insert(digest, chunks.into_iter().collect());
+                    self.corrupt.insert(digest, chunks.into_iter().collect());
                 }
             }
             Record::Wear(mut wear) => {
@@ -166,7 +166,7 @@ impl Index {
         });
         let tags = self.tags.iter();
         let tags = tags.map(|(key, digest)| Record::Tag { key: key.clone(), digest: *digest });
-        let rotten = self.rotten.iter().map(|(digest, chunks)| Record::Rot {
+        let corrupt = self.corrupt.iter().map(|(digest, chunks)| Record::Rot {
             digest: *digest,
             chunks: chunks.iter().copied().collect(),
         });
@@ -178,7 +178,7 @@ impl Index {
             .iter()
             .map(|(name, bytes)| Record::Document { name: name.clone(), bytes: bytes.to_vec() });
         let others = [Some(wear), ledger, time].into_iter().flatten().chain(documents);
-        blobs.chain(partials).chain(tags).chain(rotten).chain(others)
+        blobs.chain(partials).chain(tags).chain(corrupt).chain(others)
     }
 
     /// Whether a document of so many bytes may have that name beside those there are.
@@ -231,11 +231,11 @@ impl Index {
         let blobs: u64 = self.blobs.records().map(|blob| blob_bytes(&blob)).sum();
         let partials = self.partials.values().map(|partial| partial_bytes(&partial.record));
         let tags = self.tags.keys().map(tag_bytes);
-        let rotten = self.rotten.values().map(|chunks| RECORD_BYTES + 5 * chunks.len() as u64);
+        let corrupt = self.corrupt.values().map(|chunks| RECORD_BYTES + 5 * chunks.len() as u64);
         let wear = RECORD_BYTES + 5 * self.wear.erases.len() as u64;
         let documents = self.documents.iter().map(|(name, bytes)| document_bytes(name, bytes));
         let others = wear + TIME_BYTES + ledger_bytes(&self.ledger) + documents.sum::<u64>();
-        blobs + partials.sum::<u64>() + tags.sum::<u64>() + rotten.sum::<u64>() + others
+        blobs + partials.sum::<u64>() + tags.sum::<u64>() + corrupt.sum::<u64>() + others
     }
 }
 

@@ -232,7 +232,7 @@ pub fn is_intact(device: &dyn Device, record: &BlobRecord) -> bool {
         _ => read_trailer(device, record),
     };
     let Some(expected) = trailer else {
-        // One chunk has its digest, and a trailer that rotted makes none of the bytes wrong.
+        // One chunk has its digest, and a trailer that decayed makes none of the bytes wrong.
         return has_digest(device, record);
     };
     let mut expected = expected.into_iter();

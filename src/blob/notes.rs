@@ -20,7 +20,7 @@ impl Store {
     }
 
     /// Records what time it is. It is on the device with the next record that is, or after
-    /// [`Store::settle`].
+    /// [`Store::flush`].
     ///
     /// # Errors
     /// [`Kind::Denied`] when the store takes no writes.
@@ -52,7 +52,7 @@ impl Store {
         let more = ledger_bytes(&ledger).saturating_sub(known);
         self.make_index_room(more, "the ledger").await?;
         self.append(Record::Ledger(ledger))?;
-        self.settle_records().await
+        self.flush_records().await
     }
 
     /// What a document says.
@@ -87,6 +87,6 @@ impl Store {
             self.append(Record::Document { name: name.to_owned(), bytes: bytes.to_vec() })?;
         }
         // What is there already may have been recorded by somebody who waits for the sync still.
-        self.settle_records().await
+        self.flush_records().await
     }
 }

@@ -191,7 +191,7 @@ impl Store {
     fn end_pack(&self, unit: Extent, used: u64, outcome: Result<(), Error>) {
         let now = self.generation();
         let state = &mut *self.0.state.borrow_mut();
-        state.space.settle(&[unit]);
+        state.space.end_writing(&[unit]);
         state.space.release(&suffix(&[unit], used));
         match outcome {
             Ok(()) => state.pack.in_unit(unit).for_each(|placed| placed.programmed = Some(now)),
@@ -231,7 +231,7 @@ impl Store {
             !state.pack.placed.iter().any(|placed| placed.is_in(unit))
         });
         if let Some((unit, content)) = open {
-            state.space.settle(&[unit]);
+            state.space.end_writing(&[unit]);
             state.space.release(&suffix(&[unit], content.len() as u64));
         }
     }

@@ -84,7 +84,7 @@ impl Reader {
         if admitted > 0 {
             return Ok(admitted);
         }
-        let is_known = self.store.is_rotten(&self.record.digest, offset..offset + 1)
+        let is_known = self.store.is_corrupt(&self.record.digest, offset..offset + 1)
             && self.store.is_at(&self.record);
         let wanted = (offset + length - 1) / CHUNK_BYTES + 1 - u64::from(chunk);
         // Whoever reads on reads more; the first bytes are not to wait for that.

@@ -153,7 +153,7 @@ impl Store {
                 return Ok(Some(allocation));
             }
             if self.0.state.borrow().waits_for_sync() {
-                self.settle().await?;
+                self.flush().await?;
                 if let Some(allocation) = take() {
                     return Ok(Some(allocation));
                 }
@@ -195,7 +195,7 @@ impl Store {
             let erase = |segment: u32| device.erase(segment).map_err(|error| (segment, error));
             erasing.into_iter().try_for_each(erase)
         });
-        erased.await.map_err(|(segment, error)| self.blame(segment, error))?;
+        erased.await.map_err(|(segment, error)| self.classify_failure(segment, error))?;
         self.append(Record::Erased { segments })
     }
 
@@ -285,7 +285,7 @@ impl Drop for Taken<'_> {
     fn drop(&mut self) {
         if !self.extents.is_empty() && self.is_current() {
             let space = &mut self.store.0.state.borrow_mut().space;
-            space.settle(&self.extents);
+            space.end_writing(&self.extents);
             space.release(&self.extents);
         }
     }

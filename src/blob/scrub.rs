@@ -1,8 +1,8 @@
-//! Bit rot: found chunk by chunk, kept from being served, mended chunk by chunk.
+//! Bit rot: found chunk by chunk, kept from being served, repaired chunk by chunk.
 //!
-//! Each chunk of a blob has a hash of its own (FORMAT.md section 5), so what rotted has a name and
+//! Each chunk of a blob has a hash of its own (FORMAT.md section 5), so what decayed has a name and
 //! 256 KiB fetched again put it right. A chunk that does not read back as what was written is
-//! recorded as rotten; whoever serves asks [`Store::is_rotten`] first. It is mended by programming
+//! recorded as corrupt; whoever serves asks [`Store::is_corrupt`] first. It is repaired by programming
 //! the right bytes to new room and committing the blob with that room in its extents; the old
 //! place is free then, and on media that wear out it is the device's to judge.
 
@@ -31,7 +31,7 @@ pub struct Check {
     read: BlobRecord,
     hashes: Hashes,
     next: u32,
-    rotten: BTreeSet<u32>,
+    corrupt: BTreeSet<u32>,
 }
 
 /// What a step of a check has found.
@@ -40,7 +40,7 @@ struct Step {
     record: Rc<BlobRecord>,
     chunk: u32,
     bytes: u64,
-    is_rotten: bool,
+    is_corrupt: bool,
 }
 
 /// What is known of the bytes that a blob's chunks must have.
@@ -49,7 +49,7 @@ enum Hashes {
     Whole,
     /// A hash for each, from the trailer.
     Each(Vec<[u8; 32]>),
-    /// A hash for each, from the bytes, which have the blob's digest: the trailer has rotted.
+    /// A hash for each, from the bytes, which have the blob's digest: the trailer has decayed.
     Remade(Vec<[u8; 32]>),
     /// Nothing any more.
     Lost,
@@ -87,15 +87,15 @@ impl Check {
         let record = Rc::clone(&reader.record);
         let is_right = chunk_matches(&self.store, &record, chunk, expected, Origin::Medium).await;
         if !is_right {
-            self.rotten.insert(chunk);
+            self.corrupt.insert(chunk);
         }
         self.next += 1;
-        Some(Step { record, chunk, bytes, is_rotten: !is_right })
+        Some(Step { record, chunk, bytes, is_corrupt: !is_right })
     }
 
-    /// The chunks found to be rotten so far.
-    pub fn rotten(&self) -> &BTreeSet<u32> {
-        &self.rotten
+    /// The chunks found to be corrupt so far.
+    pub fn corrupt(&self) -> &BTreeSet<u32> {
+        &self.corrupt
     }
 }
 
@@ -107,7 +107,7 @@ impl Store {
     }
 
     /// Checks a blob and records what is found, at once, for its end may be days away; gives the
-    /// number of rotten chunks. `each` is called with the length of every chunk, and says how long
+    /// number of corrupt chunks. `each` is called with the length of every chunk, and says how long
     /// to wait for the next.
     ///
     /// # Errors
@@ -124,16 +124,16 @@ impl Store {
             // In one record: each on its own, of thousands, would wear out flash. A blob that lies
             // elsewhere by now is not judged by what was read at its old place.
             if self.judge(&check.read, &chunks.collect::<Vec<u32>>(), true)? {
-                self.settle().await?;
+                self.flush().await?;
             }
             each(size).await;
             let mut state = self.0.state.borrow_mut();
             state.suspects.remove(digest);
-            return Ok(state.index.rotten.get(digest).map_or(0, BTreeSet::len));
+            return Ok(state.index.corrupt.get(digest).map_or(0, BTreeSet::len));
         }
-        while let Some(Step { record, chunk, bytes, is_rotten }) = check.advance().await {
-            if self.judge(&record, &[chunk], is_rotten)? {
-                self.settle().await?;
+        while let Some(Step { record, chunk, bytes, is_corrupt }) = check.advance().await {
+            if self.judge(&record, &[chunk], is_corrupt)? {
+                self.flush().await?;
             }
             // Or the room of a blob that is deleted would wait for the next step.
             drop(record);
@@ -144,27 +144,28 @@ impl Store {
         }
         let mut state = self.0.state.borrow_mut();
         state.suspects.remove(digest);
-        Ok(state.index.rotten.get(digest).map_or(0, BTreeSet::len))
+        Ok(state.index.corrupt.get(digest).map_or(0, BTreeSet::len))
     }
 
-    /// Records whether chunks are rotten, as they were found a moment ago where `read` says. Only
-    /// those: the blob's others may have been mended, or found to be rotten, while a check was on
+    /// Records whether chunks are corrupt, as they were found a moment ago where `read` says. Only
+    /// those: the blob's others may have been repaired, or found to be corrupt, while a check was on
     /// its way. Of a blob that lies elsewhere by now, nothing is known. Whether there is something
     /// to be made durable.
     pub(super) fn judge(
         &self,
         read: &BlobRecord,
         chunks: &[u32],
-        is_rotten: bool,
+        is_corrupt: bool,
     ) -> Result<bool, Error> {
         let digest = &read.digest;
         if !self.is_at(read) {
             return Ok(false);
         }
-        let mut known = self.0.state.borrow().index.rotten.get(digest).cloned().unwrap_or_default();
+        let mut known =
+            self.0.state.borrow().index.corrupt.get(digest).cloned().unwrap_or_default();
         let before = known.len();
         for chunk in chunks {
-            if is_rotten {
+            if is_corrupt {
                 known.insert(*chunk);
                 self.0.state.borrow().checks.forget_chunk(digest, *chunk);
             } else {
@@ -174,7 +175,7 @@ impl Store {
         if known.len() == before {
             return Ok(false);
         }
-        if is_rotten {
+        if is_corrupt {
             let (size, count) = (ByteCount(read.size), known.len() - before);
             error!("{digest} ({size}): {count} corrupt chunks on flash; they are fetched again");
             // Whoever waits is told once of all that is found until it looks.
@@ -208,7 +209,11 @@ impl Store {
     ///
     /// # Errors
     /// As of [`Store::check_all`].
-    pub async fn vet(&self, digest: &Digest, each: impl AsyncFn(u64)) -> Result<(), Error> {
+    pub async fn verify_before_serve(
+        &self,
+        digest: &Digest,
+        each: impl AsyncFn(u64),
+    ) -> Result<(), Error> {
         if !self.0.state.borrow().suspects.contains(digest) {
             return Ok(());
         }
@@ -219,7 +224,7 @@ impl Store {
         }
     }
 
-    /// Blobs that [`Store::vet`] would check.
+    /// Blobs that [`Store::verify_before_serve`] would check.
     pub fn suspects(&self) -> Vec<Digest> {
         self.0.state.borrow().suspects.iter().copied().collect()
     }
@@ -233,12 +238,12 @@ impl Store {
         let reader = self.look(digest)?;
         let hashes = self.chunk_hashes(&reader.record).await;
         let (store, read) = (self.clone(), BlobRecord::clone(&reader.record));
-        Ok(Check { store, digest: *digest, read, hashes, next: 0, rotten: BTreeSet::new() })
+        Ok(Check { store, digest: *digest, read, hashes, next: 0, corrupt: BTreeSet::new() })
     }
 
-    /// Records which chunks of a blob are rotten, and that no others are.
-    pub async fn set_rotten(&self, digest: &Digest, chunks: &BTreeSet<u32>) -> Result<(), Error> {
-        let known = self.0.state.borrow().index.rotten.get(digest).cloned().unwrap_or_default();
+    /// Records which chunks of a blob are corrupt, and that no others are.
+    pub async fn set_corrupt(&self, digest: &Digest, chunks: &BTreeSet<u32>) -> Result<(), Error> {
+        let known = self.0.state.borrow().index.corrupt.get(digest).cloned().unwrap_or_default();
         if known != *chunks && self.entry(digest).is_some() {
             for chunk in chunks {
                 self.0.state.borrow().checks.forget_chunk(digest, *chunk);
@@ -246,19 +251,19 @@ impl Store {
             let chunks = chunks.iter().copied().collect();
             self.append(Record::Rot { digest: *digest, chunks })?;
         }
-        self.settle().await
+        self.flush().await
     }
 
-    /// Every blob with rotten chunks, and their numbers.
-    pub fn rotten(&self) -> Vec<(Digest, BTreeSet<u32>)> {
+    /// Every blob with corrupt chunks, and their numbers.
+    pub fn corrupt(&self) -> Vec<(Digest, BTreeSet<u32>)> {
         let state = self.0.state.borrow();
-        state.index.rotten.iter().map(|(digest, chunks)| (*digest, chunks.clone())).collect()
+        state.index.corrupt.iter().map(|(digest, chunks)| (*digest, chunks.clone())).collect()
     }
 
-    /// Whether any of a blob's bytes in `range` is known to be rotten.
-    pub fn is_rotten(&self, digest: &Digest, range: Range<u64>) -> bool {
+    /// Whether any of a blob's bytes in `range` is known to be corrupt.
+    pub fn is_corrupt(&self, digest: &Digest, range: Range<u64>) -> bool {
         let state = self.0.state.borrow();
-        let Some(chunks) = state.index.rotten.get(digest) else { return false };
+        let Some(chunks) = state.index.corrupt.get(digest) else { return false };
         chunks.iter().any(|chunk| {
             let chunk = chunk_range(*chunk, u64::MAX);
             chunk.start < range.end && range.start < chunk.end
@@ -273,21 +278,21 @@ impl Store {
         Ok(chunk_range(chunk, self.record(digest)?.size))
     }
 
-    /// Puts a rotten chunk right.
+    /// Puts a corrupt chunk right.
     ///
     /// # Errors
     /// [`Kind::Corrupt`] when `bytes` are not those of the chunk, or its hash is lost: then the
     /// blob is given up, to be fetched anew. [`Kind::Full`] when there is no room.
-    pub async fn mend(&self, digest: &Digest, chunk: u32, bytes: &[u8]) -> Result<(), Error> {
+    pub async fn repair(&self, digest: &Digest, chunk: u32, bytes: &[u8]) -> Result<(), Error> {
         // It keeps the place from being used again while it is read.
         let reader = self.look(digest)?;
         let hashes = self.chunk_hashes(&reader.record).await;
         let record = BlobRecord::clone(&reader.record);
         drop(reader);
-        self.mend_with(&record, chunk, bytes, &hashes).await
+        self.repair_with(&record, chunk, bytes, &hashes).await
     }
 
-    async fn mend_with(
+    async fn repair_with(
         &self,
         record: &BlobRecord,
         chunk: u32,
@@ -317,12 +322,12 @@ impl Store {
             bytes.extend(trailer(digest, hashes));
         }
         self.replace(digest, at, bytes).await?;
-        let mut left = self.0.state.borrow().index.rotten.get(digest).cloned().unwrap_or_default();
+        let mut left = self.0.state.borrow().index.corrupt.get(digest).cloned().unwrap_or_default();
         left.remove(&chunk);
-        self.set_rotten(digest, &left).await
+        self.set_corrupt(digest, &left).await
     }
 
-    /// Writes a trailer anew that has rotted, and with it the last chunk, in whose unit it begins.
+    /// Writes a trailer anew that has decayed, and with it the last chunk, in whose unit it begins.
     /// Nothing of the blob is wrong: when it fails, the next check tries again.
     pub(super) async fn rewrite_trailer(&self, record: &BlobRecord, hashes: Vec<[u8; 32]>) {
         if !self.is_writable() || !self.is_at(record) {
@@ -332,7 +337,7 @@ impl Store {
         let range = chunk_range(last, record.size);
         let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or(0)];
         let outcome = match layout::read(self.device(), &record.extents, range.start, &mut bytes) {
-            Ok(()) => self.mend_with(record, last, &bytes, &Hashes::Remade(hashes)).await,
+            Ok(()) => self.repair_with(record, last, &bytes, &Hashes::Remade(hashes)).await,
             Err(error) => Err(error),
         };
         if let Err(error) = outcome {
@@ -341,19 +346,19 @@ impl Store {
     }
 
     /// Puts all of a blob of at most one chunk right, or whatever of a longer one is wrong.
-    pub(super) async fn mend_all(&self, digest: &Digest, bytes: &[u8]) -> Result<(), Error> {
+    pub(super) async fn repair_all(&self, digest: &Digest, bytes: &[u8]) -> Result<(), Error> {
         let mut check = self.check(digest).await?;
         while check.step().await.is_some() {}
-        for chunk in check.rotten() {
+        for chunk in check.corrupt() {
             let range = chunk_range(*chunk, bytes.len() as u64);
             let (Ok(start), Ok(end)) = (usize::try_from(range.start), usize::try_from(range.end))
             else {
                 continue;
             };
-            self.mend(digest, *chunk, bytes.get(start..end).unwrap_or_default()).await?;
+            self.repair(digest, *chunk, bytes.get(start..end).unwrap_or_default()).await?;
         }
         // What read wrong once and reads right now is no rot.
-        self.set_rotten(digest, &BTreeSet::new()).await
+        self.set_corrupt(digest, &BTreeSet::new()).await
     }
 
     /// Programs `bytes` to new room, which takes the place of what lies at byte `at` of a blob's
@@ -369,14 +374,14 @@ impl Store {
             state.space.allocate_copy(length, &state.index.wear, false)
         };
         let Some(allocation) = allocation else {
-            let what = format!("no room to mend {digest}");
+            let what = format!("no room to repair {digest}");
             return Err(Error::new(Kind::Full, what));
         };
         let mut room = self.taken(allocation.extents);
         self.erase(allocation.fresh.into_iter()).await?;
         self.program(room.extents(), 0, bytes).await?;
-        self.0.state.borrow_mut().space.settle(room.extents());
-        self.settle_bytes().await?;
+        self.0.state.borrow_mut().space.end_writing(room.extents());
+        self.flush_bytes().await?;
         let record = self.record(digest)?;
         // A small blob needs less than the unit that it has now.
         room.shorten(reserved_bytes(record.size, geometry).saturating_sub(at).min(length));
@@ -385,7 +390,7 @@ impl Store {
         let after = suffix(&record.extents, at + length);
         let extents = merged(before.into_iter().chain(room).chain(after));
         self.append(Record::Commit(BlobRecord { extents, ..record }))?;
-        self.settle().await
+        self.flush().await
     }
 
     fn record(&self, digest: &Digest) -> Result<BlobRecord, Error> {
@@ -394,14 +399,15 @@ impl Store {
         record.ok_or_else(|| Error::new(Kind::Missing, format!("{digest} is not held")))
     }
 
-    /// Adds to the chunks of a blob that are known to be rotten.
-    pub(super) fn add_rotten(
+    /// Adds to the chunks of a blob that are known to be corrupt.
+    pub(super) fn add_corrupt(
         &self,
         digest: &Digest,
         size: u64,
         chunks: &BTreeSet<u32>,
     ) -> Result<(), Error> {
-        let mut known = self.0.state.borrow().index.rotten.get(digest).cloned().unwrap_or_default();
+        let mut known =
+            self.0.state.borrow().index.corrupt.get(digest).cloned().unwrap_or_default();
         let before = known.len();
         // Those of the trailer are no chunks; it is made anew from the bytes.
         known.extend(chunks.iter().filter(|chunk| !chunk_range(**chunk, size).is_empty()));

@@ -226,7 +226,7 @@ impl Space {
             // Behind the last of them comes what is left of a free segment.
             let here = if here == 0 { left } else { here };
             let Some(piece) = self.take(here, spared, wear, false) else {
-                self.settle(&allocation.extents);
+                self.end_writing(&allocation.extents);
                 self.release(&allocation.extents);
                 return None;
             };
@@ -284,7 +284,7 @@ impl Space {
     /// Chooses the shared segment that is best given up, of those that `may` be: nothing is
     /// allocated in it any more. None when no copying would gain anything. By segment, a copy takes
     /// so many bytes more than what lives there (`extra`).
-    pub fn give_up(&mut self, may: impl Fn(u32) -> bool, extra: &[u32]) -> Option<u32> {
+    pub fn pick_victim(&mut self, may: impl Fn(u32) -> bool, extra: &[u32]) -> Option<u32> {
         let open = |segment| self.open.iter().find(move |open: &&Open| open.segment == segment);
         let room_behind = |segment| open(segment).map_or(0, |open| self.room(open));
         let room_elsewhere = |segment| {
@@ -362,7 +362,7 @@ impl Space {
     }
 
     /// The blob in `extents` will not program them any more.
-    pub fn settle(&mut self, extents: &[Extent]) {
+    pub fn end_writing(&mut self, extents: &[Extent]) {
         let segment_bytes = self.segment_bytes();
         for extent in extents {
             let segment = (extent.end() - 1) / segment_bytes;
@@ -543,7 +543,7 @@ mod tests {
         let first = space.allocate(64, &Wear::default()).unwrap();
         let second = space.allocate(64, &Wear::default()).unwrap();
         assert_ne!(first.fresh, second.fresh);
-        space.settle(&first.extents);
+        space.end_writing(&first.extents);
         let third = space.allocate(64, &Wear::default()).unwrap();
         assert_eq!(third.extents[0].start, first.extents[0].end());
     }
@@ -568,16 +568,16 @@ mod tests {
         let blobs: Vec<_> =
             (0..8).map(|_| space.allocate(512, &Wear::default()).unwrap().extents).collect();
         assert!(space.allocate(512, &Wear::default()).is_none());
-        assert_eq!(space.give_up(|_| true, &[]), None, "nothing is dead");
+        assert_eq!(space.pick_victim(|_| true, &[]), None, "nothing is dead");
         space.release(&blobs[2]);
         space.release(&blobs[7]);
         assert!(space.allocate(1024, &Wear::default()).is_none(), "dead bytes in two segments");
-        assert_eq!(space.give_up(|segment| segment != 5, &[]), Some(7));
+        assert_eq!(space.pick_victim(|segment| segment != 5, &[]), Some(7));
         let copy = space.allocate_copy(512, &Wear::default(), false).unwrap();
         assert_eq!(copy.fresh, [8]);
         space.release(&blobs[6]);
         assert_eq!(space.free_segments(), 1);
-        assert_eq!(space.give_up(|_| true, &[]), Some(5));
+        assert_eq!(space.pick_victim(|_| true, &[]), Some(5));
         assert!(
             space.allocate_copy(512, &Wear::default(), false).unwrap().fresh.is_empty(),
             "beside the other copy"

@@ -10,7 +10,7 @@ use log::warn;
 use smol::channel::{Receiver, Sender, bounded};
 use smol::lock::{Mutex, MutexGuard};
 
-use super::blobs::Brief;
+use super::blobs::Summary;
 use super::checks::Checks;
 use super::finish::Finished;
 use super::format::{BLOB_BYTES_MAX, BlobRecord, Extent, Record, TagKey};
@@ -136,13 +136,13 @@ impl Store {
     /// What is held under a digest.
     pub fn entry(&self, digest: &Digest) -> Option<Entry> {
         let state = self.0.state.borrow();
-        state.index.blobs.brief(digest).map(|brief| state.entry(brief))
+        state.index.blobs.summary(digest).map(|summary| state.entry(summary))
     }
 
     /// The names of all that is held, in order.
     pub fn digests(&self) -> Vec<Digest> {
         let state = self.0.state.borrow();
-        let mut digests: Vec<Digest> = state.index.blobs.briefs().map(|b| b.digest).collect();
+        let mut digests: Vec<Digest> = state.index.blobs.summaries().map(|b| b.digest).collect();
         digests.sort_unstable();
         digests
     }
@@ -150,7 +150,7 @@ impl Store {
     /// All that is held and has a media type, in no order.
     pub fn manifests(&self) -> Vec<Entry> {
         let state = self.0.state.borrow();
-        let entries = state.index.blobs.briefs().map(|brief| state.entry(brief));
+        let entries = state.index.blobs.summaries().map(|summary| state.entry(summary));
         entries.filter(|entry| entry.media_type.is_some()).collect()
     }
 
@@ -199,7 +199,7 @@ impl Store {
         hash.update(&bytes);
         let found = hash.finish();
         if found != *digest {
-            let what = format!("{digest}: rotten on flash, its bytes have digest {found}");
+            let what = format!("{digest}: corrupt on flash, its bytes have digest {found}");
             return Err(Error::new(Kind::Corrupt, what));
         }
         Ok(bytes)
@@ -270,9 +270,9 @@ impl Store {
         let state = self.0.state.borrow();
         let wear = &state.index.wear;
         let mut bytes = [0; 2];
-        for brief in state.index.blobs.briefs() {
+        for summary in state.index.blobs.summaries() {
             let [pinned, cached] = &mut bytes;
-            *if brief.pinned { pinned } else { cached } += brief.size;
+            *if summary.pinned { pinned } else { cached } += summary.size;
         }
         let [pinned_bytes, cached_bytes] = bytes;
         let erases = state.space.data_segments().map(|segment| wear.erases_of(segment));
@@ -345,7 +345,7 @@ impl Store {
     }
 
     /// Holds `bytes` under their digest. When they are held already, nothing is done but to put
-    /// right what of them has rotted.
+    /// right what of them has decayed.
     ///
     /// # Errors
     /// [`Kind::Corrupt`] when they have another digest; those of [`Store::writer`].
@@ -356,15 +356,15 @@ impl Store {
         media_type: Option<&str>,
     ) -> Result<(), Error> {
         if self.is_finished(digest) {
-            self.settle().await?;
+            self.flush().await?;
         }
         if let Some(entry) = self.entry(digest) {
-            if self.is_rotten(digest, 0..u64::MAX) || self.read_all(digest, entry.size).is_err() {
-                self.mend_all(digest, bytes).await?;
+            if self.is_corrupt(digest, 0..u64::MAX) || self.read_all(digest, entry.size).is_err() {
+                self.repair_all(digest, bytes).await?;
             }
             self.name_type(&entry, media_type).await?;
             // It is held from its Commit on, and whoever wrote that may wait for the sync still.
-            return self.settle().await;
+            return self.flush().await;
         }
         let mut writer = self.writer(digest, bytes.len() as u64, media_type).await?;
         let from = usize::try_from(writer.frontier()).unwrap_or(usize::MAX);
@@ -380,7 +380,7 @@ impl Store {
         let entry = self.entry(digest).ok_or_else(|| missing(digest))?;
         self.name_type(&entry, Some(media_type)).await?;
         // It is held from its Commit on, and whoever wrote that may wait for the sync still.
-        self.settle().await
+        self.flush().await
     }
 
     /// Makes a tag mean `digest`; durable when it returns, and never anything in between.
@@ -398,7 +398,7 @@ impl Store {
         let bytes = if is_new { tag_bytes(key) } else { 0 };
         self.make_index_room(bytes, &key.to_string()).await?;
         self.append(Record::Tag { key: key.clone(), digest: *digest })?;
-        self.settle().await
+        self.flush().await
     }
 
     /// Makes a tag mean nothing.
@@ -407,7 +407,7 @@ impl Store {
             return Ok(());
         }
         self.append(Record::Untag { key: key.clone() })?;
-        self.settle().await
+        self.flush().await
     }
 
     /// Records which of `digests` the desired state needs; those that are not held are skipped.
@@ -418,11 +418,11 @@ impl Store {
                 self.append(Record::Pin { digest: *digest, pinned })?;
             }
         }
-        self.settle().await
+        self.flush().await
     }
 
     /// Gives up blobs and downloads, and with them their room; works when the log is full. What
-    /// has a live writer, or is finished and not settled, is left alone.
+    /// has a live writer, or is finished and not flushed, is left alone.
     pub async fn delete(&self, digests: &[Digest]) -> Result<(), Error> {
         for digest in digests {
             let is_there = {
@@ -435,13 +435,13 @@ impl Store {
                 self.append(Record::Delete { digest: *digest })?;
             }
         }
-        self.settle().await
+        self.flush().await
     }
 
     /// Waits until everything done so far is durable, finished blobs and their Commits included.
     /// Of a blob that is being written, it is what a Progress tells of. All who wait share one
     /// sync, or two.
-    pub async fn settle(&self) -> Result<(), Error> {
+    pub async fn flush(&self) -> Result<(), Error> {
         let wanted = self.generation();
         let _turn = self.sync_turn().await;
         if self.has_finished() {
@@ -452,7 +452,7 @@ impl Store {
     }
 
     /// Waits until all records appended so far are durable.
-    pub(super) async fn settle_records(&self) -> Result<(), Error> {
+    pub(super) async fn flush_records(&self) -> Result<(), Error> {
         let wanted = self.generation();
         let _turn = self.sync_turn().await;
         self.sync_records(wanted).await
@@ -460,7 +460,7 @@ impl Store {
 
     /// Waits until all bytes of blobs programmed so far are durable. Records that were appended
     /// and not yet programmed are left for the next page of META, which so holds more of them.
-    pub(super) async fn settle_bytes(&self) -> Result<(), Error> {
+    pub(super) async fn flush_bytes(&self) -> Result<(), Error> {
         let wanted = self.generation();
         let _turn = self.sync_turn().await;
         self.sync_bytes(wanted).await
@@ -535,7 +535,7 @@ impl Store {
         Ok(())
     }
 
-    /// Appends a record to the log; it is on the device, and durable, after [`Store::settle`].
+    /// Appends a record to the log; it is on the device, and durable, after [`Store::flush`].
     pub(super) fn append(&self, record: Record) -> Result<(), Error> {
         let mut state = self.0.state.borrow_mut();
         state.check()?;
@@ -639,7 +639,7 @@ impl Store {
 
     /// Counts what was programmed, and gives it back.
     pub(super) fn end_program(&self, outcome: Outcome<Vec<u8>>) -> Result<Vec<u8>, Error> {
-        let bytes = outcome.map_err(|(segment, error)| self.blame(segment, error))?;
+        let bytes = outcome.map_err(|(segment, error)| self.classify_failure(segment, error))?;
         self.note_programmed(bytes.len() as u64);
         Ok(bytes)
     }
@@ -657,7 +657,7 @@ impl Store {
         }
         self.forget_placed(digest);
         let mut state = self.0.state.borrow_mut();
-        state.space.settle(extents);
+        state.space.end_writing(extents);
         // One that is finished is as good as being written until it is committed.
         if !state.is_finished(digest) {
             state.writing.remove(digest);
@@ -703,11 +703,11 @@ impl Store {
         let Some(record) = record else { return Err(missing(&entry.digest)) };
         let record = BlobRecord { media_type: media_type.map(str::to_owned), ..record };
         self.append(Record::Commit(record))?;
-        self.settle().await
+        self.flush().await
     }
 
     /// Sets the gauges that follow from the state: they are to be read next.
-    pub fn count(&self) {
+    pub fn export_gauges(&self) {
         let stat = self.stat();
         let metrics = &self.0.metrics;
         metrics.flash_erases_max.set(u64::from(stat.erases_max));
@@ -720,9 +720,9 @@ impl Store {
         metrics.store_used_bytes.set(stat.used_bytes);
         metrics.store_blobs.set(stat.blobs);
         metrics.store_cached_bytes.set(stat.cached_bytes);
-        let rotten = self.rotten();
-        let rotten = rotten.iter().map(|(_, chunks)| chunks.len() as u64);
-        metrics.store_rotten_chunks.set(rotten.sum());
+        let corrupt = self.corrupt();
+        let corrupt = corrupt.iter().map(|(_, chunks)| chunks.len() as u64);
+        metrics.store_corrupt_chunks.set(corrupt.sum());
     }
 }
 
@@ -767,8 +767,8 @@ impl State {
         }
     }
 
-    fn entry(&self, brief: Brief) -> Entry {
-        let Brief { digest, size, pinned, .. } = brief;
+    fn entry(&self, summary: Summary) -> Entry {
+        let Summary { digest, size, pinned, .. } = summary;
         let media_type = self.index.blobs.media_type(&digest).map(str::to_owned);
         Entry { digest, size, media_type, pinned }
     }

@@ -25,7 +25,7 @@ impl Store {
 
     /// Time went by. Once a day what was counted is recorded, so that a power cut costs no more of
     /// it, however seldom there is anything else to record.
-    pub async fn passed(&self, seconds: u64) -> Result<(), Error> {
+    pub async fn tick(&self, seconds: u64) -> Result<(), Error> {
         let is_due = {
             let counts = &mut self.0.state.borrow_mut().index.wear.counts;
             let days = counts.recent_seconds / DAY_SECONDS;
@@ -44,7 +44,7 @@ impl Store {
     pub async fn record_wear(&self) -> Result<(), Error> {
         let wear = self.0.state.borrow().index.wear.clone();
         self.append(Record::Wear(wear))?;
-        self.settle().await
+        self.flush().await
     }
 
     pub(super) fn count_committed(&self, bytes: u64) {
@@ -61,7 +61,7 @@ impl Store {
 
     /// What an error of programming or erasing a segment means. Where cells are the log's own, the
     /// segment is out of use from here on, and other room does as well.
-    pub(super) fn blame(&self, segment: u32, error: flash::Error) -> Error {
+    pub(super) fn classify_failure(&self, segment: u32, error: flash::Error) -> Error {
         let is_worn = matches!(error.kind(), Kind::Retry | Kind::Corrupt);
         if self.device().geometry().reprogram || !is_worn {
             return error.into();

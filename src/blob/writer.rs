@@ -140,11 +140,11 @@ impl Writer {
     pub async fn commit(self) -> Result<(), Error> {
         let store = self.store.clone();
         self.finish().await?;
-        store.settle().await
+        store.flush().await
     }
 
     /// Ends the blob, if all of it arrived and its digest is right: it becomes visible, and
-    /// durable, with [`Store::settle`] or with a sync that somebody else needs before. One that is
+    /// durable, with [`Store::flush`] or with a sync that somebody else needs before. One that is
     /// shorter than a unit is when this returns.
     ///
     /// # Errors
@@ -184,11 +184,7 @@ impl Writer {
         // Once it is committed somebody else may write it, with whom this must not interfere.
         drop(self);
         // What follows may be as short, and start none.
-        if store.unsynced_finished_bytes() >= PROGRESS_BYTES {
-            store.settle().await
-        } else {
-            Ok(())
-        }
+        if store.unsynced_finished_bytes() >= PROGRESS_BYTES { store.flush().await } else { Ok(()) }
     }
 
     /// Stops for now: what arrived is recorded, so that the next writer goes on from there.
@@ -197,11 +193,11 @@ impl Writer {
         self.end_sync().await?;
         if self.programmed > self.marked {
             let mark = self.mark();
-            self.store.settle_bytes().await?;
+            self.store.flush_bytes().await?;
             self.store.check_mounted(self.mounted)?;
             self.record_progress(mark)?;
         }
-        self.store.settle().await
+        self.store.flush().await
     }
 
     /// Gives the blob up and its room free.
@@ -268,7 +264,7 @@ impl Writer {
         self.chunk.update(&bytes);
         if self.programmed > 0 && *self.chunk.finalize().as_bytes() != rest {
             let digest = self.record.digest;
-            let what = format!("{digest}: bytes {start} to {} have rotted", self.programmed);
+            let what = format!("{digest}: bytes {start} to {} have decayed", self.programmed);
             return Err(Error::new(Kind::Corrupt, what));
         }
         Ok(())
@@ -312,7 +308,7 @@ impl Writer {
         self.store.check_mounted(self.mounted)?;
         self.store.commit_finished()?;
         self.record_progress(mark)?;
-        self.store.settle_records().await
+        self.store.flush_records().await
     }
 
     /// Says that everything up to `mark`, which a sync has covered, is there.

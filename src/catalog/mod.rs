@@ -28,8 +28,8 @@ pub struct Catalog {
     referrers: Rc<RefCell<BTreeSet<(Digest, Digest)>>>,
     /// What the children of an index are to some platforms.
     selections: Rc<RefCell<Selections>>,
-    /// Manifests that rotted on flash: what they need is not known.
-    rotten: Rc<RefCell<BTreeSet<Digest>>>,
+    /// Manifests that decayed on flash: what they need is not known.
+    corrupt: Rc<RefCell<BTreeSet<Digest>>>,
 }
 
 /// An image, and the platforms that it is wanted for.
@@ -103,8 +103,8 @@ impl Catalog {
     /// A catalog that has read nothing yet.
     pub fn new(store: Store) -> Self {
         let (known, referrers) = (Rc::default(), Rc::default());
-        let (selections, rotten) = (Rc::default(), Rc::default());
-        Self { store, known, referrers, selections, rotten }
+        let (selections, corrupt) = (Rc::default(), Rc::default());
+        Self { store, known, referrers, selections, corrupt }
     }
 
     /// Reads the manifests that came since, and forgets those that went.
@@ -113,7 +113,7 @@ impl Catalog {
         self.known.borrow_mut().retain(|digest, _| is_held(digest));
         self.selections.borrow_mut().retain(|(digest, _), _| is_held(digest));
         self.referrers.borrow_mut().retain(|(_, referrer)| is_held(referrer));
-        self.rotten.borrow_mut().retain(is_held);
+        self.corrupt.borrow_mut().retain(is_held);
         for entry in self.store.manifests() {
             self.known(&entry)?;
         }
@@ -199,7 +199,7 @@ impl Catalog {
     /// held.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`] when one of the manifests has rotted: what it needs must not be taken for
+    /// [`Kind::Corrupt`] when one of the manifests has decayed: what it needs must not be taken for
     /// needless.
     pub fn reachable(&self, roots: &[Root<'_>]) -> Result<BTreeSet<Digest>, Error> {
         self.refresh()?;
@@ -233,8 +233,8 @@ impl Catalog {
                 continue;
             }
             found.insert(digest);
-            if part != Part::Head && self.rotten.borrow().contains(&digest) {
-                return Err(rotten(&digest));
+            if part != Part::Head && self.corrupt.borrow().contains(&digest) {
+                return Err(corrupt(&digest));
             }
             if part != Part::Head {
                 let of = referrers.get(&digest).into_iter().flatten();
@@ -249,7 +249,7 @@ impl Catalog {
                 (Part::Whole, true) => queue.extend(children.map(|child| (*child, Part::Whole))),
                 (Part::Chosen, true) => {
                     let selection = self.selection(&digest, root.platforms)?;
-                    let selection = selection.ok_or_else(|| rotten(&digest))?;
+                    let selection = selection.ok_or_else(|| corrupt(&digest))?;
                     let Selection { chosen, attestations, others } = &*selection;
                     queue.extend(chosen.iter().map(|child| (*child, Part::Chosen)));
                     queue.extend(attestations.iter().map(|child| (*child, Part::Whole)));
@@ -319,17 +319,17 @@ impl Catalog {
         Ok(Some(selection))
     }
 
-    /// What came of reading a manifest: one that is none, or that has rotted, is logged and passed
+    /// What came of reading a manifest: one that is none, or that has decayed, is logged and passed
     /// over.
     fn manifest(&self, entry: &Entry, outcome: Outcome) -> Result<Option<Manifest>, Error> {
         match outcome {
             Ok(parsed) => {
-                self.rotten.borrow_mut().remove(&entry.digest);
+                self.corrupt.borrow_mut().remove(&entry.digest);
                 Ok(parsed.map_err(|error| warn!("{}: {error}", entry.digest)).ok())
             }
             Err(error) if error.kind() == Kind::Corrupt => {
-                if self.rotten.borrow_mut().insert(entry.digest) {
-                    error!("{error}; the next sync mends it");
+                if self.corrupt.borrow_mut().insert(entry.digest) {
+                    error!("{error}; the next sync repairs it");
                 }
                 Ok(None)
             }
@@ -338,7 +338,7 @@ impl Catalog {
     }
 }
 
-/// What came of reading a held manifest: [`Kind::Corrupt`] when it has rotted; what is no manifest is
+/// What came of reading a held manifest: [`Kind::Corrupt`] when it has decayed; what is no manifest is
 /// told by the inner error.
 pub type Outcome = Result<Result<Manifest, ManifestError>, Error>;
 
@@ -400,8 +400,8 @@ impl Selection {
     }
 }
 
-fn rotten(digest: &Digest) -> Error {
-    let what = format!("{digest} has rotted on flash: what it needs is not known");
+fn corrupt(digest: &Digest) -> Error {
+    let what = format!("{digest} has decayed on flash: what it needs is not known");
     Error::new(Kind::Corrupt, what)
 }
 

@@ -196,7 +196,7 @@ impl super::Device for Device {
         for block in self.blocks.of_segment(segment)? {
             let erased = ioctl::mtd_erase(&self.file, self.blocks.position(block), length);
             erased.map_err(|error| self.note("erasing", block, error))?;
-            // What could not be read any more may have rotted, and be as good as new now.
+            // What could not be read any more may have decayed, and be as good as new now.
             self.failed.lock().unwrap_or_else(PoisonError::into_inner).remove(&block);
         }
         Ok(())

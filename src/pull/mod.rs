@@ -14,11 +14,11 @@
 //! the new one, and nothing in between.
 
 mod backoff;
-pub mod board;
 mod current;
 mod error;
 mod notes;
 mod plan;
+pub mod progress;
 mod repair;
 mod slots;
 mod walk;
@@ -44,11 +44,11 @@ use crate::oci::Digest;
 use crate::registry::Registry;
 use crate::units::ByteCount;
 use backoff::Backoff;
-use board::Board;
 pub use error::Error;
 use notes::Notes;
 use plan::PlannedManifest;
 pub use plan::{Plan, PlannedBlob, SIGNATURE_TAG_SUFFIXES, tag_key};
+use progress::Progress;
 use slots::{Priority, Slots};
 
 /// What the pull engine works with.
@@ -60,7 +60,7 @@ pub struct Parts {
     /// The pace that all downloads share.
     pub pace: Pace,
     /// Where progress is posted.
-    pub board: Board,
+    pub progress: Progress,
     /// For deadlines and rates.
     pub clock: SharedClock,
     /// For retries and mismatches.
@@ -137,7 +137,7 @@ impl Puller {
     }
 
     /// Downloads what `plan` lacks and makes it visible under its tag. What had to be left out of
-    /// what only accompanies the image is posted on the board. The downloads of an image with a
+    /// what only accompanies the image goes into the progress. The downloads of an image with a
     /// lower `rank` come first.
     pub async fn fetch(&self, plan: &Plan, rank: usize) -> Result<(), Error> {
         let source = self.source(&plan.key.registry, &plan.key.repository)?;
@@ -177,9 +177,9 @@ impl Puller {
             first.and(second).and(third)
         };
         // Whatever became of the others, what arrived whole stays.
-        let settled = self.parts.store.settle().await;
+        let flushed = self.parts.store.flush().await;
         fetched?;
-        settled?;
+        flushed?;
         let (absent, notes) = left_out.into_inner();
         let is_gone = |blob: &PlannedBlob| {
             !absent.contains(&blob.digest) && self.parts.store.entry(&blob.digest).is_none()
@@ -215,7 +215,7 @@ impl Puller {
         if !notes.is_empty() {
             warn!("{}: held without what accompanies it: {}", plan.name, notes.lines().join("; "));
         }
-        self.parts.board.update(&plan.name, |image| image.missing = notes.lines());
+        self.parts.progress.update(&plan.name, |image| image.missing = notes.lines());
         Ok(())
     }
 
@@ -265,16 +265,16 @@ impl Puller {
     }
 
     /// Makes one blob whole: from the store, by joining a download, or by downloading. It is held
-    /// once the store is settled.
+    /// once the store is flushed.
     async fn blob(&self, job: &Job<'_>, wanted: &PlannedBlob) -> Result<(), Error> {
         let lock = Rc::clone(self.inflight.borrow_mut().entry(wanted.digest).or_default());
         let guard = lock.lock().await;
         let outcome = if self.parts.store.is_whole(&wanted.digest) {
             Ok(())
         } else {
-            self.parts.board.begin(wanted.digest, job.image);
+            self.parts.progress.begin(wanted.digest, job.image);
             let outcome = self.download(job, wanted).await;
-            self.parts.board.end(&wanted.digest);
+            self.parts.progress.end(&wanted.digest);
             let Source { registry, repository } = &job.source;
             outcome.map_err(|error| error.about(format!("{}/{repository}", registry.name())))
         };
@@ -368,7 +368,7 @@ impl Puller {
         // stopping would only mean paying for the same beginning again.
         let end = opened.end;
         let arrived = |bytes| {
-            self.parts.board.arrived(digest, bytes, self.parts.clock.monotonic());
+            self.parts.progress.arrived(digest, bytes, self.parts.clock.monotonic());
         };
         let pace = &self.parts.pace;
         fetch::copy(&mut opened.body, opened.start, writer, end, pace, arrived).await?;

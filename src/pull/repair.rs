@@ -72,13 +72,13 @@ impl Puller {
         let range = self.parts.store.chunk_range(&blob.digest, chunk)?;
         let read = self.retrying(async || self.part(source, blob, range.clone()).await);
         let bytes = read.await?;
-        self.parts.store.mend(&blob.digest, chunk, &bytes).await?;
+        self.parts.store.repair(&blob.digest, chunk, &bytes).await?;
         self.repaired(blob, &format!("chunk {chunk}"));
         Ok(())
     }
 
     fn repaired(&self, blob: &Entry, what: &str) {
-        self.parts.metrics.flash_mended_chunks.add(1);
+        self.parts.metrics.flash_repaired_chunks.add(1);
         info!("{}: {what} was corrupt on flash and is repaired", blob.digest);
     }
 

@@ -347,7 +347,7 @@ impl<'a> Walk<'a> {
     async fn held(&self, digest: &Digest) -> Result<Option<(PlannedManifest, Manifest)>, Error> {
         let store = &self.puller.parts.store;
         let Some(entry) = store.entry(digest) else { return Ok(None) };
-        if store.is_rotten(digest, 0..u64::MAX) {
+        if store.is_corrupt(digest, 0..u64::MAX) {
             return Ok(None);
         }
         match catalog::read_aside(store, &entry).await {
@@ -382,7 +382,7 @@ impl<'a> Walk<'a> {
         {
             return self.fetch_to_store(opened, &digest, length).await;
         }
-        // What is held has rotted, and is repaired from memory.
+        // What is held has decayed, and is repaired from memory.
         let is_bounded = is_held || length.is_some_and(|length| length > MANIFEST_BYTES_MAX);
         let max = if is_bounded { MANIFEST_BYTES_MAX } else { UNNAMED_BYTES_MAX };
         let bytes = self.puller.unless_stopped(opened.body.bytes(max)).await?;

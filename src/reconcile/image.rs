@@ -11,7 +11,7 @@ use crate::catalog::Root;
 use crate::config::Image;
 use crate::kind::Kind;
 use crate::oci::{Digest, Platform};
-use crate::pull::board::State;
+use crate::pull::progress::State;
 use crate::pull::{self, Plan};
 use crate::units::ByteCount;
 
@@ -150,7 +150,7 @@ impl Reconciler {
             }
         }
         self.refuse_again(index, current)?;
-        self.parts.board.update(&image.reference.to_string(), |notice| {
+        self.parts.progress.update(&image.reference.to_string(), |notice| {
             notice.state = State::Syncing;
         });
         let plan = puller.plan(&image.reference, Some(current), &image.platforms).await?;
@@ -183,7 +183,7 @@ impl Reconciler {
         let total = plan.total_bytes();
         let missing: u64 = self.parts.puller.missing(plan).iter().map(|blob| blob.size).sum();
         let partial: u64 = self.partial_bytes(plan);
-        self.parts.board.update(name, |notice| {
+        self.parts.progress.update(name, |notice| {
             notice.total_bytes = total;
             notice.held_bytes = total.saturating_sub(missing) + partial;
             notice.error = None;
@@ -203,7 +203,7 @@ impl Reconciler {
             other => other?,
         }
         self.parts.catalog.learn(platforms).await?;
-        self.parts.board.update(name, |notice| {
+        self.parts.progress.update(name, |notice| {
             notice.digest = Some(plan.root);
             notice.held_bytes = total;
         });

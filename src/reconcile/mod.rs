@@ -36,7 +36,7 @@ use crate::config::Image;
 use crate::kind::Kind;
 use crate::metrics::Metrics;
 use crate::oci::Digest;
-use crate::pull::board::{Board, State};
+use crate::pull::progress::{Progress, State};
 use crate::pull::{self, Puller};
 use image::Memory;
 
@@ -49,7 +49,7 @@ pub struct Parts {
     /// Makes present what is not.
     pub puller: Rc<Puller>,
     /// Where progress is posted.
-    pub board: Board,
+    pub progress: Progress,
     /// For the time of the last success.
     pub clock: SharedClock,
     /// For runs and failures.
@@ -111,7 +111,7 @@ impl Reconciler {
         for image in &*self.images() {
             self.post(image)?;
         }
-        self.count();
+        self.export_gauges();
         Ok(())
     }
 
@@ -137,7 +137,7 @@ impl Reconciler {
         let Some(images) = self.next_images.take() else { return };
         let names: BTreeSet<String> =
             images.iter().map(|image| image.reference.to_string()).collect();
-        self.parts.board.retain(|name| names.contains(name));
+        self.parts.progress.retain(|name| names.contains(name));
         let before = self.images.replace(images.into());
         let mut kept: BTreeMap<String, (&Image, Memory)> = BTreeMap::new();
         for (image, memory) in before.iter().zip(self.memories.take()) {
@@ -171,7 +171,7 @@ impl Reconciler {
             },
             None => 0,
         };
-        self.parts.board.update(&image.reference.to_string(), |notice| {
+        self.parts.progress.update(&image.reference.to_string(), |notice| {
             notice.digest = digest;
             notice.state = if digest.is_some() { State::Held } else { State::Pending };
             (notice.held_bytes, notice.total_bytes) = (bytes, bytes);
@@ -247,7 +247,7 @@ impl Reconciler {
     }
 
     /// Sets the gauges that follow from the store.
-    fn count(&self) {
+    fn export_gauges(&self) {
         let images = self.images();
         let held = images.iter().filter(|image| self.held(image).is_some());
         self.parts.metrics.images_held.set(held.count() as u64);

@@ -22,7 +22,7 @@ use super::{NOT_DUE, Outcome, Reconciler};
 use crate::fetch::Latch;
 use crate::kind::Kind;
 use crate::pull;
-use crate::pull::board::State;
+use crate::pull::progress::State;
 use crate::units::format_duration;
 
 /// What the images of one pass share.
@@ -79,7 +79,7 @@ impl Reconciler {
         if !self.parts.puller.stop().is_open() {
             self.end_pass(outcome).await;
         }
-        self.count();
+        self.export_gauges();
         outcome
     }
 
@@ -226,7 +226,7 @@ impl Reconciler {
             End::Failed => State::Failed,
         };
         memory.end = end;
-        self.parts.board.update(&image.reference.to_string(), |notice| {
+        self.parts.progress.update(&image.reference.to_string(), |notice| {
             notice.state = state;
             notice.error = problem;
         });

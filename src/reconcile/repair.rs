@@ -31,7 +31,7 @@ impl Reconciler {
         let _turn = self.repairing.lock().await;
         let store = &self.parts.store;
         let mut silent = BTreeSet::new();
-        for (digest, chunks) in store.rotten() {
+        for (digest, chunks) in store.corrupt() {
             if self.parts.puller.stop().is_open() || !store.is_writable() {
                 return;
             }
@@ -49,9 +49,9 @@ impl Reconciler {
                 }
             }
         }
-        let rotten: BTreeSet<Digest> =
-            store.rotten().into_iter().map(|(digest, _)| digest).collect();
-        self.unrepaired.borrow_mut().retain(|digest, _| rotten.contains(digest));
+        let corrupt: BTreeSet<Digest> =
+            store.corrupt().into_iter().map(|(digest, _)| digest).collect();
+        self.unrepaired.borrow_mut().retain(|digest, _| corrupt.contains(digest));
     }
 
     async fn repair_blob(
@@ -104,12 +104,12 @@ impl Reconciler {
 
     /// Whether anything that an image needs is known to be corrupt.
     pub(super) fn is_corrupt_within(&self, root: Root<'_>) -> Result<bool, blob::Error> {
-        let rotten = self.parts.store.rotten();
-        if rotten.is_empty() {
+        let corrupt = self.parts.store.corrupt();
+        if corrupt.is_empty() {
             return Ok(false);
         }
         match self.parts.catalog.reachable(&[root]) {
-            Ok(needed) => Ok(rotten.iter().any(|(digest, _)| needed.contains(digest))),
+            Ok(needed) => Ok(corrupt.iter().any(|(digest, _)| needed.contains(digest))),
             Err(error) if error.kind() == Kind::Corrupt => Ok(true),
             Err(error) => Err(error),
         }

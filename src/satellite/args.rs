@@ -97,7 +97,7 @@ struct ImageLs {
     json: bool,
 }
 
-/// stat, scrub, verify: how full and worn the store is, and whether bits rotted.
+/// stat, scrub, verify: how full and worn the store is, and whether bits decayed.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "store")]
 struct Store {
@@ -123,7 +123,7 @@ struct StoreScrub {
     json: bool,
 }
 
-/// Read everything that is held, and say what has rotted.
+/// Read everything that is held, and say what has decayed.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "verify")]
 struct StoreVerify {}

@@ -98,7 +98,7 @@ impl Daemon {
     /// Pass after pass, until a stop is asked for.
     async fn reconcile(&self) -> Result<(), Failure> {
         loop {
-            if let Err(failure) = self.satellite.fit().await {
+            if let Err(failure) = self.satellite.resize().await {
                 error!("{failure}");
             }
             self.satellite.open_upstreams();

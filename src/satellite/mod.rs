@@ -108,13 +108,13 @@ async fn sync(
     Ok(if outcome.is_converged() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOT_CONVERGED) })
 }
 
-/// Reads everything that is held and says what is rotten.
+/// Reads everything that is held and says what is corrupt.
 async fn verify(config: Config) -> Result<ExitCode, Failure> {
     let satellite = Satellite::open(config)?;
-    let (blobs, rotten) = satellite.verify(show::verified).await?;
+    let (blobs, corrupt) = satellite.verify(show::verified).await?;
     show::verified_end();
-    show::print(&format!("{blobs} blobs verified, {rotten} rotten chunks\n"))?;
-    Ok(if rotten == 0 { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOT_CONVERGED) })
+    show::print(&format!("{blobs} blobs verified, {corrupt} corrupt chunks\n"))?;
+    Ok(if corrupt == 0 { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOT_CONVERGED) })
 }
 
 /// What ends the program, in one line for a person.

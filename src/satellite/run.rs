@@ -23,7 +23,7 @@ use crate::kind::Kind;
 use crate::link::rate::Bucket;
 use crate::metrics::Metrics;
 use crate::net::{Network, Proxies, Resolver, tls};
-use crate::pull::board::Board;
+use crate::pull::progress::Progress;
 use crate::pull::{Parts, Puller, Registries};
 use crate::reconcile::{self, Outcome, Reconciler};
 use crate::registry::{self, Password, Registry};
@@ -70,7 +70,7 @@ pub struct Satellite {
     pub(super) clock: SharedClock,
     pub(super) metrics: Rc<Metrics>,
     pub(super) health: Health,
-    board: Board,
+    progress: Progress,
     pub(super) store: Store,
     pub(super) catalog: Catalog,
     registries: Registries,
@@ -107,7 +107,7 @@ impl Satellite {
         let device = flash::inspect(config.store.location.path())?;
         let satellite = Self::mount(config, device)?.0;
         // A device may be larger than what the log may use of it.
-        satellite.fit().await?;
+        satellite.resize().await?;
         Ok(satellite)
     }
 
@@ -127,7 +127,7 @@ impl Satellite {
             clock,
             metrics,
             health: Health::default(),
-            board: Board::default(),
+            progress: Progress::default(),
             store,
             catalog,
             registries: Registries::default(),
@@ -199,10 +199,10 @@ impl Satellite {
         reconciler.observe()?;
         let work = async {
             loop {
-                self.fit().await?;
+                self.resize().await?;
                 self.open_upstreams();
                 let outcome = reconciler.run().await;
-                self.store.settle().await?;
+                self.store.flush().await?;
                 if once || outcome.is_converged() || self.stop.is_open() {
                     return Ok(outcome);
                 }
@@ -251,21 +251,21 @@ impl Satellite {
         Ok(self.admin().report())
     }
 
-    /// Reads everything that is held; gives the numbers of blobs and of rotten chunks. `each` is
+    /// Reads everything that is held; gives the numbers of blobs and of corrupt chunks. `each` is
     /// called with the bytes read so far and those there are.
     pub async fn verify(&self, each: impl Fn(u64, u64)) -> Result<(usize, usize), Failure> {
         let digests = self.store.digests();
         let all = self.store.stat().held_bytes;
         let read = Cell::new(0);
-        let mut rotten = 0;
+        let mut corrupt = 0;
         for digest in &digests {
             let count = self.store.check_all(digest, async |bytes| {
                 read.set(read.get() + bytes);
                 each(read.get(), all);
             });
-            rotten += count.await?;
+            corrupt += count.await?;
         }
-        Ok((digests.len(), rotten))
+        Ok((digests.len(), corrupt))
     }
 
     /// Whether anything came over the link since it was last asked, or goes to a client now.
@@ -278,10 +278,10 @@ impl Satellite {
     }
 
     /// Holds the log to the configured size: it may have been made with a larger one.
-    pub(super) async fn fit(&self) -> Result<(), Failure> {
+    pub(super) async fn resize(&self) -> Result<(), Failure> {
         let Some(size_max) = self.config().store.size_max else { return Ok(()) };
         // What is copied so far stays copied.
-        let fits = self.stop.unless_opened(self.store.fit(size_max.0)).await;
+        let fits = self.stop.unless_opened(self.store.resize(size_max.0)).await;
         if let Some(false) = fits.transpose()? {
             warn!("size_max is {size_max} now, and more is held: it shrinks as images go");
         }
@@ -292,7 +292,7 @@ impl Satellite {
         Admin {
             name: RefCell::new(self.config().name.clone()),
             store: self.store.clone(),
-            board: self.board.clone(),
+            progress: self.progress.clone(),
             clock: Rc::clone(&self.clock),
             metrics: Rc::clone(&self.metrics),
             cycles_rated: Cell::new(self.config().store.cycles_rated),
@@ -308,7 +308,7 @@ impl Satellite {
             store: self.store.clone(),
             registries: Rc::clone(&self.registries),
             pace: self.pace.clone(),
-            board: self.board.clone(),
+            progress: self.progress.clone(),
             clock: Rc::clone(&self.clock),
             metrics: Rc::clone(&self.metrics),
             random: Rc::new(random),
@@ -317,7 +317,7 @@ impl Satellite {
             store: self.store.clone(),
             catalog: self.catalog.clone(),
             puller: Rc::new(puller),
-            board: self.board.clone(),
+            progress: self.progress.clone(),
             clock: Rc::clone(&self.clock),
             metrics: Rc::clone(&self.metrics),
         };

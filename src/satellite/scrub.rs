@@ -9,8 +9,8 @@ use crate::blob::{Error, Store};
 use crate::metrics::Metrics;
 use crate::oci::Digest;
 
-/// Reads everything that is held, over and over, one pass in about `interval`; what is rotten is
-/// recorded, not served any more, and mended by the next reconciliation. First comes what was
+/// Reads everything that is held, over and over, one pass in about `interval`; what is corrupt is
+/// recorded, not served any more, and repaired by the next reconciliation. First comes what was
 /// written shortly before the start. `random` says where to begin with the rest: a device that is
 /// switched off daily must not check the same beginning every day. For as long as `is_busy`, it
 /// waits: clients and the link come first. How far it is, `metrics` tell.
@@ -28,7 +28,7 @@ pub async fn forever(
     };
     for digest in store.suspects() {
         idle().await;
-        store.vet(&digest, async |_| idle().await).await?;
+        store.verify_before_serve(&digest, async |_| idle().await).await?;
     }
     let mut from = random;
     loop {

@@ -30,7 +30,7 @@ pub async fn forever(
         if shown > before && is_worth_recording(store, shown) {
             store.record_time(shown)?;
         }
-        store.passed(span).await?;
+        store.tick(span).await?;
         if !is_busy() {
             store.trim_some(TRIMMED_AT_ONCE).await?;
         }
@@ -65,7 +65,7 @@ pub async fn finish(store: &Store, clock: &SharedClock) -> Result<(), Error> {
             warn!("{error}; some of what was counted of wear is lost");
         }
     }
-    store.settle().await
+    store.flush().await
 }
 
 fn is_worth_recording(store: &Store, shown: u64) -> bool {

@@ -49,7 +49,7 @@ impl Api {
         size: u64,
         media_type: &str,
     ) -> ServerResponse {
-        if self.store.is_rotten(digest, 0..size.max(1)) {
+        if self.store.is_corrupt(digest, 0..size.max(1)) {
             return damaged();
         }
         let mut response = if size <= CACHED_BYTES_MAX {

@@ -152,7 +152,7 @@ impl Api {
         reader: Reader,
         range: std::ops::Range<u64>,
     ) -> Option<ResponseBody> {
-        if self.store.is_rotten(reader.digest(), range.clone()) {
+        if self.store.is_corrupt(reader.digest(), range.clone()) {
             return None;
         }
         let (first, length) = (range.start, range.end - range.start);
@@ -244,7 +244,7 @@ fn content(headers: &mut Headers, digest: &Digest) {
 
 /// Held, but not readable: to a client an error that may pass, so that it tries elsewhere.
 fn damaged() -> ServerResponse {
-    let what = "rotten on flash, and not fetched again yet: try another registry, or later";
+    let what = "corrupt on flash, and not fetched again yet: try another registry, or later";
     problem(503, "UNAVAILABLE", what)
 }
 

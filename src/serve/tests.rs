@@ -133,11 +133,11 @@ fn ranges_of_blobs() {
 fn what_has_rotted_is_kept_back() {
     let fixture = fixture();
     let path = format!("/v2/app/web/blobs/{}", fixture.blob);
-    let rotten = std::collections::BTreeSet::from([0]);
-    smol::block_on(fixture.api.store.set_rotten(&fixture.blob, &rotten)).unwrap();
+    let corrupt = std::collections::BTreeSet::from([0]);
+    smol::block_on(fixture.api.store.set_corrupt(&fixture.blob, &corrupt)).unwrap();
     assert_eq!(fixture.get(&path, &[]).status, 503);
     assert_eq!(fixture.get(&path, &[("range", "bytes=2-4")]).status, 503);
-    smol::block_on(fixture.api.store.mend(&fixture.blob, 0, b"0123456789")).unwrap();
+    smol::block_on(fixture.api.store.repair(&fixture.blob, 0, b"0123456789")).unwrap();
     assert_eq!(fixture.text(&path), "0123456789");
 }
 

@@ -19,7 +19,7 @@ use crate::blob::Store;
 use crate::clock::SharedClock;
 use crate::metrics::Metrics;
 use crate::net::http::{Handler, Headers, Method, ResponseBody, ServerRequest, ServerResponse};
-use crate::pull::board::Board;
+use crate::pull::progress::Progress;
 pub use health::{Health, ProblemReport};
 pub use page::render;
 pub use report::{HealthReport, ImageReport, LinkReport, Report, ScrubReport, StoreReport};
@@ -32,7 +32,7 @@ pub struct Admin {
     /// For the store's figures.
     pub store: Store,
     /// For images and transfers.
-    pub board: Board,
+    pub progress: Progress,
     /// For rates and uptime.
     pub clock: SharedClock,
     /// For everything else.
@@ -47,9 +47,9 @@ impl Admin {
     /// The state of everything now.
     pub fn report(&self) -> Report {
         let now = self.clock.monotonic();
-        let (board, metrics) = (&self.board, &self.metrics);
+        let (progress, metrics) = (&self.progress, &self.metrics);
         let store = StoreReport::new(&self.store, self.cycles_rated.get(), metrics);
-        Report::new(&self.name.borrow(), self.problems(), store, board, now, metrics)
+        Report::new(&self.name.borrow(), self.problems(), store, progress, now, metrics)
     }
 
     /// What does not work, the store included.
@@ -75,7 +75,7 @@ impl Admin {
             "/healthz" => text(200, "ok\n".to_owned()),
             "/readyz" => readiness(&self.problems()),
             "/metrics" => {
-                self.store.count();
+                self.store.export_gauges();
                 reply(200, "text/plain; version=0.0.4; charset=utf-8", self.metrics.render())
             }
             "/status" => match serde_json::to_string_pretty(&self.report()) {

@@ -43,8 +43,8 @@ pub fn render(report: &Report) -> String {
 /// What is wrong with the satellite itself, first of all.
 fn problems(page: &mut String, report: &Report) {
     let failed = report.images.iter().filter(|image| image.state == "failed").count();
-    let rotten = report.store.scrub.rotten_chunks;
-    if report.problems.is_empty() && failed == 0 && rotten == 0 {
+    let corrupt = report.store.scrub.corrupt_chunks;
+    if report.problems.is_empty() && failed == 0 && corrupt == 0 {
         *page += "<p class=\"good\">Nothing is wrong.</p>\n";
         return;
     }
@@ -56,9 +56,9 @@ fn problems(page: &mut String, report: &Report) {
     if failed > 0 {
         let _ = write!(page, "<li><b>images</b>: {failed} of {} failed</li>", report.images.len());
     }
-    if rotten > 0 {
+    if corrupt > 0 {
         let what = "are not served until they are fetched again";
-        let _ = write!(page, "<li><b>store</b>: {rotten} corrupt chunks {what}</li>");
+        let _ = write!(page, "<li><b>store</b>: {corrupt} corrupt chunks {what}</li>");
     }
     *page += "</ul>\n";
 }
@@ -115,7 +115,7 @@ fn store(page: &mut String, store: &StoreReport) {
         ByteCount(scrub.checked_bytes),
         ByteCount(scrub.pass_bytes),
         scrub.passes,
-        scrub.rotten_chunks,
+        scrub.corrupt_chunks,
     );
 }
 

@@ -8,7 +8,7 @@ use super::ProblemReport;
 use crate::blob::Store;
 use crate::flash::{Health, Reserve};
 use crate::metrics::Metrics;
-use crate::pull::board::{Board, State};
+use crate::pull::progress::{Progress, State};
 
 /// All that a satellite reports of itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -113,8 +113,8 @@ pub struct ScrubReport {
     pub pass_bytes: u64,
     /// Passes that are over.
     pub passes: u64,
-    /// Chunks that are rotten and not mended yet.
-    pub rotten_chunks: u64,
+    /// Chunks that are corrupt and not repaired yet.
+    pub corrupt_chunks: u64,
 }
 
 /// The uplink.
@@ -134,7 +134,7 @@ impl Report {
         name: &str,
         problems: Vec<ProblemReport>,
         store: StoreReport,
-        board: &Board,
+        progress: &Progress,
         now: Duration,
         metrics: &Metrics,
     ) -> Self {
@@ -143,7 +143,7 @@ impl Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: now.as_secs(),
             problems,
-            images: images(board, now),
+            images: images(progress, now),
             store,
             link: LinkReport {
                 received_bytes: metrics.link_received_bytes.value(),
@@ -158,7 +158,7 @@ impl StoreReport {
     /// The figures of `store` now.
     pub fn new(store: &Store, cycles_rated: u32, metrics: &Metrics) -> Self {
         let stat = store.stat();
-        let (health, rotten) = (store.health(), store.rotten());
+        let (health, corrupt) = (store.health(), store.corrupt());
         let life = stat.life_tenths_of_years(cycles_rated, health);
         Self {
             size_max_bytes: stat.size_max_bytes,
@@ -180,7 +180,7 @@ impl StoreReport {
                 checked_bytes: metrics.scrub_checked_bytes.value(),
                 pass_bytes: metrics.scrub_pass_bytes.value(),
                 passes: metrics.scrub_passes.value(),
-                rotten_chunks: rotten.iter().map(|(_, chunks)| chunks.len() as u64).sum(),
+                corrupt_chunks: corrupt.iter().map(|(_, chunks)| chunks.len() as u64).sum(),
             },
         }
     }
@@ -198,8 +198,8 @@ impl HealthReport {
     }
 }
 
-fn images(board: &Board, now: Duration) -> Vec<ImageReport> {
-    let images = board.images(now).into_iter();
+fn images(progress: &Progress, now: Duration) -> Vec<ImageReport> {
+    let images = progress.images(now).into_iter();
     let images = images.map(|(reference, image)| {
         let missing = image.total_bytes.saturating_sub(image.held_bytes);
         let moving = image.state == State::Syncing && missing > 0;

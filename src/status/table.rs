@@ -137,9 +137,9 @@ fn health_rows(health: Option<&HealthReport>) -> Vec<(&'static str, String)> {
 
 /// How far the search for bit rot is, in a line.
 pub fn draw_scrub(scrub: &ScrubReport) -> String {
-    let ScrubReport { checked_bytes, pass_bytes, passes, rotten_chunks } = scrub;
+    let ScrubReport { checked_bytes, pass_bytes, passes, corrupt_chunks } = scrub;
     format!(
-        "scrub  {} {} of {}, {passes} passes done, {rotten_chunks} rotten chunks\n",
+        "scrub  {} {} of {}, {passes} passes done, {corrupt_chunks} corrupt chunks\n",
         bar(*checked_bytes, *pass_bytes),
         ByteCount(*checked_bytes),
         ByteCount(*pass_bytes),

@@ -115,7 +115,7 @@ impl Churn {
             smol::block_on(put(&self.store, &digest, &bytes))?;
             digests.push(digest);
         }
-        smol::block_on(self.store.settle())?;
+        smol::block_on(self.store.flush())?;
         smol::block_on(self.store.pin(&digests, true))?;
         self.held.push_back((digests, sizes.iter().sum()));
         Ok(())

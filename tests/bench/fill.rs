@@ -86,7 +86,7 @@ fn put_all(store: &Store, blobs: Blobs, pulls: Pulls) -> Outcome<()> {
 }
 
 /// As an image is pulled: each connection brings one blob after the other, and all that came is
-/// settled at the end.
+/// flushed at the end.
 fn put_image(store: &Store, blobs: Blobs, range: Range<u64>, at_once: u64) -> Outcome<()> {
     let range = Cell::new(range);
     let next = || {
@@ -108,12 +108,12 @@ fn put_image(store: &Store, blobs: Blobs, range: Range<u64>, at_once: u64) -> Ou
         for task in tasks {
             task.await?;
         }
-        Ok(store.settle().await?)
+        Ok(store.flush().await?)
     }))
 }
 
 /// One blob, in the pieces in which it comes from the network; nothing where it is held. It is
-/// when the store is settled.
+/// when the store is flushed.
 pub async fn put(store: &Store, digest: &Digest, bytes: &[u8]) -> Result<(), Error> {
     if store.is_whole(digest) {
         return Ok(());
@@ -125,7 +125,7 @@ pub async fn put(store: &Store, digest: &Digest, bytes: &[u8]) -> Result<(), Err
     writer.finish().await
 }
 
-/// Reads all that is held, and fails when anything is rotten or one of `blobs` is missing.
+/// Reads all that is held, and fails when anything is corrupt or one of `blobs` is missing.
 pub fn verify(path: &Path, blobs: Blobs) -> Outcome<()> {
     let (store, report) = open(device(path)?)?;
     let digests = store.digests();
@@ -133,7 +133,7 @@ pub fn verify(path: &Path, blobs: Blobs) -> Outcome<()> {
     let whole: BTreeSet<&Digest> = digests.iter().filter(is_whole).collect();
     let missing = (0..blobs.count).filter(|index| !whole.contains(&blobs.get(*index).0)).count();
     figure("blobs", digests.len(), "blobs");
-    figure("rotten", digests.len() - whole.len(), "blobs");
+    figure("corrupt", digests.len() - whole.len(), "blobs");
     figure("missing", missing, "blobs");
     figure("dropped", report.dropped, "blobs");
     figure("damaged", report.damaged, "places");

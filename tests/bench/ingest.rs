@@ -43,7 +43,7 @@ fn timed(work: impl FnOnce() -> Outcome<()>) -> Outcome<f64> {
 
 fn through_log(store: &Store, digest: &Digest, content: &[u8]) -> Outcome<()> {
     smol::block_on(put(store, digest, content))?;
-    Ok(smol::block_on(store.settle())?)
+    Ok(smol::block_on(store.flush())?)
 }
 
 fn plainly(file: &File, digest: &Digest, content: &[u8], sync_bytes: u64) -> Outcome<()> {

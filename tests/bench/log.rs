@@ -97,7 +97,7 @@ const USAGE: &str = "\
 usage: log make PATH SIZE_MAX                     make a store
        log fill PATH COUNT BYTES PULLS SEED       put blobs; PULLS 8x3: 8 an image, 3 at a time
        log refill PATH COUNT BYTES PULLS SEED     delete all, then fill
-       log verify PATH COUNT BYTES SEED           are these held, and is nothing rotten?
+       log verify PATH COUNT BYTES SEED           are these held, and is nothing corrupt?
        log files DIR COUNT BYTES SEED             the same blobs, one file each
        log ingest DIR BYTES ROUNDS                MB/s of the log and of plain writes
        log lay-out DIR SIZE_MAX COUNT             make a store that says it holds COUNT blobs

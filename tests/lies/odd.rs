@@ -15,7 +15,7 @@ use moonlet::fetch::{Latch, Pace};
 use moonlet::flash::{Geometry, sim};
 use moonlet::metrics::Metrics;
 use moonlet::net::{Network, tls};
-use moonlet::pull::board::Board;
+use moonlet::pull::progress::Progress;
 use moonlet::pull::{Parts, Puller};
 use moonlet::registry::{Options, Password, Registry};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -233,7 +233,7 @@ pub fn puller(url: &str) -> Puller {
         store,
         registries: Rc::new(RefCell::new(registries)),
         pace: Pace::new(None, Latch::default(), Rc::clone(&clock), Rc::clone(&metrics)),
-        board: Board::default(),
+        progress: Progress::default(),
         clock,
         metrics,
         random: Rc::new(|| 0),

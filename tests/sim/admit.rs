@@ -74,7 +74,7 @@ fn a_flip_anywhere_is_never_sent() {
             let chunk = at / CHUNK_BYTES;
             let sent = send(&reader, 0, end as u64);
             assert_eq!(sent, content[..chunk * CHUNK_BYTES], "byte {at}");
-            assert_eq!(store.rotten(), [(digest, BTreeSet::from([chunk as u32]))]);
+            assert_eq!(store.corrupt(), [(digest, BTreeSet::from([chunk as u32]))]);
             let woken = block_on(poll_once(store.corruption()));
             assert!(woken.is_some(), "byte {at}: who fetches it again is not told");
             let after = (chunk + 1) * CHUNK_BYTES;
@@ -150,7 +150,7 @@ fn a_check_is_trusted_for_the_interval_and_no_longer() {
     clock.0.set(24);
     assert_eq!(reader.admitted(0, end), 0);
     assert_eq!(send(&reader, 0, end), content[..CHUNK_BYTES]);
-    assert_eq!(store.rotten(), [(digest, BTreeSet::from([1]))]);
+    assert_eq!(store.corrupt(), [(digest, BTreeSet::from([1]))]);
     // However short the interval is, what was checked a moment ago is sent.
     store.verify_every(Duration::ZERO, clock as Rc<dyn Clock>);
     assert_eq!(send(&reader, 0, end), content[..CHUNK_BYTES]);
@@ -179,12 +179,12 @@ fn what_is_known_of_one_place_says_nothing_of_another() {
     let end = content.len() as u64;
     let old = store.reader(&digest).unwrap();
     assert_eq!(send(&old, 0, end), NOTHING);
-    block_on(store.mend(&digest, 0, &content[..CHUNK_BYTES])).unwrap();
+    block_on(store.repair(&digest, 0, &content[..CHUNK_BYTES])).unwrap();
     let new = store.reader(&digest).unwrap();
     assert_eq!(new.admitted(0, end), 0);
     assert_eq!(send(&new, 0, end), content);
     assert_eq!(send(&old, 0, end), NOTHING, "the old place is as corrupt as before");
-    assert!(store.rotten().is_empty(), "and the new one is not blamed for it");
+    assert!(store.corrupt().is_empty(), "and the new one is not blamed for it");
     assert_eq!(send(&store.reader(&digest).unwrap(), 0, end), content);
     // The same digest once more, where other bytes were.
     drop(new);
@@ -217,7 +217,7 @@ fn a_corrupt_trailer_of_sound_bytes_holds_nothing_up() {
         block_on(zip(admitting, others));
         assert!(turns.get() >= content.len() / 32768, "{} turns for others", turns.get());
         assert_eq!(send(&reader, 0, end), content);
-        assert!(store.rotten().is_empty());
+        assert!(store.corrupt().is_empty());
         // It was written anew: with a flip as well, one chunk is corrupt and not all.
         let (segment, offset) = find(&device, &content[..64]);
         device.flip(segment, offset, 1);
@@ -246,8 +246,8 @@ fn without_any_hash_left_nothing_is_sent_and_that_is_one_record() {
             let refused = block_on(reader.admit(chunk * CHUNK, 1)).unwrap_err();
             assert_eq!(refused.kind(), Kind::Corrupt);
         }
-        assert_eq!(store.rotten(), [(digest, BTreeSet::from([0, 1, 2]))]);
-        block_on(store.settle()).unwrap();
+        assert_eq!(store.corrupt(), [(digest, BTreeSet::from([0, 1, 2]))]);
+        block_on(store.flush()).unwrap();
         assert_eq!(device.operations() - operations, 2, "a program and a sync");
     }
 }
@@ -270,7 +270,7 @@ fn blobs_of_one_chunk_have_their_digest() {
             let (store, _) = mount(&hurt).unwrap();
             let reader = store.reader(&digest).unwrap();
             assert_eq!(send(&reader, 0, length as u64), NOTHING, "{length}");
-            assert!(store.is_rotten(&digest, 0..1));
+            assert!(store.is_corrupt(&digest, 0..1));
         }
     }
 }

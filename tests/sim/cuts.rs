@@ -123,7 +123,7 @@ fn a_decayed_neighbour_is_noticed() {
             let held = crate::model::check_served(&store, &blobs)
                 .unwrap_or_else(|why| panic!("{}: {why}", what()));
             let missing = before.missing(&after, &held);
-            assert!(missing <= 1, "{}: {missing} blobs are gone or rotten", what());
+            assert!(missing <= 1, "{}: {missing} blobs are gone or corrupt", what());
             lost += missing;
         }
         assert!(lost > 0, "{geometry:?}: no cut spoiled anything");

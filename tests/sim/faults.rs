@@ -58,7 +58,7 @@ fn many_bad_segments_are_marked_and_worked_around() {
     assert!(marked.is_subset(&bad) && marked.len() >= 4, "{marked:?}");
 }
 
-/// Whatever cannot be read is told to be rotten; everything else is there, and META that cannot be
+/// Whatever cannot be read is told to be corrupt; everything else is there, and META that cannot be
 /// read costs at most what it alone told.
 #[test]
 fn a_segment_that_cannot_be_read_is_no_silent_loss() {
@@ -68,7 +68,7 @@ fn a_segment_that_cannot_be_read_is_no_silent_loss() {
     for geometry in [EMMC, NAND, NOR] {
         let whole = Arc::new(Device::new(geometry));
         assert_eq!(run(&whole, &blobs, &steps), steps.len());
-        let mut rotten = 0;
+        let mut corrupt = 0;
         for segment in 0..geometry.segment_count {
             let device = Arc::new(whole.survivor(1));
             device.wear_out(segment, Worn::ReadError);
@@ -78,9 +78,9 @@ fn a_segment_that_cannot_be_read_is_no_silent_loss() {
             let held = store.digests().len();
             let lost = end.held_both(&end).len() - held;
             assert!(lost == 0 || report.damaged > 0, "{geometry:?}: {segment}: {report}");
-            rotten += held - served.len();
+            corrupt += held - served.len();
         }
-        assert!(rotten > 0, "{geometry:?}: nothing could not be read");
+        assert!(corrupt > 0, "{geometry:?}: nothing could not be read");
     }
 }
 
@@ -280,11 +280,11 @@ fn a_card_that_lies_may_lose_the_last_but_serves_nothing_wrong() {
             // What was written last is checked before it is served.
             let suspects: BTreeSet<Digest> = store.suspects().into_iter().collect();
             for digest in &suspects {
-                smol::block_on(store.vet(digest, async |_| ())).unwrap();
+                smol::block_on(store.verify_before_serve(digest, async |_| ())).unwrap();
             }
             for digest in store.digests() {
                 let is_whole = store.read_all(&digest, u64::MAX).is_ok();
-                let is_known = store.is_rotten(&digest, 0..u64::MAX);
+                let is_known = store.is_corrupt(&digest, 0..u64::MAX);
                 assert!(is_whole || is_known, "{what}: {digest} is wrong and nobody knows");
             }
             lost += before.held_both(&after).len().saturating_sub(held);

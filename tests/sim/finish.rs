@@ -21,7 +21,7 @@ use crate::model::mount;
 use crate::{EMMC, NAND, NOR};
 
 #[test]
-fn a_finished_blob_is_seen_once_it_is_settled() {
+fn a_finished_blob_is_seen_once_it_is_flushed() {
     for geometry in [EMMC, NAND, NOR] {
         let device = Arc::new(Device::new(geometry));
         let (store, _) = mount(&device).unwrap();
@@ -35,7 +35,7 @@ fn a_finished_blob_is_seen_once_it_is_settled() {
             assert_eq!(again.kind(), Kind::Invalid, "{again}");
             store.delete(&[digest]).await.unwrap();
         });
-        // To settle what was deleted settles it as well.
+        // To flush what was deleted flushes it as well.
         assert_eq!(store.read_all(&digest, u64::MAX).unwrap(), first);
         smol::block_on(async {
             finish(&store, &second).await.unwrap();
@@ -51,7 +51,7 @@ fn a_finished_blob_is_seen_once_it_is_settled() {
 }
 
 #[test]
-fn what_was_finished_and_not_settled_is_gone_and_can_be_had_again() {
+fn what_was_finished_and_not_flushed_is_gone_and_can_be_had_again() {
     for geometry in [EMMC, NAND, NOR] {
         let device = Arc::new(Device::new(geometry));
         let (store, _) = mount(&device).unwrap();
@@ -64,7 +64,7 @@ fn what_was_finished_and_not_settled_is_gone_and_can_be_had_again() {
             assert_eq!((store.digests().len(), report.dropped), (0, 0), "{geometry:?}: {report}");
             smol::block_on(async {
                 finish(&store, &bytes).await.unwrap();
-                store.settle().await.unwrap();
+                store.flush().await.unwrap();
             });
             let digest = Digest::sha256(&bytes);
             assert_eq!(store.read_all(&digest, u64::MAX).unwrap(), bytes);
@@ -81,9 +81,9 @@ fn a_failed_sync_commits_nothing_that_was_finished() {
     let bytes = content(4, 300_000);
     smol::block_on(finish(&store, &bytes)).unwrap();
     device.fail_sync_after(0);
-    smol::block_on(store.settle()).unwrap_err();
+    smol::block_on(store.flush()).unwrap_err();
     assert!(store.entry(&Digest::sha256(&bytes)).is_none());
-    smol::block_on(store.settle()).unwrap_err();
+    smol::block_on(store.flush()).unwrap_err();
     drop(store);
     let (store, _) = mount(&Arc::new(device.survivor(0))).unwrap();
     assert_eq!(store.digests(), []);
@@ -128,7 +128,7 @@ fn cost_of_cuts(geometry: Geometry, sizes: &[usize]) {
             }
             writer.finish().await.unwrap();
         }
-        store.settle().await.unwrap();
+        store.flush().await.unwrap();
     });
     let mut worst = 0;
     for cut in (0..).take_while(|cut| device.at(*cut).is_some()) {
@@ -233,7 +233,7 @@ fn a_program_that_is_left_behind_spoils_nothing() {
             let mut next = Box::pin(async {
                 store.delete(&[Digest::sha256(&first)]).await.unwrap();
                 finish(&store, &second).await.unwrap();
-                store.settle().await.unwrap();
+                store.flush().await.unwrap();
             });
             assert!(poll_once(&mut next).await.is_none(), "it comes behind");
             slow.programs.hold(false);
@@ -270,7 +270,7 @@ fn records_that_are_left_behind_are_waited_for_by_the_next() {
             assert!(poll_once(&mut setting).await.is_none());
             drop(setting);
             slow.programs.hold(false);
-            store.settle().await.unwrap();
+            store.flush().await.unwrap();
             let (store, _) = mount(&Arc::new(slow.device.device.survivor(0))).unwrap();
             assert_eq!(store.document("x").as_deref(), Some(said.as_slice()), "round {round}");
         }
@@ -298,7 +298,7 @@ fn reading_goes_on_while_nothing_can_be_programmed() {
     let (held, other) = (content(97, 400_000), content(98, 400_000));
     smol::block_on(async {
         finish(&store, &held).await.unwrap();
-        store.settle().await.unwrap();
+        store.flush().await.unwrap();
         [&slow.programs, &slow.syncs, &slow.ranges].iter().for_each(|gate| gate.hold(true));
         let mut writing = Box::pin(finish(&store, &other));
         assert!(poll_once(&mut writing).await.is_none());
@@ -313,9 +313,9 @@ fn reading_goes_on_while_nothing_can_be_programmed() {
     });
 }
 
-/// A Commit that somebody else appended while one waited to settle is waited for, too.
+/// A Commit that somebody else appended while one waited to flush is waited for, too.
 #[test]
-fn to_settle_is_to_wait_for_commits_that_others_appended() {
+fn to_flush_is_to_wait_for_commits_that_others_appended() {
     let (slow, store) = slow();
     let blobs = [content(70, 300_000), content(71, 300_000)];
     let [first, second] = blobs.each_ref().map(|bytes| Digest::sha256(bytes));
@@ -324,11 +324,11 @@ fn to_settle_is_to_wait_for_commits_that_others_appended() {
         finish(&store, &blobs[0]).await.unwrap();
         slow.syncs.hold(true);
         slow.ranges.hold(true);
-        let mut earlier = Box::pin(store.settle());
+        let mut earlier = Box::pin(store.flush());
         assert!(poll_once(&mut earlier).await.is_none(), "it syncs the first");
         finish(&store, &blobs[1]).await.unwrap();
-        let mut settling = Box::pin(store.settle());
-        assert!(poll_once(&mut settling).await.is_none(), "it waits for its turn");
+        let mut flushing = Box::pin(store.flush());
+        assert!(poll_once(&mut flushing).await.is_none(), "it waits for its turn");
         slow.syncs.hold(false);
         while store.entry(&first).is_none() {
             assert!(poll_once(&mut earlier).await.is_none(), "it syncs the first's Commit");
@@ -345,10 +345,10 @@ fn to_settle_is_to_wait_for_commits_that_others_appended() {
         }
         slow.ranges.hold(false);
         earlier.await.unwrap();
-        settling.await.unwrap();
+        flushing.await.unwrap();
     });
     let (store, _) = mount(&Arc::new(slow.device.device.survivor(0))).unwrap();
-    assert!(store.entry(&second).is_some(), "it was settled");
+    assert!(store.entry(&second).is_some(), "it was flushed");
 }
 
 /// A blob is deleted and written again before its first writer has heard that it is durable.

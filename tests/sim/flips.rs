@@ -13,7 +13,7 @@ const SMALL: Geometry =
 const META_SEGMENTS: u32 = 4;
 
 #[test]
-fn a_rotten_bit_in_meta_never_gives_wrong_bytes() {
+fn a_corrupt_bit_in_meta_never_gives_wrong_bytes() {
     use Step::*;
     let blobs = Blobs::new();
     let device = Arc::new(Device::new(SMALL));
@@ -25,9 +25,9 @@ fn a_rotten_bit_in_meta_never_gives_wrong_bytes() {
     let (mut changed, mut least) = (0, usize::MAX);
     for segment in 0..META_SEGMENTS {
         for offset in 0..SMALL.segment_bytes {
-            let rotten = Arc::new(device.survivor(1));
-            rotten.flip(segment, offset, 1 << (offset % 8));
-            let (store, report) = mount(&rotten)
+            let corrupt = Arc::new(device.survivor(1));
+            corrupt.flip(segment, offset, 1 << (offset % 8));
+            let (store, report) = mount(&corrupt)
                 .unwrap_or_else(|error| panic!("segment {segment}, byte {offset}: {error}"));
             let held = check_bytes(&store, &blobs)
                 .unwrap_or_else(|why| panic!("segment {segment}, byte {offset}: {why}"));

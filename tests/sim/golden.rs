@@ -91,7 +91,7 @@ fn an_unknown_record_is_a_newer_programs() {
     }
 }
 
-/// A header whose number no log comes to, forged or rotten past its checksum, hides nothing and
+/// A header whose number no log comes to, forged or corrupt past its checksum, hides nothing and
 /// does not make those that are begun later unreadable.
 #[test]
 fn a_number_out_of_all_bounds_is_left_behind() {
@@ -187,14 +187,14 @@ fn write() -> Device {
         store.set_tag(&key("1.0"), &Digest::sha256(&manifest)).await.unwrap();
         store.set_tag(&key("gone"), &Digest::sha256(&manifest)).await.unwrap();
         store.remove_tag(&key("gone")).await.unwrap();
-        store.set_rotten(&Digest::sha256(&long), &BTreeSet::from([1])).await.unwrap();
+        store.set_corrupt(&Digest::sha256(&long), &BTreeSet::from([1])).await.unwrap();
         store.record_time(1_700_000_000).unwrap();
         store.set_document("gone", b"a draft").await.unwrap();
         store.set_document("gone", b"").await.unwrap();
         store.set_document("state", b"an older state").await.unwrap();
         store.set_document("enrolment", &[0, 255, 7]).await.unwrap();
         store.set_ledger(vec![spent("link/day", 19_675, 1), spent("old", 1, 2)]).await.unwrap();
-        store.passed(90_000).await.unwrap();
+        store.tick(90_000).await.unwrap();
     });
     drop(store);
     // A checkpoint of all that, and a tail.
@@ -230,7 +230,7 @@ fn read(store: &Store) {
     let manifest = Digest::sha256(&manifest);
     assert_eq!(store.entry(&manifest).unwrap().media_type.as_deref(), Some(MANIFEST));
     assert_eq!(store.tags(), [(key("1.0"), manifest)]);
-    assert_eq!(store.rotten(), [(Digest::sha256(&long), BTreeSet::from([1]))]);
+    assert_eq!(store.corrupt(), [(Digest::sha256(&long), BTreeSet::from([1]))]);
     let stat = store.stat();
     assert_eq!((stat.recent_seconds, stat.image_bytes), (90_000, 325_290));
     assert_eq!(store.recorded_time(), Some(1_700_086_400));
@@ -250,7 +250,7 @@ fn read(store: &Store) {
     let check = || {
         let mut check = smol::block_on(store.check(&digest)).unwrap();
         while smol::block_on(check.step()).is_some() {}
-        check.rotten().clone()
+        check.corrupt().clone()
     };
     assert!(check().is_empty());
 }

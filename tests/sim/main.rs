@@ -1,4 +1,4 @@
-//! The blob log against power cuts and rotten bits, on simulated flash of three shapes.
+//! The blob log against power cuts and corrupt bits, on simulated flash of three shapes.
 //!
 //! A fixed workload is run once to its end; then again for every single program, erase and sync of
 //! it, with the power going away there. What a remount finds is checked against a model that knows

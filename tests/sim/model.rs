@@ -19,7 +19,7 @@ pub enum Step {
     Put(usize),
     /// Holds all of [`SMALL`], put at the same time, pinned.
     PutSmall,
-    /// Holds these blobs, pinned: each is finished, and all are settled at the end, as an image is
+    /// Holds these blobs, pinned: each is finished, and all are flushed at the end, as an image is
     /// pulled.
     Pull(&'static [usize]),
     /// Writes blob `.0` up to byte `.1` and suspends.
@@ -430,7 +430,7 @@ async fn apply(store: &Store, blobs: &Blobs, step: Step, geometry: Geometry) -> 
                     finish(store, &blobs.digests[*blob], &blobs.bytes[*blob], None).await?;
                 }
             }
-            store.settle().await
+            store.flush().await
         }
         Step::Begin(blob, end) => {
             if store.entry(&blobs.digests[blob]).is_some() {
@@ -459,7 +459,7 @@ async fn apply(store: &Store, blobs: &Blobs, step: Step, geometry: Geometry) -> 
         Step::Fit(segments) => {
             let segments = meta_segments(geometry) + segments;
             let size_max = u64::from(segments) * u64::from(geometry.segment_bytes);
-            assert!(store.fit(size_max).await?, "everything fits {segments} segments");
+            assert!(store.resize(size_max).await?, "everything fits {segments} segments");
             Ok(())
         }
         Step::Document(name, bytes) => store.set_document(name, &vec![b'd'; bytes]).await,
@@ -502,7 +502,7 @@ async fn put(
         return store.pin(&[*digest], true).await;
     }
     finish(store, digest, bytes, media_type).await?;
-    store.settle().await
+    store.flush().await
 }
 
 async fn finish(
@@ -604,18 +604,18 @@ pub fn check_served(store: &Store, blobs: &Blobs) -> Result<BTreeSet<usize>, Str
         let checking = smol::block_on(store.check(&digest));
         let mut checking = checking.map_err(|error| error.to_string())?;
         while smol::block_on(checking.step()).is_some() {}
-        let rotten = checking.rotten().clone();
+        let corrupt = checking.corrupt().clone();
         let reader = store.reader(&digest).map_err(|error| error.to_string())?;
         let mut at = 0;
         for (chunk, expected) in (0..).zip(chunks(&blobs.bytes[blob])) {
             let mut found = vec![0; expected.len()];
             let is_right = reader.read_at(at, &mut found).is_ok() && found == expected;
-            if !is_right && !rotten.contains(&chunk) {
+            if !is_right && !corrupt.contains(&chunk) {
                 return Err(format!("blob {blob}: chunk {chunk} is wrong and passes for right"));
             }
             at += expected.len() as u64;
         }
-        if rotten.is_empty() {
+        if corrupt.is_empty() {
             whole.insert(blob);
         }
     }

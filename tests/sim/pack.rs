@@ -57,7 +57,7 @@ fn copies_share_units_as_well() {
 }
 
 #[test]
-fn a_small_blob_is_mended_in_less_than_a_unit() {
+fn a_small_blob_is_repaired_in_less_than_a_unit() {
     let device = Arc::new(Device::new(EMMC));
     let store = open(&device);
     let small = contents(2, 900);
@@ -67,7 +67,7 @@ fn a_small_blob_is_mended_in_less_than_a_unit() {
     let at = device.image().windows(900).position(|window| window == small[1]).unwrap() as u32;
     device.flip(at / EMMC.segment_bytes, at % EMMC.segment_bytes, 4);
     assert_eq!(smol::block_on(store.check_all(&digest, async |_| {})).unwrap(), 1);
-    smol::block_on(store.mend(&digest, 0, &small[1])).unwrap();
+    smol::block_on(store.repair(&digest, 0, &small[1])).unwrap();
     assert_eq!(store.stat().used_bytes, used);
     drop(store);
     let (store, report) = mount(&device).unwrap();

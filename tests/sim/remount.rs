@@ -83,7 +83,7 @@ fn what_a_failed_sync_has_lost_is_gone_and_its_readers_room_is_not_used() {
         assert_eq!(bytes, lost, "what is read was programmed over");
         let used = store.stat().used_bytes;
         drop(reader);
-        store.settle().await.unwrap();
+        store.flush().await.unwrap();
         assert!(store.stat().used_bytes < used, "the room is free when nobody reads there");
     });
 }

@@ -110,13 +110,13 @@ pub trait Source {
 
 /// How the answer of one request is to be sent.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Manner {
+pub(super) struct SendOptions {
     /// The request was HEAD: the length is told, the body kept.
     pub head_only: bool,
     /// The connection ends after this answer.
     pub close: bool,
     /// The client speaks HTTP/1.0 and must be told that the connection goes on.
-    pub tell_keep_alive: bool,
+    pub say_keep_alive: bool,
     /// Time in which the peer has to take something.
     pub stall: Duration,
 }
@@ -137,33 +137,35 @@ pub(super) async fn send(
     out: &mut Vec<u8>,
     date: &DateLine,
     response: ServerResponse,
-    manner: Manner,
+    options: SendOptions,
     slot: &Slot,
 ) -> io::Result<Sent> {
     let len = response.body.len();
     out.clear();
-    write_head(out, date, &response, len, manner)?;
-    let stall = Wait::Stall(manner.stall);
-    if manner.head_only || len == 0 || !has_body(response.status) {
+    write_head(out, date, &response, len, options)?;
+    let stall = Wait::Stall(options.stall);
+    if options.head_only || len == 0 || !has_body(response.status) {
         wire.write_all(out, stall).await?;
         return Ok(Sent::Whole(0));
     }
-    let budget = manner.stall + Duration::from_secs(len / SEND_BYTES_PER_SECOND_MIN);
-    let course = Course { stall: manner.stall, until: Instant::now() + budget, slot };
+    let budget = options.stall + Duration::from_secs(len / SEND_BYTES_PER_SECOND_MIN);
+    let deadline = SendDeadline { stall: options.stall, until: Instant::now() + budget, slot };
     let sent = match response.body {
         ResponseBody::Empty => Sent::Whole(0),
-        ResponseBody::Bytes(bytes) => send_bytes(wire, out, &bytes, course).await?,
+        ResponseBody::Bytes(bytes) => send_bytes(wire, out, &bytes, deadline).await?,
         ResponseBody::Files { spans, lease, gate } => {
             let gate = gate.as_ref();
             let sent = if wire.is_plain() && len > SMALL_BYTES_MAX {
-                send_files(wire, out, &spans, gate, course).await
+                send_files(wire, out, &spans, gate, deadline).await
             } else {
-                send_blocks(wire, out, &spans, gate, course).await
+                send_blocks(wire, out, &spans, gate, deadline).await
             };
             drop(lease);
             sent?
         }
-        ResponseBody::Stream { len, source } => send_stream(wire, out, len, source, course).await?,
+        ResponseBody::Stream { len, source } => {
+            send_stream(wire, out, len, source, deadline).await?
+        }
     };
     if out.capacity() > KEPT_BYTES_MAX {
         *out = Vec::new();
@@ -173,14 +175,14 @@ pub(super) async fn send(
 
 /// How long the peer may take.
 #[derive(Clone, Copy)]
-struct Course<'a> {
+struct SendDeadline<'a> {
     stall: Duration,
     until: Instant,
     /// Where it is noted what the peer has taken.
     slot: &'a Slot,
 }
 
-impl Course<'_> {
+impl SendDeadline<'_> {
     /// The bound of the next write.
     fn wait(self) -> io::Result<Wait> {
         let rest = self.until.saturating_duration_since(Instant::now());
@@ -195,15 +197,15 @@ async fn send_bytes(
     wire: &mut Wire,
     out: &mut Vec<u8>,
     bytes: &[u8],
-    course: Course<'_>,
+    deadline: SendDeadline<'_>,
 ) -> io::Result<Sent> {
     let first = bytes.len().min(BLOCK_BYTES);
     let (first, rest) = bytes.split_at_checked(first).unwrap_or((bytes, &[]));
     out.extend_from_slice(first);
-    wire.write_all(out, course.wait()?).await?;
+    wire.write_all(out, deadline.wait()?).await?;
     for slice in rest.chunks(BLOCK_BYTES) {
-        wire.write_all(slice, course.wait()?).await?;
-        course.slot.taken(slice.len());
+        wire.write_all(slice, deadline.wait()?).await?;
+        deadline.slot.taken(slice.len());
         smol::future::yield_now().await;
     }
     Ok(Sent::Whole(length(bytes)))
@@ -216,13 +218,13 @@ async fn send_files(
     out: &[u8],
     spans: &[FileSpan],
     gate: &dyn Gate,
-    course: Course<'_>,
+    deadline: SendDeadline<'_>,
 ) -> io::Result<Sent> {
     let mut head = out;
     while !head.is_empty() {
         let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
         let sent = wire
-            .write_plain(course.wait()?, |socket| Ok(rustix::net::send(socket, head, flags)?))
+            .write_plain(deadline.wait()?, |socket| Ok(rustix::net::send(socket, head, flags)?))
             .await
             .unwrap_or_else(not_plain)?;
         head = advance(head, sent)?;
@@ -234,7 +236,7 @@ async fn send_files(
         let Ok(bytes) = admitted else { return Ok(Sent::Short(at)) };
         let stretch = at..end.min(at.saturating_add(bytes));
         let next = async { if stretch.end < end { gate.admit(stretch.end).await } else { Ok(0) } };
-        let sending = send_stretch(wire, spans, stretch.clone(), &mut ahead, course);
+        let sending = send_stretch(wire, spans, stretch.clone(), &mut ahead, deadline);
         let (sent, next) = zip(sending, next).await;
         at += sent?;
         if at < stretch.end {
@@ -252,7 +254,7 @@ async fn send_stretch(
     spans: &[FileSpan],
     stretch: Range<u64>,
     ahead: &mut u64,
-    course: Course<'_>,
+    deadline: SendDeadline<'_>,
 ) -> io::Result<u64> {
     let (mut at, mut begin) = (stretch.start, 0_u64);
     for span in spans {
@@ -265,7 +267,7 @@ async fn send_stretch(
             }
             let left = usize::try_from(end.min(stretch.end) - at).unwrap_or(SLICE_BYTES);
             let sent = wire
-                .write_plain(course.wait()?, |socket| {
+                .write_plain(deadline.wait()?, |socket| {
                     let slice = left.min(SLICE_BYTES);
                     Ok(rustix::fs::sendfile(socket, &span.file, Some(&mut position), slice)?)
                 })
@@ -274,7 +276,7 @@ async fn send_stretch(
             if sent == 0 {
                 return Ok(at - stretch.start);
             }
-            course.slot.taken(sent);
+            deadline.slot.taken(sent);
             at += u64::try_from(sent).unwrap_or(u64::MAX);
             if at < stretch.end {
                 smol::future::yield_now().await;
@@ -300,11 +302,11 @@ async fn send_blocks(
     out: &mut Vec<u8>,
     spans: &[FileSpan],
     gate: &dyn Gate,
-    course: Course<'_>,
+    deadline: SendDeadline<'_>,
 ) -> io::Result<Sent> {
     let (mut total, mut admitted) = (0_u64, 0_u64);
     // The head is no part of the first block.
-    let block_bytes = course.slot.block_bytes();
+    let block_bytes = deadline.slot.block_bytes();
     let mut full = out.len() + block_bytes;
     out.reserve_exact(block_bytes);
     for span in spans {
@@ -312,7 +314,7 @@ async fn send_blocks(
         while offset < end {
             if total >= admitted {
                 let Ok(bytes) = gate.admit(total).await else {
-                    wire.write_all(out, course.wait()?).await?;
+                    wire.write_all(out, deadline.wait()?).await?;
                     return Ok(Sent::Short(total));
                 };
                 admitted = total.saturating_add(bytes);
@@ -334,20 +336,20 @@ async fn send_blocks(
             out.truncate(filled + got);
             total = total.saturating_add(u64::try_from(got).unwrap_or(u64::MAX));
             if got == 0 {
-                wire.write_all(out, course.wait()?).await?;
+                wire.write_all(out, deadline.wait()?).await?;
                 return Ok(Sent::Short(total));
             }
             offset = offset.saturating_add(u64::try_from(got).unwrap_or(u64::MAX));
             if out.len() >= full {
-                wire.write_all(out, course.wait()?).await?;
-                course.slot.taken(out.len());
+                wire.write_all(out, deadline.wait()?).await?;
+                deadline.slot.taken(out.len());
                 out.clear();
-                full = course.slot.block_bytes();
+                full = deadline.slot.block_bytes();
                 smol::future::yield_now().await;
             }
         }
     }
-    wire.write_all(out, course.wait()?).await?;
+    wire.write_all(out, deadline.wait()?).await?;
     Ok(Sent::Whole(total))
 }
 
@@ -357,10 +359,10 @@ async fn send_stream(
     out: &mut Vec<u8>,
     len: u64,
     mut source: Box<dyn Source>,
-    course: Course<'_>,
+    deadline: SendDeadline<'_>,
 ) -> io::Result<Sent> {
-    wire.write_all(out, course.wait()?).await?;
-    let block_bytes = course.slot.block_bytes();
+    wire.write_all(out, deadline.wait()?).await?;
+    let block_bytes = deadline.slot.block_bytes();
     out.resize(block_bytes, 0);
     let mut total = 0_u64;
     while total < len {
@@ -374,8 +376,8 @@ async fn send_stream(
             return Ok(Sent::Short(total));
         };
         // The source's pace is not the peer's fault: only stalls are counted here.
-        wire.write_all(block, Wait::Stall(course.stall)).await?;
-        course.slot.taken(block.len());
+        wire.write_all(block, Wait::Stall(deadline.stall)).await?;
+        deadline.slot.taken(block.len());
         total = total.saturating_add(length(block));
     }
     Ok(Sent::Whole(total))
@@ -386,7 +388,7 @@ fn write_head(
     date: &DateLine,
     response: &ServerResponse,
     len: u64,
-    manner: Manner,
+    options: SendOptions,
 ) -> io::Result<()> {
     let status = response.status;
     if status == 200 {
@@ -396,13 +398,13 @@ fn write_head(
     }
     date.write(out);
     // To HEAD an answer may tell a length without having the body at hand.
-    let told = manner.head_only && len == 0;
+    let told = options.head_only && len == 0;
     if has_body(status) && !(told && response.headers.get("content-length").is_some()) {
         write!(out, "content-length: {len}\r\n")?;
     }
-    if manner.close {
+    if options.close {
         out.extend_from_slice(b"connection: close\r\n");
-    } else if manner.tell_keep_alive {
+    } else if options.say_keep_alive {
         out.extend_from_slice(b"connection: keep-alive\r\n");
     }
     write_lines(out, &response.headers, told);
@@ -525,14 +527,14 @@ mod tests {
         headers.append("Date", "now");
         let body = ResponseBody::Empty;
         let response = ServerResponse { status: 404, headers, body };
-        let manner = Manner {
+        let options = SendOptions {
             head_only: false,
             close: true,
-            tell_keep_alive: false,
+            say_keep_alive: false,
             stall: Duration::from_secs(1),
         };
         let mut out = Vec::new();
-        write_head(&mut out, &DateLine::new(), &response, 0, manner).unwrap();
+        write_head(&mut out, &DateLine::new(), &response, 0, options).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(text.starts_with("HTTP/1.1 404 Not Found\r\ndate: "), "{text}");
         assert!(text.ends_with(

@@ -23,7 +23,7 @@ use super::Method;
 use super::chunks::{Chunks, Next};
 use super::head::{Arrival, HEAD_BYTES_MAX, Refusal, RequestBody, RequestHead, arrive};
 use super::headers::Headers;
-use super::send::{DateLine, Manner, ResponseBody, Sent, ServerResponse, send};
+use super::send::{DateLine, ResponseBody, SendOptions, Sent, ServerResponse, send};
 use super::slots::{Phase, Slot, Slots};
 use super::wire::{Socket, Stream, Wait, Wire};
 use crate::kind::Kind;
@@ -325,7 +325,7 @@ impl Session<'_> {
         // Whoever connects has something to say; only between requests may one be silent.
         let mut silence = limits.head_deadline;
         loop {
-            self.wire.settle();
+            self.wire.shrink();
             self.slot.set(Phase::Idle);
             if self.wire.buffered().is_empty() {
                 match self.wire.fill(Wait::Stall(silence)).await {
@@ -459,11 +459,11 @@ impl Session<'_> {
         is_old: bool,
     ) -> Result<(), End> {
         let stall = self.shared.limits.stall_deadline;
-        let manner = Manner { head_only, close, tell_keep_alive: is_old, stall };
+        let options = SendOptions { head_only, close, say_keep_alive: is_old, stall };
         let Self { wire, out, shared, slot, .. } = self;
         slot.set(Phase::Sending);
         shared.metrics.http_sending.add(1);
-        let sent = send(wire, out, &shared.date, response, manner, slot).await;
+        let sent = send(wire, out, &shared.date, response, options, slot).await;
         shared.metrics.http_sending.sub(1);
         let sent = sent?;
         shared.metrics.http_requests.add(1);

@@ -62,7 +62,7 @@ impl Wire {
     }
 
     /// Gives back the memory of a large head.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn shrink(&mut self) {
         if self.start == self.end && self.buffer.len() > BUFFER_BYTES {
             self.buffer = Vec::new();
             (self.start, self.end) = (0, 0);

@@ -88,9 +88,9 @@ fn check_view(store: &Store) {
         assert!(store.has_repository(&key.registry, &key.repository));
         assert!(store.repository_tags(&key.registry, &key.repository).contains(&key.tag));
     }
-    for (digest, _) in store.rotten() {
-        assert!(store.entry(&digest).is_some(), "{digest} is rotten and not held");
-        store.is_rotten(&digest, 0..u64::MAX);
+    for (digest, _) in store.corrupt() {
+        assert!(store.entry(&digest).is_some(), "{digest} is corrupt and not held");
+        store.is_corrupt(&digest, 0..u64::MAX);
     }
 }
 
@@ -135,7 +135,7 @@ fn read_blob(store: &Store, digest: &Digest) -> bool {
         checked += bytes;
     }
     assert_eq!(checked, entry.size);
-    check.rotten().is_empty() == whole.is_ok()
+    check.corrupt().is_empty() == whole.is_ok()
 }
 
 /// What is done with a store after the mount, and what it promised meanwhile.
@@ -167,7 +167,7 @@ impl Life<'_> {
             }
         }
         if plan & 4 == 4 {
-            self.mend(store).await;
+            self.repair(store).await;
         }
         if plan & 8 == 8 {
             self.resume(store).await;
@@ -176,7 +176,7 @@ impl Life<'_> {
         if plan & 16 == 16 {
             let segment_bytes = u64::from(self.image.geometry.segment_bytes);
             let size_max = u64::from(input.byte()) * segment_bytes;
-            self.judge("fit", store.fit(size_max).await);
+            self.judge("resize", store.resize(size_max).await);
         }
         let larger = 1 + usize::from(plan >> 5) % 4;
         self.put(store, &contents::new()[larger]).await;
@@ -210,7 +210,7 @@ impl Life<'_> {
             assert!(found.is_ok_and(|found| found == *bytes) || self.image.is_worn(), "just put");
             // What is not pinned may give way. And what is held already need not be durable yet.
             let is_kept = self.judge("pin", store.pin(&[*digest], true).await);
-            if is_kept && self.judge("settle", store.settle().await) {
+            if is_kept && self.judge("flush", store.flush().await) {
                 self.kept.push(content);
             }
         }
@@ -254,18 +254,18 @@ impl Life<'_> {
         }
     }
 
-    /// Puts right what is rotten, where the bytes are known.
-    async fn mend(&mut self, store: &Store) {
-        for (digest, chunks) in store.rotten() {
+    /// Puts right what is corrupt, where the bytes are known.
+    async fn repair(&mut self, store: &Store) {
+        for (digest, chunks) in store.corrupt() {
             let Some(content) = contents::find(&digest) else { continue };
             for chunk in chunks {
                 let Ok(range) = store.chunk_range(&digest, chunk) else { break };
                 let bytes = content.bytes.get(range.start as usize..range.end as usize);
-                let outcome = store.mend(&digest, chunk, bytes.unwrap_or_default()).await;
+                let outcome = store.repair(&digest, chunk, bytes.unwrap_or_default()).await;
                 if let Err(error) = outcome
                     && error.kind() != Kind::Corrupt
                 {
-                    self.judge("mend", Err::<(), _>(error));
+                    self.judge("repair", Err::<(), _>(error));
                 }
             }
         }

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use crate::oci::Digest;
 
-/// The shared notice board.
+/// The progress of all images, shared.
 #[derive(Clone, Default)]
-pub struct Board(Rc<RefCell<Notices>>);
+pub struct Progress(Rc<RefCell<Notices>>);
 
 #[derive(Default)]
 struct Notices {
@@ -62,7 +62,7 @@ struct Transfer {
     image: String,
 }
 
-impl Board {
+impl Progress {
     /// Changes what is told of `image`.
     pub fn update(&self, image: &str, change: impl FnOnce(&mut Image)) {
         let mut notices = self.0.borrow_mut();
@@ -150,21 +150,21 @@ mod tests {
 
     #[test]
     fn the_rate_follows_the_last_seconds() {
-        let board = Board::default();
+        let progress = Progress::default();
         let digest = Digest::sha256(b"layer");
-        board.update("a", |image| {
+        progress.update("a", |image| {
             image.state = State::Syncing;
             image.total_bytes = 10_000;
         });
-        board.begin(digest, "a");
+        progress.begin(digest, "a");
         for second in 0..4 {
-            board.arrived(&digest, 1_000, Duration::from_secs(second));
+            progress.arrived(&digest, 1_000, Duration::from_secs(second));
         }
-        let images = board.images(Duration::from_secs(4));
+        let images = progress.images(Duration::from_secs(4));
         assert_eq!((images[0].1.held_bytes, images[0].1.rate), (4_000, 1_000));
-        assert_eq!(board.images(Duration::from_secs(60))[0].1.rate, 0);
-        board.end(&digest);
-        board.arrived(&digest, 1_000, Duration::from_secs(61));
-        assert_eq!(board.images(Duration::from_secs(61))[0].1.held_bytes, 4_000);
+        assert_eq!(progress.images(Duration::from_secs(60))[0].1.rate, 0);
+        progress.end(&digest);
+        progress.arrived(&digest, 1_000, Duration::from_secs(61));
+        assert_eq!(progress.images(Duration::from_secs(61))[0].1.held_bytes, 4_000);
     }
 }
