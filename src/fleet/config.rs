@@ -6,7 +6,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Invalid, enrol::Credentials, interval, is_empty, or_default, shown, valid_name};
+use super::enrol::Credentials;
+use super::state::{check_base, within};
+use super::{Invalid, interval, is_empty, or_default, shown, valid_name};
 
 /// The body of `POST /api/configs`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -46,7 +48,44 @@ pub struct Config {
     /// The registry inside a Go satellite: handed on as it is.
     #[serde(deserialize_with = "or_default", skip_serializing_if = "is_empty")]
     pub zot_config: Option<Value>,
+    /// What only Moonlets read.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_empty")]
+    pub moonlet: Extension,
 }
+
+/// The part of a configuration that Go satellites do not read.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Extension {
+    /// What opens the registries that groups name. A registry without an entry is read without
+    /// credentials, and the registry of the state with those of the enrolment.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub registries: Vec<Credentials>,
+}
+
+impl Extension {
+    fn check(&self) -> Result<(), Invalid> {
+        within("registries", self.registries.len(), REGISTRIES_MAX)?;
+        for registry in &self.registries {
+            check_base(&registry.url)?;
+            for (name, value) in
+                [("username", &registry.username), ("password", &registry.password)]
+            {
+                if value.is_empty() || value.len() > CREDENTIAL_BYTES_MAX {
+                    return Err(Invalid::new(format!(
+                        "{name} of registry {}: expected 1 to {CREDENTIAL_BYTES_MAX} bytes",
+                        registry.url
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Registries with credentials in one configuration.
+pub const REGISTRIES_MAX: usize = 16;
+const CREDENTIAL_BYTES_MAX: usize = 1024;
 
 impl Config {
     /// Holds the intervals to their form.
@@ -70,7 +109,7 @@ impl Config {
         if self.zot_config.as_ref().is_some_and(|zot| !zot.is_object()) {
             return Err(Invalid::new("zot_config: expected an object"));
         }
-        Ok(())
+        self.moonlet.check()
     }
 }
 
@@ -294,6 +333,8 @@ mod tests {
             r#"{"app_config":{"heartbeat_interval":"*/5 * * * *"}}"#,
             r#"{"app_config":{"log_level":"loud"}}"#,
             r#"{"zot_config":[1]}"#,
+            r#"{"moonlet":{"registries":[{"url":"harbor","username":"a","password":"b"}]}}"#,
+            r#"{"moonlet":{"registries":[{"url":"https://harbor","username":"a"}]}}"#,
         ] {
             let config: Config = serde_json::from_str(text).unwrap();
             assert!(config.check().is_err(), "{text}");

@@ -3,6 +3,8 @@
 //! Two dialects: Go 0.0.4 asks `GET /satellites/ztr/{token}`, later versions
 //! `POST /satellites/ztr` with the token in the body. The answer is the same.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Invalid, or_default, shown};
@@ -14,7 +16,33 @@ pub struct Request {
     /// The enrolment token.
     #[serde(deserialize_with = "or_default")]
     pub token: String,
+    /// What the device knows of itself, such as `arch` and `version`; Go does not send it.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "BTreeMap::is_empty")]
+    pub facts: BTreeMap<String, String>,
 }
+
+impl Request {
+    /// Holds the facts to their limits.
+    pub fn check(&self) -> Result<(), Invalid> {
+        super::state::within("facts", self.facts.len(), FACTS_MAX)?;
+        for (name, value) in &self.facts {
+            if !super::valid_name(name) || value.chars().count() > FACT_CHARS_MAX {
+                return Err(Invalid::new(format!(
+                    "fact {}={}: expected a name of lower-case letters and digits, and at most \
+                     {FACT_CHARS_MAX} characters",
+                    shown(name),
+                    shown(value)
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Facts of one device.
+pub const FACTS_MAX: usize = 16;
+/// Of one fact's value.
+pub const FACT_CHARS_MAX: usize = 128;
 
 /// The answer: where the desired state is, and what opens it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::state::within;
 use super::{Invalid, interval, or_default, shown};
 
 /// What a satellite says of itself, at its interval.
@@ -44,6 +45,88 @@ pub struct Report {
     /// The images it holds.
     #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
     pub cached_images: Vec<CachedImage>,
+    /// What Go's Ground Control ignores.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "Option::is_none")]
+    pub moonlet: Option<Details>,
+}
+
+/// What a Moonlet says beyond the contract with Go.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Details {
+    /// The program's version.
+    #[serde(deserialize_with = "or_default")]
+    pub version: String,
+    /// The device's platform, such as `linux/arm/v7`.
+    #[serde(deserialize_with = "or_default")]
+    pub platform: String,
+    /// Every image of the desired state: where it stands, and why.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<ImageStatus>,
+    /// What is wrong with the device, a line each.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
+    /// The size of the store in bytes.
+    #[serde(deserialize_with = "or_default")]
+    pub storage_size_bytes: u64,
+    /// Bytes received from registries since the program started.
+    #[serde(deserialize_with = "or_default")]
+    pub received_bytes: u64,
+    /// Bytes written to flash since the store was made.
+    #[serde(deserialize_with = "or_default")]
+    pub flash_written_bytes: u64,
+    /// The part of the flash's rated life that is used, in percent, if known.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "Option::is_none")]
+    pub flash_used_percent: Option<f64>,
+}
+
+/// One image of the desired state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ImageStatus {
+    /// As desired: `registry/repository:tag`.
+    #[serde(deserialize_with = "or_default")]
+    pub reference: String,
+    /// As `moonlet status` names it.
+    #[serde(deserialize_with = "or_default")]
+    pub state: String,
+    /// Why, in a line; empty when there is nothing to say.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// The digest held under the reference; empty when none is.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
+    pub digest: String,
+    /// Bytes of it on flash.
+    #[serde(deserialize_with = "or_default")]
+    pub held_bytes: u64,
+    /// Bytes of it in all, as far as its manifests are known.
+    #[serde(deserialize_with = "or_default")]
+    pub total_bytes: u64,
+}
+
+impl Details {
+    fn check(&self) -> Result<(), Invalid> {
+        within("images", self.images.len(), IMAGES_MAX)?;
+        within("problems", self.problems.len(), PROBLEMS_MAX)?;
+        let lines = self.problems.iter().map(|problem| ("problem", problem, REASON_CHARS_MAX));
+        let images = self.images.iter().flat_map(|image| {
+            [
+                ("reference", &image.reference, REFERENCE_CHARS_MAX),
+                ("state", &image.state, NAME_CHARS_MAX),
+                ("reason", &image.reason, REASON_CHARS_MAX),
+                ("digest", &image.digest, DIGEST_CHARS_MAX),
+            ]
+        });
+        let own = [
+            ("version", &self.version, NAME_CHARS_MAX),
+            ("platform", &self.platform, NAME_CHARS_MAX),
+        ];
+        let mut texts = own.into_iter().chain(lines).chain(images);
+        match texts.find(|(_, text, max)| text.chars().count() > *max) {
+            Some((name, text, max)) => Err(too_long(name, text, max)),
+            None => Ok(()),
+        }
+    }
 }
 
 /// An image that a satellite holds.
@@ -75,18 +158,13 @@ impl Report {
                 return Err(too_long(name, text, max));
             }
         }
-        if self.cached_images.len() > IMAGES_MAX {
-            return Err(Invalid::new(format!(
-                "{} cached_images: expected at most {IMAGES_MAX}",
-                self.cached_images.len()
-            )));
-        }
+        within("cached_images", self.cached_images.len(), IMAGES_MAX)?;
         for image in &self.cached_images {
             if image.reference.chars().count() > REFERENCE_CHARS_MAX {
                 return Err(too_long("reference", &image.reference, REFERENCE_CHARS_MAX));
             }
         }
-        Ok(())
+        self.moonlet.as_ref().map_or(Ok(()), Details::check)
     }
 }
 
@@ -102,6 +180,10 @@ pub const IMAGES_MAX: usize = 2000;
 pub const ACTIVITY_CHARS_MAX: usize = 255;
 /// Of a reference; the width of Go's column.
 pub const REFERENCE_CHARS_MAX: usize = 512;
+/// Of a reason or a problem.
+pub const REASON_CHARS_MAX: usize = 512;
+/// Problems in one report.
+pub const PROBLEMS_MAX: usize = 64;
 const NAME_CHARS_MAX: usize = 255;
 const DIGEST_CHARS_MAX: usize = 255;
 const TIME_CHARS_MAX: usize = 64;
@@ -131,6 +213,16 @@ mod tests {
                     ..Report::default()
                 },
                 "reference",
+            ),
+            (
+                Report {
+                    moonlet: Some(Details {
+                        problems: vec!["a".repeat(600)],
+                        ..Details::default()
+                    }),
+                    ..Report::default()
+                },
+                "problem",
             ),
         ] {
             assert!(report.check().unwrap_err().to_string().contains(part));

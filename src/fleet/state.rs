@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Invalid, is_empty, or_default, shown, valid_name};
-use crate::oci::{Digest, valid_repository, valid_tag};
+use crate::oci::{Digest, Platform, valid_repository, valid_tag};
 
 /// The name of the only file in the only layer of a state artifact.
 pub const FILE: &str = "artifacts.json";
@@ -52,6 +52,10 @@ pub struct GroupState {
     /// The images.
     #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
     pub artifacts: Vec<Artifact>,
+    /// The platforms to hold, such as `linux/arm/v7`, or `all`; the device's own when empty. Go
+    /// satellites do not read it.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub platforms: Vec<String>,
 }
 
 impl GroupState {
@@ -65,6 +69,16 @@ impl GroupState {
         }
         if !self.registry.is_empty() {
             check_base(&self.registry)?;
+        }
+        within("platforms", self.platforms.len(), PLATFORMS_MAX)?;
+        for text in &self.platforms {
+            let is_known = text == ALL_PLATFORMS || text.parse::<Platform>().is_ok();
+            if text.len() > KIND_BYTES_MAX || !is_known {
+                return Err(Invalid::new(format!(
+                    "platform {}: expected os/architecture[/variant], or all",
+                    shown(text)
+                )));
+            }
         }
         within("artifacts", self.artifacts.len(), ARTIFACTS_MAX)?;
         self.artifacts.iter().try_for_each(Artifact::check)
@@ -179,7 +193,7 @@ impl Url {
 }
 
 /// A registry's address is a scheme and a host: no user, path or query.
-fn check_base(text: &str) -> Result<(), Invalid> {
+pub(super) fn check_base(text: &str) -> Result<(), Invalid> {
     let plain = url::Url::parse(text).is_ok_and(|url| {
         ["http", "https"].contains(&url.scheme())
             && url.host_str().is_some_and(|host| !host.is_empty())
@@ -210,7 +224,7 @@ pub fn config_repository(config: &str) -> String {
     format!("satellite/config-state/{config}/state")
 }
 
-fn within(what: &str, count: usize, max: usize) -> Result<(), Invalid> {
+pub(super) fn within(what: &str, count: usize, max: usize) -> Result<(), Invalid> {
     if count > max {
         return Err(Invalid::new(format!("{count} {what}: expected at most {max}")));
     }
@@ -221,6 +235,10 @@ fn within(what: &str, count: usize, max: usize) -> Result<(), Invalid> {
 pub const GROUPS_MAX: usize = 64;
 /// Repositories of one group.
 pub const ARTIFACTS_MAX: usize = 1000;
+/// Platforms of one group.
+pub const PLATFORMS_MAX: usize = 16;
+/// In place of platforms: all that an image has.
+pub const ALL_PLATFORMS: &str = "all";
 /// Tags of one repository in a group.
 pub const TAGS_MAX: usize = 100;
 /// The largest `artifacts.json` that a satellite reads and Ground Control publishes.
@@ -265,6 +283,7 @@ mod tests {
             (r#"{"group":"g","registry":"ftp://x"}"#, "registry"),
             (r#"{"group":"g","registry":"http://u:p@x"}"#, "registry"),
             (r#"{"group":"g","registry":"http://x/y"}"#, "registry"),
+            (r#"{"group":"g","platforms":["arm"]}"#, r#"platform "arm""#),
             (r#"{"group":"g","artifacts":[{}]}"#, "repository"),
             (r#"{"group":"g","artifacts":[{"repository":"../x","tag":["1"]}]}"#, "repository"),
             (r#"{"group":"g","artifacts":[{"repository":"x"}]}"#, "a tag or a digest"),
