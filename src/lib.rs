@@ -9,7 +9,7 @@
 //! | 1 devices | `flash` `net` | the outside world; nobody else opens sockets or storage |
 //! | 2 policy | `link` | pure functions of time and counters, no I/O |
 //! | 3 engines | `blob` (flash) and `registry` (net) | one device each |
-//! | 4 transfer | `catalog` (blob) and `fetch` (an opened body and a `blob::Writer`) | |
+//! | 4 transfer | `catalog` (blob), `fetch` (an opened body and a `blob::Writer`) and `control` (the fleet's side: Ground Control, state artifacts, what is kept of them) | |
 //! | 5 verb | `pull` | "make this digest present" |
 //! | 6 services | `serve` `reconcile` `status` | |
 //! | 7 wiring | `satellite` | the only place that spawns tasks and reads arguments |
@@ -19,6 +19,7 @@ pub mod blob;
 pub mod catalog;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod fetch;
 pub mod flash;
 pub mod fleet;

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use super::Config;
+use super::{Config, Token};
 
 /// What cannot be read, is empty, or is a secret that others may read; a line each.
 pub fn file_warnings(config: &Config) -> Vec<String> {
@@ -31,6 +31,15 @@ pub fn file_warnings(config: &Config) -> Vec<String> {
         look("[serve]", "tls_cert", Some(&tls.cert), false);
         look("[serve]", "tls_key", Some(&tls.key), true);
         look("[serve]", "client_ca", tls.client_ca.as_deref(), false);
+    }
+    if let Some(ground) = &config.ground_control {
+        if let Token::File(path) = &ground.token {
+            look("[ground_control]", "token_file", Some(path), true);
+        }
+        look("[ground_control]", "ca_file", ground.ca_file.as_deref(), false);
+        look("[ground_control]", "client_cert", ground.client_cert.as_deref(), false);
+        look("[ground_control]", "client_key", ground.client_key.as_deref(), true);
+        look("[ground_control]", "key_file", ground.key_file.as_deref(), true);
     }
     for upstream in &config.upstreams {
         let name = format!("[[upstream]] {}", upstream.registry);

@@ -24,6 +24,7 @@ use url::Url;
 use crate::oci::{Platform, Reference};
 use crate::units::{ByteCount, ByteRate, exact_duration};
 pub use files::file_warnings;
+pub use read::is_token;
 
 /// Everything the operator decided; defaults filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub struct Config {
     pub sync: Sync,
     /// What the link allows.
     pub link: Link,
+    /// Who says what to hold besides this file, if anybody does.
+    pub ground_control: Option<GroundControl>,
     /// Registries that images come from; those that images imply included.
     pub upstreams: Vec<Upstream>,
     /// What to hold.
@@ -124,6 +127,44 @@ pub struct Link {
     pub proxy: Option<ProxyUrl>,
 }
 
+/// `[ground_control]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroundControl {
+    /// Where it answers.
+    pub url: Url,
+    /// The enrolment token.
+    pub token: Token,
+    /// An extra certificate authority, PEM; also for the registry that holds the desired state.
+    pub ca_file: Option<PathBuf>,
+    /// A client certificate, PEM.
+    pub client_cert: Option<PathBuf>,
+    /// Its key, PEM.
+    pub client_key: Option<PathBuf>,
+    /// What credentials are sealed with on flash, in place of the device's serial number.
+    pub key_file: Option<PathBuf>,
+}
+
+/// Where the enrolment token is: it is read when it is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Token {
+    /// `token`
+    Text(Secret),
+    /// `token_file`
+    File(PathBuf),
+    /// The kernel's command line: `moonlet.token=`.
+    KernelCommandLine,
+}
+
+/// Text that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{MASK:?}")
+    }
+}
+
 /// One `[[upstream]]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
@@ -135,6 +176,8 @@ pub struct Upstream {
     pub username: Option<String>,
     /// Where the password is: it is read when it is used.
     pub password_file: Option<PathBuf>,
+    /// The password that came with the desired state; no file has it.
+    pub password: Option<Secret>,
     /// An extra certificate authority, PEM.
     pub ca_file: Option<PathBuf>,
     /// A client certificate, PEM.
@@ -200,6 +243,31 @@ impl fmt::Display for Errors {
 
 impl std::error::Error for Errors {}
 
+impl Config {
+    /// Adds what somebody else wants held. What this file says of an image or an upstream counts,
+    /// and an upstream that it only implies does not.
+    pub fn extend(&mut self, images: Vec<Image>, upstreams: Vec<Upstream>) {
+        for upstream in upstreams {
+            let same = self.upstreams.iter_mut().find(|own| own.registry == upstream.registry);
+            match same {
+                Some(own) if read::implied(&own.registry).as_ref() == Some(own) => *own = upstream,
+                Some(_) => {}
+                None => self.upstreams.push(upstream),
+            }
+        }
+        for image in images {
+            match self.images.iter_mut().find(|own| own.reference.is_same_tag(&image.reference)) {
+                Some(own) => {
+                    let new = image.platforms.into_iter();
+                    let new: Vec<_> = new.filter(|one| !own.platforms.contains(one)).collect();
+                    own.platforms.extend(new);
+                }
+                None => self.images.push(image),
+            }
+        }
+    }
+}
+
 /// Reads and resolves a configuration file.
 ///
 /// # Errors
@@ -212,9 +280,10 @@ pub fn load(path: &Path) -> Result<Loaded, Errors> {
 }
 
 impl fmt::Display for Config {
-    /// As TOML that is read back as the same. It holds no secret: passwords are in files.
+    /// As TOML that is read back as the same, but for secrets, which are masked.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, serve, admin, store, sync, link, upstreams, images } = self;
+        let Self { name, serve, admin, store, sync, link, ground_control, upstreams, images } =
+            self;
         writeln!(f, "name = {name:?}\n\n[serve]")?;
         let listen: Vec<String> = serve.listen.iter().map(|a| format!("\"{a}\"")).collect();
         writeln!(f, "listen = [{}]", listen.join(", "))?;
@@ -246,6 +315,18 @@ impl fmt::Display for Config {
             writeln!(f, "rate_max = \"{}\"", rate.exact())?;
         }
         optional(f, "proxy", proxy.as_ref())?;
+        if let Some(ground) = ground_control {
+            writeln!(f, "\n[ground_control]\nurl = \"{}\"", ground.url)?;
+            match &ground.token {
+                Token::Text(token) => writeln!(f, "token = {token:?}")?,
+                Token::File(path) => writeln!(f, "token_file = {path:?}")?,
+                Token::KernelCommandLine => {}
+            }
+            optional(f, "ca_file", ground.ca_file.as_ref())?;
+            optional(f, "client_cert", ground.client_cert.as_ref())?;
+            optional(f, "client_key", ground.client_key.as_ref())?;
+            optional(f, "key_file", ground.key_file.as_ref())?;
+        }
         for upstream in upstreams {
             writeln!(f, "\n[[upstream]]\nregistry = {:?}", upstream.registry)?;
             writeln!(f, "url = \"{}\"", upstream.url)?;

@@ -10,8 +10,8 @@ use url::Url;
 
 use super::table::{Reader, Table, table};
 use super::{
-    Admin, Config, Image, Link, Loaded, Location, MASK, ProxyUrl, Serve, ServerTls, Store, Sync,
-    Upstream,
+    Admin, Config, GroundControl, Image, Link, Loaded, Location, MASK, ProxyUrl, Secret, Serve,
+    ServerTls, Store, Sync, Token, Upstream,
 };
 use crate::oci::{Platform, Reference, registry_name};
 use crate::units::{ByteCount, ByteRate};
@@ -39,10 +39,11 @@ impl<'a> Reader<'a> {
         let store = self.section(&mut top, "store");
         let mut sync = self.section(&mut top, "sync");
         let mut link = self.section(&mut top, "link");
+        let ground_control = self.optional_section(&mut top, "ground_control");
         let upstreams = self.list(&mut top, "upstream");
         let images = self.list(&mut top, "image");
         let name = self.text(&mut top, "name").unwrap_or_else(|| "moonlet".to_owned());
-        self.finish(top, &TOP_KEYS, &["ground_control"]);
+        self.finish(top, &TOP_KEYS, &[]);
         let mut listen = self.addresses(&mut serve);
         let tls = self.server_tls(&mut serve);
         let connections_max = self.count(&mut serve, "connections_max").unwrap_or(CONNECTIONS_MAX);
@@ -68,11 +69,12 @@ impl<'a> Reader<'a> {
             self.parsed(&mut link, "rate_max", "a rate such as \"1MiB/s\"");
         let proxy = self.proxy(&mut link);
         self.finish(link, &["rate_max", "proxy"], &LINK_PLANNED);
+        let ground_control = ground_control.and_then(|table| self.ground_control(table));
         let upstreams: Vec<(Range<usize>, Upstream)> =
             upstreams.into_iter().filter_map(|table| self.upstream(table)).collect();
         let images: Vec<(Range<usize>, Image)> =
             images.into_iter().filter_map(|table| self.image(table)).collect();
-        self.check_upstreams(&upstreams, &images);
+        self.check_upstreams(&upstreams, &images, ground_control.is_some());
         let images = self.merge_images(images);
         let mut upstreams: Vec<Upstream> = upstreams.into_iter().map(|(_, up)| up).collect();
         for image in &images {
@@ -88,9 +90,58 @@ impl<'a> Reader<'a> {
             store,
             sync: Sync { poll_interval },
             link: Link { rate_max, proxy },
+            ground_control,
             upstreams,
             images,
         }
+    }
+
+    fn ground_control(&mut self, mut table: Table<'a>) -> Option<GroundControl> {
+        let url = self.url(&mut table);
+        if url.is_none() {
+            self.wrong(&table, "url", "Ground Control's, such as \"https://ground.example\"");
+        }
+        if let Some(Some(url)) = &url
+            && url.scheme() == "http"
+            && !is_loopback(url)
+        {
+            let what = "tokens and credentials go over the network in clear, expected https";
+            self.warn(table.span.clone(), &format!("[ground_control] url = \"{url}\": {what}"));
+        }
+        let token = self.text(&mut table, "token");
+        let token_file = self.text(&mut table, "token_file");
+        if token.is_some() && token_file.is_some() {
+            self.wrong(&table, "token and token_file", "one of them");
+        }
+        if token.as_ref().is_some_and(|token| !is_token(token)) {
+            self.wrong(
+                &table,
+                "token",
+                "1 to 256 letters, digits, . _ - as Ground Control gave it",
+            );
+        }
+        let token = match (token, token_file) {
+            (Some(token), _) => Token::Text(Secret(token)),
+            (None, Some(path)) => Token::File(PathBuf::from(path)),
+            (None, None) => Token::KernelCommandLine,
+        };
+        let (ca_file, client_cert, client_key) = self.tls_files(&mut table);
+        let key_file = self.text(&mut table, "key_file").map(PathBuf::from);
+        self.finish(table, &GROUND_CONTROL_KEYS, &[]);
+        Some(GroundControl { url: url??, token, ca_file, client_cert, client_key, key_file })
+    }
+
+    /// `ca_file`, `client_cert` and `client_key`.
+    fn tls_files(
+        &mut self,
+        table: &mut Table<'a>,
+    ) -> (Option<PathBuf>, Option<PathBuf>, Option<PathBuf>) {
+        let mut path = |key| self.text(table, key).map(PathBuf::from);
+        let files = (path("ca_file"), path("client_cert"), path("client_key"));
+        if files.1.is_some() != files.2.is_some() {
+            self.wrong(table, "client_cert and client_key", "both or neither");
+        }
+        files
     }
 
     fn upstream(&mut self, mut table: Table<'a>) -> Option<(Range<usize>, Upstream)> {
@@ -98,14 +149,8 @@ impl<'a> Reader<'a> {
         let registry = self.registry(&mut table);
         let url = self.url(&mut table);
         let username = self.text(&mut table, "username");
-        let mut path = |reader: &mut Self, key| reader.text(&mut table, key).map(PathBuf::from);
-        let password_file = path(self, "password_file");
-        let ca_file = path(self, "ca_file");
-        let client_cert = path(self, "client_cert");
-        let client_key = path(self, "client_key");
-        if client_cert.is_some() != client_key.is_some() {
-            self.wrong(&table, "client_cert and client_key", "both or neither");
-        }
+        let password_file = self.text(&mut table, "password_file").map(PathBuf::from);
+        let (ca_file, client_cert, client_key) = self.tls_files(&mut table);
         if username.is_some() != password_file.is_some() {
             self.wrong(&table, "username and password_file", "both or neither");
         }
@@ -115,8 +160,16 @@ impl<'a> Reader<'a> {
             Some(url) => url?,
             None => implied(&registry)?.url,
         };
-        let upstream =
-            Upstream { registry, url, username, password_file, ca_file, client_cert, client_key };
+        let upstream = Upstream {
+            registry,
+            url,
+            username,
+            password_file,
+            password: None,
+            ca_file,
+            client_cert,
+            client_key,
+        };
         Some((span, upstream))
     }
 
@@ -149,7 +202,8 @@ impl<'a> Reader<'a> {
             Some(_) => "",
         };
         if !expected.is_empty() {
-            self.problem(span, "[[upstream]] url", &format!("{:?}", masked(&text)), expected);
+            let key = format!("{} url", table.name);
+            self.problem(span, &key, &format!("{:?}", masked(&text)), expected);
             return Some(None);
         }
         let url = url.map(|mut url| {
@@ -270,7 +324,7 @@ impl<'a> Reader<'a> {
 }
 
 /// The upstream of an image whose registry has no `[[upstream]]`.
-fn implied(registry: &str) -> Option<Upstream> {
+pub fn implied(registry: &str) -> Option<Upstream> {
     let host = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
     let url = Url::parse(&format!("https://{host}")).ok()?;
     Some(Upstream {
@@ -278,6 +332,7 @@ fn implied(registry: &str) -> Option<Upstream> {
         url,
         username: None,
         password_file: None,
+        password: None,
         ca_file: None,
         client_cert: None,
         client_key: None,
@@ -301,8 +356,27 @@ fn masked(text: &str) -> String {
     }
 }
 
-const TOP_KEYS: [&str; 8] =
-    ["name", "serve", "admin", "store", "sync", "link", "upstream", "image"];
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+/// Whether a text can be an enrolment token: a part of a path.
+pub fn is_token(text: &str) -> bool {
+    let may = |sign: u8| sign.is_ascii_alphanumeric() || b"._-".contains(&sign);
+    (1..=TOKEN_BYTES_MAX).contains(&text.len()) && text.bytes().all(may)
+}
+
+const TOP_KEYS: [&str; 9] =
+    ["name", "serve", "admin", "store", "sync", "link", "ground_control", "upstream", "image"];
+const GROUND_CONTROL_KEYS: [&str; 7] =
+    ["url", "token", "token_file", "ca_file", "client_cert", "client_key", "key_file"];
+/// Ground Controls' tokens have 32.
+const TOKEN_BYTES_MAX: usize = 256;
 const SERVE_KEYS: [&str; 5] = ["listen", "connections_max", "tls_cert", "tls_key", "client_ca"];
 const UPSTREAM_KEYS: [&str; 7] =
     ["registry", "url", "username", "password_file", "ca_file", "client_cert", "client_key"];
@@ -514,6 +588,29 @@ mod tests {
         }
         let fine = "[\"0.0.0.0:5\", \"[::]:5\", \"127.0.0.1:0\"]";
         assert!(problems(&listen(fine, "\"127.0.0.1:0\"")).is_empty());
+    }
+
+    #[test]
+    fn ground_control_needs_an_address_and_one_token() {
+        let text = "[ground_control]\nurl = \"https://g\"\ntoken = \"abc123\"\n";
+        let config = parse("m.toml", text).unwrap();
+        assert!(!format!("{config:?}{config}").contains("abc123"));
+        assert!(config.to_string().contains("token = \"********\""));
+        for (lines, expected) in [
+            ("", "[ground_control] url: expected"),
+            ("url = \"ground\"", "[ground_control] url = \"ground\""),
+            ("url = \"https://g\"\ntoken = \"a b\"", "token: expected"),
+            ("url = \"https://g\"\ntoken = \"a\"\ntoken_file = \"f\"", "one of them"),
+            ("url = \"https://g\"\nclient_key = \"f\"", "both or neither"),
+        ] {
+            let problems = problems(&format!("[ground_control]\n{lines}\n"));
+            assert!(problems.concat().contains(expected), "{lines}: {problems:?}");
+        }
+        let clear = "[ground_control]\nurl = \"http://ground.example\"\n";
+        assert!(warnings(clear)[0].contains("in clear"), "{:?}", warnings(clear));
+        let quiet = "[ground_control]\nurl = \"http://127.0.0.1:1\"\n[[upstream]]\n\
+            registry = \"up.test\"\nurl = \"http://h\"\n";
+        assert!(warnings(quiet).is_empty(), "{:?}", warnings(quiet));
     }
 
     #[test]

@@ -8,11 +8,13 @@ use super::{Image, Upstream, nearest};
 use crate::oci::Platform;
 
 impl Reader<'_> {
-    /// An upstream is named once, and is that of some image.
+    /// An upstream is named once, and is that of some image, or of one that Ground Control may
+    /// name.
     pub fn check_upstreams(
         &mut self,
         upstreams: &[(Range<usize>, Upstream)],
         images: &[(Range<usize>, Image)],
+        others_may_come: bool,
     ) {
         let named = |name: &str| upstreams.iter().any(|(_, up)| up.registry == name);
         let wanted: Vec<&str> =
@@ -26,7 +28,7 @@ impl Reader<'_> {
                 self.problem(span.clone(), "[[upstream]] registry", &quoted(name), &expected);
                 continue;
             }
-            if wanted.contains(&name.as_str()) {
+            if wanted.contains(&name.as_str()) || others_may_come {
                 continue;
             }
             let unnamed: Vec<&str> = wanted.iter().copied().filter(|name| !named(name)).collect();
@@ -59,13 +61,7 @@ impl Reader<'_> {
         let mut merged: Vec<(usize, Image)> = Vec::new();
         for (span, image) in images {
             let reference = &image.reference;
-            let same = |other: &Image| {
-                let other = &other.reference;
-                other.registry == reference.registry
-                    && other.repository == reference.repository
-                    && other.tag == reference.tag
-                    && (other.tag.is_some() || other.digest == reference.digest)
-            };
+            let same = |other: &Image| other.reference.is_same_tag(reference);
             let Some((line, first)) = merged.iter_mut().find(|(_, first)| same(first)) else {
                 merged.push((self.line(span), image));
                 continue;

@@ -44,6 +44,12 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// As [`Self::section`], where none is another thing than an empty one.
+    pub fn optional_section(&mut self, top: &mut Table<'a>, name: &str) -> Option<Table<'a>> {
+        let value = top.take(name)?;
+        Some(self.table(format!("[{name}]"), value))
+    }
+
     pub fn list(&mut self, top: &mut Table<'a>, name: &str) -> Vec<Table<'a>> {
         let label = format!("[[{name}]]");
         let Some(value) = top.take(name) else { return Vec::new() };

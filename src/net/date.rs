@@ -39,17 +39,26 @@ impl Civil {
         format!("{:04}-{:02}-{:02}", self.year, self.month, self.day)
     }
 
+    fn time(self) -> String {
+        let second = self.second_of_day;
+        format!("{:02}:{:02}:{:02}", second / 3_600, second / 60 % 60, second % 60)
+    }
+
     /// `Tue, 24 Nov 2026 08:49:37 GMT`, the form RFC 9110 asks for.
     pub(super) fn http(self) -> String {
-        let Self { year, month, day, second_of_day, weekday } = self;
+        let Self { year, month, day, weekday, .. } = self;
         let name = |names: &'static [&'static str], index: u64| {
             usize::try_from(index).ok().and_then(|index| names.get(index)).copied().unwrap_or("")
         };
         let (weekday, month) = (name(&WEEKDAYS, weekday), name(&MONTHS, month - 1));
-        let (hour, minute) = (second_of_day / 3_600, second_of_day / 60 % 60);
-        let second = second_of_day % 60;
-        format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
+        format!("{weekday}, {day:02} {month} {year:04} {} GMT", self.time())
     }
+}
+
+/// `2026-11-24T08:49:37Z`, the form of RFC 3339.
+pub fn rfc3339(unix_seconds: u64) -> String {
+    let civil = Civil::new(unix_seconds);
+    format!("{}T{}Z", civil.day(), civil.time())
 }
 
 /// Seconds since 1970 of a date as RFC 9110 asks for it (`Sun, 06 Nov 1994 08:49:37 GMT`); none for

@@ -12,7 +12,7 @@ mod proxy;
 mod resolve;
 pub mod tls;
 
-pub use date::parse_http_date;
+pub use date::{parse_http_date, rfc3339};
 pub use error::Error;
 pub use listen::{Identity, listen};
 pub use proxy::Proxies;

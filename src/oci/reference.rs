@@ -65,6 +65,16 @@ impl FromStr for Reference {
     }
 }
 
+impl Reference {
+    /// Whether both are held under the same tag; without a tag, whether both are the same content.
+    pub fn is_same_tag(&self, other: &Self) -> bool {
+        self.registry == other.registry
+            && self.repository == other.repository
+            && self.tag == other.tag
+            && (self.tag.is_some() || self.digest == other.digest)
+    }
+}
+
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.registry, self.repository)?;

@@ -56,13 +56,24 @@ pub struct Parts {
     pub metrics: Rc<Metrics>,
 }
 
+/// What is to be held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Desired {
+    /// The images; what comes first has priority.
+    pub images: Vec<Image>,
+    /// Whether these are all. While some are not known, nothing that is held is removed.
+    pub is_whole: bool,
+}
+
 /// Brings what is held in line with what is desired, pass by pass.
 pub struct Reconciler {
     parts: Parts,
     /// The desired state of this pass, or of the last; what comes first has priority.
     images: RefCell<Rc<[Image]>>,
     /// The desired state of the next pass, where it is another one.
-    next_images: RefCell<Option<Vec<Image>>>,
+    next_images: RefCell<Option<Desired>>,
+    /// Whether what is not desired may be removed.
+    is_whole: Cell<bool>,
     /// What is remembered of each image, in their order.
     memories: RefCell<Vec<Memory>>,
     /// When all images are to be looked at again, by the monotonic clock; [`NOT_DUE`] while or after
@@ -91,13 +102,15 @@ impl Outcome {
 }
 
 impl Reconciler {
-    /// A reconciler that has looked at nothing yet. What comes first in `images` has priority.
-    pub fn new(parts: Parts, images: Vec<Image>) -> Self {
+    /// A reconciler that has looked at nothing yet.
+    pub fn new(parts: Parts, desired: Desired) -> Self {
+        let Desired { images, is_whole } = desired;
         let memories = images.iter().map(|_| Memory::default()).collect();
         Self {
             parts,
             images: RefCell::new(images.into()),
             next_images: RefCell::default(),
+            is_whole: Cell::new(is_whole),
             memories: RefCell::new(memories),
             poll_at: Cell::default(),
             repairing: Mutex::new(()),
@@ -117,11 +130,11 @@ impl Reconciler {
 
     /// Changes the desired state, and makes all images due. A pass that is under way begins no
     /// further image; the next one brings what is new, and gives up what is not desired any more.
-    pub fn set_images(&self, images: Vec<Image>) -> Result<(), blob::Error> {
+    pub fn set_images(&self, desired: Desired) -> Result<(), blob::Error> {
         let before = self.images();
         let is_new = |image: &&Image| before.iter().all(|other| other.reference != image.reference);
-        let new: Vec<Image> = images.iter().filter(is_new).cloned().collect();
-        self.next_images.replace(Some(images));
+        let new: Vec<Image> = desired.images.iter().filter(is_new).cloned().collect();
+        self.next_images.replace(Some(desired));
         self.poll_now();
         new.iter().try_for_each(|image| self.post(image))
     }
@@ -134,7 +147,8 @@ impl Reconciler {
     /// Puts the desired state of the next pass into effect. What is remembered of an image that
     /// stays as it was is kept.
     fn take_next_images(&self) {
-        let Some(images) = self.next_images.take() else { return };
+        let Some(Desired { images, is_whole }) = self.next_images.take() else { return };
+        self.is_whole.set(is_whole);
         let names: BTreeSet<String> =
             images.iter().map(|image| image.reference.to_string()).collect();
         self.parts.progress.retain(|name| names.contains(name));
@@ -192,6 +206,11 @@ impl Reconciler {
         stop.unless_opened(Timer::after(due.saturating_sub(now))).await;
     }
 
+    /// What is held of each image.
+    pub fn held_digests(&self) -> Vec<Option<Digest>> {
+        self.images().iter().map(|image| self.held(image)).collect()
+    }
+
     /// The digest that is held under an image's tag.
     fn held(&self, image: &Image) -> Option<Digest> {
         self.parts.store.tag(&pull::tag_key(&image.reference))
@@ -208,6 +227,9 @@ impl Reconciler {
     /// what images under way need, is held only for as long as nothing else needs its room.
     async fn collect(&self) -> Result<(), blob::Error> {
         let Parts { store, catalog, .. } = &self.parts;
+        if !self.is_whole.get() {
+            return Ok(());
+        }
         let images = self.images();
         let desired: BTreeSet<TagKey> =
             images.iter().map(|image| pull::tag_key(&image.reference)).collect();

@@ -15,6 +15,7 @@ use smol::channel::{Receiver, Sender};
 use smol::future::or;
 use smol::{LocalExecutor, Task, Timer};
 
+use super::fleet::Member;
 use super::identity::{self, Certificate};
 use super::notify::Notifier;
 use super::random::random;
@@ -45,6 +46,9 @@ pub struct Daemon {
     certificate: RefCell<Option<(Rc<Certificate>, Task<()>)>>,
     /// Asks for a pass at once.
     wake: (Sender<()>, Receiver<()>),
+    member: Member,
+    /// Asks to look at once what the fleet's side is to do.
+    member_wake: (Sender<()>, Receiver<()>),
 }
 
 impl Daemon {
@@ -72,8 +76,21 @@ impl Daemon {
             sockets: RefCell::default(),
             slots: RefCell::default(),
         };
-        let (certificate, wake) = (RefCell::default(), smol::channel::bounded(1));
-        Self { satellite, path, reconciler, executor, serve, admin, certificate, wake }
+        let certificate = RefCell::default();
+        let (wake, member_wake) = (smol::channel::bounded(1), smol::channel::bounded(1));
+        let member = Member::new();
+        Self {
+            satellite,
+            path,
+            reconciler,
+            executor,
+            serve,
+            admin,
+            certificate,
+            wake,
+            member,
+            member_wake,
+        }
     }
 
     /// Goes on until a signal asks to stop. Downloads are suspended then, so that nothing of them is
@@ -89,7 +106,10 @@ impl Daemon {
             let never = self.reconciler.keep_repaired().await;
             match never {}
         };
+        let obeying =
+            self.member.obey(&self.satellite, &self.member_wake.1, async || self.apply().await);
         let background = or(repairing, or(self.scrub(), or(self.keep(), self.remount())));
+        let background = or(background, obeying);
         or(or(self.reconcile(), stopping), background).await?;
         notifier.stopping();
         Ok(upkeep::finish(&self.satellite.store, &self.satellite.clock).await?)
@@ -97,12 +117,18 @@ impl Daemon {
 
     /// Pass after pass, until a stop is asked for.
     async fn reconcile(&self) -> Result<(), Failure> {
+        let clock = &self.satellite.clock;
         loop {
             if let Err(failure) = self.satellite.resize().await {
                 error!("{failure}");
             }
             self.satellite.open_upstreams();
+            let (began, before) = (clock.monotonic(), self.reconciler.held_digests());
             let outcome = self.reconciler.run().await;
+            let changed = before != self.reconciler.held_digests();
+            let took = clock.monotonic().saturating_sub(began);
+            self.member.passed(&self.satellite, took, changed);
+            let _ = self.member_wake.0.try_send(());
             if self.satellite.is_stopping() {
                 return Ok(());
             }
@@ -169,15 +195,23 @@ impl Daemon {
         let (mut config, before) = (loaded.config, self.satellite.config());
         restartable(&mut config, &before);
         self.satellite.set_config(config);
+        self.apply().await;
+        let images = self.satellite.config().images.len();
+        info!("{}: reloaded, {images} images", path.display());
+        self.member.hurry();
+        let _ = self.member_wake.0.try_send(());
+    }
+
+    /// Puts into effect what the configuration says by now.
+    async fn apply(&self) {
         let config = self.satellite.config();
-        if let Err(error) = self.reconciler.set_images(config.images.clone()) {
+        if let Err(error) = self.reconciler.set_images(self.satellite.desired()) {
             error!("{error}; the images are looked at again in the next pass");
         }
         self.serve.handler.set_registries(registries(&config));
         self.admin.handler.name.replace(config.name.clone());
         self.admin.handler.cycles_rated.set(config.store.cycles_rated);
         self.listen().await;
-        info!("{}: reloaded, {} images", path.display(), config.images.len());
         // One that is there already will do.
         let _ = self.wake.0.try_send(());
     }

@@ -3,6 +3,7 @@
 pub mod args;
 mod check;
 mod daemon;
+mod fleet;
 mod identity;
 pub mod log;
 mod mount;

@@ -11,12 +11,13 @@ use log::{info, warn};
 use smol::future::or;
 use smol::stream::StreamExt as _;
 
-use super::Failure;
 use super::random::{jittered, random};
+use super::{Failure, fleet};
 use crate::blob::{self, MountReport, Store};
 use crate::catalog::Catalog;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, Link, Location, ProxyUrl, Upstream};
+use crate::control::{self, Control, Wanted};
 use crate::fetch::{Latch, Pace};
 use crate::flash::{self, Device};
 use crate::kind::Kind;
@@ -25,7 +26,7 @@ use crate::metrics::Metrics;
 use crate::net::{Network, Proxies, Resolver, tls};
 use crate::pull::progress::Progress;
 use crate::pull::{Parts, Puller, Registries};
-use crate::reconcile::{self, Outcome, Reconciler};
+use crate::reconcile::{self, Desired, Outcome, Reconciler};
 use crate::registry::{self, Password, Registry};
 use crate::status::{Admin, Health, Report, STORE};
 
@@ -66,7 +67,12 @@ impl From<blob::Error> for Unmounted {
 
 /// Everything below the services.
 pub struct Satellite {
+    /// As the file has it.
+    local: RefCell<Config>,
+    /// With what Ground Control adds to it.
     config: RefCell<Rc<Config>>,
+    /// The fleet's side.
+    pub(super) control: Control,
     pub(super) clock: SharedClock,
     pub(super) metrics: Rc<Metrics>,
     pub(super) health: Health,
@@ -121,6 +127,12 @@ impl Satellite {
         }
         let catalog = Catalog::new(store.clone());
         let stop = Latch::default();
+        let control = Control::new(control::Parts {
+            store: store.clone(),
+            clock: Rc::clone(&clock),
+            metrics: Rc::clone(&metrics),
+            facts: fleet::facts(),
+        });
         let satellite = Self {
             pace: Pace::new(None, stop.clone(), Rc::clone(&clock), Rc::clone(&metrics)),
             stop,
@@ -132,8 +144,12 @@ impl Satellite {
             catalog,
             registries: Registries::default(),
             network: RefCell::new(network(&config)),
-            config: RefCell::new(Rc::new(config)),
+            config: RefCell::new(Rc::new(config.clone())),
+            local: RefCell::new(config),
+            control,
         };
+        satellite.join_fleet();
+        satellite.refresh();
         Ok((satellite, report))
     }
 
@@ -142,16 +158,46 @@ impl Satellite {
         Rc::clone(&self.config.borrow())
     }
 
-    /// Puts `config` into effect as far as this goes: upstreams and the link's rate. What an
-    /// upstream was asked is forgotten only where it changed.
+    /// Puts the configuration of the file into effect, as far as this goes: upstreams, the link's
+    /// rate, and whom to obey.
     pub(super) fn set_config(&self, config: Config) {
-        let before = self.config.replace(Rc::new(config));
-        let config = self.config();
-        if config.link.proxy != before.link.proxy {
+        let before = self.local.replace(config.clone());
+        let is_rerouted = config.link.proxy != before.link.proxy;
+        if is_rerouted {
             // Every way leads elsewhere now.
             self.network.replace(network(&config));
             self.registries.borrow_mut().clear();
         }
+        if is_rerouted || config.ground_control != before.ground_control {
+            self.health.forget(fleet::GROUND_CONTROL);
+            self.health.forget(fleet::DESIRED_STATE);
+            self.join_fleet();
+        }
+        self.refresh();
+    }
+
+    /// Reads what is kept for the Ground Control that the file names.
+    fn join_fleet(&self) {
+        let local = self.local.borrow();
+        let joined = self.control.configure(local.ground_control.as_ref(), &self.network.borrow());
+        if let Err(error) = joined {
+            let next = "it is fetched again, and nothing is removed until then";
+            self.health.degraded(fleet::GROUND_CONTROL, &format!("{error}; {next}"));
+        }
+        if self.control.is_unsealed() {
+            let expected = "expected [ground_control] key_file, a serial number or a machine id";
+            warn!("credentials are kept on flash as good as open: {expected}");
+        }
+    }
+
+    /// Puts the configuration and what Ground Control adds to it into effect. What an upstream was
+    /// asked is forgotten only where it changed.
+    pub(super) fn refresh(&self) {
+        let mut config = self.local.borrow().clone();
+        let Wanted { images, upstreams, .. } = self.control.wanted();
+        config.extend(images, upstreams);
+        let before = self.config.replace(Rc::new(config));
+        let config = self.config();
         self.registries.borrow_mut().retain(|name, _| {
             let mut kept = config.upstreams.iter().filter(|upstream| upstream.registry == *name);
             kept.any(|upstream| before.upstreams.contains(upstream))
@@ -200,6 +246,10 @@ impl Satellite {
         let work = async {
             loop {
                 self.resize().await?;
+                if self.control.is_configured() {
+                    self.stop.unless_opened(self.look_at_fleet()).await;
+                    reconciler.set_images(self.desired())?;
+                }
                 self.open_upstreams();
                 let outcome = reconciler.run().await;
                 self.store.flush().await?;
@@ -321,7 +371,12 @@ impl Satellite {
             clock: Rc::clone(&self.clock),
             metrics: Rc::clone(&self.metrics),
         };
-        Reconciler::new(parts, self.config().images.clone())
+        Reconciler::new(parts, self.desired())
+    }
+
+    /// What is to be held.
+    pub(super) fn desired(&self) -> Desired {
+        Desired { images: self.config().images.clone(), is_whole: self.control.is_known() }
     }
 }
 
@@ -340,7 +395,10 @@ fn registry_options(upstream: &Upstream) -> registry::Options {
         registry: upstream.registry.clone(),
         url: upstream.url.clone(),
         username: upstream.username.clone(),
-        password: upstream.password_file.clone().map(Password::File),
+        password: match &upstream.password {
+            Some(secret) => Some(Password::Text(secret.0.clone())),
+            None => upstream.password_file.clone().map(Password::File),
+        },
         tls: tls::ClientOptions {
             ca_file: upstream.ca_file.clone(),
             client_cert: upstream.client_cert.clone().zip(upstream.client_key.clone()),

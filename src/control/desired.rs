@@ -1,0 +1,337 @@
+//! The desired state as it was last read and found good: what is kept in the log, and what it
+//! means for the configuration. Pure.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Image, Secret, Upstream};
+use crate::fleet::config::Config;
+use crate::fleet::enrol::Credentials;
+use crate::fleet::interval;
+use crate::fleet::state::{ALL_PLATFORMS, GroupState, SatelliteState};
+use crate::oci::{Digest, Platform, Reference, registry_name};
+
+/// The state artifacts, each as it was last read and found good.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Desired {
+    /// The digest of the satellite-state.
+    pub digest: Option<Digest>,
+    /// The satellite's groups, in its order.
+    pub groups: Vec<Group>,
+    /// Its config, if it has one.
+    pub config: Option<Remote>,
+}
+
+/// A group.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// Where its artifact is.
+    pub url: String,
+    /// What that was; none while it could never be read.
+    pub digest: Option<Digest>,
+    /// The registry of its images, as a URL.
+    registry: String,
+    platforms: Vec<String>,
+    images: Vec<(String, Vec<String>, Option<Digest>)>,
+}
+
+/// What a satellite takes from its config.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remote {
+    /// Where its artifact is.
+    pub url: String,
+    /// What that was; none while it could never be read.
+    pub digest: Option<Digest>,
+    /// Seconds between two looks at the state.
+    poll_seconds: Option<u64>,
+    /// Seconds between two reports.
+    report_seconds: Option<u64>,
+    /// URL, name and password.
+    registries: Vec<(String, String, String)>,
+}
+
+/// What a desired state adds to the configuration.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// What to hold, each once.
+    pub images: Vec<Image>,
+    /// Where that comes from.
+    pub upstreams: Vec<Upstream>,
+    /// What of it cannot be, a line each.
+    pub problems: Vec<String>,
+}
+
+impl Desired {
+    /// This state with the groups and the config that `state` names: what is known of those that
+    /// stay is kept, of the others nothing is known yet.
+    pub fn with(&self, digest: Digest, state: &SatelliteState) -> Self {
+        let mut groups: Vec<Group> = Vec::new();
+        for url in &state.states {
+            if groups.iter().any(|group| group.url == *url) {
+                continue;
+            }
+            let known = self.groups.iter().find(|group| group.url == *url).cloned();
+            groups.push(known.unwrap_or_else(|| Group { url: url.clone(), ..Group::default() }));
+        }
+        let config = Some(&state.config).filter(|url| !url.is_empty()).map(|url| {
+            let known = self.config.as_ref().filter(|config| config.url == *url).cloned();
+            known.unwrap_or_else(|| Remote { url: url.clone(), ..Remote::default() })
+        });
+        Self { digest: Some(digest), groups, config }
+    }
+
+    /// The time between two looks at the state, if the config says one.
+    pub fn poll_interval(&self) -> Option<Duration> {
+        self.config.as_ref()?.poll_seconds.map(Duration::from_secs)
+    }
+
+    /// The time between two reports, if the config says one.
+    pub fn report_interval(&self) -> Option<Duration> {
+        self.config.as_ref()?.report_seconds.map(Duration::from_secs)
+    }
+
+    /// What it adds to the configuration. Images without a registry of their own come from where
+    /// the state is, as a Go satellite has it, with the credentials of the `enrolment`.
+    pub fn wanted(&self, enrolment: &Credentials) -> Wanted {
+        let mut wanted = Wanted::default();
+        for group in &self.groups {
+            self.add(group, enrolment, &mut wanted);
+        }
+        wanted
+    }
+
+    fn add(&self, group: &Group, enrolment: &Credentials, wanted: &mut Wanted) {
+        let base = match group.registry.as_str() {
+            "" => enrolment.url.as_str(),
+            registry => registry,
+        };
+        if group.images.is_empty() {
+            return;
+        }
+        let Some(upstream) = self.upstream(base, enrolment) else {
+            wanted.problems.push(format!("{}: images of {base:?}, no registry", group.url));
+            return;
+        };
+        let registry = upstream.registry.clone();
+        if wanted.upstreams.iter().all(|other| other.registry != registry) {
+            wanted.upstreams.push(upstream);
+        } else if wanted.upstreams.iter().all(|other| *other != upstream) {
+            let what = format!("{}: {registry} is {base} here and another address in", group.url);
+            wanted.problems.push(format!("{what} a group before it, which counts"));
+        }
+        let platforms: Vec<Platform> = match group.platforms.as_slice() {
+            [] => vec![Platform::device()],
+            all if all.iter().any(|one| one == ALL_PLATFORMS) => vec![Platform::all()],
+            some => some.iter().filter_map(|one| one.parse().ok()).collect(),
+        };
+        for (repository, tags, digest) in &group.images {
+            let untagged = tags.is_empty().then_some(None);
+            for tag in tags.iter().cloned().map(Some).chain(untagged) {
+                let (registry, repository) = (registry.clone(), repository.clone());
+                let reference = Reference { registry, repository, tag, digest: *digest };
+                let image = Image { reference, platforms: platforms.clone() };
+                wanted.image(image, &group.url);
+            }
+        }
+    }
+
+    fn upstream(&self, base: &str, enrolment: &Credentials) -> Option<Upstream> {
+        let url: url::Url = base.parse().ok()?;
+        let host = url.host_str()?;
+        let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        let own = self.config.as_ref().map(|config| config.registries.as_slice());
+        let own = own.unwrap_or_default().iter().find(|(at, ..)| is_same(at, base));
+        let credentials = match own {
+            Some((_, name, password)) => Some((name.clone(), password.clone())),
+            None if is_same(&enrolment.url, base) => {
+                Some((enrolment.username.clone(), enrolment.password.clone()))
+            }
+            None => None,
+        };
+        let (username, password) = credentials.unzip();
+        Some(Upstream {
+            registry: registry_name(&host)?,
+            url,
+            username,
+            password_file: None,
+            password: password.map(Secret),
+            ca_file: None,
+            client_cert: None,
+            client_key: None,
+        })
+    }
+}
+
+impl Wanted {
+    /// Adds an image; one that is in several groups is held for the platforms of all.
+    fn image(&mut self, image: Image, group: &str) {
+        let Some(first) =
+            self.images.iter_mut().find(|other| other.reference.is_same_tag(&image.reference))
+        else {
+            return self.images.push(image);
+        };
+        if first.reference.digest != image.reference.digest {
+            let (one, other) = (&first.reference, &image.reference);
+            self.problems.push(format!("{group}: {other}, and a group before it has {one}"));
+        }
+        for platform in image.platforms {
+            if !first.platforms.contains(&platform) {
+                first.platforms.push(platform);
+            }
+        }
+    }
+}
+
+impl Group {
+    /// This group as `state` has it now; what is to be deleted is left out.
+    pub fn with(&self, digest: Digest, state: GroupState) -> Self {
+        let images = state.artifacts.into_iter().filter(|artifact| !artifact.deleted);
+        let images = images.map(|artifact| {
+            let digest = artifact.digest().ok().flatten();
+            (artifact.repository, artifact.tags, digest)
+        });
+        Self {
+            url: self.url.clone(),
+            digest: Some(digest),
+            registry: state.registry,
+            platforms: state.platforms,
+            images: images.collect(),
+        }
+    }
+}
+
+impl Remote {
+    /// This config as `config` has it now.
+    pub fn with(&self, digest: Digest, config: Config) -> Self {
+        let seconds = |text: &str| interval::parse(text).ok().map(|every| every.as_secs());
+        let registries = config.moonlet.registries.into_iter();
+        let registries =
+            registries.map(|registry| (registry.url, registry.username, registry.password));
+        Self {
+            url: self.url.clone(),
+            digest: Some(digest),
+            poll_seconds: seconds(&config.app_config.state_replication_interval),
+            report_seconds: seconds(&config.app_config.heartbeat_interval),
+            registries: registries.collect(),
+        }
+    }
+}
+
+/// Whether two URLs are the same registry.
+pub fn is_same(one: &str, other: &str) -> bool {
+    let origin = |text: &str| text.parse::<url::Url>().ok().map(|url| url.origin());
+    origin(one).is_some() && origin(one) == origin(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(number: u8) -> Digest {
+        Digest::sha256(&[number])
+    }
+
+    fn enrolment() -> Credentials {
+        Credentials {
+            url: "https://harbor.test".into(),
+            username: "robot$edge1".into(),
+            password: "secret".into(),
+        }
+    }
+
+    fn desired(groups: &[&str], config: &str) -> Desired {
+        let states = (0..groups.len()).map(|index| format!("https://harbor.test/g{index}:latest"));
+        let state = SatelliteState {
+            states: states.collect(),
+            config: "https://harbor.test/c:latest".into(),
+        };
+        let mut desired = Desired::default().with(digest(0), &state);
+        for (group, text) in desired.groups.iter_mut().zip(groups) {
+            let state: GroupState = serde_json::from_str(text).unwrap();
+            state.check().unwrap();
+            *group = group.with(digest(1), state);
+        }
+        let config: Config = serde_json::from_str(config).unwrap();
+        config.check().unwrap();
+        desired.config = desired.config.map(|known| known.with(digest(2), config));
+        desired
+    }
+
+    fn names(wanted: &Wanted) -> Vec<String> {
+        wanted.images.iter().map(|image| image.reference.to_string()).collect()
+    }
+
+    #[test]
+    fn images_come_from_the_groups_registry_or_from_where_the_state_is() {
+        let one = r#"{"group":"a","artifacts":[{"repository":"library/x","tag":["1","2"]}]}"#;
+        let two = r#"{"group":"b","registry":"http://10.0.0.1:5000","platforms":["linux/arm64"],
+            "artifacts":[{"repository":"y","tag":["1"]},{"repository":"z","tag":["1"],
+            "deleted":true}]}"#;
+        let config = r#"{"moonlet":{"registries":[
+            {"url":"http://10.0.0.1:5000","username":"u","password":"p"}]}}"#;
+        let wanted = desired(&[one, two], config).wanted(&enrolment());
+        assert_eq!(
+            names(&wanted),
+            ["harbor.test/library/x:1", "harbor.test/library/x:2", "10.0.0.1:5000/y:1"]
+        );
+        let who: Vec<_> = wanted.upstreams.iter().map(|up| up.username.as_deref()).collect();
+        assert_eq!(who, [Some("robot$edge1"), Some("u")]);
+        assert_eq!(wanted.upstreams[1].url.as_str(), "http://10.0.0.1:5000/");
+        assert_eq!(wanted.images[2].platforms[0].to_string(), "linux/arm64");
+        assert!(wanted.problems.is_empty(), "{:?}", wanted.problems);
+        assert!(!format!("{wanted:?}").contains("secret"));
+    }
+
+    #[test]
+    fn credentials_go_to_their_registry_only() {
+        let group = r#"{"group":"a","registry":"https://other.test",
+            "artifacts":[{"repository":"x","tag":["1"]}]}"#;
+        let wanted = desired(&[group], "{}").wanted(&enrolment());
+        assert_eq!((&wanted.upstreams[0].username, &wanted.upstreams[0].password), (&None, &None));
+    }
+
+    #[test]
+    fn an_image_of_two_groups_is_held_once() {
+        let pinned = digest(7);
+        let one = r#"{"group":"a","platforms":["linux/arm64"],
+            "artifacts":[{"repository":"x","tag":["1"]}]}"#;
+        let two = format!(
+            r#"{{"group":"b","platforms":["linux/amd64","linux/arm64"],
+            "artifacts":[{{"repository":"x","tag":["1"],"digest":"{pinned}"}}]}}"#
+        );
+        let same = desired(&[one, &one.replace("arm64", "amd64")], "{}").wanted(&enrolment());
+        assert_eq!((names(&same).len(), same.images[0].platforms.len()), (1, 2));
+        assert!(same.problems.is_empty());
+        let differs = desired(&[one, &two], "{}").wanted(&enrolment());
+        assert_eq!(names(&differs), ["harbor.test/x:1"]);
+        assert!(differs.problems[0].contains("/g1:latest: harbor.test/x:1@sha256:"));
+    }
+
+    #[test]
+    fn what_stays_is_kept_when_the_list_of_groups_changes() {
+        let one = r#"{"group":"a","artifacts":[{"repository":"x","tag":["1"]}]}"#;
+        let before = desired(&[one, one], "{}");
+        let state = SatelliteState {
+            states: vec![before.groups[1].url.clone(), "https://harbor.test/new:latest".into()],
+            config: String::new(),
+        };
+        let after = before.with(digest(9), &state);
+        assert_eq!(after.groups[0], before.groups[1]);
+        assert_eq!((after.groups[1].digest, after.config), (None, None));
+    }
+
+    #[test]
+    fn it_is_read_again_as_it_was_written() {
+        let group = r#"{"group":"a","artifacts":[{"repository":"x","digest":"sha256:
+            "}]}"#;
+        let group = group.replace("sha256:\n            ", &digest(3).to_string());
+        let config = r#"{"app_config":{"heartbeat_interval":"@every 60s"}}"#;
+        let before = desired(&[&group], config);
+        let bytes = postcard::to_allocvec(&before).unwrap();
+        assert_eq!(postcard::from_bytes::<Desired>(&bytes).unwrap(), before);
+        assert_eq!(before.report_interval(), Some(Duration::from_secs(60)));
+        assert_eq!(before.poll_interval(), None);
+        assert_eq!(names(&before.wanted(&enrolment()))[0], format!("harbor.test/x@{}", digest(3)));
+    }
+}

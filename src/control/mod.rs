@@ -1,0 +1,484 @@
+//! The satellite's side of the fleet: enrolment, desired state, reports.
+//!
+//! Ground Control may be Moonlet's or Go's: the contract is `fleet`. What it gave is written to the
+//! log, sealed, before it is used, so that power loss spends no enrolment token for nothing. The
+//! desired state is kept there too, as it was last read and found good, and holds after a restart
+//! with no network at all. An artifact that cannot be read or makes no sense leaves what was known
+//! of it in effect, and is reported; it holds up none of the others.
+//!
+//! A remote configuration changes intervals and registries only, so that no mistake in it can cut a
+//! satellite off: where it listens, how it reaches the link and whom it obeys are its own file's.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `client` | Ground Control's API |
+//! | `artifact` | reading a state artifact from a registry |
+//! | `desired` | the state as it is kept, and what it adds to the configuration |
+//! | `seal` | what keeps credentials unreadable on flash |
+
+mod artifact;
+mod client;
+mod desired;
+mod error;
+mod seal;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use log::{info, warn};
+use serde::{Deserialize, Serialize};
+
+use crate::blob::Store;
+use crate::clock::SharedClock;
+use crate::config::{self, Token, is_token};
+use crate::fleet::config::Config;
+use crate::fleet::enrol::{Credentials, REFRESH_CREDENTIALS, Request};
+use crate::fleet::report::Report;
+use crate::fleet::state::{GroupState, SatelliteState, Url};
+use crate::kind::Kind;
+use crate::metrics::Metrics;
+use crate::net::http::{Client, ClientLimits};
+use crate::net::{Network, tls};
+use crate::registry::{self, Password, Registry};
+use client::GroundControl;
+pub use desired::Wanted;
+use desired::{Desired, Group, Remote, is_same};
+pub use error::Error;
+use seal::Seal;
+
+/// What the fleet's side works with.
+pub struct Parts {
+    /// Where enrolment and desired state are kept.
+    pub store: Store,
+    /// For certificates and timeouts.
+    pub clock: SharedClock,
+    /// For what goes over the link.
+    pub metrics: Rc<Metrics>,
+    /// What the device says of itself when it enrols.
+    pub facts: BTreeMap<String, String>,
+}
+
+/// The fleet's side of a satellite that may or may not be part of one.
+pub struct Control {
+    parts: Parts,
+    fleet: RefCell<Option<Rc<Fleet>>>,
+    enrolment: RefCell<Option<Enrolment>>,
+    desired: RefCell<Rc<Desired>>,
+    /// The credentials were refused since they were last good.
+    is_refused: Cell<bool>,
+}
+
+/// Whom to obey, and the ways there.
+struct Fleet {
+    config: config::GroundControl,
+    network: Network,
+    seal: Seal,
+    ground: GroundControl,
+    /// Registries that hold state, by URL, with the secret that each was opened with.
+    registries: RefCell<BTreeMap<String, (String, Registry)>>,
+}
+
+/// What Ground Control gave, as it is kept.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Enrolment {
+    /// Who gave it.
+    ground_control: String,
+    /// The satellite-state artifact.
+    state: String,
+    auth: Credentials,
+    /// The hash of the token that it was given for.
+    token_hash: String,
+}
+
+/// What became of a look at the desired state.
+#[derive(Debug, Default)]
+pub struct Polled {
+    /// It is another one now.
+    pub changed: bool,
+    /// Artifacts that are left as they were, and why, a line each.
+    pub problems: Vec<String>,
+}
+
+impl Control {
+    /// Part of no fleet yet.
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            fleet: RefCell::default(),
+            enrolment: RefCell::default(),
+            desired: RefCell::default(),
+            is_refused: Cell::new(false),
+        }
+    }
+
+    /// Puts `[ground_control]` into effect, or its absence: reads what is kept for it.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] for what is kept and cannot be opened: the satellite enrols again.
+    pub fn configure(
+        &self,
+        config: Option<&config::GroundControl>,
+        network: &Network,
+    ) -> Result<(), Error> {
+        let Some(config) = config else {
+            self.fleet.replace(None);
+            self.enrolment.replace(None);
+            self.desired.replace(Rc::default());
+            return Ok(());
+        };
+        let seal = Seal::new(Path::new("/"), config.key_file.clone());
+        let trust = tls::Trust::new(tls_options(config), Rc::clone(&self.parts.clock));
+        let limits = ClientLimits::default();
+        let client = Client::new(trust, network.clone(), limits, Rc::clone(&self.parts.metrics));
+        let ground = GroundControl::new(client, config.url.clone());
+        let (config, network) = (config.clone(), network.clone());
+        let registries = RefCell::default();
+        let fleet = Rc::new(Fleet { config, network, seal, ground, registries });
+        self.fleet.replace(Some(Rc::clone(&fleet)));
+        self.is_refused.set(false);
+        let enrolment = self.load(&fleet, ENROLMENT, |text| serde_json::from_slice(text).ok());
+        let desired = self.load(&fleet, DESIRED, |bytes| {
+            let (version, bytes) = bytes.split_first()?;
+            let is_known = *version == DESIRED_VERSION;
+            // What another version wrote is fetched again.
+            Some(if is_known { postcard::from_bytes(bytes).ok()? } else { Desired::default() })
+        });
+        let (enrolment, desired) = (enrolment?, desired?);
+        self.enrolment.replace(enrolment);
+        self.desired.replace(Rc::new(desired.unwrap_or_default()));
+        Ok(())
+    }
+
+    /// Whether there is a Ground Control to obey.
+    pub fn is_configured(&self) -> bool {
+        self.fleet.borrow().is_some()
+    }
+
+    /// Whether all that is desired is known: an image that is not in the desired state may be
+    /// removed then.
+    pub fn is_known(&self) -> bool {
+        !self.is_configured() || self.desired.borrow().digest.is_some()
+    }
+
+    /// Whether credentials are kept on flash with a key that anybody could make.
+    pub fn is_unsealed(&self) -> bool {
+        self.fleet.borrow().as_ref().is_some_and(|fleet| fleet.seal.is_open())
+    }
+
+    /// The name under which Ground Control knows this satellite.
+    pub fn name(&self) -> Option<String> {
+        let enrolment = self.enrolment.borrow();
+        let url = Url::parse(&enrolment.as_ref()?.state).ok()?;
+        let name = url.repository.strip_prefix("satellite/satellite-state/")?;
+        Some(name.strip_suffix("/state")?.to_owned())
+    }
+
+    /// What the desired state adds to the configuration.
+    pub fn wanted(&self) -> Wanted {
+        let enrolment = self.enrolment.borrow();
+        let auth = enrolment.as_ref().map(|enrolment| enrolment.auth.clone());
+        self.desired.borrow().wanted(&auth.unwrap_or_default())
+    }
+
+    /// The time between two looks at the desired state, if it says one.
+    pub fn poll_interval(&self) -> Option<Duration> {
+        self.desired.borrow().poll_interval()
+    }
+
+    /// The time between two reports.
+    pub fn report_interval(&self) -> Duration {
+        self.desired.borrow().report_interval().unwrap_or(REPORT_INTERVAL)
+    }
+
+    /// The digests of the satellite-state and of the config that are in effect; empty for none.
+    pub fn digests(&self) -> (String, String) {
+        let desired = self.desired.borrow();
+        let text = |digest: Option<crate::oci::Digest>| {
+            digest.map(|digest| digest.to_string()).unwrap_or_default()
+        };
+        (text(desired.digest), text(desired.config.as_ref().and_then(|config| config.digest)))
+    }
+
+    /// Enrols, unless that is done. What the answer says is durable before it is used.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] when Ground Control refuses the token, [`Kind::Invalid`] when there is none.
+    pub async fn enrol(&self) -> Result<(), Error> {
+        let fleet = self.fleet()?;
+        let url = fleet.config.url.as_str();
+        let known = self.enrolment.borrow().clone();
+        let known = known.filter(|known| known.ground_control == url);
+        if known.is_some() && !self.is_refused.get() {
+            return Ok(());
+        }
+        let token = fleet.token()?;
+        let token_hash = blake3::hash(token.as_bytes()).to_hex().to_string();
+        if known.is_some_and(|known| known.token_hash == token_hash) {
+            let what = "the credentials are refused: a new enrolment token is needed";
+            return Err(Error::new(Kind::Denied, format!("{url}: {what}")));
+        }
+        let request = Request { token, facts: self.parts.facts.clone() };
+        let answer = fleet.ground.enrol(&request).await?;
+        let enrolment = Enrolment {
+            ground_control: url.to_owned(),
+            state: answer.state,
+            auth: answer.auth,
+            token_hash,
+        };
+        self.keep_enrolment(&fleet, enrolment).await?;
+        self.is_refused.set(false);
+        info!("enrolled at {url} as {}", self.name().unwrap_or_default());
+        Ok(())
+    }
+
+    /// Looks at the desired state. What has not changed costs no body and no write.
+    ///
+    /// # Errors
+    /// Where the state itself cannot be read; what was known stays in effect.
+    pub async fn poll(&self) -> Result<Polled, Error> {
+        let fleet = self.fleet()?;
+        let polled = self.read_state(&fleet).await;
+        self.note(polled.as_ref().err());
+        polled
+    }
+
+    async fn read_state(&self, fleet: &Fleet) -> Result<Polled, Error> {
+        let enrolment = self.enrolled()?;
+        let before = Rc::clone(&self.desired.borrow());
+        let url = Url::parse(&enrolment.state)?;
+        let registry = self.registry(fleet, &enrolment, &url.base)?;
+        let state: Option<(_, SatelliteState)> =
+            artifact::read(&registry, &url, before.digest.as_ref()).await?;
+        let mut next = match state {
+            Some((digest, state)) => {
+                state.check()?;
+                before.with(digest, &state)
+            }
+            None => Desired::clone(&before),
+        };
+        let mut problems = Vec::new();
+        for group in &mut next.groups {
+            match self.read_group(fleet, &enrolment, group).await {
+                Ok(None) => {}
+                Ok(Some(new)) => *group = new,
+                // What is new and cannot be had yet must not cost what it takes the place of.
+                Err(error) if group.digest.is_none() && error.kind() == Kind::Retry => {
+                    return Err(error);
+                }
+                Err(error) => problems.push(error.to_string()),
+            }
+        }
+        if let Some(config) = &mut next.config {
+            match self.read_config(fleet, &enrolment, config).await {
+                Ok(None) => {}
+                Ok(Some(new)) => *config = new,
+                Err(error) if config.digest.is_none() && error.kind() == Kind::Retry => {
+                    return Err(error);
+                }
+                Err(error) => problems.push(error.to_string()),
+            }
+        }
+        let changed = next != *before;
+        if changed {
+            let mut bytes = vec![DESIRED_VERSION];
+            bytes = postcard::to_extend(&next, bytes)
+                .map_err(|error| Error::new(Kind::Invalid, format!("desired state: {error}")))?;
+            self.keep(fleet, DESIRED, &bytes).await?;
+            self.desired.replace(Rc::new(next));
+        }
+        Ok(Polled { changed, problems })
+    }
+
+    async fn read_group(
+        &self,
+        fleet: &Fleet,
+        enrolment: &Enrolment,
+        group: &Group,
+    ) -> Result<Option<Group>, Error> {
+        let url = Url::parse(&group.url)?;
+        let registry = self.registry(fleet, enrolment, &url.base)?;
+        let read: Option<(_, GroupState)> =
+            artifact::read(&registry, &url, group.digest.as_ref()).await?;
+        let Some((digest, state)) = read else { return Ok(None) };
+        state.check().map_err(|error| Error::from(error).about(&group.url))?;
+        Ok(Some(group.with(digest, state)))
+    }
+
+    async fn read_config(
+        &self,
+        fleet: &Fleet,
+        enrolment: &Enrolment,
+        config: &Remote,
+    ) -> Result<Option<Remote>, Error> {
+        let url = Url::parse(&config.url)?;
+        let registry = self.registry(fleet, enrolment, &url.base)?;
+        let read: Option<(_, Config)> =
+            artifact::read(&registry, &url, config.digest.as_ref()).await?;
+        let Some((digest, read)) = read else { return Ok(None) };
+        read.check().map_err(|error| Error::from(error).about(&config.url))?;
+        Ok(Some(config.with(digest, read)))
+    }
+
+    /// Sends a report, and fetches new credentials if Ground Control asks for that.
+    ///
+    /// # Errors
+    /// Those of the report; a refusal of new credentials is logged, and asked for again by the
+    /// answer to the next.
+    pub async fn report(&self, report: &Report) -> Result<(), Error> {
+        let fleet = self.fleet()?;
+        let enrolment = self.enrolled()?;
+        let actions = fleet.ground.report(&enrolment.auth, report).await;
+        self.note(actions.as_ref().err());
+        if actions?.iter().any(|action| action == REFRESH_CREDENTIALS)
+            && let Err(error) = self.refresh(&fleet, enrolment).await
+        {
+            warn!("{error}; the credentials in use stay");
+        }
+        Ok(())
+    }
+
+    async fn refresh(&self, fleet: &Fleet, mut enrolment: Enrolment) -> Result<(), Error> {
+        enrolment.auth.password = fleet.ground.refresh(&enrolment.auth).await?;
+        self.keep_enrolment(fleet, enrolment).await?;
+        info!("{}: new credentials", fleet.config.url);
+        Ok(())
+    }
+
+    /// Notes whether the credentials were refused.
+    fn note(&self, error: Option<&Error>) {
+        match error.map(Error::kind) {
+            None => self.is_refused.set(false),
+            Some(Kind::Denied) => self.is_refused.set(true),
+            Some(_) => {}
+        }
+    }
+
+    fn fleet(&self) -> Result<Rc<Fleet>, Error> {
+        let none = || Error::new(Kind::Invalid, "no [ground_control] is configured");
+        self.fleet.borrow().clone().ok_or_else(none)
+    }
+
+    fn enrolled(&self) -> Result<Enrolment, Error> {
+        let none = || Error::new(Kind::Retry, "not enrolled yet");
+        self.enrolment.borrow().clone().ok_or_else(none)
+    }
+
+    /// The registry at `base`. It gets the credentials only if they are for it.
+    fn registry(
+        &self,
+        fleet: &Fleet,
+        enrolment: &Enrolment,
+        base: &str,
+    ) -> Result<Registry, Error> {
+        let Enrolment { auth, state, .. } = enrolment;
+        let is_own = is_same(&auth.url, base)
+            || Url::parse(state).is_ok_and(|state| is_same(&state.base, base));
+        let secret = if is_own { auth.password.clone() } else { String::new() };
+        let mut registries = fleet.registries.borrow_mut();
+        if let Some((known, registry)) = registries.get(base)
+            && *known == secret
+        {
+            return Ok(registry.clone());
+        }
+        let url: url::Url = base
+            .parse()
+            .map_err(|error| Error::new(Kind::Invalid, format!("{base:?}: {error}")))?;
+        let options = registry::Options {
+            registry: url.host_str().unwrap_or_default().to_owned(),
+            url,
+            username: is_own.then(|| auth.username.clone()),
+            password: is_own.then(|| Password::Text(auth.password.clone())),
+            tls: tls_options(&fleet.config),
+        };
+        let (clock, metrics) = (Rc::clone(&self.parts.clock), Rc::clone(&self.parts.metrics));
+        let registry = Registry::new(options, fleet.network.clone(), clock, metrics);
+        if registries.len() >= REGISTRIES_MAX {
+            registries.clear();
+        }
+        registries.insert(base.to_owned(), (secret, registry.clone()));
+        Ok(registry)
+    }
+
+    /// What is kept as `name`, opened and parsed.
+    fn load<T>(
+        &self,
+        fleet: &Fleet,
+        name: &str,
+        parse: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        let Some(sealed) = self.parts.store.document(name) else { return Ok(None) };
+        let invalid = |what: String| Error::new(Kind::Invalid, format!("kept {name}: {what}"));
+        let text = fleet.seal.open(&sealed).map_err(|error| invalid(error.to_string()))?;
+        let value = parse(&text).ok_or_else(|| invalid("malformed".to_owned()))?;
+        Ok(Some(value))
+    }
+
+    async fn keep(&self, fleet: &Fleet, name: &str, text: &[u8]) -> Result<(), Error> {
+        let sealed = fleet.seal.seal(text);
+        let sealed =
+            sealed.map_err(|error| Error::new(Kind::Invalid, format!("{name}: {error}")))?;
+        Ok(self.parts.store.set_document(name, &sealed).await?)
+    }
+
+    async fn keep_enrolment(&self, fleet: &Fleet, enrolment: Enrolment) -> Result<(), Error> {
+        let text = serde_json::to_vec(&enrolment)
+            .map_err(|error| Error::new(Kind::Invalid, format!("enrolment: {error}")))?;
+        self.keep(fleet, ENROLMENT, &text).await?;
+        self.enrolment.replace(Some(enrolment));
+        Ok(())
+    }
+}
+
+impl Fleet {
+    /// The enrolment token, read where the configuration has it.
+    fn token(&self) -> Result<String, Error> {
+        let (text, place) = match &self.config.token {
+            Token::Text(secret) => (secret.0.clone(), "token".to_owned()),
+            Token::File(path) => {
+                let place = format!("token_file {}", path.display());
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| Error::new(Kind::Invalid, format!("{place}: {error}")))?;
+                (text, place)
+            }
+            Token::KernelCommandLine => {
+                let line = std::fs::read_to_string(KERNEL_COMMAND_LINE).unwrap_or_default();
+                let mut words = line.split_ascii_whitespace();
+                let token = words.find_map(|word| word.strip_prefix(KERNEL_WORD));
+                let none = || {
+                    let places =
+                        "token, token_file, or moonlet.token= on the kernel's command line";
+                    Error::new(Kind::Invalid, format!("no enrolment token: expected {places}"))
+                };
+                (token.ok_or_else(none)?.to_owned(), KERNEL_WORD.to_owned())
+            }
+        };
+        let token = text.trim();
+        if !is_token(token) {
+            let expected = "expected 1 to 256 letters, digits, . _ -";
+            return Err(Error::new(Kind::Invalid, format!("{place}: {expected}")));
+        }
+        Ok(token.to_owned())
+    }
+}
+
+fn tls_options(config: &config::GroundControl) -> tls::ClientOptions {
+    tls::ClientOptions {
+        ca_file: config.ca_file.clone(),
+        client_cert: config.client_cert.clone().zip(config.client_key.clone()),
+    }
+}
+
+/// The documents in the log.
+const ENROLMENT: &str = "enrolment";
+const DESIRED: &str = "desired";
+const DESIRED_VERSION: u8 = 1;
+const KERNEL_COMMAND_LINE: &str = "/proc/cmdline";
+const KERNEL_WORD: &str = "moonlet.token=";
+/// As Go's, whose configs say another one; of a fleet of Moonlets nobody needs it more often.
+const REPORT_INTERVAL: Duration = Duration::from_mins(5);
+/// Registries of state that are kept open: there is one, and two while a fleet moves.
+const REGISTRIES_MAX: usize = 4;
