@@ -338,8 +338,8 @@ impl Catalog {
     }
 }
 
-/// What came of reading a held manifest: [`Kind::Corrupt`] when it has decayed; what is no manifest is
-/// the inner error.
+/// What came of reading a held manifest: [`Kind::Corrupt`] when it has decayed; the inner error
+/// is for what is no manifest.
 pub type Outcome = Result<Result<Manifest, ManifestError>, Error>;
 
 /// As [`read`], but one that is not short is read on another thread.
