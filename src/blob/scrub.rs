@@ -203,7 +203,7 @@ impl Store {
         let _ = self.0.corrupt.1.recv().await;
     }
 
-    /// Checks a blob that was written shortly before the last mount, unless that was done since: a card
+    /// Checks a blob that was written shortly before the last mount, unless done since: a card
     /// that lies about syncs, or cells that were being programmed when the power went, may have
     /// kept less of it than the log believes. `each` is as for [`Store::check_all`].
     ///
