@@ -253,7 +253,7 @@ disk_format() {
     sync -f "$MOUNT"
 }
 
-# Bytes that DISK $1 was told to write since the kernel knows it.
+# Bytes that DISK $1 was given to write since the kernel knows it.
 disk_written() {
     read -r _ _ _ _ _ _ sectors _ <"/sys/block/${1#/dev/}/stat"
     echo $((sectors * 512))

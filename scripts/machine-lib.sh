@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # The emulated ARM machine of scripts/machine: its kernel and tools from Debian, its disks, its
-# start and its end, and what it tells. Sourced after scripts/lib.sh, never run.
+# start and its end, and what it prints. Sourced after scripts/lib.sh, never run.
 
 # Kernel and tools, fetched once.
 CACHE=${TOOLS_DIR%/*}/machine
@@ -176,7 +176,7 @@ power_off() {
     QEMU_PID=
 }
 
-# Sets `number` to a pseudo-random number below $1: the seed tells all of them.
+# Sets `number` to a pseudo-random number below $1: the seed determines all of them.
 random() {
     SEED=$(((SEED * 1103515245 + 12345) % 2147483648))
     # shellcheck disable=SC2034  # read by the caller

@@ -4,7 +4,7 @@
 //! layers share is only this word, because the reaction to a kind lives in one place whatever
 //! layer it came from.
 
-/// What an error asks of whoever sees it.
+/// What an error asks of its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A passing fault of link or server: `pull` backs off with jitter and tries again.

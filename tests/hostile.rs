@@ -1,4 +1,4 @@
-//! The log on images that nobody wrote: a part of what `scripts/fuzz` does, without a fuzzer.
+//! The log on images that no log wrote: a part of what `scripts/fuzz` does, without a fuzzer.
 //!
 //! Replays the inputs in `tests/data/hostile`, which are what the fuzzer found worth keeping and
 //! every input that ever was a finding, then some drawn from a seed, half of them by changing

@@ -1,7 +1,7 @@
 //! What mounting a large store costs: 32 GB with ten thousand blobs, in 1 MiB of memory and 600
 //! reads of the device.
 //!
-//! Nobody writes 32 GB in a test: the META segment is written as a satellite would have left it,
+//! No test writes 32 GB: the META segment is written as a satellite would have left it,
 //! and no byte of a blob is read at a mount.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]

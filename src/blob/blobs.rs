@@ -1,4 +1,4 @@
-//! Whole blobs, told in as little memory as they can be.
+//! Whole blobs, described in as little memory as they can be.
 //!
 //! A gateway with 32 GB of flash holds ten thousand blobs and has 128 MiB of memory for everything
 //! else. An ordinary blob (named by a sha256, in at most two runs on the device) takes one
@@ -6,7 +6,7 @@
 //! kept as its whole record. The digest is there in full, so that a look-up never has to read
 //! flash and two blobs are never taken for one another.
 //!
-//! Each blob carries when it was last used, so that what nobody needs can be given up oldest
+//! Each blob carries when it was last used, so that what is not needed can be given up oldest
 //! first.
 
 use std::collections::BTreeMap;
@@ -189,7 +189,7 @@ impl Blobs {
 
     /// A blob is used now.
     pub fn touch(&mut self, digest: &Digest) {
-        // What was used last need not be told again, however often it is asked for.
+        // What was used last need not be noted again, however often it is asked for.
         if self.summary(digest).is_none_or(|summary| summary.used == self.clock) {
             return;
         }
@@ -280,7 +280,7 @@ impl Blobs {
         let Digest::Sha256(digest) = *digest else { return None };
         let grain = grain_bytes(self.geometry);
         let size_high = u8::try_from(size >> 32).ok()?;
-        // What an unsound log claims is kept as it is, to be judged by whoever mounts it.
+        // What an unsound log claims is kept as it is, to be judged at the mount.
         let claimed = extents.iter().try_fold(0_u64, |sum, part| sum.checked_add(part.bytes))?;
         let is_aligned =
             |part: &Extent| part.start.is_multiple_of(grain) && part.bytes.is_multiple_of(grain);

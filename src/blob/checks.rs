@@ -4,7 +4,7 @@
 //! is older than the interval, all of them are forgotten, so that none is ever trusted for longer.
 //! Of the [`BLOBS_MAX`] blobs that were sent last this is known; any other is checked again when
 //! it is sent. What is known belongs to one place of a blob: with every Commit and Delete of it
-//! the store begins anew, while whoever still reads at the old place keeps what is known of that.
+//! the store begins anew, while a reader of the old place keeps what is known of that.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ pub struct Checks {
 /// What is known of one blob at one place.
 #[derive(Default)]
 pub struct Checked {
-    /// Held by whoever checks a chunk: others who need it wait, and find it done.
+    /// Held while a chunk is checked: others who need it wait, and find it done.
     pub turn: Mutex<()>,
     marks: RefCell<Marks>,
     used: Cell<u64>,
@@ -81,7 +81,7 @@ impl Checks {
 
     /// What was read may not be what is on the medium.
     pub fn forget_all(&mut self) {
-        // Whoever is in the middle of a body reads by these.
+        // A reader in the middle of a body goes by these.
         for known in self.blobs.values() {
             *known.marks.borrow_mut() = Marks::default();
         }

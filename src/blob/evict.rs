@@ -1,4 +1,4 @@
-//! Giving up what nobody needs, oldest use first.
+//! Giving up what is not needed, oldest use first.
 //!
 //! What the desired state needs is pinned and stays. The rest is a cache: an image that was desired
 //! yesterday and may be again tomorrow, or what a client asked for once. It costs nothing while

@@ -1,7 +1,7 @@
 //! Blobs that are whole, and not recorded yet.
 //!
-//! A Commit may be programmed once the blob's bytes are durable. Whoever needs the blob itself has
-//! to wait for that; whoever pulls an image only needs all of its blobs before its tag, and goes on
+//! A Commit may be programmed once the blob's bytes are durable. A caller that needs the blob has
+//! to wait for that; a pull of an image only needs all of its blobs before its tag, and goes on
 //! with the next one: the Commit is appended when any sync has covered the bytes, and shares a page
 //! of META with what else there is to say. Until then nothing of the blob is visible, and what is
 //! at stake is counted with the writers' own bytes.
@@ -16,7 +16,7 @@ pub(super) struct Finished {
     record: BlobRecord,
     /// The last change when it was finished: a sync that began then or later covers all bytes.
     change: u64,
-    /// Bytes that no Progress tells of.
+    /// Bytes that no Progress covers.
     unrecorded: u64,
 }
 
@@ -27,7 +27,7 @@ impl Store {
         state.index.blobs.contains(digest) || state.is_finished(digest)
     }
 
-    /// Takes a blob that was programmed whole; no Progress tells of `unrecorded` bytes of it. Its
+    /// Takes a blob that was programmed whole; no Progress covers `unrecorded` bytes of it. Its
     /// writer goes away next.
     pub(super) fn finish(&self, record: BlobRecord, unrecorded: u64) {
         let mut state = self.0.state.borrow_mut();

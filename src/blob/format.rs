@@ -156,7 +156,7 @@ pub enum Record {
 pub struct Spent {
     /// Whose it is, such as `link/day`.
     pub account: String,
-    /// The number of the period, as whoever keeps the account counts them.
+    /// The number of the period, as the program that keeps the account counts.
     pub period: u32,
     /// So many bytes.
     pub bytes: u64,
@@ -228,8 +228,8 @@ impl Header {
             return HeaderState::Blank;
         }
         let mut healed = bytes.to_vec();
-        // A header is all that tells where the log is: one flipped bit is put right. The checksum
-        // still tells any two others (its Hamming distance at this length is 6).
+        // A header is all that says where the log is: one flipped bit is put right. The checksum
+        // still tells apart any two others (its Hamming distance at this length is 6).
         let state = Self::parse(bytes).or_else(|| {
             (0..8 * HEADER_BYTES).find_map(|bit| {
                 let flip = |bytes: &mut [u8]| {

@@ -3,7 +3,7 @@
 //! A blob's whole segments are free as soon as it is deleted, without copying. A shared segment is
 //! free only when nothing lives in it; when room is wanted and there is none, what still lives in
 //! the segment that is best given up is copied elsewhere. Copies are written and synced before the
-//! Commit records that name them, and the old room is kept until those are durable and nobody
+//! Commit records that name them, and the old room is kept until those are durable and no one
 //! reads there: at every moment one of the two places is whole.
 //!
 //! Which segment: cost-benefit, (1 - u) * age / (1 + u) for the live share u (M. Rosenblum and

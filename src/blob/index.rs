@@ -289,7 +289,7 @@ impl PartialBlob {
             && (self.frontier == 0 || has_state())
     }
 
-    /// Whether a record of how far the download is follows on what is known, and tells of as many
+    /// Whether a record of how far the download is follows on what is known, and covers as many
     /// chunks as it must.
     fn may_advance(&self, frontier: u64, chunks_from: u32, chunks: usize) -> bool {
         let known = self.chunks.len();

@@ -1,6 +1,6 @@
 //! A thread of the store's own, for work on what is held.
 //!
-//! Syncs and name look-ups may take seconds, and share few threads: whoever waits for a chunk to be
+//! Syncs and name look-ups may take seconds, and share few threads: a chunk that is to be
 //! checked must not wait for those as well. The thread is begun when it is first needed, and ends
 //! with the store.
 
@@ -21,7 +21,7 @@ struct Running {
 }
 
 impl Lane {
-    /// Does what may take long; whoever gives up waiting before it was begun takes it back.
+    /// Does what may take long; a caller that stops waiting before it was begun takes it back.
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         match self.0.get_or_init(begin) {
             Some(running) => running.executor.spawn(async move { work() }).await,

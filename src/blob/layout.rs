@@ -202,7 +202,7 @@ pub fn reserved_bytes(size: u64, geometry: Geometry) -> u64 {
 }
 
 /// What follows the bytes of a blob of more than one chunk: the hashes of its chunks, then a hash
-/// over its digest and those, which tells them from whatever else may lie there.
+/// over its digest and those, which distinguishes them from whatever else may lie there.
 pub fn trailer(digest: &Digest, chunks: &[[u8; 32]]) -> Vec<u8> {
     let mut bytes = chunks.as_flattened().to_vec();
     bytes.extend_from_slice(&seal(digest, chunks));

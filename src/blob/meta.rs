@@ -74,8 +74,8 @@ pub struct Ring {
     pub sequence: u64,
     /// The segment that has it.
     pub slot: u32,
-    /// The newest segment that tells everything by itself, and those that were in use after it and
-    /// are damaged: they are left alone until there is another that tells everything.
+    /// The newest segment that is complete by itself, and those that were in use after it and
+    /// are damaged: they are left alone until there is another complete one.
     pub spared: Vec<u32>,
     /// How often each segment was begun.
     pub erase_counts: [u32; META_SEGMENTS_MAX],
@@ -399,7 +399,7 @@ impl Meta {
         self.offset += u32::try_from(length).unwrap_or(u32::MAX);
     }
 
-    /// Whether an error tells of the segment rather than of the device: where cells wear out
+    /// Whether an error is of the segment rather than of the device: where cells wear out
     /// under the log's own hands.
     fn is_worn_out(&self, error: &Error) -> bool {
         !self.device.geometry().reprogram && matches!(error.kind(), Kind::Retry | Kind::Corrupt)

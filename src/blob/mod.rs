@@ -1,7 +1,7 @@
 //! The blob log: what is held, on flash, across power cuts.
 //!
 //! A flash-wear-aware append-only log of content-addressed blobs. Bytes are written once, to their
-//! final place; what they are is told by records in the META ring; a blob is visible only after
+//! final place; what they are is said by records in the META ring; a blob is visible only after
 //! its digest was verified and its bytes are durable, and acknowledged when its Commit record is.
 //! The bytes on the device are given by FORMAT.md.
 //!

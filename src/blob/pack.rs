@@ -54,7 +54,7 @@ impl Pack {
         self.placed.iter().any(|placed| placed.record.digest == *digest)
     }
 
-    /// Why a blob was lost, if it was; told once.
+    /// Why a blob was lost, if it was; reported once.
     fn take_lost(&mut self, digest: &Digest) -> Option<Error> {
         let index = self.lost.iter().position(|(lost, ..)| lost == digest)?;
         let (_, kind, what) = self.lost.swap_remove(index);
@@ -119,7 +119,7 @@ impl Store {
         let (lost, committed) = {
             let mut state = self.0.state.borrow_mut();
             let lost = state.pack.take_lost(&digest);
-            // Whoever had the turn before may have failed to append this one's Commit.
+            // The task that had the turn before may have failed to append this one's Commit.
             state.check()?;
             (lost, state.committed)
         };
@@ -156,8 +156,8 @@ impl Store {
         Ok(())
     }
 
-    /// Programs the unit that is being filled. When that fails, its blobs are lost, and whoever
-    /// commits them is told why.
+    /// Programs the unit that is being filled. When that fails, its blobs are lost, and their
+    /// commits fail with the reason.
     async fn flush_pack(&self) {
         let _turn = self.0.flushing.lock().await;
         // What somebody has begun who is gone.
@@ -217,7 +217,7 @@ impl Store {
         durable.into_iter().try_for_each(|record| self.commit_durable(record))
     }
 
-    /// Whoever committed a small blob is gone: what is not recorded of it never will be.
+    /// The task that committed a small blob is gone: what is not recorded of it never will be.
     pub(super) fn forget_placed(&self, digest: &Digest) {
         let state = &mut *self.0.state.borrow_mut();
         drop(state.pack.take_lost(digest));
@@ -225,7 +225,7 @@ impl Store {
         for Placed { record, .. } in state.pack.placed.extract_if(.., is_its) {
             state.space.release(&record.extents);
         }
-        // A unit that nobody waits for is not worth programming.
+        // A unit that no one waits for is not worth programming.
         let open = state.pack.open.take_if(|(unit, _)| {
             let unit = *unit;
             !state.pack.placed.iter().any(|placed| placed.is_in(unit))

@@ -1,6 +1,6 @@
 //! What changes a device, one after the other, in the order in which it was begun.
 //!
-//! A program may take as long as a card likes, and nobody else is to wait for that. So where calls
+//! A program may take as long as a card likes, and no other is to wait for that. So where calls
 //! take long they are made on another thread, one at a time; elsewhere at once, so that a simulated
 //! device does the same each time.
 //!
@@ -33,7 +33,7 @@ struct Jobs {
 
 type Job = Box<dyn FnOnce(&dyn Device) + Send>;
 
-/// An operation that goes on, whoever waits for its outcome. Polled after that, it is pending.
+/// An operation that goes on, awaited or not. Polled after that, it is pending.
 pub struct Flight<T>(Arc<Mutex<Landing<T>>>);
 
 struct Landing<T> {
@@ -48,7 +48,7 @@ impl Queue {
         Self { device: Arc::clone(device), jobs }
     }
 
-    /// Does everything at once, however long it takes: for whoever has nothing else to do.
+    /// Does everything at once, however long it takes: for a caller with nothing else to do.
     pub fn at_once(device: &Arc<dyn Device>) -> Self {
         Self { device: Arc::clone(device), jobs: None }
     }

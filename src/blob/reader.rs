@@ -79,7 +79,7 @@ impl Reader {
     async fn check(&self, offset: u64, length: u64) -> Result<u64, Error> {
         let chunk = u32::try_from(offset / CHUNK_BYTES).unwrap_or(u32::MAX);
         let _turn = self.checked.turn.lock().await;
-        // Whoever had the turn before may have checked this one.
+        // The task that had the turn before may have checked this one.
         let admitted = self.admitted(offset, length);
         if admitted > 0 {
             return Ok(admitted);
@@ -87,7 +87,7 @@ impl Reader {
         let is_known = self.store.is_corrupt(&self.record.digest, offset..offset + 1)
             && self.store.is_at(&self.record);
         let wanted = (offset + length - 1) / CHUNK_BYTES + 1 - u64::from(chunk);
-        // Whoever reads on reads more; the first bytes are not to wait for that.
+        // A reader that goes on reads more; the first bytes are not to wait for that.
         let reads_on = chunk > 0 && self.admitted(offset - CHUNK_BYTES, 1) > 0;
         let count = wanted.min(if reads_on { RUN_MAX } else { 1 });
         let end = chunk.saturating_add(u32::try_from(count).unwrap_or(1));
@@ -138,7 +138,7 @@ impl Reader {
     }
 
     /// Checks a blob by its digest, whose trailer is corrupt, and writes that anew where the bytes
-    /// are sound: nothing else tells what any of its chunks must be.
+    /// are sound: nothing else says what any of its chunks must be.
     async fn check_all_chunks(&self) -> bool {
         let Self { store, record, checked } = self;
         let begun = store.0.state.borrow().checks.now();
@@ -154,7 +154,7 @@ impl Reader {
         true
     }
 
-    /// Records that chunks are corrupt. Nobody waits until that is durable: they are refused from
+    /// Records that chunks are corrupt. No one waits until that is durable: they are refused from
     /// here on, and after a start they would be checked again.
     fn report(&self, chunks: &[u32]) {
         if let Err(error) = self.store.judge(&self.record, chunks, true) {
@@ -191,5 +191,5 @@ impl Reader {
     }
 }
 
-/// Chunks that are checked at once for whoever reads on: each time another thread is asked.
+/// Chunks that are checked at once for a reader that goes on: each time another thread is asked.
 const RUN_MAX: u64 = 4;

@@ -262,7 +262,7 @@ fn written() -> flash::Error {
     flash::Error::new(Kind::Denied, "a log is only read while it is looked at")
 }
 
-/// What the META ring tells.
+/// What the META ring holds.
 struct Found {
     ring: Ring,
     /// The segments whose records must be replayed, in order.

@@ -1,9 +1,9 @@
 //! Going on after an error that has ended writing.
 //!
-//! What the device holds of the last writes is unknown then, and only mounting it tells; what is
+//! What the device holds of the last writes is unknown then, and only mounting it shows it; what is
 //! held is served meanwhile. The log is mounted beside the one that is in use, from the medium, and
-//! takes its place when it is whole. Whoever wrote to the one before is told to begin anew, and
-//! nobody is told that something is durable that was not before; whoever reads goes on, and the
+//! takes its place when it is whole. Writers to the one before get an error and begin anew, and
+//! nothing is reported as durable that was not before; readers go on, and the
 //! room that is read is not used again. What was checked is checked again, for it may have been
 //! read from memory.
 
@@ -54,7 +54,7 @@ impl Store {
                 let blob = mounted.index.blobs.get(&read.digest);
                 !held.contains(read) && blob.is_none_or(|blob| blob.extents != read.extents)
             };
-            // Nobody has begun meanwhile to read what is not there any more.
+            // No reader has begun meanwhile to read what is not there any more.
             if !self.held().iter().any(is_lost) {
                 let programmed = mounted.programmed_bytes;
                 let report = self.replace_state(mounted);

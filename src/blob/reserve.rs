@@ -104,7 +104,7 @@ impl Store {
         let media_type = media_type.map(str::to_owned);
         let mut record = BlobRecord { digest: *digest, size, media_type, extents, pinned: false };
         // What it needs at most is known only when it has its room; but room that was taken must
-        // not be waited with, for whoever waits may go away.
+        // not be waited with, for the task that waits may go away.
         let expected = partial_bytes(&record) + PIECES_EXPECTED * EXTENT_BYTES;
         self.make_index_room(expected, &digest.to_string()).await?;
         let wanted =
@@ -141,7 +141,7 @@ impl Store {
     }
 
     /// Takes room, and makes some if there is none: what was deleted a moment ago only waits for
-    /// a sync; what nobody needs gives way; what is dead in shared segments waits for copying.
+    /// a sync; what is not needed gives way; what is dead in shared segments waits for copying.
     pub(super) async fn allocate(&self, bytes: u64) -> Result<Option<Allocation>, Error> {
         let take = || {
             let state = &mut *self.0.state.borrow_mut();
@@ -213,7 +213,7 @@ impl Store {
     }
 
     /// Makes room for `bytes` more in a checkpoint, which must leave the tail of a META segment
-    /// enough: what nobody needs gives way, and what does not fit then is refused.
+    /// enough: what is not needed gives way, and what does not fit then is refused.
     pub(super) async fn make_index_room(&self, bytes: u64, what: &str) -> Result<(), Error> {
         loop {
             let Err(error) = self.check_index_room(bytes, what) else { return Ok(()) };
@@ -247,7 +247,7 @@ impl Store {
     }
 }
 
-/// Room that is given back unless it is kept: whoever waits for it to be erased or programmed may
+/// Room that is given back unless it is kept: the task that waits for its erase or program may
 /// go away.
 pub(super) struct Taken<'a> {
     store: &'a Store,
@@ -261,7 +261,7 @@ impl Taken<'_> {
         &self.extents
     }
 
-    /// Not when the log was mounted again: then it is whoever's it is.
+    /// Not when the log was mounted again: then it belongs to what was found there.
     fn is_current(&self) -> bool {
         self.store.check_mounted(self.mounted).is_ok()
     }

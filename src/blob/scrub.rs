@@ -2,7 +2,7 @@
 //!
 //! Each chunk of a blob has a hash of its own (FORMAT.md section 5), so what decayed has a name and
 //! 256 KiB fetched again put it right. A chunk that does not read back as what was written is
-//! recorded as corrupt; whoever serves asks [`Store::is_corrupt`] first. It is repaired by programming
+//! recorded as corrupt; `serve` asks [`Store::is_corrupt`] first. It is repaired by programming
 //! the right bytes to new room and committing the blob with that room in its extents; the old
 //! place is free then, and on media that wear out it is the device's to judge.
 
@@ -178,7 +178,7 @@ impl Store {
         if is_corrupt {
             let (size, count) = (ByteCount(read.size), known.len() - before);
             error!("{digest} ({size}): {count} corrupt chunks on flash; they are fetched again");
-            // Whoever waits is told once of all that is found until it looks.
+            // A waiter is woken once for all that is found until it looks.
             let _ = self.0.corrupt.0.try_send(());
         }
         let record = Record::Rot { digest: *digest, chunks: known.into_iter().collect() };
@@ -203,7 +203,7 @@ impl Store {
         let _ = self.0.corrupt.1.recv().await;
     }
 
-    /// Checks a blob that was written shortly before the last mount, if nobody has since: a card
+    /// Checks a blob that was written shortly before the last mount, unless done since: a card
     /// that lies about syncs, or cells that were being programmed when the power went, may have
     /// kept less of it than the log believes. `each` is as for [`Store::check_all`].
     ///

@@ -38,13 +38,13 @@ pub struct Store(pub(super) Rc<Inner>);
 pub(super) struct Inner {
     device: Arc<dyn Device>,
     pub(super) state: RefCell<State>,
-    /// Held by whoever waits for a sync on behalf of all that was changed before.
+    /// Held while a task waits for a sync on behalf of all that was changed before.
     sync: Mutex<()>,
-    /// Held by whoever copies to make room.
+    /// Held while blobs are copied to make room.
     pub(super) collecting: Mutex<()>,
-    /// Held by whoever gives a small blob its place.
+    /// Held while a small blob is given its place.
     pub(super) packing: Mutex<()>,
-    /// Held by whoever programs a unit of small blobs.
+    /// Held while a task programs a unit of small blobs.
     pub(super) flushing: Mutex<()>,
     /// Has something in it when a chunk was found to be corrupt.
     pub(super) corrupt: (Sender<()>, Receiver<()>),
@@ -75,7 +75,7 @@ pub(super) struct State {
     pub(super) committed: u64,
     /// Blobs that are whole, and not recorded yet.
     pub(super) finished: Vec<Finished>,
-    /// Room that is free as soon as nothing durable and nobody here names it.
+    /// Room that is free as soon as nothing durable and nothing here names it.
     pub(super) limbo: Vec<Limbo>,
     /// What readers hold: their room is not used again, even if the blob is deleted.
     pub(super) leases: Vec<Weak<BlobRecord>>,
@@ -336,7 +336,7 @@ impl Store {
                 return Err(Error::new(Kind::Invalid, what));
             }
         }
-        // Whoever waits for room may go away meanwhile.
+        // The task that waits for room may go away meanwhile.
         let claim = Claim { store: self, digest, mounted: self.mounted() };
         let partial = self.begin_writing(digest, size, media_type).await?;
         let writer = Writer::new(self.clone(), partial, claim.mounted).await?;
@@ -363,7 +363,7 @@ impl Store {
                 self.repair_all(digest, bytes).await?;
             }
             self.name_type(&entry, media_type).await?;
-            // It is held from its Commit on, and whoever wrote that may wait for the sync still.
+            // It is held from its Commit on, and its writer may wait for the sync still.
             return self.flush().await;
         }
         let mut writer = self.writer(digest, bytes.len() as u64, media_type).await?;
@@ -379,7 +379,7 @@ impl Store {
     pub async fn set_media_type(&self, digest: &Digest, media_type: &str) -> Result<(), Error> {
         let entry = self.entry(digest).ok_or_else(|| missing(digest))?;
         self.name_type(&entry, Some(media_type)).await?;
-        // It is held from its Commit on, and whoever wrote that may wait for the sync still.
+        // It is held from its Commit on, and its writer may wait for the sync still.
         self.flush().await
     }
 
@@ -439,7 +439,7 @@ impl Store {
     }
 
     /// Waits until everything done so far is durable, finished blobs and their Commits included.
-    /// Of a blob that is being written, it is what a Progress tells of. All who wait share one
+    /// Of a blob that is being written, it is what a Progress covers. All who wait share one
     /// sync, or two.
     pub async fn flush(&self) -> Result<(), Error> {
         let wanted = self.generation();
@@ -681,14 +681,14 @@ impl Store {
     }
 
     /// From here on nothing is written: what the device holds of the last writes is unknown, and
-    /// only mounting it again tells.
+    /// only mounting it again shows it.
     /// A file system that is full has taken nothing, and may take it later: then nothing changes.
     pub(super) fn fail(&self, error: Error) -> Error {
         let mut state = self.0.state.borrow_mut();
         if state.failure.is_none() && error.kind() != Kind::Full {
             warn!("{error}; the store takes no more writes until it is mounted again");
             state.failure = Some(format!("an error left it in doubt: {error}"));
-            // Whoever waits for it is told once.
+            // A waiter is woken once.
             let _ = self.0.failed.0.try_send(());
         }
         error

@@ -1,6 +1,6 @@
 //! Telling the device which segments hold nothing.
 //!
-//! A card's controller moves data it believes to be live; what it is told is dead costs it no
+//! A card's controller moves data it believes to be live; what it knows to be dead costs it no
 //! copy. A trimmed segment costs a little more when it is used again, and some cards answer nothing
 //! else while they trim, so the caller does this when nothing else goes on, a few segments at a
 //! time, and a tenth of the segments stay as they are: those that are taken next.
@@ -17,7 +17,7 @@ impl Store {
             state.space.take_untrimmed(count)
         };
         let count = segments.len();
-        // Whoever is given one of them meanwhile comes later in the queue.
+        // A writer that is given one of them meanwhile comes later in the queue.
         let trimmed = self
             .0
             .queue

@@ -1,4 +1,4 @@
-//! What the log tells of itself.
+//! What the log reports of itself.
 
 use super::wear::DAY_SECONDS;
 use crate::flash::Health;

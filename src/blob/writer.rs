@@ -4,7 +4,7 @@
 //! a blob of less than a unit is there until it is committed, when it may share one with others.
 //! Every [`PROGRESS_BYTES`] a sync is started beside the writing; when it is done, a Progress
 //! record with the state of the hash at its start says that the bytes until there are durable, and
-//! is made durable itself. Whoever is [`LAG_BYTES`] further before that, waits. So neither a kill
+//! is made durable itself. A writer [`LAG_BYTES`] further before that waits. So neither a kill
 //! nor a power cut loses more than the two together, and the pieces in which bytes came.
 
 use super::format::{BlobRecord, CHUNK_BYTES, Record};
@@ -31,7 +31,7 @@ pub struct Writer {
     recorded_chunks: usize,
     /// Bytes programmed; a multiple of the program unit until the blob's end.
     programmed: u64,
-    /// What is being programmed, and how many bytes. It outlasts whoever waits for it.
+    /// What is being programmed, and how many bytes. It outlasts the task that waits for it.
     under_way: Option<(Programming, u64)>,
     /// What arrived after that, less than a unit.
     rest: Vec<u8>,

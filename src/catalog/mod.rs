@@ -269,7 +269,7 @@ impl Catalog {
             if !seen.insert(digest) {
                 continue;
             }
-            // A manifest without its type was only written ahead: nothing tells what it needs.
+            // A manifest without its type was only written ahead: what it needs is not known.
             let entry = self.store.entry(&digest).filter(|entry| entry.media_type.is_some());
             let Some(entry) = entry else { return Ok(false) };
             let Some(known) = self.known(&entry)? else { return Ok(false) };
@@ -329,7 +329,7 @@ impl Catalog {
             }
             Err(error) if error.kind() == Kind::Corrupt => {
                 if self.corrupt.borrow_mut().insert(entry.digest) {
-                    error!("{error}; the next sync repairs it");
+                    error!("{error}; it is passed over until it is repaired");
                 }
                 Ok(None)
             }
@@ -338,8 +338,8 @@ impl Catalog {
     }
 }
 
-/// What came of reading a held manifest: [`Kind::Corrupt`] when it has decayed; what is no manifest is
-/// told by the inner error.
+/// What came of reading a held manifest: [`Kind::Corrupt`] when it has decayed; the inner error
+/// is for what is no manifest.
 pub type Outcome = Result<Result<Manifest, ManifestError>, Error>;
 
 /// As [`read`], but one that is not short is read on another thread.

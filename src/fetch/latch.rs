@@ -1,4 +1,4 @@
-//! A sign that is given once and stays: all who wait for it go on, whoever comes later does not
+//! A sign that is given once and stays: all who wait for it go on, and later ones do not
 //! wait. Nothing is sent over the channel inside; closing it is the sign.
 
 use std::convert::Infallible;

@@ -2,7 +2,7 @@
 //!
 //! Bytes go from the network to their final place on flash and nowhere else: one buffer of
 //! [`BUFFER_BYTES`] is all that is held. Who the source is, and what to do when it fails, is known
-//! one row up. Whatever arrived before a failure has been written: the sink's frontier tells.
+//! one row up. Whatever arrived before a failure has been written: see the sink's frontier.
 //!
 //! A stop is obeyed between two pieces, and while waiting for one. A piece that has arrived is
 //! written whole, so that the writer can be suspended after it and nothing comes twice.
@@ -90,7 +90,7 @@ impl Sink for Writer {
     }
 }
 
-/// A part of a blob, in memory: no more of it than whoever asks has room for.
+/// A part of a blob, in memory: no more of it than the caller has room for.
 #[derive(Debug)]
 pub struct Part {
     /// The blob's byte that the part begins with.
@@ -145,7 +145,7 @@ pub async fn copy(
             sink.write(fresh).await?;
             arrived(fresh.len() as u64);
         }
-        // A socket that always has more would leave whoever is served waiting.
+        // A socket that always has more would leave clients waiting.
         smol::future::yield_now().await;
     }
     Ok(())

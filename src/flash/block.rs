@@ -101,7 +101,7 @@ impl Device {
                 let path = path.display();
                 let what = format!(
                     "store {path} is in use: mounted, part of another device, or open in another \
-                     moonlet; expected a device that nobody else has"
+                     moonlet; expected a device that no one else has"
                 );
                 Err(Error::new(Kind::Invalid, what))
             }
@@ -217,7 +217,7 @@ impl super::Device for Device {
         true
     }
 
-    /// Nobody else can have a part of the device: there is nothing to give.
+    /// No one else can have a part of the device: there is nothing to give.
     fn give_up_from(&self, _: u32) -> Result<(), Error> {
         Ok(())
     }

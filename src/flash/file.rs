@@ -112,7 +112,7 @@ impl Device {
         let options = OpenOptions::new().read(true).to_owned();
         let lock = match lock(directory, &options, File::try_lock_shared) {
             Ok(lock) => Some(lock),
-            // Then nobody has ever written here, nor can.
+            // Then no one has ever written here, nor can.
             Err(error) if error.kind() == Kind::Missing => None,
             Err(error) => return Err(error),
         };

@@ -1,7 +1,7 @@
 //! What hardware says of its wear.
 //!
-//! An eMMC tells what its standard makes it tell (JEDEC JESD84-B51, EXT_CSD bytes 267 to 269), in
-//! steps of ten percent; SD cards and USB sticks tell nothing. MTD and UBI count erase blocks that
+//! An eMMC reports what its standard requires (JEDEC JESD84-B51, EXT_CSD bytes 267 to 269), in
+//! steps of ten percent; SD cards and USB sticks say nothing. MTD and UBI count erase blocks that
 //! are out of use, UBI erases as well. It is reported and never acted upon: too coarse to steer by.
 
 use std::path::Path;
@@ -39,7 +39,7 @@ fn told(health: Health) -> Option<Health> {
     (health != Health::default()).then_some(health)
 }
 
-/// 1 is up to ten percent, 11 is more than a hundred; 0 is not told, the rest is reserved.
+/// 1 is up to ten percent, 11 is more than a hundred; 0 is not defined, the rest is reserved.
 fn life_used(text: &str) -> Option<u8> {
     let steps = hexadecimal(text)?;
     (1..=LIFE_STEPS_MAX).contains(&steps).then(|| steps * 10)

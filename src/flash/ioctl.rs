@@ -10,7 +10,7 @@ use std::io;
 
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, opcode};
 
-/// Tells a block device that `length` bytes from `start` hold nothing (BLKDISCARD).
+/// Informs a block device that `length` bytes from `start` hold nothing (BLKDISCARD).
 pub fn discard(file: &File, start: u64, length: u64) -> io::Result<()> {
     call::<{ opcode::none(0x12, 119) }, _>(file, [start, length]).map(|_| ())
 }

@@ -2,7 +2,7 @@
 //!
 //! [`Device`] is the only seam between the log and storage. Offsets are relative to a segment, so
 //! no 32-bit address ever binds the size of a device. What a device forbids (programming a page
-//! twice, or out of order) is told by its run-time [`Geometry`]; the log obeys the strictest rule
+//! twice, or out of order) is stated by its run-time [`Geometry`]; the log obeys the strictest rule
 //! and the simulator enforces it.
 
 pub mod block;
@@ -91,7 +91,7 @@ pub trait Device: Send + Sync {
     /// programmed since the last one that succeeded, and all further ones are errors.
     fn sync(&self) -> Result<(), Error>;
     /// Goes on after a sync that failed, if a sync succeeds now: from here on reads come from the
-    /// medium, as far as nobody else keeps it from that, and syncs may succeed again.
+    /// medium, as far as nothing else keeps it from that, and syncs may succeed again.
     fn recover(&self) -> Result<(), Error> {
         self.sync()
     }
@@ -122,7 +122,7 @@ pub trait Device: Send + Sync {
     fn mark_bad(&self, _segment: u32) -> Result<(), Error> {
         Ok(())
     }
-    /// Tells whoever moves data behind the device that a segment holds nothing. Its contents are
+    /// Informs the controller behind the device that a segment holds nothing. Its contents are
     /// undefined from here on. Worth doing only when idle: some cards answer nothing else until it
     /// is done.
     fn trim(&self, _segment: u32) -> Result<(), Error> {
@@ -138,7 +138,7 @@ pub trait Device: Send + Sync {
     }
 }
 
-/// What a device tells of its wear; each part only where it is told.
+/// What a device reports of its wear; each part only where it does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Health {
     /// Percent of the rated life that is used at most: eMMC `life_time` (JEDEC JESD84-B51,
@@ -163,7 +163,7 @@ pub enum Reserve {
     Urgent,
 }
 
-/// Programs whole units and, where nobody below corrects what cells got wrong, reads them back.
+/// Programs whole units and, where nothing below corrects what cells got wrong, reads them back.
 ///
 /// # Errors
 /// [`Kind::Corrupt`] when something else is read back; the device's own.

@@ -287,7 +287,7 @@ fn user_of(sys: &Path, node: &Node) -> Option<String> {
     };
     let mount = mounts.lines().find(|line| line.split(' ').next().is_some_and(is_ours))?;
     let place = mount.split(' ').nth(1).unwrap_or("");
-    Some(format!("it is mounted at {place}, expected a device that nobody else has"))
+    Some(format!("it is mounted at {place}, expected a device that no one else has"))
 }
 
 /// As `/sys/class/mtd/mtdN/type` has them; `ram` is what stands in for flash where there is none.

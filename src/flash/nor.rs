@@ -155,7 +155,7 @@ pub struct Region<'a, const SEGMENT_BYTES: usize, const PROGRAM_BYTES: usize> {
 impl<'a, const SEGMENT_BYTES: usize, const PROGRAM_BYTES: usize>
     Region<'a, SEGMENT_BYTES, PROGRAM_BYTES>
 {
-    /// The segments in `segments`, which nobody else may use.
+    /// The segments in `segments`, which no one else may use.
     ///
     /// # Errors
     /// [`Kind::Invalid`] when the device has other sizes, or not these segments.

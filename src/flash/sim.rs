@@ -469,7 +469,7 @@ impl super::Device for Device {
     }
 
     fn sync_range(&self, segment: u32, range: Range<u32>) -> Result<(), Error> {
-        // These programs and no others, so that nobody relies on more.
+        // These programs and no others, so that nothing relies on more.
         self.sync_what(|operation| match operation {
             Operation::Erase { segment: erased } => *erased == segment,
             Operation::Program { segment: programmed, offset, .. } => {

@@ -1,6 +1,6 @@
 //! Syncs of a file, of which one that failed is the last.
 //!
-//! The kernel tells of bytes that it could not write once, to whoever syncs next; then they count
+//! The kernel reports bytes that it could not write once, to the next sync; then they count
 //! as written, and a further sync succeeds (A. Rebello and others, "Can Applications Recover from
 //! fsync Failures?", 2020). So syncs go one after the other, and after an error all of them fail,
 //! those that were waiting too, until the device is opened anew and what it holds is read.
@@ -29,7 +29,7 @@ impl Syncs {
         self.run(doing, || file.sync_data())
     }
 
-    /// Makes durable what was written to a range of `file`, and nothing else that was. Nobody
+    /// Makes durable what was written to a range of `file`, and nothing else that was. No one
     /// writes there meanwhile.
     ///
     /// The only call that syncs a part of a file is one that writes it, so what is in the page

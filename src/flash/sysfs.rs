@@ -1,7 +1,7 @@
-//! What the kernel tells of a device under `/sys`: text files of one value each.
+//! What the kernel reports of a device under `/sys`: text files of one value each.
 //!
 //! The root is a parameter, so that tests bring a tree of their own. Nothing here is an error: an
-//! attribute that is not there, or reads as nonsense, is not told.
+//! attribute that is not there, or reads as nonsense, is left out.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ pub const ROOT: &str = "/sys";
 pub struct Node(PathBuf);
 
 impl Node {
-    /// The block device of number `number`, as `stat` tells it.
+    /// The block device of number `number`, as `stat` gives it.
     pub fn of_block(root: &Path, number: u64) -> Option<Self> {
         Self::of_number(root, "block", number)
     }

@@ -2,7 +2,7 @@
 //!
 //! UBI replaces blocks that go bad, spreads wear over the chip and moves data whose bits begin to
 //! flip, below the log and without its doing. A segment is one or more logical erase blocks (LEBs).
-//! A volume is written in place once it is told to allow that
+//! A volume is written in place once it is set to allow that
 //! (`UBI_VOL_PROP_DIRECT_WRITE`); what was written survives a cut, page by page, in order.
 //!
 //! **Erasing** is `UBI_IOCEBUNMAP` and not `UBI_IOCEBER`: the LEB reads as erased at once, the
@@ -64,7 +64,7 @@ impl Device {
             Err(error) if Errno::from_io_error(&error) == Some(Errno::BUSY) => {
                 let what = format!(
                     "store {} is in use: mounted, or open in another moonlet; expected a volume \
-                     that nobody else has",
+                     that no one else has",
                     path.display()
                 );
                 return Err(Error::new(Kind::Invalid, what));

@@ -102,7 +102,7 @@ async fn first_user(
     }
     let mut rows = write.rows();
     rows.add_user("admin", &hash, ROLE_SYSTEM_ADMIN, clock::now()).await.map_err(failed)?;
-    // A password that nobody saw would lock all out: where it cannot be shown, it does not count.
+    // A password that no one saw would lock all out: where it cannot be shown, it does not count.
     if let Some(password) = shown {
         show(&password).map_err(|error| format!("showing the first password: {error}"))?;
     }
@@ -142,7 +142,7 @@ pub fn random(bytes: usize) -> Result<String, Fault> {
     secret::random_hex(bytes).map_err(|error| Fault::internal("randomness", &error))
 }
 
-/// Why a request is not answered as wished: a status and a message for whoever asked.
+/// Why a request is not answered as wished: a status and a message for the client.
 #[derive(Debug)]
 pub struct Fault {
     pub status: StatusCode,

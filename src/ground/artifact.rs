@@ -50,7 +50,7 @@ pub fn build(content: &str, now_seconds: i64) -> std::io::Result<Published> {
     })
 }
 
-/// A ustar archive with one file, of nobody and of no time.
+/// A ustar archive with one file, of no owner and of no time.
 fn tar(content: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut head = [0_u8; BLOCK];
     let size = format!("{:011o}\0", content.len());

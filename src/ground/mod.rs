@@ -8,11 +8,14 @@
 //! | file | does |
 //! |---|---|
 //! | `settings` | reads arguments, environment and file |
+//! | `app` | what all handlers share, the first start, and the error they answer |
 //! | `server` | accepts connections, TLS, stops gracefully |
 //! | `api` | answers people and satellites, in the forms of the Go implementation |
 //! | `oci` | serves the state artifacts under `/v2/` |
 //! | `pages` | the console |
-//! | `publish` | makes the artifacts, in the transaction that changed what they say |
+//! | `publish` `artifact` | make the artifacts, in the transaction that changed what they say |
+//! | `secret` `limit` | passwords, tokens and secrets; how often they may be tried |
+//! | `metrics` `clock` | counters; times as numbers and as text |
 //! | `store` | SQLite or PostgreSQL |
 //!
 //! The invariant: whatever is changed and whatever follows from it (the artifacts that satellites

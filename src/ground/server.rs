@@ -1,4 +1,4 @@
-//! Accepts connections and serves them until the program is told to stop.
+//! Accepts connections and serves them until the program is asked to stop.
 //!
 //! A loop of our own and not `axum::serve`, for the limits: connections are counted, a head must
 //! arrive in time, and TLS is spoken where it is configured. At SIGTERM or SIGINT no connection is

@@ -1,4 +1,4 @@
-//! What the server is told: arguments first, then the environment, then the file, then defaults.
+//! The server's settings: arguments first, then the environment, then the file, then defaults.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use argh::FromArgs;
 use serde::Deserialize;
 
-/// Tells a fleet of satellites which images to hold.
+/// Says to a fleet of satellites which images to hold.
 #[derive(FromArgs)]
 pub struct Arguments {
     /// print the version
@@ -23,7 +23,9 @@ pub enum Verb {
     Serve(Serve),
 }
 
-/// Serve the API and the state artifacts until stopped.
+/// Serve the API, the console and the state artifacts until stopped. Each option may stand in the
+/// environment as well, as GROUND_CONTROL_LISTEN and so on. GROUND_CONTROL_ADMIN_PASSWORD is the
+/// first password of admin.
 #[derive(FromArgs, Default)]
 #[argh(subcommand, name = "serve")]
 pub struct Serve {
@@ -36,7 +38,8 @@ pub struct Serve {
     /// where to listen: 127.0.0.1:8080 unless given
     #[argh(option)]
     pub listen: Option<String>,
-    /// the URL that satellites reach this server by: http://LISTEN unless given
+    /// the URL that satellites reach this server by: http://LISTEN unless given, https with TLS; needed
+    /// where it listens on 0.0.0.0 or ::
     #[argh(option)]
     pub url: Option<String>,
     /// a PostgreSQL database instead of the directory: postgres://user@host/name
@@ -166,7 +169,7 @@ fn request_timeout(seconds: Option<String>) -> Result<Duration, String> {
     }
 }
 
-/// The URL goes into what satellites are told, so that a wrong one strands them: an address that
+/// The URL goes into what satellites are given, so that a wrong one strands them: an address that
 /// only this machine understands is not guessed.
 fn public_url(given: Option<String>, listen: SocketAddr) -> Result<Option<String>, String> {
     let Some(given) = given else {

@@ -28,7 +28,7 @@ impl ChunkSize {
     /// A request for `received` bytes went through in `span`.
     pub fn went_through(&mut self, received: u64, span: Duration) {
         if received < BYTES_MIN {
-            // How long little takes is told by the round trip, not by the link.
+            // How long little takes depends on the round trip, not by the link.
             return;
         }
         let micros = span.as_micros().max(1);

@@ -17,7 +17,7 @@ pub struct Error {
 }
 
 impl Error {
-    /// What the error asks of whoever sees it.
+    /// What the error asks of its caller.
     pub fn kind(&self) -> Kind {
         self.kind
     }

@@ -181,7 +181,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc;
 
-    /// A resolver that answers with `127.0.0.1` when it is told to, and counts its look-ups.
+    /// A resolver that answers with `127.0.0.1` when it is asked to, and counts its look-ups.
     fn held_up() -> (Resolver, mpsc::Sender<()>, Arc<AtomicUsize>) {
         let (release, released) = mpsc::channel();
         let (released, count) = (Mutex::new(released), Arc::new(AtomicUsize::new(0)));

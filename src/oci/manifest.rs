@@ -378,7 +378,7 @@ pub const CHILDREN_MAX: usize = 1024;
 pub const LAYERS_MAX: usize = 2048;
 /// Referrers of one list that are looked at.
 pub const LISTED_MAX: usize = 1024;
-/// What is kept of a manifest's annotations for whoever asks for referrers.
+/// What is kept of a manifest's annotations for requests for referrers.
 pub const ANNOTATIONS_BYTES_MAX: usize = 16 << 10;
 /// Two names of RFC 6838 and a slash; what is longer is no media type.
 const TYPE_BYTES_MAX: usize = 255;

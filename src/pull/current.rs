@@ -11,7 +11,7 @@ use crate::registry::{ManifestHead, OpenedManifest};
 
 impl Puller {
     /// The digest that `reference` means now: by HEAD, which has no body and counts against no
-    /// quota of pulls, else by GET and its bytes. A registry whose HEAD told nothing is asked by
+    /// quota of pulls, else by GET and its bytes. A registry whose HEAD gave nothing is asked by
     /// GET alone for a while. `answered` is opened as soon as the registry has answered anything.
     ///
     /// # Errors
@@ -89,6 +89,6 @@ impl Puller {
     }
 }
 
-/// How long a registry whose HEAD told nothing is asked by GET alone.
+/// How long a registry whose HEAD gave nothing is asked by GET alone.
 const HEAD_INTERVAL: Duration = Duration::from_hours(6);
 const BUFFER_BYTES: usize = 8 << 10;

@@ -1,6 +1,6 @@
 //! The one verb: make this digest present.
 //!
-//! Whoever asks, a digest is downloaded once: a second asker waits for the first and then finds it
+//! A digest is downloaded once: a second asker waits for the first and then finds it
 //! on flash. A cut link is retried here, with backoff, from the first missing byte; the digest is
 //! verified by the log before anything becomes visible. Any number of images may be fetched at the
 //! same time: their downloads share the link's slots, and none keeps one while it backs off.
@@ -55,7 +55,7 @@ use slots::{Priority, Slots};
 pub struct Parts {
     /// Where blobs go.
     pub store: Store,
-    /// The upstreams, by the registry's name; whoever wires them up changes them.
+    /// The upstreams, by the registry's name; the satellite changes them.
     pub registries: Registries,
     /// The pace that all downloads share.
     pub pace: Pace,
@@ -79,9 +79,9 @@ pub struct Puller {
     inflight: RefCell<BTreeMap<Digest, Rc<Mutex<()>>>>,
     chunk: Cell<ChunkSize>,
     slots: Slots,
-    /// When a HEAD last told nothing, by what was asked for.
+    /// When a HEAD last gave nothing, by what was asked for.
     head_in_vain: RefCell<BTreeMap<TagKey, Duration>>,
-    /// Held by whoever puts an image's manifests and tags.
+    /// Held while a task puts an image's manifests and tags.
     holding: Mutex<()>,
 }
 

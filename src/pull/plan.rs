@@ -1,7 +1,7 @@
 //! What an image needs: its manifests, read and verified, and the blobs that they name.
 //!
 //! Manifests are small and come first, so the size of an image is known before its first layer. What
-//! is required is told from what only accompanies an image: the latter may be missing.
+//! is required is kept apart from what only accompanies an image: the latter may be missing.
 
 use std::collections::BTreeSet;
 
@@ -88,7 +88,7 @@ impl Plan {
 impl Puller {
     /// Reads the manifests of `reference`, at `digest` if that is known already. Manifests that are
     /// too long to be held in memory are in the store afterwards, without their media type, so that
-    /// nobody is served them yet.
+    /// no one is served them yet.
     pub async fn plan(
         &self,
         reference: &Reference,

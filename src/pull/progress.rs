@@ -63,7 +63,7 @@ struct Transfer {
 }
 
 impl Progress {
-    /// Changes what is told of `image`.
+    /// Changes what is shown of `image`.
     pub fn update(&self, image: &str, change: impl FnOnce(&mut Image)) {
         let mut notices = self.0.borrow_mut();
         change(notices.images.entry(image.to_owned()).or_default());

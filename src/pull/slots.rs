@@ -1,8 +1,8 @@
 //! Which downloads may use the link now.
 //!
-//! There are few slots. Whoever waits for one gets it in the order of what was asked with: first
+//! There are few slots. A task that waits gets one in the order of what was asked with: first
 //! what has not failed yet, then the images in the order of the configuration. Who backs off gives
-//! the slot back meanwhile, so that nobody's pause is anybody else's.
+//! the slot back meanwhile, so that no pause holds up another.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -81,7 +81,7 @@ impl Drop for Slot<'_> {
     }
 }
 
-/// A place in the queue, left when whoever waits goes away.
+/// A place in the queue, left when the task that waits goes away.
 struct Place<'a> {
     slots: &'a Slots,
     key: (Priority, u64),

@@ -594,7 +594,7 @@ const PLAN_BYTES_MAX: u64 = 8 << 20;
 const SHORT_BYTES_MAX: u64 = 64 << 10;
 /// Bytes of manifests that one plan holds in memory.
 const MEMORY_BYTES_MAX: usize = 256 << 10;
-/// A manifest of which the registry tells no length or no digest cannot be written as it comes.
+/// A manifest of which the registry states no length or no digest cannot be written as it comes.
 const UNNAMED_BYTES_MAX: u64 = 1 << 20;
 /// Platforms that an error lists.
 const OFFERED_MAX: usize = 16;

@@ -79,7 +79,7 @@ pub struct Reconciler {
     /// When all images are to be looked at again, by the monotonic clock; [`NOT_DUE`] while or after
     /// they are.
     poll_at: Cell<Duration>,
-    /// Held by whoever repairs.
+    /// Held while a task repairs.
     repairing: Mutex<()>,
     /// Blobs that could not be repaired, and why.
     unrepaired: RefCell<BTreeMap<Digest, String>>,
@@ -223,7 +223,7 @@ impl Reconciler {
         Ok(entries.map(|entry| entry.size).sum())
     }
 
-    /// Removes the tags that nobody desires and pins what the others reach; every other blob, but
+    /// Removes the tags that are not desired and pins what the others reach; every other blob, but
     /// what images under way need, is held only for as long as nothing else needs its room.
     async fn collect(&self) -> Result<(), blob::Error> {
         let Parts { store, catalog, .. } = &self.parts;

@@ -2,8 +2,8 @@
 //!
 //! A challenge is an order to hand over credentials, so it counts only when it comes from the
 //! registry's own origin in answer to a request without any: what a redirect led to, and what a
-//! registry says of a token that it refuses, tell nothing about how to authenticate. Whoever is
-//! redirected gets no `Authorization`.
+//! registry says of a token that it refuses, say nothing about how to authenticate. A redirect's
+//! target gets no `Authorization`.
 
 use std::time::Duration;
 

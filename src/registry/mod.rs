@@ -63,7 +63,7 @@ struct Inner {
     clock: SharedClock,
 }
 
-/// What HEAD tells of a manifest.
+/// What HEAD says of a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestHead {
     /// Its digest, where the registry says it.

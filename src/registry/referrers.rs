@@ -22,7 +22,7 @@ impl Registry {
     /// What refers to the manifest `digest`.
     ///
     /// # Errors
-    /// When neither the API nor the tag tells, and the API not just because there is none.
+    /// When neither the API nor the tag has an answer, and the API not just because there is none.
     pub async fn referrers(&self, repository: &str, digest: &Digest) -> Result<Referrers, Error> {
         let path = format!("{repository}/referrers/{digest}");
         let response = self.referrers_page(repository, &path).await?;
@@ -122,7 +122,7 @@ fn is_list(response: &ClientResponse) -> bool {
         .any(|list| content_type.eq_ignore_ascii_case(list))
 }
 
-/// The query of the next page's address, where a Link header tells of one (RFC 8288).
+/// The query of the next page's address, where a Link header names one (RFC 8288).
 fn next_query(headers: &Headers) -> Option<String> {
     let links = headers.all("link").flat_map(|line| line.split(','));
     let mut next = links.filter_map(|link| {

@@ -17,7 +17,7 @@ use crate::config::nearest;
     example = "Is the configuration good? Then replicate and serve:
   {command_name} check -c moonlet.toml
   {command_name} run -c moonlet.toml",
-    note = "{command_name} help COMMAND tells more of one. Options may stand anywhere.",
+    note = "{command_name} help COMMAND says more of one. Options may stand anywhere.",
     error_code(1, "Not converged, or something was found wrong."),
     error_code(2, "A mistake in the command line or configuration, or a failure.")
 )]

@@ -135,7 +135,7 @@ impl Daemon {
             info!("sync: {} images held, {} not", outcome.held, outcome.failed);
             let due = self.reconciler.pause(self.satellite.poll_interval());
             let woken = async {
-                // It is closed by nobody while this runs.
+                // It is not closed while this runs.
                 let _ = self.wake.1.recv().await;
             };
             or(due, woken).await;

@@ -1,4 +1,4 @@
-//! Wiring: the only place that reads arguments, spawns tasks and prints.
+//! Wiring: the only place on the device that reads arguments, spawns tasks and prints.
 
 pub mod args;
 mod check;

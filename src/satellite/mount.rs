@@ -1,7 +1,7 @@
 //! Mounting the log at the start of `moonlet run`: again and again for as long as it may still
 //! succeed, while the admin address says what is waited for.
 //!
-//! A disk may be attached after the satellite started, and nobody can log in to start it again.
+//! A disk may be attached after the satellite started, with no way to log in and start it again.
 
 use std::cell::RefCell;
 use std::path::Path;

@@ -389,7 +389,7 @@ fn part(upstream: &Upstream) -> String {
     format!("upstream {}", upstream.registry)
 }
 
-/// What tells of `upstream` and its files, which are read when they are used.
+/// What describes `upstream` and its files, which are read when they are used.
 fn registry_options(upstream: &Upstream) -> registry::Options {
     registry::Options {
         registry: upstream.registry.clone(),

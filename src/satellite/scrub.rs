@@ -1,4 +1,4 @@
-//! Looking for bit rot in the background, at a pace that nobody notices.
+//! Looking for bit rot in the background, at a pace that disturbs no one.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::metrics::Metrics;
 use crate::oci::Digest;
 
 /// Reads everything that is held, over and over, one pass in about `interval`; what is corrupt is
-/// recorded, not served any more, and repaired by the next reconciliation. First comes what was
+/// recorded, not served any more, and repaired at once by the reconciler. First comes what was
 /// written shortly before the start. `random` says where to begin with the rest: a device that is
 /// switched off daily must not check the same beginning every day. For as long as `is_busy`, it
 /// waits: clients and the link come first. How far it is, `metrics` tell.

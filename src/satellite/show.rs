@@ -65,7 +65,7 @@ pub async fn scrub(config: Config, json: bool) -> Result<ExitCode, Failure> {
 }
 
 /// Draws the progress of a sync until it is cancelled: bars on a terminal, nothing in a pipe,
-/// where the log tells.
+/// where the log says it.
 pub async fn progress(satellite: &Satellite) {
     if !std::io::stderr().is_terminal() {
         return;

@@ -38,7 +38,7 @@ pub async fn forever(
 }
 
 /// Waits for an error that ends writing, and mounts the log again, with pauses that grow as long as
-/// it does not help. `report` is told why nothing can be written.
+/// it does not help. `report` is called with why nothing can be written.
 pub async fn remount(store: &Store, report: impl Fn(&str)) {
     store.failed().await;
     let mut pause = REMOUNT_PAUSE_MIN;

@@ -1,6 +1,6 @@
 //! The list of what refers to a manifest.
 //!
-//! A referrer is listed with its annotations, of which there may be many KiB, and whoever asks may
+//! A referrer is listed with its annotations, of which there may be many KiB, and the client may
 //! not read the answer. So it is made twice, entry by entry: once for its length, and once while it
 //! is sent. What changed in between ends the answer short, as a blob that cannot be read does.
 

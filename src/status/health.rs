@@ -1,6 +1,6 @@
 //! What does not work, each part with its reason, for people and for probes.
 //!
-//! Whoever finds a part broken reports it, and reports it again or as working at every attempt; it
+//! Each attempt of a part reports it as broken or as working; it
 //! is logged when that changes. A part that is vital makes `/readyz` answer 503.
 
 use std::cell::RefCell;
@@ -31,8 +31,8 @@ pub struct ProblemReport {
 }
 
 impl Health {
-    /// `part` does not work, and with it not all that was configured. It is tried again by whoever
-    /// says so.
+    /// `part` does not work, and with it not all that was configured. It is tried again by the
+    /// caller.
     pub fn degraded(&self, part: &str, reason: &str) {
         if self.put(part, reason, false) {
             warn!("{part}: {reason}");

@@ -1,9 +1,9 @@
 //! What a satellite reports of itself: `/healthz`, `/readyz`, `/metrics`, `/status`, and a page for
 //! people, on `admin.listen`.
 //!
-//! Read-only and unauthenticated, which is why it listens on the loopback by default. The same
+//! Read-only and unauthenticated, which is why it listens nowhere unless it is configured. The same
 //! [`Report`] feeds the page, `moonlet status` and `moonlet status --json`, so that they never
-//! tell different stories. `/healthz` says that the process works, `/readyz` whether all does that
+//! disagree. `/healthz` says that the process works, `/readyz` whether all does that
 //! it is not ready without, and what does not.
 
 mod health;

@@ -58,7 +58,7 @@ impl Pulls {
 }
 
 /// Puts blobs into the store at `path`, an image after the other, and says after each how many are
-/// held: whoever kills this knows what was promised.
+/// held: what kills this knows what was promised.
 pub fn fill(path: &Path, blobs: Blobs, pulls: Pulls) -> Outcome<()> {
     put_all(&open(device(path)?)?.0, blobs, pulls)
 }

@@ -167,7 +167,7 @@ fn only_what_changed_is_published() {
         let moved = GROUP.replace("1.25", "1.26");
         admin.expect(200, "POST", "/api/groups/sync", &moved);
         assert_ne!(satellite.read(&server, &url).unwrap().0, first);
-        // Whoever read the manifest just before still finds it, and what it names.
+        // A client that read the manifest just before still finds it, and what it names.
         satellite.read(&server, &url.replace(":latest", &format!(":{first}"))).unwrap_err();
         let path = format!("/v2/satellite/group-state/g1/state/manifests/{first}");
         satellite.client(&server).expect(200, "GET", &path, "");

@@ -226,7 +226,7 @@ impl Client {
     }
 }
 
-/// A satellite as Go's is one, with what its enrolment told it.
+/// A satellite as Go's is one, with what its enrolment gave it.
 pub struct Satellite {
     pub user: String,
     pub secret: String,

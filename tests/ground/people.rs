@@ -139,7 +139,7 @@ fn basic_does_not_bypass_the_lock() {
         server.basic("admin", PASSWORD).expect(401, "GET", "/api/groups", "");
         let body = format!(r#"{{"username":"admin","password":"{PASSWORD}"}}"#);
         server.anyone().expect(401, "POST", "/login", &body);
-        // Whoever is in stays in, and others are not concerned.
+        // A user who is in stays in, and others are not concerned.
         admin.expect(200, "GET", "/api/groups", "");
         let metrics = server.anyone().get("/metrics").text();
         assert!(metrics.contains("ground_control_logins_failed_total 5\n"), "{metrics}");

@@ -1,4 +1,4 @@
-//! Images that do not fit cost the link nothing, and downloads that nobody waits for give way.
+//! Images that do not fit cost the link nothing, and downloads that no image waits for give way.
 
 use std::sync::{Arc, Condvar, Mutex};
 

@@ -74,7 +74,7 @@ fn a_target_of_an_open_registry_gets_no_credentials_either() {
     }
 }
 
-/// As a real Harbor does: a token is given to whoever asks, with or without access; a token that is
+/// As a real Harbor does: a token is given to all who ask, with or without access; a token that is
 /// refused is answered with a Basic challenge.
 fn harbor(asked: &Asked) -> Said {
     if let Some((_, query)) = asked.path.split_once("/service/token?") {

@@ -13,7 +13,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use crate::registry::{Image, Lie, Registry, Show};
 use crate::satellite::{get, launch};
 
-/// A port of the loopback that nobody listens on.
+/// A port of the loopback that no one listens on.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

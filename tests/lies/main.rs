@@ -35,7 +35,7 @@ fn told(lie: Lie, expected: &str) {
     assert!(line.contains("registry.test/app") && line.contains(NEXT), "{line}");
     serves(&satellite, &old);
     hides(&satellite, &new);
-    // The truth is taken as soon as it is told; what it replaces may stay, by its digest.
+    // The truth is taken as soon as it is served; what it replaces may stay, by its digest.
     registry.show(Show { image: new.clone(), lie: Lie::None, tls: None });
     satellite.await_line("moved from");
     serves(&satellite, &new);

@@ -46,7 +46,7 @@ impl Asked {
     }
 }
 
-/// One answer; its length is told.
+/// One answer; its length is stated.
 #[derive(Clone, Debug)]
 pub struct Said {
     pub status: u16,
@@ -158,7 +158,7 @@ impl Transport {
     }
 }
 
-/// Answers one request; after CONNECT, which is told to succeed, gives the stream back.
+/// Answers one request; after CONNECT, which is made to succeed, gives the stream back.
 fn serve<S: Read + Write>(
     mut stream: S,
     answer: &dyn Fn(&Asked) -> Said,

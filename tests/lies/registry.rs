@@ -1,4 +1,4 @@
-//! A registry on loopback with one image, which can be told to lie.
+//! A registry on loopback with one image, which can be made to lie.
 //!
 //! Peers' behaviour is tested with the peers themselves; this one does what no well-meaning peer
 //! would do. Each connection carries one request.
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use moonlet::oci::Digest;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-/// What the registry does to whoever asks for the image's parts.
+/// What the registry does to a client that asks for the image's parts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Lie {
     /// The truth.

@@ -1,4 +1,4 @@
-//! A registry of several images that can be told to answer oddly, and a satellite with any
+//! A registry of several images that can be made to answer oddly, and a satellite with any
 //! configuration against it.
 
 use std::collections::BTreeMap;
@@ -109,7 +109,7 @@ impl Several {
         self.content.lock().unwrap().oddity = Some(Arc::new(oddity));
     }
 
-    /// Tells the truth from the next request on.
+    /// Answers with the truth from the next request on.
     pub fn honest(&self) {
         self.content.lock().unwrap().oddity = None;
     }

@@ -21,7 +21,7 @@ use crate::{EMMC, NAND, NOR};
 const CHUNK: u64 = CHUNK_BYTES as u64;
 const NOTHING: [u8; 0] = [];
 
-/// A clock that goes when it is told to.
+/// A clock that goes when it is asked to.
 #[derive(Default)]
 struct Hours(Cell<u32>);
 

@@ -58,8 +58,8 @@ fn many_bad_segments_are_marked_and_worked_around() {
     assert!(marked.is_subset(&bad) && marked.len() >= 4, "{marked:?}");
 }
 
-/// Whatever cannot be read is told to be corrupt; everything else is there, and META that cannot be
-/// read costs at most what it alone told.
+/// Whatever cannot be read is said to be corrupt; everything else is there, and META that cannot be
+/// read costs at most what it alone held.
 #[test]
 fn a_segment_that_cannot_be_read_is_no_silent_loss() {
     let blobs = Blobs::new();
@@ -198,7 +198,7 @@ fn what_nobody_needs_gives_way_oldest_use_first() {
     assert_eq!(put(&store, 22).unwrap_err().kind(), Kind::Full, "nothing may give way");
 }
 
-/// The index has an end as well as the room for bytes, and what nobody needs gives way there too.
+/// The index has an end as well as the room for bytes, and what is not needed gives way there too.
 #[test]
 fn a_full_index_makes_room_as_well() {
     let geometry = Geometry { segment_bytes: 16 << 10, segment_count: 300, ..EMMC };

@@ -30,7 +30,7 @@ fn a_finished_blob_is_seen_once_it_is_flushed() {
         smol::block_on(async {
             finish(&store, &first).await.unwrap();
             assert!(store.entry(&digest).is_none() && store.is_whole(&digest));
-            // Nobody else may write it, nor take it away.
+            // No one else may write it, nor take it away.
             let again = store.writer(&digest, first.len() as u64, None).await.err().unwrap();
             assert_eq!(again.kind(), Kind::Invalid, "{again}");
             store.delete(&[digest]).await.unwrap();
@@ -144,7 +144,7 @@ fn cost_of_cuts(geometry: Geometry, sizes: &[usize]) {
     assert!(worst > 1 << 20, "{geometry:?}, {sizes:?}: {worst} bytes, was anything cut?");
 }
 
-/// However long a sync takes, whoever writes does not run away from what is durable.
+/// However long a sync takes, a writer does not run away from what is durable.
 #[test]
 fn a_writer_waits_for_a_sync_that_takes_long() {
     let (slow, store) = slow();
@@ -242,7 +242,7 @@ fn a_program_that_is_left_behind_spoils_nothing() {
             assert_eq!(store.read_all(&digest, u64::MAX).unwrap(), second, "round {round}");
             store.delete(&[digest]).await.unwrap();
         }
-        // A writer that nobody waited for at the time goes on where it was.
+        // A writer that no one waited for at the time goes on where it was.
         let mut early = writer(&store, &first).await.unwrap();
         slow.programs.hold(true);
         assert!(poll_once(&mut Box::pin(early.write(&first[..300_000]))).await.is_none());
@@ -256,8 +256,8 @@ fn a_program_that_is_left_behind_spoils_nothing() {
     assert_eq!(store.read_all(&Digest::sha256(&first), u64::MAX).unwrap(), first);
 }
 
-/// Records and small blobs that were under way when whoever waited for them went away are there
-/// for whoever comes next.
+/// Records and small blobs that were under way when the task that waited went away are there
+/// for the one that comes next.
 #[test]
 fn records_that_are_left_behind_are_waited_for_by_the_next() {
     let (slow, store) = slow();
@@ -291,7 +291,7 @@ fn records_that_are_left_behind_are_waited_for_by_the_next() {
     assert_eq!(store.read_all(&Digest::sha256(&two), u64::MAX).unwrap(), two);
 }
 
-/// Nobody who only reads waits for a device that is being written.
+/// No reader waits for a device that is being written.
 #[test]
 fn reading_goes_on_while_nothing_can_be_programmed() {
     let (slow, store) = slow();

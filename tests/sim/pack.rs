@@ -157,7 +157,7 @@ fn contents(count: usize, length: usize) -> Vec<Vec<u8>> {
     (0..count).map(|index| long[index * 997 + length..][..length].to_vec()).collect()
 }
 
-/// Puts blobs at the same time; tells how each failed that did.
+/// Puts blobs at the same time; says how each failed that did.
 fn put_all(store: &Store, blobs: &[Vec<u8>]) -> Result<(), Vec<Kind>> {
     let executor = LocalExecutor::new();
     let tasks = blobs.iter().map(|bytes| {

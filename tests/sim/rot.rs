@@ -56,7 +56,7 @@ fn corrupt_hashes_of_sound_bytes_are_no_rot() {
     device.flip(segment, offset, 1);
     let (store, _) = mount(&device).unwrap();
     assert!(check(&store, &digest).is_empty());
-    // With a corrupt chunk as well nothing tells which: the blob is given up to be fetched anew.
+    // With a corrupt chunk as well nothing says which: the blob is given up to be fetched anew.
     let (segment, offset) = find(&device, &content[..64]);
     device.flip(segment, offset, 1);
     assert_eq!(check(&store, &digest).len(), 3);

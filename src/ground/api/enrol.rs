@@ -40,7 +40,7 @@ async fn enrol(app: &App, token: &str) -> Result<Json<Answer>, Fault> {
     if !app.limits.enrolments.take(&hash) {
         return Err(Fault::too_many());
     }
-    // Whoever has no token is refused before anything is written.
+    // A caller without a token is refused before anything is written.
     let satellite = app.store.read().await?.rows().satellite_by_enrolment(&hash).await?;
     let satellite = satellite.ok_or_else(|| Fault::bad("Error: Invalid Token"))?;
     if satellite.enrolment_expires_at <= clock::now() {

@@ -70,7 +70,7 @@ pub async fn show(
     Ok(Json(answer(&app, &group)))
 }
 
-/// Deletes a group; the satellites that were in it are told.
+/// Deletes a group; the satellites that were in it get a new state.
 pub async fn remove(
     State(app): State<Arc<App>>,
     _: SystemAdmin,

@@ -82,7 +82,7 @@ fn people() -> Router<Arc<App>> {
 
 /// Limits the time of a request, counts answers, and says what no browser may do with them.
 async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    // Whoever does not send a body, or makes the database wait, does not hold a connection for ever.
+    // A client that sends no body, or makes the database wait, does not hold a connection for ever.
     let mut answer = match tokio::time::timeout(app.request_timeout, next.run(request)).await {
         Ok(answer) => answer,
         Err(_) => {

@@ -257,7 +257,7 @@ mod tests {
         assert_eq!((&other[0].tags, &other[0].kind), (&vec!["2".to_owned()], &"CHART".to_owned()));
         assert_eq!((&other[0].labels, &other[1].labels), (&before[0].labels, &None));
         assert!(other[2].deleted && other.len() == 3);
-        // Whoever names it wants it.
+        // Naming it is wanting it.
         let back = saved("gone:1");
         assert!(back.len() == 1 && !back[0].deleted);
     }

@@ -73,7 +73,7 @@ impl FromRequestParts<Arc<App>> for Visitor {
 impl Visitor {
     /// Refuses a form that is not of this session.
     pub fn check(&self, given: &str) -> Result<(), Fault> {
-        // Hashes are compared, which tells nothing of where two tokens differ.
+        // Hashes are compared, which shows nothing of where two tokens differ.
         if secret::hash(given) == secret::hash(&self.form_token) {
             return Ok(());
         }

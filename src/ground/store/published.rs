@@ -1,5 +1,5 @@
 //! The artifacts that satellites read: the current one of each repository, and a few before it for
-//! whoever read the manifest just before the change.
+//! a client that read the manifest just before the change.
 
 use sqlx::{Result, Row as _};
 

@@ -45,7 +45,7 @@ impl Body {
         body
     }
 
-    /// Bytes of the whole body, if the server told them.
+    /// Bytes of the whole body, if the server stated them.
     #[allow(clippy::len_without_is_empty)] // An unknown length is not emptiness.
     pub fn len(&self) -> Option<u64> {
         self.declared

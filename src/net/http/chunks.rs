@@ -2,7 +2,7 @@
 //!
 //! The decoder is shown what is buffered and says how much of it was framing; between frames it
 //! says how many bytes of the body follow, which the caller may read wherever it likes. Chunk
-//! extensions and trailers are skipped, under a limit, for nobody here has a use for them.
+//! extensions and trailers are skipped, under a limit, for nothing here has a use for them.
 
 /// Where in the coding the stream is.
 #[derive(Debug, Default)]

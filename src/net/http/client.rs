@@ -3,7 +3,7 @@
 //! Redirects and credentials are `registry`'s: here a response is what the server said. A kept
 //! connection may have been ended by the server while our request was on its way; if it dies
 //! before the first byte of a response, the request is sent once more over a new one, unless its
-//! method could have had an effect. Everything else that fails is told, not retried: pauses and
+//! method could have had an effect. Everything else that fails is reported, not retried: pauses and
 //! budgets belong to `pull`.
 
 use std::io;

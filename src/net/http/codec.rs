@@ -107,7 +107,7 @@ fn address(bytes: &mut Vec<u8>, request: &ClientRequest, proxy: &Proxy) {
     bytes.splice(target..target, format!("http://{host}{port}").into_bytes());
 }
 
-/// Takes the first occurrence of a line away: some servers refuse a GET that tells a length.
+/// Takes the first occurrence of a line away: some servers refuse a GET that states a length.
 fn remove(bytes: &mut Vec<u8>, line: &[u8]) {
     if let Some(at) = bytes.windows(line.len()).position(|window| window == line) {
         bytes.drain(at..at + line.len());
@@ -222,7 +222,7 @@ impl Portion {
             .await
             .map_err(|error| error.to_string())?;
         for (name, values) in decoded.iter() {
-            // A date that no line told is the decoder's own.
+            // A date that no line stated is the decoder's own.
             if *name == "date" && !self.has_date {
                 continue;
             }

@@ -71,7 +71,7 @@ pub(super) struct RequestHead {
     pub body: RequestBody,
     /// Whether the client would use the connection again.
     pub keep_alive: bool,
-    /// Whether the client must be told if the connection is kept: it speaks HTTP/1.0.
+    /// Whether the answer must say if the connection is kept: it speaks HTTP/1.0.
     pub is_old: bool,
     /// Whether the client waits for `100 Continue` before it sends a body.
     pub expects_continue: bool,

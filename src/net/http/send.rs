@@ -3,7 +3,7 @@
 //! A small body goes out in the same write as its head. A large one from files leaves a plain
 //! socket by sendfile, in slices, so that one fast reader does not keep the executor from all
 //! others; under TLS it is read and written in blocks. The body's lease lives until the last
-//! byte has been handed to the kernel. Whoever takes bytes slower than [`SEND_BYTES_PER_SECOND_MIN`]
+//! byte has been handed to the kernel. A peer that is slower than [`SEND_BYTES_PER_SECOND_MIN`]
 //! on the whole is dropped, for it holds a connection and, by the lease, flash space.
 //!
 //! Header text never breaks out of its line: control characters in it become spaces.
@@ -37,7 +37,7 @@ pub struct ServerResponse {
     pub status: u16,
     /// Header lines.
     pub headers: Headers,
-    /// The body; to HEAD its length is told and nothing sent.
+    /// The body; to HEAD its length is stated and nothing sent.
     pub body: ResponseBody,
 }
 
@@ -67,7 +67,7 @@ pub enum ResponseBody {
 
 impl ResponseBody {
     /// Bytes of the body.
-    #[allow(clippy::len_without_is_empty)] // Nobody asks.
+    #[allow(clippy::len_without_is_empty)] // No one asks.
     pub fn len(&self) -> u64 {
         match self {
             Self::Empty => 0,
@@ -111,11 +111,11 @@ pub trait Source {
 /// How the answer of one request is to be sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SendOptions {
-    /// The request was HEAD: the length is told, the body kept.
+    /// The request was HEAD: the length is stated, the body kept.
     pub head_only: bool,
     /// The connection ends after this answer.
     pub close: bool,
-    /// The client speaks HTTP/1.0 and must be told that the connection goes on.
+    /// The client speaks HTTP/1.0 and must be informed that the connection goes on.
     pub say_keep_alive: bool,
     /// Time in which the peer has to take something.
     pub stall: Duration,

@@ -1,7 +1,7 @@
 //! The server: a listener, and the loop of one connection.
 //!
 //! A connection may wait for a head, be idle, and stall while sending, each for a bounded time,
-//! and it ends by FIN: what it is told last must reach it. Who gives way when more come than there
+//! and it ends by FIN: what is sent last must arrive. Who gives way when more come than there
 //! are slots is decided in `slots`.
 //! Bodies of requests have no use in a read API: they are read away up to a limit, so that the
 //! connection can go on, and beyond it the answer is given and the connection ended.
@@ -322,7 +322,7 @@ struct Session<'a> {
 impl Session<'_> {
     async fn run<H: Handler>(&mut self, handler: &H) -> Result<(), End> {
         let limits = self.shared.limits;
-        // Whoever connects has something to say; only between requests may one be silent.
+        // A client that connects has something to say; only between requests may one be silent.
         let mut silence = limits.head_deadline;
         loop {
             self.wire.shrink();
@@ -479,7 +479,7 @@ impl Session<'_> {
         }
     }
 
-    /// Tells the peer why nothing more is heard of it; always an end.
+    /// Says to the peer why nothing more is heard of it; always an end.
     async fn refuse(&mut self, refusal: Refusal) -> Result<(), End> {
         self.shared.metrics.http_refused.add(1);
         let mut headers = Headers::new();
@@ -492,9 +492,9 @@ impl Session<'_> {
     }
 }
 
-/// Why a request cannot begin with this byte, if it cannot. Whoever sends that waits for an answer
+/// Why a request cannot begin with this byte, if it cannot. A peer that does waits for an answer
 /// before it goes on, or never sends an end of a head: docker, podman and skopeo try TLS first where
-/// they are told that a registry is `insecure`.
+/// they are set to take a registry as `insecure`.
 fn alien(first: &u8) -> Option<Refusal> {
     let why = match first {
         TLS_HANDSHAKE => "this port speaks http, not tls",
@@ -515,5 +515,5 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 const REQUEST_BODY_BYTES_MAX: u64 = 1 << 20;
 /// Pairs of a query; the rest is ignored.
 const QUERY_PAIRS_MAX: usize = 32;
-/// Time for the peer to take what it was told last.
+/// Time for the peer to take what it was sent last.
 const LINGER: Duration = Duration::from_secs(2);

@@ -1,6 +1,6 @@
 //! Who may be connected: a number of slots, shared out fairly.
 //!
-//! Whoever connects is let in while there is a slot. When there is none, it waits, and somebody
+//! A connection is let in while there is a slot. When there is none, it waits, and somebody
 //! gives way (`Slots::victim`), in this order:
 //!
 //! 1. a connection whose peer has nothing to say: one between two requests, or whose request is not
@@ -10,7 +10,7 @@
 //!    is spared until its connection has been idle for [`STALE`];
 //! 2. after [`PATIENCE`], of the client with the most slots any connection, if it has at least two
 //!    more than the one that waits. So each client comes to its share, however busy the others are,
-//!    and a gateway behind which many hide has all slots while nobody else wants them.
+//!    and a gateway behind which many hide has all slots while no one else wants them.
 //!
 //! A client is an IPv4 address or an IPv6 network of 64 bits. Those who wait hold a socket and
 //! nothing else. When [`WAITING_PER_SLOT`] times as many wait as there are slots, no more are
@@ -296,7 +296,7 @@ impl Slot {
     async fn leaves(&self, phase: Phase) {
         poll_fn(|cx| {
             let now = self.place.phase.get();
-            // What the connection itself does wakes nobody.
+            // What the connection itself does wakes no one.
             if now == Phase::Shed || (phase == Phase::Queued && now != phase) {
                 return Poll::Ready(());
             }

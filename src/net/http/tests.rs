@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 use crate::net::{Network, tls};
 use std::rc::Rc;
 
-/// A socket that says what it is told to.
+/// A socket that says what it is given to say.
 type Raw = smol::Async<TcpStream>;
 
 /// Serves what the tests ask for.

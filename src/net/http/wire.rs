@@ -167,7 +167,7 @@ impl Wire {
     pub(super) async fn close(mut self, linger: Duration) {
         let until = Wait::Until(Instant::now() + linger);
         let Self { stream, deadline, .. } = &mut self;
-        // Under TLS this sends close_notify. A peer that is gone already cannot be told anything.
+        // Under TLS this sends close_notify. A peer that is gone already is out of reach.
         let _ = deadline.limit(until, |cx| Pin::new(&mut *stream).poll_close(cx)).await;
         if stream.socket().tcp.get_ref().shutdown(Shutdown::Write).is_err() {
             return;

@@ -1,4 +1,4 @@
-//! What the log owes to whoever mounts an arbitrary image: no panic, no wrong bytes, and from then
+//! What the log owes to a mount of an arbitrary image: no panic, no wrong bytes, and from then
 //! on a store that keeps what it acknowledges.
 //!
 //! A panic here is a finding. The fuzzer (`scripts/fuzz`) and `tests/hostile.rs` share this.
@@ -57,7 +57,7 @@ fn open(device: &Arc<Device>) -> Result<(Store, MountReport), Error> {
     Store::open(Arc::clone(device) as _, Rc::new(Metrics::default()))
 }
 
-/// What is told at the mount is what is there.
+/// What is reported at the mount is what is there.
 fn check_report(store: &Store, report: &MountReport) {
     assert_eq!(report.blobs, store.digests().len(), "{report}");
     assert_eq!(report.partials, store.partials().len(), "{report}");
@@ -150,7 +150,7 @@ struct Life<'a> {
     /// Given up.
     gone: BTreeSet<Digest>,
     /// Begun before the mount and finished after it: the hashes of its first chunks are those that
-    /// the log told, which may have made them up.
+    /// the log held, which may have made them up.
     resumed: BTreeSet<Digest>,
 }
 
