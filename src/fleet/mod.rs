@@ -65,7 +65,7 @@ fn is_empty<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 /// The first characters of a value, for an error.
-fn shown(text: &str) -> String {
+pub fn shown(text: &str) -> String {
     let mut shown: String = text.chars().take(SHOWN_CHARS_MAX).collect();
     if shown.len() < text.len() {
         shown.push_str("...");

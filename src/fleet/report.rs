@@ -1,5 +1,7 @@
 //! The status report: `POST /satellites/sync`.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::state::within;
@@ -143,10 +145,12 @@ pub struct CachedImage {
 
 impl Report {
     /// Holds the report to the limits that Go's Ground Control has, and to some that it lacks.
-    pub fn check(&self) -> Result<(), Invalid> {
-        if !self.state_report_interval.is_empty() {
-            interval::parse(&self.state_report_interval)?;
-        }
+    /// Returns how often the satellite reports, if it said so.
+    pub fn check(&self) -> Result<Option<Duration>, Invalid> {
+        let every = match self.state_report_interval.as_str() {
+            "" => None,
+            text => Some(interval::parse(text)?),
+        };
         for (name, text, max) in [
             ("name", &self.name, NAME_CHARS_MAX),
             ("activity", &self.activity, ACTIVITY_CHARS_MAX),
@@ -164,7 +168,8 @@ impl Report {
                 return Err(too_long("reference", &image.reference, REFERENCE_CHARS_MAX));
             }
         }
-        self.moonlet.as_ref().map_or(Ok(()), Details::check)
+        self.moonlet.as_ref().map_or(Ok(()), Details::check)?;
+        Ok(every)
     }
 }
 

@@ -27,7 +27,7 @@ pub struct SatelliteState {
 impl SatelliteState {
     /// Holds every URL to its form and the list to its limit.
     pub fn check(&self) -> Result<(), Invalid> {
-        within("states", self.states.len(), GROUPS_MAX)?;
+        within("groups", self.states.len(), GROUPS_MAX)?;
         for state in &self.states {
             Url::parse(state)?;
         }

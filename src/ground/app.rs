@@ -22,8 +22,8 @@ pub struct App {
     pub passwords: Passwords,
     pub limits: Limits,
     pub metrics: Metrics,
-    /// Seals the tokens of `/v2/`; the same on every replica.
-    pub pull_key: [u8; 32],
+    /// Seals the tokens of `/v2/` and the console's forms; the same on every replica.
+    pub seal_key: [u8; 32],
     /// The longest that a request may take, its body included.
     pub request_timeout: Duration,
 }
@@ -55,7 +55,7 @@ impl App {
         let passwords = Passwords::new();
         let fault = |fault: Fault| format!("preparing the database: {}", fault.message);
         first_user(&store, &passwords, admin_password, show).await?;
-        let pull_key = pull_key(&store).await.map_err(fault)?;
+        let seal_key = seal_key(&store).await.map_err(fault)?;
         republish(&store, &url).await.map_err(fault)?;
         let limits = Limits {
             reports: Limit::new(30, 60),
@@ -65,7 +65,7 @@ impl App {
             addresses: Limit::new(60, 60),
         };
         let metrics = Metrics::default();
-        Ok(Arc::new(Self { store, url, passwords, limits, metrics, pull_key, request_timeout }))
+        Ok(Arc::new(Self { store, url, passwords, limits, metrics, seal_key, request_timeout }))
     }
 }
 
@@ -109,7 +109,7 @@ async fn first_user(
     write.commit().await.map_err(failed)
 }
 
-async fn pull_key(store: &Store) -> Result<[u8; 32], Fault> {
+async fn seal_key(store: &Store) -> Result<[u8; 32], Fault> {
     const NAME: &str = "pull_key";
     let mut write = store.change_at_start().await?;
     let text = match write.rows().setting(NAME).await? {

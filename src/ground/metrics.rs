@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::store::Connection;
+
 /// What the server counts.
 #[derive(Default)]
 pub struct Metrics {
@@ -22,13 +24,6 @@ impl Counter {
     }
 }
 
-/// Satellites by what is known of them.
-pub struct Fleet {
-    pub online: i64,
-    pub stale: i64,
-    pub never_seen: i64,
-}
-
 impl Metrics {
     /// Counts an answer by the first digit of its status.
     pub fn answered(&self, status: u16) {
@@ -38,7 +33,8 @@ impl Metrics {
         }
     }
 
-    pub fn render(&self, fleet: &Fleet) -> String {
+    /// All numbers; `satellites` are counted in the order of [`Connection::ALL`].
+    pub fn render(&self, satellites: &[i64; 4]) -> String {
         let mut text = String::new();
         text.push_str("# HELP ground_control_answers_total Answered requests by status.\n");
         text.push_str("# TYPE ground_control_answers_total counter\n");
@@ -62,10 +58,9 @@ impl Metrics {
         }
         text.push_str("# HELP ground_control_satellites Satellites by connection.\n");
         text.push_str("# TYPE ground_control_satellites gauge\n");
-        for (state, count) in
-            [("online", fleet.online), ("stale", fleet.stale), ("never_seen", fleet.never_seen)]
-        {
-            let _ = writeln!(text, "ground_control_satellites{{connection=\"{state}\"}} {count}");
+        for (connection, count) in Connection::ALL.iter().zip(satellites) {
+            let word = connection.word().to_lowercase();
+            let _ = writeln!(text, "ground_control_satellites{{connection=\"{word}\"}} {count}");
         }
         text
     }

@@ -15,7 +15,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::json;
 
-use super::api::authenticate_robot;
+use super::api::{authenticate_robot, authorization};
 use super::app::{App, Fault};
 use super::secret::{self, PullToken};
 use super::store::{Rows, Satellite};
@@ -80,8 +80,7 @@ async fn ping(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Respons
 
 /// A token that opens `/v2/` for a few minutes. What it may read is decided when it reads.
 async fn token(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Refusal> {
-    let basic = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let Some((username, password)) = basic.and_then(secret::basic) else {
+    let Some((username, password)) = authorization(&headers).and_then(secret::basic) else {
         return Err(Refusal::Unauthorized(app));
     };
     let Some(satellite) = authenticate_robot(&app, &username, &password).await? else {
@@ -96,7 +95,7 @@ async fn token(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Respon
         expires: now + TOKEN_SECONDS * clock::SECOND,
         secret: mark(&secret::hash(&password)),
     };
-    let token = token.seal(&app.pull_key);
+    let token = token.seal(&app.seal_key);
     let answer = json!({
         "token": token,
         "access_token": token,
@@ -175,13 +174,12 @@ async fn authenticate(app: &Arc<App>, headers: &HeaderMap) -> Result<Satellite, 
 }
 
 async fn identify(app: &App, headers: &HeaderMap) -> Result<Option<Satellite>, Fault> {
-    let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let Some(header) = header else { return Ok(None) };
+    let Some(header) = authorization(headers) else { return Ok(None) };
     if let Some((username, password)) = secret::basic(header) {
         return authenticate_robot(app, &username, &password).await;
     }
     let token = secret::bearer(header)
-        .and_then(|token| PullToken::open(token, &app.pull_key, clock::now()));
+        .and_then(|token| PullToken::open(token, &app.seal_key, clock::now()));
     let Some(token) = token else { return Ok(None) };
     let satellite = app.store.read().await?.rows().satellite_by_id(token.satellite_id).await?;
     Ok(satellite.filter(|satellite| {

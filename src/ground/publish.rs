@@ -22,6 +22,7 @@ pub async fn satellite(rows: &mut Rows<'_>, url: &str, satellite: &Satellite) ->
         states: groups.iter().map(|name| artifact_url(url, &group_repository(name))).collect(),
         config: artifact_url(url, &config_repository(&config)),
     };
+    state.check()?;
     let repository = satellite_repository(&satellite.name);
     text(rows, &repository, &to_json(&state)?).await
 }
@@ -55,7 +56,8 @@ pub fn artifact_url(url: &str, repository: &str) -> String {
     format!("{url}/{repository}:latest")
 }
 
-fn to_json(value: &impl Serialize) -> Result<String, Fault> {
+/// A value as it is published.
+pub fn to_json(value: &impl Serialize) -> Result<String, Fault> {
     serde_json::to_string(value).map_err(|error| Fault::internal("writing JSON", &error))
 }
 

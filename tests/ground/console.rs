@@ -73,16 +73,16 @@ fn a_fleet_is_set_up_by_clicking() {
         assert_eq!(member.status, 303);
         let groups = admin.get("/api/satellites/edge1").json()["Groups"].clone();
         assert_eq!(groups, serde_json::json!(["g1"]));
-        let fleet = browser.get("/console?state=never&q=edge").text();
+        let fleet = browser.get("/console?state=Unknown&q=edge").text();
         assert!(fleet.contains("/console/satellites/edge1"));
-        for none in ["q=%25", "q=_", "q=!", "q=edge2", "state=stale", "state=%27", "after=edge1"] {
+        for none in ["q=%25", "q=_", "q=!", "q=edge2", "state=Stale", "state=%27", "after=edge1"] {
             let text = browser.get(&format!("/console?{none}")).text();
             assert!(text.contains("No satellite matches"), "{none}");
         }
         let chosen = browser.get("/console/groups?name=g2");
         assert_eq!(chosen.header("location"), Some("/console/groups/g2"));
         assert_eq!(browser.get("/console/groups?name=..%2F%2Fevil.example").status, 200);
-        assert!(!browser.get("/console?state=online").text().contains("/console/satellites/edge1"));
+        assert!(!browser.get("/console?state=Online").text().contains("/console/satellites/edge1"));
     });
 }
 
@@ -91,17 +91,26 @@ fn saving_a_group_keeps_what_the_form_does_not_show() {
     on_each_store(|database| {
         let server = Server::start(&database);
         let admin = server.admin();
-        let group = r#"{"group":"g1","artifacts":[
+        let group = r#"{"group":"g1","platforms":["linux/arm/v7","all"],"artifacts":[
             {"repository":"a","tag":["1","2"],"labels":["x"],"type":"CHART"},
             {"repository":"b","tag":["1"],"type":"IMAGE","deleted":true}]}"#;
         let before = admin.expect(200, "POST", "/api/groups/sync", group).json();
         let browser = Browser::log_in(&server);
         let page = "/console/groups/g1";
-        assert!(browser.get(page).text().contains("a:1\na:2\n</textarea>"));
+        let form = browser.get(page).text();
+        assert!(form.contains("a:1\na:2\n</textarea>"));
+        assert!(form.contains("value=\"linux/arm/v7 all\""));
+        assert_eq!(before["Platforms"], serde_json::json!(["linux/arm/v7", "all"]));
         let images = |lines: &str| {
-            let answer = browser.submit(page, page, &format!("registry=&images={lines}"));
+            let answer = browser.submit(
+                page,
+                page,
+                &format!("registry=&platforms=linux%2Farm%2Fv7+all&images={lines}"),
+            );
             assert_eq!(answer.status, 303);
-            admin.get("/api/groups/g1").json()["Artifacts"].clone()
+            let group = admin.get("/api/groups/g1").json();
+            assert_eq!(group["Platforms"], before["Platforms"]);
+            group["Artifacts"].clone()
         };
         assert_eq!(images("a%3A1%0Aa%3A2"), before["Artifacts"]);
         let fewer = images("a%3A2%0Ac%3A1");

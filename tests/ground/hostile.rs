@@ -40,7 +40,11 @@ fn names_that_look_like_something_else() {
                 admin.expect(400, "POST", "/api/configs", &config.replace("c1", name));
                 admin.expect(400, "POST", "/api/users", &user);
             }
-            admin.expect(400, "POST", "/api/satellites", &satellite);
+            let refused = admin.expect(400, "POST", "/api/satellites", &satellite).json();
+            let message = refused["message"].as_str().unwrap();
+            let expected = if name == "active" { "another name" } else { "lower-case letters" };
+            assert!(message.starts_with("satellite \""), "{message}");
+            assert!(message.contains(&format!("expected {expected}")), "{message}");
             let member = format!(r#"{{"satellite":"{name}","group":"{name}"}}"#);
             admin.expect(400, "POST", "/api/groups/satellite", &member);
         }
@@ -156,10 +160,9 @@ fn reports_that_are_too_much() {
         ] {
             robot.expect(status, "POST", "/satellites/sync", &body);
         }
-        let wrong = r#"{"message":"invalid heartbeat interval format","code":400}"#;
         let answer = robot.ask("POST", "/satellites/sync", r#"{"state_report_interval":"5m"}"#);
-        let expected: serde_json::Value = serde_json::from_str(wrong).unwrap();
-        assert_eq!(answer.json(), expected);
+        let message = answer.json()["message"].as_str().unwrap().to_owned();
+        assert!(message.starts_with("interval \"5m\": expected \"@every"), "{message}");
         let status = admin.get("/api/satellites/edge1/status").json();
         assert_eq!(status["Activity"], "'; DROP TABLE statuses; --");
 

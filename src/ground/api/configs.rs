@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::extract::{Body, Person};
+use super::extract::{Body, Person, check_name};
 use crate::fleet::config::{self, Named};
 use crate::fleet::state::config_repository;
 use crate::ground::app::{App, Fault};
@@ -40,12 +40,9 @@ pub async fn create(
     _: Person,
     Body(body): Body<Named>,
 ) -> Result<StatusCode, Fault> {
-    body.check()?;
-    // This is a path beside the configs' own.
-    if body.config_name == "satellite" {
-        return Err(Fault::bad("config_name \"satellite\": expected another name"));
-    }
-    let text = written(&body.config)?;
+    check_name("config_name", &body.config_name, &["satellite"])?;
+    body.config.check()?;
+    let text = publish::to_json(&body.config)?;
     let new = NewConfig { name: &body.config_name, registry: &app.url, config: &text };
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
@@ -76,7 +73,7 @@ pub async fn update(
     let merged: config::Config = serde_json::from_value(value)
         .map_err(|error| Fault::bad(format!("error: unable to apply patch: {error}")))?;
     merged.check()?;
-    let text = written(&merged)?;
+    let text = publish::to_json(&merged)?;
     let updated = rows.update_config(found.id, &text, clock::now()).await?;
     publish::config(&mut rows, &name, &text).await?;
     write.commit().await?;
@@ -117,10 +114,6 @@ pub async fn assign(
     publish::satellite(&mut rows, &app.url, &satellite).await?;
     write.commit().await?;
     Ok(Json(json!({})))
-}
-
-fn written(config: &config::Config) -> Result<String, Fault> {
-    serde_json::to_string(config).map_err(|error| Fault::internal("writing JSON", &error))
 }
 
 fn merge(target: &mut Value, patch: Value) {

@@ -7,14 +7,14 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Request, State};
+use axum::extract::{FromRequest as _, Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
-use super::extract::{Body, ROBOT_PREFIX, Robot, SmallBody, read};
+use super::extract::{Body, ROBOT_PREFIX, Robot};
 use crate::fleet::enrol::{self, Actions, Answer, Credentials, Refreshed};
-use crate::fleet::interval;
-use crate::fleet::report::{BODY_BYTES_MAX, Report};
+use crate::fleet::report::Report;
+use crate::fleet::shown;
 use crate::fleet::state::satellite_repository;
 use crate::ground::app::{App, Fault, random};
 use crate::ground::{clock, publish, secret};
@@ -30,7 +30,7 @@ pub async fn by_path(
 /// The later dialect: the token is in the body, where no proxy logs it.
 pub async fn by_body(
     State(app): State<Arc<App>>,
-    Body(body): SmallBody<enrol::Request>,
+    Body(body): Body<enrol::Request>,
 ) -> Result<Json<Answer>, Fault> {
     enrol(&app, &body.token).await
 }
@@ -73,27 +73,20 @@ pub async fn report(
     if !app.limits.reports.take(satellite.id) {
         return Err(Fault::too_many());
     }
-    let body = read(request, BODY_BYTES_MAX).await?;
-    let invalid = || Fault::bad("Invalid request body");
-    let report: Report = serde_json::from_slice(&body).map_err(|_| invalid())?;
-    let every = match report.state_report_interval.as_str() {
-        "" => None,
-        text => {
-            let wrong = |_| Fault::bad("invalid heartbeat interval format");
-            Some(interval::parse(text).map_err(wrong)?)
-        }
-    };
-    report.check()?;
+    let Body(report) = Body::<Report>::from_request(request, &app).await?;
+    let every = report.check()?;
     let reported_at = match report.request_created_time.as_str() {
         "" => None,
-        text => Some(clock::parse(text).ok_or_else(invalid)?),
+        text => Some(clock::parse(text).ok_or_else(|| {
+            let text = shown(text);
+            Fault::bad(format!("request_created_time {text}: expected a time of RFC 3339"))
+        })?),
     };
     let now = clock::now();
-    let seconds = every.map_or(0, |every| i64::try_from(every.as_secs()).unwrap_or(0));
     let mut write = app.store.report().await?;
     let mut rows = write.rows();
     rows.put_status(satellite.id, &report, reported_at, now).await?;
-    rows.set_seen(satellite.id, every.map(interval::format).as_deref(), seconds, now).await?;
+    rows.set_seen(satellite.id, every, now).await?;
     write.commit().await?;
     app.metrics.reports.add_one();
     let refresh_due = now - satellite.secret_at > REFRESH_AFTER_SECONDS * clock::SECOND;

@@ -2,49 +2,37 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
-use std::time::Duration;
 
+use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::de::DeserializeOwned;
 
+use crate::fleet::{shown, valid_name};
 use crate::ground::app::{App, Fault};
 use crate::ground::server::Peer;
 use crate::ground::store::{ROLE_SYSTEM_ADMIN, Satellite, User};
 use crate::ground::{clock, secret};
 
-/// A body of JSON, whatever its content type: Go does not look at that either.
-pub struct Body<T, const BYTES_MAX: usize = BODY_BYTES_MAX>(pub T);
+/// A body of JSON, whatever its content type: Go does not look at that either. The routes limit its
+/// length, as that of forms.
+pub struct Body<T>(pub T);
 
-/// A body that is read before it is known who sends it.
-pub type SmallBody<T> = Body<T, SMALL_BODY_BYTES_MAX>;
-
-impl<T: DeserializeOwned, const BYTES_MAX: usize> FromRequest<Arc<App>> for Body<T, BYTES_MAX> {
+impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
     type Rejection = Fault;
 
-    async fn from_request(request: Request, _: &Arc<App>) -> Result<Self, Fault> {
-        let bytes = read(request, BYTES_MAX).await?;
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Fault> {
+        let bytes = Bytes::from_request(request, app).await.map_err(|rejection| match rejection
+            .status()
+        {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                Fault::new(StatusCode::PAYLOAD_TOO_LARGE, "body: longer than this request may have")
+            }
+            _ => Fault::bad("Invalid request body"),
+        })?;
         // What the parser says may quote the body, and a body may hold a password.
         serde_json::from_slice(&bytes).map(Self).map_err(|_| Fault::bad("Invalid request body"))
-    }
-}
-
-/// Reads a whole body, of a limited length and in a limited time.
-pub async fn read(request: Request, bytes_max: usize) -> Result<Vec<u8>, Fault> {
-    let body = axum::body::to_bytes(request.into_body(), bytes_max);
-    match tokio::time::timeout(BODY_TIMEOUT, body).await {
-        Ok(Ok(bytes)) => Ok(bytes.into()),
-        Ok(Err(error)) => {
-            let too_long = std::error::Error::source(&error)
-                .is_some_and(|source| source.to_string().contains("length limit"));
-            if too_long {
-                let message = format!("body: expected at most {bytes_max} bytes");
-                return Err(Fault::new(StatusCode::PAYLOAD_TOO_LARGE, message));
-            }
-            Err(Fault::bad("Invalid request body"))
-        }
-        Err(_) => Err(Fault::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
     }
 }
 
@@ -185,13 +173,22 @@ pub fn authorization(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::AUTHORIZATION)?.to_str().ok()
 }
 
+/// Holds the name of something new to the grammar; `reserved` are the paths beside such names.
+pub fn check_name(what: &str, name: &str, reserved: &[&str]) -> Result<(), Fault> {
+    if !valid_name(name) {
+        let name = shown(name);
+        return Err(Fault::bad(format!(
+            "{what} {name}: expected lower-case letters, digits and . _ - between"
+        )));
+    }
+    if reserved.contains(&name) {
+        return Err(Fault::bad(format!("{what} {name:?}: expected another name")));
+    }
+    Ok(())
+}
+
 /// What the user names of satellites begin with, as in Harbor.
 pub const ROBOT_PREFIX: &str = "robot$";
-/// Of requests that people make; a group with a thousand repositories takes a part of it.
-pub const BODY_BYTES_MAX: usize = 1 << 20;
-/// Of requests that anyone can make: a name and a password, or a token.
-pub const SMALL_BODY_BYTES_MAX: usize = 4096;
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 const FAILURES_MAX: i64 = 5;
 const LOCK_SECONDS: i64 = 5 * 60;
 

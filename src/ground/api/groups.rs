@@ -8,9 +8,9 @@ use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::extract::{Body, Person, SystemAdmin};
+use super::extract::{Body, Person, SystemAdmin, check_name};
 use super::satellites::brief;
-use crate::fleet::state::{Artifact, GROUPS_MAX, GroupState, group_repository};
+use crate::fleet::state::{Artifact, GroupState, group_repository};
 use crate::ground::app::{App, Fault};
 use crate::ground::store::Group;
 use crate::ground::{clock, publish};
@@ -42,11 +42,8 @@ pub async fn put_group(
     mut state: GroupState,
     complete: impl FnOnce(&[Artifact], &mut Vec<Artifact>),
 ) -> Result<Group, Fault> {
+    check_name("group", &state.group, &["sync", "satellite"])?;
     state.check()?;
-    // These are paths beside the groups' own.
-    if ["sync", "satellite"].contains(&state.group.as_str()) {
-        return Err(Fault::bad(format!("group {:?}: expected another name", state.group)));
-    }
     state.registry.truncate(state.registry.trim_end_matches('/').len());
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
@@ -128,10 +125,6 @@ async fn change_membership(app: &App, body: &Membership, join: bool) -> Result<J
     let group = group.ok_or_else(|| Fault::bad("Error: Group Not Found"))?;
     if join {
         rows.join_group(satellite.id, group.id).await?;
-        let count = rows.satellite_groups(satellite.id).await?.len();
-        if count > GROUPS_MAX {
-            return Err(Fault::bad(format!("{count} groups: expected at most {GROUPS_MAX}")));
-        }
     } else if !rows.leave_group(satellite.id, group.id).await? {
         return Err(Fault::bad("Error: Satellite Not In Group"));
     }
@@ -142,10 +135,6 @@ async fn change_membership(app: &App, body: &Membership, join: bool) -> Result<J
 
 /// Puts a satellite into these groups and no others.
 pub async fn change_groups(app: &App, name: &str, wanted: &BTreeSet<String>) -> Result<(), Fault> {
-    if wanted.len() > GROUPS_MAX {
-        let count = wanted.len();
-        return Err(Fault::bad(format!("{count} groups: expected at most {GROUPS_MAX}")));
-    }
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
     let satellite = rows.satellite(name).await?;
@@ -183,5 +172,6 @@ fn answer(app: &App, group: &Group) -> Value {
         "CreatedAt": clock::rfc3339(group.created_at),
         "UpdatedAt": clock::rfc3339(group.updated_at),
         "Artifacts": state.artifacts,
+        "Platforms": state.platforms,
     })
 }

@@ -13,7 +13,7 @@ mod users;
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -21,14 +21,14 @@ use axum::routing::{get, patch, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-pub use extract::{BODY_BYTES_MAX, SMALL_BODY_BYTES_MAX, authenticate_robot, check_password};
+pub use extract::{authenticate_robot, authorization, check_password};
 pub use groups::{change_groups, put_group};
 pub use satellites::{NewSatellite, add_satellite};
-pub use users::start_session;
+pub use users::{end_session, start_session};
 
 use super::app::{App, Fault};
-use super::metrics::Fleet;
 use super::{clock, oci, pages};
+use crate::fleet::report::BODY_BYTES_MAX;
 
 /// All routes.
 pub fn router(app: Arc<App>) -> Router {
@@ -39,15 +39,16 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/login", post(users::login))
         .route("/satellites/ztr/{token}", get(enrol::by_path))
         .route("/satellites/ztr", post(enrol::by_body))
-        .route("/satellites/sync", post(enrol::report))
+        .route("/satellites/sync", post(enrol::report).layer(REPORTS))
         .route("/sat/refresh", post(enrol::refresh))
-        .nest("/api", people())
+        .nest("/api", people().layer(LISTS))
         .merge(oci::routes())
         .merge(pages::routes())
         .fallback(|| async { Fault::missing("not found") })
         .method_not_allowed_fallback(|| async {
             Fault::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed")
         })
+        .layer(SMALL)
         .layer(from_fn_with_state(Arc::clone(&app), around))
         .with_state(app)
 }
@@ -113,9 +114,8 @@ async fn health(State(app): State<Arc<App>>) -> Response {
 
 async fn metrics(State(app): State<Arc<App>>) -> Result<String, Fault> {
     let mut read = app.store.read().await?;
-    let (known, seen, stale) = read.rows().count_satellites(clock::now()).await?;
-    let fleet = Fleet { online: seen - stale, stale, never_seen: known - seen };
-    Ok(app.metrics.render(&fleet))
+    let counts = read.rows().count_satellites(clock::now()).await?;
+    Ok(app.metrics.render(&counts))
 }
 
 /// Go's `sql.NullString`.
@@ -129,6 +129,12 @@ fn null_time(micros: Option<i64>) -> Value {
     let time = micros.map_or_else(|| NO_TIME.to_owned(), clock::rfc3339);
     json!({ "Time": time, "Valid": micros.is_some() })
 }
+
+/// The length of a request that anyone can make: a name and a password, or a token.
+const SMALL: DefaultBodyLimit = DefaultBodyLimit::max(4096);
+/// Of one that people make; a group with a thousand repositories takes a part of it.
+pub const LISTS: DefaultBodyLimit = DefaultBodyLimit::max(1 << 20);
+const REPORTS: DefaultBodyLimit = DefaultBodyLimit::max(BODY_BYTES_MAX);
 
 const POLICY: &str = "default-src 'none'; style-src 'self' 'unsafe-inline'; img-src data:; \
     form-action 'self'; frame-ancestors 'none'; base-uri 'none'";

@@ -4,16 +4,15 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::extract::{Body, Person};
+use super::extract::{Body, Person, check_name};
 use super::{null_string, null_time};
-use crate::fleet::state::{GROUPS_MAX, satellite_repository};
-use crate::fleet::valid_name;
+use crate::fleet::shown;
+use crate::fleet::state::satellite_repository;
 use crate::ground::app::{App, Fault, random};
-use crate::ground::store::{Satellite, Status, is_duplicate};
+use crate::ground::store::{Connection, Satellite, Status, is_duplicate};
 use crate::ground::{clock, publish, secret};
 
 #[derive(Deserialize)]
@@ -41,29 +40,19 @@ pub async fn register(
 
 /// Adds a satellite; the token that enrols it is returned here and never again.
 pub async fn add_satellite(app: &App, body: NewSatellite) -> Result<String, Fault> {
-    // These are paths beside the satellites' own.
-    let reserved = ["active", "stale", "register"].contains(&body.name.as_str());
-    if !valid_name(&body.name) || reserved {
-        return Err(Fault::bad(
-            "invalid satellite name: expected lower-case letters, digits and . _ - between",
-        ));
-    }
+    check_name("satellite", &body.name, &["active", "stale", "register"])?;
     let mut groups = body.groups.unwrap_or_default();
     groups.sort();
     groups.dedup();
-    if groups.len() > GROUPS_MAX {
-        let count = groups.len();
-        return Err(Fault::bad(format!("{count} groups: expected at most {GROUPS_MAX}")));
-    }
-    if !valid_name(&body.config_name) {
-        return Err(Fault::bad("invalid or empty config_name"));
-    }
     let token = random(16)?;
     let now = clock::now();
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
     let config = rows.config(&body.config_name).await?;
-    let config = config.ok_or_else(|| Fault::bad("Error: Config Not Found"))?;
+    let config = config.ok_or_else(|| {
+        let name = shown(&body.config_name);
+        Fault::bad(format!("config_name {name}: expected the name of a configuration"))
+    })?;
     let added = rows.add_satellite(&body.name, config.id, now).await;
     if added.as_ref().is_err_and(is_duplicate) {
         return Err(Fault::bad("Error: failed to create satellite: the name is taken"));
@@ -102,7 +91,10 @@ pub async fn active(State(app): State<Arc<App>>, _: Person) -> Result<Json<Value
     let now = clock::now();
     let satellites = app.store.read().await?.rows().summaries().await?;
     let active = satellites.into_iter().filter_map(|(satellite, last)| {
-        let seen = satellite.last_seen.filter(|seen| !satellite.is_stale(*seen, now))?;
+        let seen = satellite.last_seen?;
+        if satellite.connection(now) != Connection::Online {
+            return None;
+        }
         let status_time = last.as_ref().and_then(|last| last.reported_at).unwrap_or(seen);
         let activity = last.map(|last| last.activity).unwrap_or_default();
         let mut value = row(&satellite);
@@ -120,7 +112,10 @@ pub async fn stale(State(app): State<Arc<App>>, _: Person) -> Result<Json<Value>
     let now = clock::now();
     let satellites = app.store.read().await?.rows().satellites().await?;
     let stale = satellites.iter().filter_map(|satellite| {
-        let seen = satellite.last_seen.filter(|seen| satellite.is_stale(*seen, now))?;
+        let seen = satellite.last_seen?;
+        if satellite.connection(now) == Connection::Online {
+            return None;
+        }
         let mut value = row(satellite);
         if let Value::Object(fields) = &mut value {
             fields.insert("SecondsSinceSeen".into(), json!((now - seen) / clock::SECOND));
@@ -221,7 +216,7 @@ async fn last_status(app: &App, name: &str) -> Result<Status, Fault> {
 }
 
 fn not_found() -> Fault {
-    Fault::new(StatusCode::NOT_FOUND, "satellite not found")
+    Fault::missing("satellite not found")
 }
 
 /// A row as Go answers it.

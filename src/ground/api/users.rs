@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::extract::{Body, Person, SmallBody, SystemAdmin, authorization, check_password};
+use super::extract::{Body, Person, SystemAdmin, authorization, check_name, check_password};
 use crate::ground::app::{App, Fault, random};
 use crate::ground::server::Peer;
 use crate::ground::store::{ROLE_ADMIN, ROLE_SYSTEM_ADMIN, Session, User, is_duplicate};
@@ -35,7 +35,7 @@ pub struct NewPassword {
 pub async fn login(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<Peer>,
-    Body(body): SmallBody<Credentials>,
+    Body(body): Body<Credentials>,
 ) -> Result<Json<Value>, Fault> {
     let user = check_password(&app, Some(peer), &body.username, body.password).await?;
     let (token, expires_at) = start_session(&app, &user).await?;
@@ -64,10 +64,16 @@ pub async fn logout(
     headers: HeaderMap,
 ) -> Result<StatusCode, Fault> {
     let token = authorization(&headers).and_then(secret::bearer).ok_or_else(Fault::unauthorized)?;
+    end_session(&app, token).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Ends the session of a token.
+pub async fn end_session(app: &App, token: &str) -> Result<(), Fault> {
     let mut write = app.store.write().await?;
     write.rows().end_session(&secret::hash(token)).await?;
     write.commit().await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(())
 }
 
 pub async fn list(State(app): State<Arc<App>>, _: Person) -> Result<Json<Value>, Fault> {
@@ -89,9 +95,7 @@ pub async fn create(
     _: SystemAdmin,
     Body(body): Body<Credentials>,
 ) -> Result<(StatusCode, Json<Value>), Fault> {
-    if !crate::fleet::valid_name(&body.username) || body.username == "password" {
-        return Err(Fault::bad("Username: expected lower-case letters, digits and . _ - between"));
-    }
+    check_name("username", &body.username, &["password"])?;
     if body.username == "admin" {
         return Err(Fault::bad("Username 'admin' is reserved"));
     }

@@ -8,39 +8,20 @@ use axum::response::Redirect;
 use maud::{Markup, html};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::view::{ago, at, page, size, token};
+use super::view::{ago, at, page, token};
 use super::{Visitor, forms};
 use crate::ground::api::{NewSatellite, add_satellite, change_groups};
 use crate::ground::app::{App, Fault};
 use crate::ground::clock;
-use crate::ground::store::{Config, Satellite, Summary, Wanted};
+use crate::ground::store::{Config, Connection, Satellite, Summary, Wanted};
+use crate::units::ByteCount;
 
-/// How a satellite is connected.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Connection {
-    Online,
-    Stale,
-    Never,
-}
-
-impl Connection {
-    const ALL: [Self; 3] = [Self::Online, Self::Stale, Self::Never];
-
-    fn of(satellite: &Satellite, now: i64) -> Self {
-        match satellite.last_seen {
-            None => Self::Never,
-            Some(seen) if satellite.is_stale(seen, now) => Self::Stale,
-            Some(_) => Self::Online,
-        }
-    }
-
-    /// Its name in a URL, its name for people, and its class in the style.
-    fn words(self) -> (&'static str, &'static str, &'static str) {
-        match self {
-            Self::Online => ("online", "Online", "good"),
-            Self::Stale => ("stale", "Stale", "bad"),
-            Self::Never => ("never", "Never seen", "wait"),
-        }
+/// A connection's name for people, and its class in the style.
+fn words(connection: Connection) -> (&'static str, &'static str) {
+    match connection {
+        Connection::Unknown => ("Never seen", "wait"),
+        Connection::Online => (connection.word(), "good"),
+        Connection::Stale | Connection::Offline => (connection.word(), "bad"),
     }
 }
 
@@ -53,12 +34,8 @@ pub async fn overview(
     let mut rows = read.rows();
     let configs = rows.configs().await?;
     let now = clock::now();
-    let (known, seen, stale) = rows.count_satellites(now).await?;
-    let count = |connection| match connection {
-        Connection::Online => seen - stale,
-        Connection::Stale => stale,
-        Connection::Never => known - seen,
-    };
+    let counts = rows.count_satellites(now).await?;
+    let known: i64 = counts.iter().sum();
     let wanted = Wanted { after: &filter.after, part: filter.q.trim(), connection: &filter.state };
     let mut shown = rows.page(&wanted, now, PAGE_ROWS_MAX + 1).await?;
     let rows_max = usize::try_from(PAGE_ROWS_MAX).unwrap_or(usize::MAX);
@@ -74,7 +51,7 @@ pub async fn overview(
                 } @else { "Add one below: its enrolment token is shown once." }
             }
         } @else {
-            (filters(&filter, &count))
+            (filters(&filter, &counts))
             (table(&shown, now))
             @if shown.is_empty() { p.muted { "No satellite matches." } }
             @if more {
@@ -88,23 +65,23 @@ pub async fn overview(
     Ok(page(Some(&visitor), "Fleet", &content))
 }
 
-fn filters(filter: &forms::Filter, count: &dyn Fn(Connection) -> i64) -> Markup {
+fn filters(filter: &forms::Filter, counts: &[i64; 4]) -> Markup {
     html! {
         div.bar role="img" aria-label="satellites by connection" {
-            @for connection in Connection::ALL {
-                span class=(connection.words().2) style=(format!("flex:{}", count(connection))) {}
+            @for (connection, count) in Connection::ALL.into_iter().zip(counts) {
+                span class=(words(connection).1) style=(format!("flex:{count}")) {}
             }
         }
         ul.states {
             li {
                 a href=(link("", &filter.q, "")) aria-current=[filter.state.is_empty().then_some("true")] { "All" }
             }
-            @for connection in Connection::ALL {
-                @let (state, word, class) = connection.words();
+            @for (connection, count) in Connection::ALL.into_iter().zip(counts) {
+                @let (word, class) = words(connection);
                 li {
-                    a class=(class) href=(link(state, &filter.q, ""))
-                        aria-current=[(filter.state == state).then_some("true")] {
-                        (word) " " (count(connection))
+                    a class=(class) href=(link(connection.word(), &filter.q, ""))
+                        aria-current=[(filter.state == connection.word()).then_some("true")] {
+                        (word) " " (count)
                     }
                 }
             }
@@ -143,7 +120,7 @@ fn table(shown: &[(Satellite, Option<Summary>)], now: i64) -> Markup {
             } }
             tbody {
                 @for (satellite, last) in shown {
-                    @let (_, word, class) = Connection::of(satellite, now).words();
+                    @let (word, class) = words(satellite.connection(now));
                     tr {
                         td { a href={ "/console/satellites/" (satellite.name) } { (satellite.name) } }
                         td class=(class) { (word) }
@@ -175,7 +152,7 @@ pub async fn satellite(
     let config = rows.satellite_config(satellite.id).await?;
     let status = rows.status(satellite.id).await?;
     let now = clock::now();
-    let (_, word, class) = Connection::of(&satellite, now).words();
+    let (word, class) = words(satellite.connection(now));
     let images = status.as_ref().map_or(&[][..], |status| &status.report.cached_images);
     let enrolled = satellite.secret_hash.is_some();
     let content = html! {
@@ -196,8 +173,8 @@ pub async fn satellite(
                 @let report = &status.report;
                 tr { th { "Last report" } td { (at(status.created_at)) } }
                 tr { th { "Activity" } td { (report.activity) } }
-                tr { th { "Memory in use" } td { (size(clamped(report.memory_used_bytes))) } }
-                tr { th { "Storage in use" } td { (size(clamped(report.storage_used_bytes))) } }
+                tr { th { "Memory in use" } td { (ByteCount(report.memory_used_bytes)) } }
+                tr { th { "Storage in use" } td { (ByteCount(report.storage_used_bytes)) } }
                 tr { th { "Processor" } td { (format!("{:.1} %", report.cpu_percent)) } }
                 tr { th { "State applied" } td { code { (report.latest_state_digest) } } }
             }
@@ -217,16 +194,12 @@ pub async fn satellite(
                 thead { tr { th { "Image" } th.number { "Size" } } }
                 tbody { @for image in images { tr {
                     td { code { (image.reference) } }
-                    td.number { (size(image.size_bytes)) }
+                    td.number { (ByteCount(u64::try_from(image.size_bytes).unwrap_or(0))) }
                 } } }
             } }
         }
     };
     Ok(page(Some(&visitor), &name, &content))
-}
-
-fn clamped(bytes: u64) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 /// Adds a satellite and shows its token, this once.
@@ -255,8 +228,7 @@ pub async fn set_groups(
     Form(form): Form<forms::Groups>,
 ) -> Result<Redirect, Fault> {
     visitor.check(&form.form_token)?;
-    let words = form.groups.split([' ', ',']).filter(|word| !word.is_empty());
-    let wanted: BTreeSet<String> = words.map(str::to_owned).collect();
+    let wanted: BTreeSet<String> = forms::words(&form.groups).collect();
     change_groups(&app, &name, &wanted).await?;
     Ok(Redirect::to(&format!("/console/satellites/{name}")))
 }

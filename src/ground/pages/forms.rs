@@ -16,6 +16,11 @@ pub struct NewSatellite {
     pub config_name: String,
 }
 
+/// The words of a field that takes several, with spaces or commas between.
+pub fn words(text: &str) -> impl Iterator<Item = String> {
+    text.split([' ', ',']).filter(|word| !word.is_empty()).map(str::to_owned)
+}
+
 /// A satellite's groups, names with spaces or commas between.
 #[derive(Deserialize)]
 pub struct Groups {
@@ -37,6 +42,9 @@ pub struct Group {
     pub form_token: String,
     #[serde(default)]
     pub registry: String,
+    /// Names with spaces or commas between.
+    #[serde(default)]
+    pub platforms: String,
     #[serde(default)]
     pub images: String,
 }
@@ -45,7 +53,7 @@ pub struct Group {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 pub struct Filter {
-    /// online, stale, never or nothing for all.
+    /// The word of a connection, or nothing for all.
     pub state: String,
     /// A part of the name.
     pub q: String,

@@ -60,7 +60,9 @@ pub async fn edit(
     };
     let state = group.map(|group| group.state).unwrap_or_default();
     let lines = to_lines(&state);
-    let form = editor(&visitor, &name, &state.registry, &lines, None);
+    let platforms = state.platforms.join(" ");
+    let typed = Typed { registry: &state.registry, platforms: &platforms, images: &lines };
+    let form = editor(&visitor, &name, &typed, None);
     let content = html! {
         (form)
         h2 { "Satellites: " (members.len()) }
@@ -72,13 +74,14 @@ pub async fn edit(
     Ok(page(Some(&visitor), &name, &content))
 }
 
-fn editor(
-    visitor: &Visitor,
-    name: &str,
-    registry: &str,
-    lines: &str,
-    problem: Option<&str>,
-) -> Markup {
+/// What the fields of the form hold.
+struct Typed<'a> {
+    registry: &'a str,
+    platforms: &'a str,
+    images: &'a str,
+}
+
+fn editor(visitor: &Visitor, name: &str, typed: &Typed<'_>, problem: Option<&str>) -> Markup {
     html! {
         h1 { "Group " (name) }
         @if let Some(problem) = problem { p.problem role="alert" { (problem) } }
@@ -86,11 +89,15 @@ fn editor(
             (token(visitor))
             label {
                 "Registry the images come from"
-                input name="registry" value=(registry) placeholder="https://registry.example";
+                input name="registry" value=(typed.registry) placeholder="https://registry.example";
+            }
+            label {
+                "Platforms to hold, with spaces between, or all; the device's own when empty"
+                input name="platforms" value=(typed.platforms) placeholder="linux/arm/v7";
             }
             label {
                 "Images, one a line: repository:tag, repository@sha256:..., or repository:tag@sha256:..."
-                textarea name="images" spellcheck="false" { (lines) }
+                textarea name="images" spellcheck="false" { (typed.images) }
             }
             button { "Save" }
         }
@@ -108,13 +115,19 @@ pub async fn save(
         group: name.clone(),
         registry: form.registry.trim().to_owned(),
         artifacts: form.images.lines().filter_map(from_line).collect(),
+        platforms: forms::words(&form.platforms).collect(),
     };
     match put_group(&app, state, complete).await {
         Ok(_) => Ok(Redirect::to(&format!("/console/groups/{name}")).into_response()),
         // What was typed is not lost.
         Err(fault) if fault.status == StatusCode::BAD_REQUEST => {
             let problem = Some(fault.message.as_str());
-            let editor = editor(&visitor, &name, &form.registry, &form.images, problem);
+            let typed = Typed {
+                registry: &form.registry,
+                platforms: &form.platforms,
+                images: &form.images,
+            };
+            let editor = editor(&visitor, &name, &typed, problem);
             Ok((fault.status, page(Some(&visitor), &name, &editor)).into_response())
         }
         Err(fault) => Err(fault),
@@ -219,7 +232,7 @@ mod tests {
         let digest = "sha256:3e38f337856c3763a9ffe3a11da3bf216616964dcc7454c918229773c6d8a56a";
         let text = format!("library/nginx:1.25@{digest}\na/b@{digest}\nc:1\n");
         let artifacts = text.lines().filter_map(from_line).collect();
-        let state = GroupState { group: "g".into(), registry: String::new(), artifacts };
+        let state = GroupState { group: "g".into(), artifacts, ..GroupState::default() };
         state.check().unwrap();
         assert_eq!(to_lines(&state), text);
         assert!(from_line("  ").is_none());

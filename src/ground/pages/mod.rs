@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Form, FromRequestParts, State};
+use axum::extract::{Form, FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -21,7 +21,7 @@ use axum::routing::{get, post};
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::api::{BODY_BYTES_MAX, SMALL_BODY_BYTES_MAX, check_password, start_session};
+use super::api::{LISTS, check_password, end_session, start_session};
 use super::app::{App, Fault};
 use super::server::Peer;
 use super::store::User;
@@ -30,7 +30,6 @@ use view::page;
 
 /// The routes of the console.
 pub fn routes() -> Router<Arc<App>> {
-    let lists = DefaultBodyLimit::max(BODY_BYTES_MAX);
     Router::new()
         .route("/", get(|| async { Redirect::to("/console") }))
         .route("/console", get(fleet::overview))
@@ -39,10 +38,9 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/console/style.css", get(style))
         .route("/console/satellites", post(fleet::add))
         .route("/console/satellites/{name}", get(fleet::satellite))
-        .route("/console/satellites/{name}/groups", post(fleet::set_groups).layer(lists))
+        .route("/console/satellites/{name}/groups", post(fleet::set_groups).layer(LISTS))
         .route("/console/groups", get(groups::list))
-        .route("/console/groups/{name}", get(groups::edit).post(groups::save).layer(lists))
-        .layer(DefaultBodyLimit::max(SMALL_BODY_BYTES_MAX))
+        .route("/console/groups/{name}", get(groups::edit).post(groups::save).layer(LISTS))
 }
 
 /// A person with a session in a cookie.
@@ -82,7 +80,7 @@ impl Visitor {
 }
 
 fn form_token(app: &App, session: &str) -> String {
-    blake3::keyed_hash(&app.pull_key, format!("form {session}").as_bytes()).to_hex().to_string()
+    blake3::keyed_hash(&app.seal_key, format!("form {session}").as_bytes()).to_hex().to_string()
 }
 
 fn cookie(headers: &HeaderMap) -> Option<&str> {
@@ -145,9 +143,7 @@ async fn logout(
     Form(form): Form<forms::Bare>,
 ) -> Result<Response, Fault> {
     visitor.check(&form.form_token)?;
-    let mut write = app.store.write().await?;
-    write.rows().end_session(&secret::hash(&visitor.session)).await?;
-    write.commit().await?;
+    end_session(&app, &visitor.session).await?;
     with_cookie(&format!("{COOKIE}=; Path=/console; Max-Age=0"), "/console/login")
 }
 

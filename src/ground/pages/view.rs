@@ -1,9 +1,12 @@
-//! What all pages share: the frame, the style, and how times and sizes are shown.
+//! What all pages share: the frame, the style, and how times are shown.
+
+use std::time::Duration;
 
 use maud::{DOCTYPE, Markup, html};
 
 use super::Visitor;
 use crate::ground::clock;
+use crate::units::format_duration;
 
 /// A page with the console's frame.
 pub fn page(visitor: Option<&Visitor>, title: &str, content: &Markup) -> Markup {
@@ -48,33 +51,10 @@ pub fn at(micros: i64) -> String {
     clock::rfc3339(micros - micros.rem_euclid(clock::SECOND))
 }
 
-/// A span of time as people say it: `40 s ago`.
+/// How long ago something was.
 pub fn ago(micros: i64) -> String {
-    let seconds = micros / clock::SECOND;
-    match seconds {
-        ..120 => format!("{} s ago", seconds.max(0)),
-        120..7200 => format!("{} min ago", seconds / 60),
-        7200..172_800 => format!("{} h ago", seconds / 3600),
-        _ => format!("{} days ago", seconds / 86_400),
-    }
-}
-
-/// Bytes in the unit that fits.
-pub fn size(bytes: i64) -> String {
-    let mut rest = bytes.max(0);
-    let mut tenths = 0;
-    for unit in ["B", "KiB", "MiB", "GiB"] {
-        if rest < 1024 {
-            return if unit == "B" {
-                format!("{rest} B")
-            } else {
-                format!("{rest}.{tenths} {unit}")
-            };
-        }
-        tenths = rest % 1024 * 10 / 1024;
-        rest /= 1024;
-    }
-    format!("{rest}.{tenths} TiB")
+    let seconds = u64::try_from(micros / clock::SECOND).unwrap_or(0);
+    format!("{} ago", format_duration(Duration::from_secs(seconds)))
 }
 
 pub const STYLE: &str = "
@@ -124,18 +104,3 @@ td.number, th.number { text-align: right; white-space: nowrap; }
 code { font-family: ui-monospace, monospace; font-size: .9em; overflow-wrap: anywhere; }
 @media (max-width: 40rem) { .wide { display: none; } }
 ";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_and_times() {
-        assert_eq!(size(1023), "1023 B");
-        assert_eq!(size(1536), "1.5 KiB");
-        assert_eq!(size(50_348_162), "48.0 MiB");
-        assert_eq!(size(i64::MAX), "8388607.9 TiB");
-        assert_eq!(ago(-5), "0 s ago");
-        assert_eq!(ago(3 * 3600 * 1_000_000), "3 h ago");
-    }
-}

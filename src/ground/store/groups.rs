@@ -3,7 +3,7 @@
 use sqlx::any::AnyRow;
 use sqlx::{Result, Row as _};
 
-use super::{Rows, Satellite, satellites};
+use super::{Rows, Satellite, from_json, satellites, to_json};
 use crate::fleet::state::GroupState;
 
 /// A group.
@@ -27,15 +27,16 @@ impl Rows<'_> {
 
     /// Adds a group, or gives the one of that name new images.
     pub async fn put_group(&mut self, state: &GroupState, now: i64) -> Result<Group> {
-        let artifacts = serde_json::to_string(&state.artifacts)
-            .map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
+        let artifacts = to_json(&state.artifacts)?;
+        let platforms = to_json(&state.platforms)?;
         let query = sqlx::query(
-            "INSERT INTO image_groups (name, registry, artifacts, created_at, updated_at) \
-             VALUES ($1, $2, $3, $4, $4) ON CONFLICT (name) DO UPDATE SET \
+            "INSERT INTO image_groups (name, registry, artifacts, platforms, created_at, updated_at) \
+             VALUES ($1, $2, $3, $4, $5, $5) ON CONFLICT (name) DO UPDATE SET \
              registry = excluded.registry, artifacts = excluded.artifacts, \
-             updated_at = excluded.updated_at RETURNING *",
+             platforms = excluded.platforms, updated_at = excluded.updated_at RETURNING *",
         );
-        let query = query.bind(&state.group).bind(&state.registry).bind(artifacts).bind(now);
+        let query = query.bind(&state.group).bind(&state.registry).bind(artifacts);
+        let query = query.bind(platforms).bind(now);
         group(&query.fetch_one(&mut *self.0).await?)
     }
 
@@ -84,15 +85,13 @@ impl Rows<'_> {
 }
 
 fn group(row: &AnyRow) -> Result<Group> {
-    let artifacts: String = row.try_get("artifacts")?;
-    let artifacts =
-        serde_json::from_str(&artifacts).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
     Ok(Group {
         id: row.try_get("id")?,
         state: GroupState {
             group: row.try_get("name")?,
             registry: row.try_get("registry")?,
-            artifacts,
+            artifacts: from_json(row, "artifacts")?,
+            platforms: from_json(row, "platforms")?,
         },
         created_at: row.try_get("created_at")?,
         updated_at: row.try_get("updated_at")?,

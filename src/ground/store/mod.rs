@@ -16,22 +16,45 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use sqlx::AnyConnection;
-use sqlx::any::AnyPoolOptions;
+use sqlx::any::{AnyPoolOptions, AnyRow};
 use sqlx::pool::PoolConnection;
-use sqlx::{Any, AnyPool, Transaction};
+use sqlx::{Any, AnyPool, Row as _, Transaction};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 pub use configs::{Config, NewConfig};
 pub use groups::Group;
 pub use published::Published;
-pub use satellites::{Satellite, Status, Summary, Wanted};
+pub use satellites::{Connection, Satellite, Status, Summary, Wanted};
 pub use users::{ROLE_ADMIN, ROLE_SYSTEM_ADMIN, Session, User};
 
 use super::settings::Database;
 
 /// The rows of the fleet. Each method is one or a few statements on the connection it is given.
 pub struct Rows<'c>(pub &'c mut AnyConnection);
+
+impl Rows<'_> {
+    /// A value that the server keeps for itself.
+    pub async fn setting(&mut self, name: &str) -> sqlx::Result<Option<String>> {
+        let query = sqlx::query("SELECT value FROM settings WHERE name = $1").bind(name);
+        let row = query.fetch_optional(&mut *self.0).await?;
+        row.map(|row| row.try_get("value")).transpose()
+    }
+
+    pub async fn set_setting(&mut self, name: &str, value: &str) -> sqlx::Result<()> {
+        sqlx::query(
+            "INSERT INTO settings (name, value) VALUES ($1, $2) \
+             ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        )
+        .bind(name)
+        .bind(value)
+        .execute(&mut *self.0)
+        .await
+        .map(drop)
+    }
+}
 
 /// The database.
 #[derive(Clone)]
@@ -221,6 +244,16 @@ fn restrict(directory: &Path, file: &Path) -> std::io::Result<()> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// A value as it is kept in a column of text.
+fn to_json(value: &impl Serialize) -> sqlx::Result<String> {
+    serde_json::to_string(value).map_err(|error| sqlx::Error::Encode(error.into()))
+}
+
+fn from_json<T: DeserializeOwned>(row: &AnyRow, column: &str) -> sqlx::Result<T> {
+    let text: String = row.try_get(column)?;
+    serde_json::from_str(&text).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
 /// Whether an insert failed because the name is taken.

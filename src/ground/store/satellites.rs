@@ -4,10 +4,13 @@
 //! of the new one makes it the only one and spends the enrolment token, so that power loss on the
 //! satellite's side between the answer and its writing down strands nothing.
 
+use std::time::Duration;
+
 use sqlx::any::AnyRow;
 use sqlx::{Result, Row as _};
 
-use super::Rows;
+use super::{Rows, from_json, to_json};
+use crate::fleet::interval;
 use crate::fleet::report::Report;
 use crate::ground::clock;
 
@@ -23,7 +26,9 @@ pub struct Satellite {
     pub enrolment_expires_at: i64,
     pub last_seen: Option<i64>,
     pub heartbeat_interval: Option<String>,
-    pub heartbeat_seconds: i64,
+    /// From when on it counts as stale and as offline, if nothing comes until then.
+    pub stale_at: Option<i64>,
+    pub offline_at: Option<i64>,
     pub created_at: i64,
     pub updated_at: i64,
 }
@@ -55,23 +60,64 @@ pub struct Wanted<'a> {
     pub after: &'a str,
     /// Names with this in them.
     pub part: &'a str,
-    /// `online`, `stale`, `never`, or nothing for all.
+    /// The word of a connection, or nothing for all.
     pub connection: &'a str,
 }
 
-impl Satellite {
-    /// Whether three reports in a row are missing.
-    pub fn is_stale(&self, seen: i64, now: i64) -> bool {
-        let interval = match self.heartbeat_seconds {
-            0 => DEFAULT_INTERVAL_SECONDS,
-            seconds => seconds,
-        };
-        now - seen > 3 * interval * clock::SECOND
+/// How a satellite is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connection {
+    /// It reports.
+    Online,
+    /// Three reports in a row are missing.
+    Stale,
+    /// Ten are.
+    Offline,
+    /// It never reported.
+    Unknown,
+}
+
+impl Connection {
+    pub const ALL: [Self; 4] = [Self::Online, Self::Stale, Self::Offline, Self::Unknown];
+
+    /// Its name in the API.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Online => "Online",
+            Self::Stale => "Stale",
+            Self::Offline => "Offline",
+            Self::Unknown => "Unknown",
+        }
     }
 }
 
-/// Of a satellite that did not say how often it reports; Go takes 15 minutes for stale then.
-const DEFAULT_INTERVAL_SECONDS: i64 = 300;
+/// A satellite's connection at the time `$1`, as `Satellite::connection` says it.
+macro_rules! connection {
+    () => {
+        "CASE WHEN stale_at IS NULL THEN 'Unknown' WHEN $1 > offline_at THEN 'Offline' \
+         WHEN $1 > stale_at THEN 'Stale' ELSE 'Online' END"
+    };
+}
+
+impl Satellite {
+    /// How it is connected.
+    pub fn connection(&self, now: i64) -> Connection {
+        match (self.stale_at, self.offline_at) {
+            (Some(_), Some(offline_at)) if now > offline_at => Connection::Offline,
+            (Some(stale_at), _) if now > stale_at => Connection::Stale,
+            (Some(_), _) => Connection::Online,
+            (None, _) => Connection::Unknown,
+        }
+    }
+}
+
+/// The head of what lists of satellites are made from.
+macro_rules! summaries {
+    () => {
+        "SELECT satellites.*, statuses.activity, statuses.image_count, statuses.reported_at \
+         FROM satellites LEFT JOIN statuses ON statuses.satellite_id = satellites.id "
+    };
+}
 
 impl Rows<'_> {
     pub async fn satellites(&mut self) -> Result<Vec<Satellite>> {
@@ -176,8 +222,7 @@ impl Rows<'_> {
         reported_at: Option<i64>,
         now: i64,
     ) -> Result<()> {
-        let text =
-            serde_json::to_string(report).map_err(|error| sqlx::Error::Encode(error.into()))?;
+        let text = to_json(report)?;
         sqlx::query(
             "INSERT INTO statuses \
              (satellite_id, number, report, activity, image_count, reported_at, created_at) \
@@ -198,28 +243,24 @@ impl Rows<'_> {
         .map(drop)
     }
 
-    pub async fn set_seen(
-        &mut self,
-        id: i64,
-        interval: Option<&str>,
-        seconds: i64,
-        now: i64,
-    ) -> Result<()> {
+    /// A report came. `every` is the satellite's interval, if it said one: Go takes 15 minutes for
+    /// stale otherwise.
+    pub async fn set_seen(&mut self, id: i64, every: Option<Duration>, now: i64) -> Result<()> {
+        let seconds = every.map_or(DEFAULT_INTERVAL_SECONDS, |every| every.as_secs());
+        let micros = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(clock::SECOND);
+        let after = |reports: i64| now.saturating_add(micros.saturating_mul(reports));
         let query = sqlx::query(
-            "UPDATE satellites SET last_seen = $2, heartbeat_interval = $3, \
-             heartbeat_seconds = $4 WHERE id = $1",
+            "UPDATE satellites SET last_seen = $2, heartbeat_interval = $3, stale_at = $4, \
+             offline_at = $5 WHERE id = $1",
         );
-        let query = query.bind(id).bind(now).bind(interval).bind(seconds);
+        let query = query.bind(id).bind(now).bind(every.map(interval::format));
+        let query = query.bind(after(STALE_REPORTS)).bind(after(OFFLINE_REPORTS));
         query.execute(&mut *self.0).await.map(drop)
     }
 
     /// All satellites, each with its last report in short, in order of their names.
     pub async fn summaries(&mut self) -> Result<Vec<(Satellite, Option<Summary>)>> {
-        let query = sqlx::query(
-            "SELECT satellites.*, statuses.activity, statuses.image_count, statuses.reported_at \
-             FROM satellites LEFT JOIN statuses ON statuses.satellite_id = satellites.id \
-             ORDER BY name",
-        );
+        let query = sqlx::query(concat!(summaries!(), "ORDER BY name"));
         let rows = query.fetch_all(&mut *self.0).await?;
         rows.iter().map(|row| Ok((satellite(row)?, summary(row)?))).collect()
     }
@@ -232,14 +273,12 @@ impl Rows<'_> {
         now: i64,
         rows_max: i64,
     ) -> Result<Vec<(Satellite, Option<Summary>)>> {
-        let query = sqlx::query(
-            "SELECT satellites.*, statuses.activity, statuses.image_count, statuses.reported_at \
-             FROM satellites LEFT JOIN statuses ON statuses.satellite_id = satellites.id \
-             WHERE name > $1 AND name LIKE $2 ESCAPE '!' AND ($3 = '' OR $3 = CASE \
-             WHEN last_seen IS NULL THEN 'never' WHEN $4 - last_seen > \
-             3 * CASE WHEN heartbeat_seconds > 0 THEN heartbeat_seconds ELSE $5 END * 1000000 \
-             THEN 'stale' ELSE 'online' END) ORDER BY name LIMIT $6",
-        );
+        let query = sqlx::query(concat!(
+            summaries!(),
+            "WHERE name > $2 AND name LIKE $3 ESCAPE '!' AND ($4 = '' OR $4 = ",
+            connection!(),
+            ") ORDER BY name LIMIT $5",
+        ));
         let mut part = String::from("%");
         for sign in wanted.part.chars() {
             if ['%', '_', '!'].contains(&sign) {
@@ -248,23 +287,28 @@ impl Rows<'_> {
             part.push(sign);
         }
         part.push('%');
-        let query = query.bind(wanted.after).bind(part).bind(wanted.connection);
-        let query = query.bind(now).bind(DEFAULT_INTERVAL_SECONDS).bind(rows_max);
-        let rows = query.fetch_all(&mut *self.0).await?;
+        let query = query.bind(now).bind(wanted.after).bind(part).bind(wanted.connection);
+        let rows = query.bind(rows_max).fetch_all(&mut *self.0).await?;
         rows.iter().map(|row| Ok((satellite(row)?, summary(row)?))).collect()
     }
 
-    /// How many satellites there are, how many of them were ever seen, and how many missed three
-    /// reports in a row.
-    pub async fn count_satellites(&mut self, now: i64) -> Result<(i64, i64, i64)> {
-        let query = sqlx::query(
-            "SELECT COUNT(*) AS known, COUNT(last_seen) AS seen, COUNT(CASE WHEN $1 - last_seen > \
-             3 * CASE WHEN heartbeat_seconds > 0 THEN heartbeat_seconds ELSE $2 END * 1000000 \
-             THEN 1 END) AS stale FROM satellites",
-        );
-        let query = query.bind(now).bind(DEFAULT_INTERVAL_SECONDS);
-        let row = query.fetch_one(&mut *self.0).await?;
-        Ok((row.try_get("known")?, row.try_get("seen")?, row.try_get("stale")?))
+    /// How many satellites are connected in each way, in the order of [`Connection::ALL`].
+    pub async fn count_satellites(&mut self, now: i64) -> Result<[i64; 4]> {
+        let query = sqlx::query(concat!(
+            "SELECT connection, COUNT(*) AS n FROM (SELECT ",
+            connection!(),
+            " AS connection FROM satellites) AS connections GROUP BY connection",
+        ));
+        let mut counts = [0; 4];
+        for row in query.bind(now).fetch_all(&mut *self.0).await? {
+            let word: String = row.try_get("connection")?;
+            for (count, connection) in counts.iter_mut().zip(Connection::ALL) {
+                if connection.word() == word {
+                    *count = row.try_get("n")?;
+                }
+            }
+        }
+        Ok(counts)
     }
 
     pub async fn status(&mut self, satellite_id: i64) -> Result<Option<Status>> {
@@ -284,7 +328,8 @@ pub fn satellite(row: &AnyRow) -> Result<Satellite> {
         enrolment_expires_at: row.try_get("enrolment_expires_at")?,
         last_seen: row.try_get("last_seen")?,
         heartbeat_interval: row.try_get("heartbeat_interval")?,
-        heartbeat_seconds: row.try_get("heartbeat_seconds")?,
+        stale_at: row.try_get("stale_at")?,
+        offline_at: row.try_get("offline_at")?,
         created_at: row.try_get("created_at")?,
         updated_at: row.try_get("updated_at")?,
     })
@@ -297,12 +342,16 @@ fn summary(row: &AnyRow) -> Result<Option<Summary>> {
 }
 
 fn status(row: &AnyRow) -> Result<Status> {
-    let report: String = row.try_get("report")?;
     Ok(Status {
         satellite_id: row.try_get("satellite_id")?,
         number: row.try_get("number")?,
-        report: serde_json::from_str(&report).map_err(|error| sqlx::Error::Decode(error.into()))?,
+        report: from_json(row, "report")?,
         reported_at: row.try_get("reported_at")?,
         created_at: row.try_get("created_at")?,
     })
 }
+
+/// Reports in a row that are missing of a satellite that is stale, or offline.
+const STALE_REPORTS: i64 = 3;
+const OFFLINE_REPORTS: i64 = 10;
+const DEFAULT_INTERVAL_SECONDS: u64 = 300;

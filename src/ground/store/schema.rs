@@ -51,7 +51,20 @@ pub async fn migrate(store: &Store) -> Result<(), String> {
     write.commit().await.map_err(failed)
 }
 
-const VERSIONS: [&str; 1] = ["
+const VERSIONS: [&str; 2] = [
+    FIRST,
+    "ALTER TABLE image_groups ADD COLUMN platforms TEXT NOT NULL DEFAULT '[]';
+     ALTER TABLE satellites ADD COLUMN stale_at BIGINT;
+     ALTER TABLE satellites ADD COLUMN offline_at BIGINT;
+     UPDATE satellites SET
+         stale_at = last_seen + 3000000 * CASE heartbeat_seconds WHEN 0 THEN 300
+             ELSE heartbeat_seconds END,
+         offline_at = last_seen + 10000000 * CASE heartbeat_seconds WHEN 0 THEN 300
+             ELSE heartbeat_seconds END;
+     ALTER TABLE satellites DROP COLUMN heartbeat_seconds;",
+];
+
+const FIRST: &str = "
 CREATE TABLE settings (
     name TEXT PRIMARY KEY,
     value TEXT NOT NULL
@@ -133,4 +146,57 @@ CREATE TABLE published (
     layer {bytes} NOT NULL,
     UNIQUE (repository, digest)
 );
-"];
+";
+
+#[cfg(test)]
+mod tests {
+    use sqlx::any::AnyPoolOptions;
+
+    use super::*;
+    use crate::ground::settings::Database;
+
+    /// What the first version kept is there after it was brought up to date.
+    #[test]
+    fn the_first_version_is_brought_up_to_date() {
+        let directory = std::env::temp_dir().join(format!("ground_schema_{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            sqlx::any::install_default_drivers();
+            let file = directory.join("ground-control.db");
+            let url = format!("sqlite://{}?mode=rwc", file.display());
+            let pool = AnyPoolOptions::new().max_connections(1).connect(&url).await.unwrap();
+            let first = FIRST
+                .replace("{id}", "INTEGER PRIMARY KEY AUTOINCREMENT")
+                .replace("{bytes}", "BLOB");
+            sqlx::raw_sql(AssertSqlSafe(first)).execute(&pool).await.unwrap();
+            sqlx::raw_sql(
+                "CREATE TABLE schema_version (version BIGINT NOT NULL);
+                 INSERT INTO schema_version VALUES (1);
+                 INSERT INTO configs VALUES (1, 'c1', '', '{}', 1, 1);
+                 INSERT INTO image_groups VALUES (1, 'g1', '', '[]', 1, 1);
+                 INSERT INTO satellites (name, config_id, last_seen, heartbeat_seconds, created_at,
+                     updated_at) VALUES ('a', 1, 5000000, 10, 1, 1), ('b', 1, NULL, 0, 1, 1);
+                 INSERT INTO statuses VALUES (1, 7, '{\"activity\":\"x\"}', 'x', 0, NULL, 2);",
+            )
+            .execute(&pool)
+            .await
+            .unwrap();
+            pool.close().await;
+
+            let store = Store::open(&Database::Directory(directory.clone())).await.unwrap();
+            let mut read = store.read().await.unwrap();
+            let mut rows = read.rows();
+            let seen = rows.satellite("a").await.unwrap().unwrap();
+            assert_eq!((seen.stale_at, seen.offline_at), (Some(35_000_000), Some(105_000_000)));
+            assert_eq!(rows.satellite("b").await.unwrap().unwrap().stale_at, None);
+            let status = rows.status(seen.id).await.unwrap().unwrap();
+            assert_eq!((status.number, status.report.activity.as_str()), (7, "x"));
+            let group = rows.group("g1").await.unwrap().unwrap();
+            assert!(group.state.platforms.is_empty());
+            drop(read);
+            store.close().await;
+        });
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+}

@@ -145,24 +145,6 @@ impl Rows<'_> {
         let query = sqlx::query("DELETE FROM sessions WHERE token_hash = $1").bind(token_hash);
         query.execute(&mut *self.0).await.map(drop)
     }
-
-    pub async fn setting(&mut self, name: &str) -> Result<Option<String>> {
-        let query = sqlx::query("SELECT value FROM settings WHERE name = $1").bind(name);
-        let row = query.fetch_optional(&mut *self.0).await?;
-        row.map(|row| row.try_get("value")).transpose()
-    }
-
-    pub async fn set_setting(&mut self, name: &str, value: &str) -> Result<()> {
-        sqlx::query(
-            "INSERT INTO settings (name, value) VALUES ($1, $2) \
-             ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-        )
-        .bind(name)
-        .bind(value)
-        .execute(&mut *self.0)
-        .await
-        .map(drop)
-    }
 }
 
 fn user(row: &AnyRow) -> Result<User> {
