@@ -6,4 +6,8 @@ mod console;
 mod fleet;
 mod harness;
 mod hostile;
+mod members;
 mod people;
+#[path = "../lies/satellite.rs"]
+#[allow(dead_code)]
+mod satellite;
