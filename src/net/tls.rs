@@ -35,7 +35,7 @@ use rustls::{
 };
 
 use super::Error;
-use super::date::Civil;
+use crate::clock::date::Civil;
 use crate::clock::{Clock, SharedClock, SystemClock, unix_seconds_from};
 use crate::kind::Kind;
 

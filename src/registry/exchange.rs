@@ -13,9 +13,9 @@ use url::Url;
 
 use super::challenge::{self, Challenge};
 use super::{Error, Registry};
+use crate::clock::date::parse_http_date;
 use crate::kind::Kind;
 use crate::net::http::{ClientRequest, ClientResponse, Headers, Method};
-use crate::net::parse_http_date;
 
 /// What came in the end.
 struct Answer {

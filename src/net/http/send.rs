@@ -28,8 +28,8 @@ use smol::future::zip;
 use super::headers::Headers;
 use super::slots::{BLOCK_BYTES, Slot};
 use super::wire::{Wait, Wire, advance};
+use crate::clock::date::Civil;
 use crate::clock::{Clock as _, SystemClock};
-use crate::net::date::Civil;
 
 /// An answer. Date, length and connection are written by the server.
 pub struct ServerResponse {
