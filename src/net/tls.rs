@@ -35,7 +35,7 @@ use rustls::{
 };
 
 use super::Error;
-use super::date::Civil;
+use crate::clock::date::Civil;
 use crate::clock::{Clock, SharedClock, SystemClock, unix_seconds_from};
 use crate::kind::Kind;
 
@@ -67,7 +67,7 @@ struct Made {
 
 /// Device, inode, size, and seconds and nanoseconds of the last change: what differs when a file
 /// was replaced or rewritten.
-type Stamp = (u64, u64, u64, i64, i64);
+pub type Stamp = (u64, u64, u64, i64, i64);
 
 impl Trust {
     /// Reads nothing yet.
@@ -92,7 +92,8 @@ impl Trust {
     }
 }
 
-fn stamp(path: &Path) -> Option<Stamp> {
+/// What tells a file from a later one at the same path; none when there is none now.
+pub fn stamp(path: &Path) -> Option<Stamp> {
     let found = std::fs::metadata(path).ok()?;
     Some((found.dev(), found.ino(), found.size(), found.ctime(), found.ctime_nsec()))
 }
