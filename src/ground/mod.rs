@@ -13,6 +13,7 @@
 //! | `oci` | serves the state artifacts under `/v2/` |
 //! | `pages` | the console |
 //! | `publish` | makes the artifacts, in the transaction that changed what they say |
+//! | `mask` | hides secrets from people |
 //! | `store` | SQLite or PostgreSQL |
 //!
 //! The invariant: whatever is changed and whatever follows from it (the artifacts that satellites
@@ -23,6 +24,7 @@ mod app;
 mod artifact;
 mod clock;
 mod limit;
+mod mask;
 mod metrics;
 mod oci;
 mod pages;
