@@ -15,6 +15,7 @@
 //! | `pages` | the console |
 //! | `publish` `artifact` | make the artifacts, in the transaction that changed what they say |
 //! | `secret` `limit` | passwords, tokens and secrets; how often they may be tried |
+//! | `mask` `labels` | secrets hidden from people; labels and selectors |
 //! | `metrics` `clock` | counters; times as numbers and as text |
 //! | `store` | SQLite or PostgreSQL |
 //!
@@ -25,7 +26,9 @@ mod api;
 mod app;
 mod artifact;
 mod clock;
+mod labels;
 mod limit;
+mod mask;
 mod metrics;
 mod oci;
 mod pages;

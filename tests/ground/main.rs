@@ -6,6 +6,7 @@ mod console;
 mod fleet;
 mod harness;
 mod hostile;
+mod labels;
 mod members;
 mod people;
 #[path = "../lies/satellite.rs"]
