@@ -37,6 +37,7 @@ mod goodput;
 mod head;
 mod headers;
 mod pool;
+mod resident;
 mod send;
 mod server;
 mod slots;

@@ -15,7 +15,6 @@ use std::future::Future;
 use std::io::{self, Write as _};
 use std::num::NonZeroU64;
 use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,6 +26,7 @@ use smol::future::zip;
 
 use super::headers::Headers;
 use super::reason;
+use super::resident::{make_resident, read_block};
 use super::slots::{BLOCK_BYTES, Slot};
 use super::wire::{Wait, Wire, advance};
 use crate::clock::date::Civil;
@@ -267,9 +267,10 @@ async fn send_stretch(
                 *ahead = at + read_ahead(span, position, span_end) / 2;
             }
             let left = usize::try_from(end.min(stretch.end) - at).unwrap_or(SLICE_BYTES);
+            let slice = left.min(SLICE_BYTES);
+            make_resident(&span.file, position, slice).await;
             let sent = wire
                 .write_plain(deadline.wait()?, |socket| {
-                    let slice = left.min(SLICE_BYTES);
                     Ok(rustix::fs::sendfile(socket, &span.file, Some(&mut position), slice)?)
                 })
                 .await
@@ -326,7 +327,7 @@ async fn send_blocks(
             let filled = out.len();
             out.resize(filled + want, 0);
             let block = out.get_mut(filled..).unwrap_or_default();
-            let got = match span.file.read_at(block, offset) {
+            let got = match read_block(&span.file, block, offset).await {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                     out.truncate(filled);
                     continue;
