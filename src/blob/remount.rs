@@ -122,7 +122,6 @@ impl Store {
     /// # Errors
     /// As of [`Store::check_mounted`].
     pub(super) fn check_mounted_by(&self, change: u64) -> Result<(), Error> {
-        let mounted = self.mounted();
-        self.check_mounted(if change < mounted { change } else { mounted })
+        self.check_mounted(change.min(self.mounted()))
     }
 }

@@ -28,7 +28,7 @@ use super::{Error, Reader, Writer};
 use crate::flash::{self, Device, Health, program_checked};
 use crate::kind::Kind;
 use crate::metrics::Metrics;
-use crate::oci::{Digest, Hasher};
+use crate::oci::Digest;
 use crate::units::ByteCount;
 
 /// A mounted log. Clones share it.
@@ -180,31 +180,6 @@ impl Store {
         Ok(Reader { store: self.clone(), record, checked: Rc::default() })
     }
 
-    /// All bytes of a blob that is held.
-    ///
-    /// # Errors
-    /// [`Kind::Missing`] when it is not, [`Kind::Invalid`] when it has more than `max` bytes,
-    /// [`Kind::Corrupt`] when they are not those of the digest any more.
-    pub fn read_all(&self, digest: &Digest, max: u64) -> Result<Vec<u8>, Error> {
-        let reader = self.look(digest)?;
-        let size = usize::try_from(reader.size()).ok().filter(|_| reader.size() <= max);
-        let Some(size) = size else {
-            let has = reader.size();
-            let what = format!("{digest}: has {has} bytes, expected {max} or fewer");
-            return Err(Error::new(Kind::Invalid, what));
-        };
-        let mut bytes = vec![0; size];
-        reader.read_at(0, &mut bytes)?;
-        let mut hash = Hasher::new(digest.algorithm());
-        hash.update(&bytes);
-        let found = hash.finish();
-        if found != *digest {
-            let what = format!("{digest}: corrupt on flash, its bytes have digest {found}");
-            return Err(Error::new(Kind::Corrupt, what));
-        }
-        Ok(bytes)
-    }
-
     /// What a tag means.
     pub fn tag(&self, key: &TagKey) -> Option<Digest> {
         self.0.state.borrow().index.tags.get(key).copied()
@@ -214,12 +189,6 @@ impl Store {
     pub fn tags(&self) -> Vec<(TagKey, Digest)> {
         let state = self.0.state.borrow();
         state.index.tags.iter().map(|(key, digest)| (key.clone(), *digest)).collect()
-    }
-
-    /// The tags of one repository, bytewise ordered.
-    pub fn repository_tags(&self, registry: &str, repository: &str) -> Vec<String> {
-        let state = self.0.state.borrow();
-        state.index.repository(registry, repository).map(|key| key.tag.clone()).collect()
     }
 
     /// At most `max` tags of one repository behind `after`, bytewise ordered, of those that `is_told`.
@@ -760,7 +729,7 @@ impl State {
             leases: Vec::new(),
             writing: BTreeSet::new(),
             suspects: mounted.suspects,
-            checks: Checks::new(),
+            checks: Checks::default(),
             worn: BTreeSet::new(),
             failure: None,
             mounted: 0,
