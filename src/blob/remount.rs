@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::format::BlobRecord;
 use super::recover::{MountReport, Mounted, mount_again};
-use super::store::{Limbo, State};
+use super::state::{Limbo, State};
 use super::{Error, Store};
 use crate::kind::Kind;
 
