@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::blob::{Entry, Error, HashedReader, Store};
 use crate::kind::Kind;
 use crate::oci::{
-    Digest, MANIFEST_BYTES_MAX, Manifest, ManifestError, ManifestKind, Platform, Role, select,
+    Digest, MANIFEST_BYTES_MAX, Manifest, ManifestError, ManifestKind, Platform, Selection,
 };
 
 /// The images of one store. Clones share what was read.
@@ -80,14 +80,6 @@ struct Known {
 /// By the digest of an index, and platforms.
 type Selections = BTreeMap<(Digest, Vec<Platform>), Rc<Selection>>;
 
-/// The children of an index by what they are to some platforms.
-#[derive(Default)]
-struct Selection {
-    chosen: Vec<Digest>,
-    attestations: Vec<Digest>,
-    others: Vec<Digest>,
-}
-
 /// How much of a manifest is needed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
@@ -132,7 +124,7 @@ impl Catalog {
             self.remember(entry.digest, &manifest);
             if matches!(manifest.kind, ManifestKind::Index { .. }) {
                 let key = (entry.digest, platforms.to_vec());
-                let selection = Rc::new(Selection::new(&manifest, platforms));
+                let selection = selection(&manifest, platforms);
                 self.selections.borrow_mut().insert(key, selection);
             }
         }
@@ -298,7 +290,7 @@ impl Catalog {
         let Some(manifest) = self.manifest(&entry, read(&self.store, &entry))? else {
             return Ok(None);
         };
-        let selection = Rc::new(Selection::new(&manifest, platforms));
+        let selection = selection(&manifest, platforms);
         self.selections.borrow_mut().insert(key, Rc::clone(&selection));
         Ok(Some(selection))
     }
@@ -375,19 +367,12 @@ impl Known {
     }
 }
 
-impl Selection {
-    fn new(manifest: &Manifest, platforms: &[Platform]) -> Self {
-        let mut selection = Self::default();
-        let ManifestKind::Index { manifests } = &manifest.kind else { return selection };
-        for (child, role) in select(manifests, platforms) {
-            match role {
-                Role::Chosen => selection.chosen.push(child.digest),
-                Role::Attestation => selection.attestations.push(child.digest),
-                Role::Other => selection.others.push(child.digest),
-            }
-        }
-        selection
-    }
+/// What the children of an index are to `platforms`.
+fn selection(manifest: &Manifest, platforms: &[Platform]) -> Rc<Selection> {
+    Rc::new(match &manifest.kind {
+        ManifestKind::Index { manifests } => Selection::new(manifests, platforms),
+        ManifestKind::Image { .. } => Selection::default(),
+    })
 }
 
 /// Of pairs of a subject and a referrer, the referrers of one subject behind `after`, in order.

@@ -49,6 +49,24 @@ pub struct ClientOptions {
     pub client_cert: Option<(PathBuf, PathBuf)>,
 }
 
+impl ClientOptions {
+    /// Of the files that a configuration names: a certificate counts with its key only.
+    pub fn new(
+        ca_file: &Option<PathBuf>,
+        client_cert: &Option<PathBuf>,
+        client_key: &Option<PathBuf>,
+    ) -> Self {
+        let client_cert = client_cert.clone().zip(client_key.clone());
+        Self { ca_file: ca_file.clone(), client_cert }
+    }
+
+    /// The files that are read.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let pair = self.client_cert.iter().flat_map(|(chain, key)| [chain, key]);
+        self.ca_file.iter().chain(pair).map(PathBuf::as_path)
+    }
+}
+
 /// The client side as its files are now. Clones share it.
 #[derive(Clone)]
 pub struct Trust(Rc<Files>);
@@ -79,10 +97,8 @@ impl Trust {
     /// not what it should be.
     pub(super) fn config(&self) -> Result<Arc<ClientConfig>, Error> {
         let Files { options, clock, made } = &*self.0;
-        let ClientOptions { ca_file, client_cert } = options;
-        let pair = client_cert.iter().flat_map(|(chain, key)| [chain.clone(), key.clone()]);
-        let files = ca_file.iter().cloned().chain(pair).chain(system_bundles());
-        let stamps: Vec<Option<Stamp>> = files.map(|path| stamp(&path)).collect();
+        let bundles = system_bundles().map(|path| stamp(&path));
+        let stamps: Vec<Option<Stamp>> = options.files().map(stamp).chain(bundles).collect();
         if let Some(made) = made.borrow().as_ref().filter(|made| made.stamps == stamps) {
             return Ok(Arc::clone(&made.config));
         }

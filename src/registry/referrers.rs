@@ -34,8 +34,7 @@ impl Registry {
         if status == 429 {
             return problem.map_or_else(|| Ok(Referrers::default()), Err);
         }
-        let tag = digest.to_string().replace(':', "-");
-        match self.referrers_tag(repository, &tag).await {
+        match self.referrers_tag(repository, &digest.to_tag()).await {
             Ok(listed) => Ok(Referrers { listed, problem: None }),
             // There is no such API (of a page for people a 200 is no proof), and no such tag.
             Err(error) if error.kind() == Kind::Missing => match problem {
