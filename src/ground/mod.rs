@@ -12,6 +12,7 @@
 //! | `api` | answers people and satellites, in the forms of the Go implementation |
 //! | `oci` | serves the state artifacts under `/v2/` |
 //! | `pages` | the console |
+//! | `assess` | compares what a satellite is to hold with what it said |
 //! | `publish` | makes the artifacts, in the transaction that changed what they say |
 //! | `mask` | hides secrets from people |
 //! | `store` | SQLite or PostgreSQL |
@@ -22,6 +23,7 @@
 mod api;
 mod app;
 mod artifact;
+mod assess;
 mod clock;
 mod labels;
 mod limit;
