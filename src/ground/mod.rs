@@ -13,6 +13,7 @@
 //! | `api` | answers people and satellites, in the forms of the Go implementation |
 //! | `oci` | serves the state artifacts under `/v2/` |
 //! | `pages` | the console |
+//! | `assess` | compares what a satellite is to hold with what it said |
 //! | `publish` `artifact` | make the artifacts, in the transaction that changed what they say |
 //! | `secret` `limit` | passwords, tokens and secrets; how often they may be tried |
 //! | `mask` `labels` | secrets hidden from people; labels and selectors |
@@ -25,6 +26,7 @@
 mod api;
 mod app;
 mod artifact;
+mod assess;
 mod clock;
 mod labels;
 mod limit;

@@ -12,3 +12,4 @@ mod people;
 #[path = "../lies/satellite.rs"]
 #[allow(dead_code)]
 mod satellite;
+mod state;
