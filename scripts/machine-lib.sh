@@ -201,6 +201,6 @@ guest_config() {
     esac
     sed -e "s#^url = .*#url = \"http://10.0.2.2:$registry_port\"#" -e "s#^path = .*#$where#" \
         -e 's/^poll_interval = .*/poll_interval = "1s"/' \
-        -e '/^listen/s#127\.0\.0\.1#0.0.0.0#' "$config.host" >"$config"
+        -e '/^listen/s#127\.0\.0\.1#0.0.0.0#' -e '/^\[serve\]/a insecure = true' "$config.host" >"$config"
     rm "$config.host"
 }

@@ -31,6 +31,7 @@ pub fn file_warnings(config: &Config) -> Vec<String> {
         look("[serve]", "tls_key", Some(&tls.key), true);
         look("[serve]", "client_ca", tls.client_ca.as_deref(), false);
     }
+    look("[serve]", "htpasswd", config.serve.htpasswd.as_deref(), true);
     if let Some(ground) = &config.ground_control {
         if let Token::File(path) = &ground.token {
             look("[ground_control]", "token_file", Some(path), true);

@@ -58,6 +58,10 @@ pub struct Serve {
     pub connections_max: u32,
     /// With TLS, if a certificate was given.
     pub tls: Option<ServerTls>,
+    /// Only its users may read, where it is given.
+    pub htpasswd: Option<PathBuf>,
+    /// A network may be faced without TLS.
+    pub insecure: bool,
 }
 
 /// `tls_cert`, `tls_key` and `client_ca` of `[serve]`.
@@ -291,6 +295,10 @@ impl fmt::Display for Config {
         if let Some(tls) = &serve.tls {
             writeln!(f, "tls_cert = {:?}\ntls_key = {:?}", tls.cert, tls.key)?;
             optional(f, "client_ca", tls.client_ca.as_ref())?;
+        }
+        optional(f, "htpasswd", serve.htpasswd.as_ref())?;
+        if serve.insecure {
+            writeln!(f, "insecure = true")?;
         }
         if let Some(listen) = admin.listen {
             writeln!(f, "\n[admin]\nlisten = \"{listen}\"")?;

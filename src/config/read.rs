@@ -47,7 +47,9 @@ impl<'a> Reader<'a> {
         let mut listen = self.addresses(&mut serve);
         let tls = self.server_tls(&mut serve);
         let connections_max = self.count(&mut serve, "connections_max").unwrap_or(CONNECTIONS_MAX);
-        self.finish(serve, &SERVE_KEYS, &["htpasswd"]);
+        let htpasswd = self.text(&mut serve, "htpasswd").map(PathBuf::from);
+        let insecure = self.flag(&mut serve, "insecure").unwrap_or(false);
+        self.finish(serve, &SERVE_KEYS, &[]);
         let admin_listen = self.addresses(&mut admin);
         if let [_, second, ..] = admin_listen.as_slice() {
             self.problem(second.0.clone(), "[admin] listen", "several", "one address and port");
@@ -57,6 +59,9 @@ impl<'a> Reader<'a> {
             listen.push((0..0, SocketAddr::from(([127, 0, 0, 1], LISTEN_PORT))));
         }
         self.check_addresses(&listen, &admin_listen);
+        if tls.is_none() && !insecure {
+            self.check_loopback(&listen, htpasswd.is_some());
+        }
         let listen = listen.into_iter().map(|(_, address)| address).collect();
         let admin_listen = admin_listen.into_iter().map(|(_, address)| address).next();
         let store = self.store(store);
@@ -85,7 +90,7 @@ impl<'a> Reader<'a> {
         }
         Config {
             name,
-            serve: Serve { listen, connections_max, tls },
+            serve: Serve { listen, connections_max, tls, htpasswd, insecure },
             admin: Admin { listen: admin_listen },
             store,
             sync: Sync { poll_interval },
@@ -377,7 +382,8 @@ const GROUND_CONTROL_KEYS: [&str; 7] =
     ["url", "token", "token_file", "ca_file", "client_cert", "client_key", "key_file"];
 /// Ground Controls' tokens have 32.
 const TOKEN_BYTES_MAX: usize = 256;
-const SERVE_KEYS: [&str; 5] = ["listen", "connections_max", "tls_cert", "tls_key", "client_ca"];
+const SERVE_KEYS: [&str; 7] =
+    ["listen", "connections_max", "tls_cert", "tls_key", "client_ca", "htpasswd", "insecure"];
 const UPSTREAM_KEYS: [&str; 7] =
     ["registry", "url", "username", "password_file", "ca_file", "client_cert", "client_key"];
 const LINK_PLANNED: [&str; 5] = ["day_max", "month_max", "month_day", "windows", "urgent"];
@@ -571,7 +577,7 @@ mod tests {
     #[test]
     fn addresses_are_one_or_a_list_and_do_not_overlap() {
         let listen = |serve: &str, admin: &str| {
-            format!("[serve]\nlisten = {serve}\n[admin]\nlisten = {admin}\n")
+            format!("[serve]\ninsecure = true\nlisten = {serve}\n[admin]\nlisten = {admin}\n")
         };
         let config = parse("m.toml", &listen("\"1.2.3.4:5\"", "[\"1.2.3.4:6\"]")).unwrap();
         assert_eq!(config.serve.listen, ["1.2.3.4:5".parse().unwrap()]);
@@ -611,6 +617,21 @@ mod tests {
         let quiet = "[ground_control]\nurl = \"http://127.0.0.1:1\"\n[[upstream]]\n\
             registry = \"up.test\"\nurl = \"http://h\"\n";
         assert!(warnings(quiet).is_empty(), "{:?}", warnings(quiet));
+    }
+
+    #[test]
+    fn a_network_is_faced_with_tls_or_knowingly_without() {
+        let serve =
+            |lines: &str| format!("[serve]\nlisten = [\"[::1]:5\", \"0.0.0.0:5\"]\n{lines}");
+        let refused = problems(&serve("htpasswd = \"/h\"\n"));
+        assert_eq!(refused.len(), 1, "{refused:?}");
+        assert!(refused[0].contains("\"0.0.0.0:5\": expected a loopback address"), "{refused:?}");
+        assert!(refused[0].contains("in clear"));
+        for lines in ["insecure = true\n", "tls_cert = \"/c\"\ntls_key = \"/k\"\n"] {
+            assert!(problems(&serve(lines)).is_empty(), "{lines}");
+        }
+        let odd = problems(&serve("insecure = \"yes\"\n"));
+        assert!(odd[0].contains("expected true or false"), "{odd:?}");
     }
 
     #[test]

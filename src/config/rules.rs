@@ -107,6 +107,22 @@ impl Reader<'_> {
         }
     }
 
+    /// Without TLS only this device is faced: anybody else could read what is served and, with
+    /// passwords, those too.
+    pub fn check_loopback(&mut self, serve: &[(Range<usize>, SocketAddr)], has_passwords: bool) {
+        for (span, address) in serve {
+            if !address.ip().is_loopback() {
+                let what = if has_passwords { " (passwords would cross it in clear)" } else { "" };
+                let expected = format!(
+                    "a loopback address, tls_cert and tls_key to face a network, or insecure = \
+                     true to face it without{what}"
+                );
+                let value = quoted(&address.to_string());
+                self.problem(span.clone(), "[serve] listen", &value, &expected);
+            }
+        }
+    }
+
     /// An architecture that no image is made for is a spelling that finds nothing.
     pub fn check_platform(&mut self, span: Range<usize>, platform: &Platform) {
         let Platform { os, architecture, .. } = platform;

@@ -99,6 +99,7 @@ impl Daemon {
         if let Err(error) = self.reconciler.observe() {
             error!("{error}; what is held is looked at again in the first pass");
         }
+        self.look_at_users();
         self.listen().await;
         notifier.ready();
         let stopping = self.satellite.wait_for_stop(&mut signals, async || self.reload().await);
@@ -123,6 +124,7 @@ impl Daemon {
                 error!("{failure}");
             }
             self.satellite.open_upstreams();
+            self.look_at_users();
             let (began, before) = (clock.monotonic(), self.reconciler.held_digests());
             let outcome = self.reconciler.run().await;
             let changed = before != self.reconciler.held_digests();
@@ -197,11 +199,25 @@ impl Daemon {
             error!("{error}; the images are looked at again in the next pass");
         }
         self.serve.handler.set_registries(registries(&config));
+        self.look_at_users();
         self.admin.handler.name.replace(config.name.clone());
         self.admin.handler.cycles_rated.set(config.store.cycles_rated);
         self.listen().await;
         // One that is there already will do.
         let _ = self.wake.0.try_send(());
+    }
+
+    /// Puts the users of the read API into effect; what is wrong with their file is reported.
+    fn look_at_users(&self) {
+        let config = self.satellite.config();
+        let key = || std::array::from_fn(|_| random().to_le_bytes()[0]);
+        match self.serve.handler.set_users(config.serve.htpasswd.as_ref(), key) {
+            None => self.satellite.health.works(USERS),
+            Some(problem) => {
+                let reason = format!("{problem}; clients are answered 503 until it is good");
+                self.satellite.health.failed(USERS, &reason);
+            }
+        }
     }
 
     /// Listens where the configuration says.
@@ -292,6 +308,8 @@ fn registries(config: &Config) -> Vec<String> {
 
 /// As status names it.
 const CONFIGURATION: &str = "configuration";
+/// As status names it.
+const USERS: &str = "users of the read API";
 /// People and a metrics scraper; each may keep a connection or two.
 pub(super) const ADMIN_CONNECTIONS_MAX: u32 = 8;
 /// After what is done in the background failed, for want of room for instance.

@@ -2,7 +2,7 @@
 //!
 //! What is on flash is served, and nothing else is asked: the link may be down. Every write is
 //! refused with 405. A held digest is served under any repository name that is known, because
-//! access is decided by who reaches the port and not by name. A manifest is served whatever `Accept`
+//! access is decided by who reaches the port, or by an htpasswd file, and not by name. A manifest is served whatever `Accept`
 //! names: there is only the one that is held, and its digest is what was asked for.
 //!
 //! Three ways of naming lead to a repository: `?ns=docker.io` (containerd), a first path segment
@@ -12,6 +12,7 @@
 //! Nothing here is held per client but a few KiB: manifests leave as blobs do, lists come in pages,
 //! and that of referrers is made while it is sent.
 
+mod access;
 mod lists;
 mod manifest;
 mod referrers;
@@ -20,6 +21,7 @@ mod route;
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
 
@@ -31,6 +33,7 @@ use crate::net::http::{
     FileSpan, Gate, Handler, Headers, Method, ResponseBody, ServerRequest, ServerResponse, Source,
 };
 use crate::oci::{Digest, registry_name};
+use access::Users;
 use route::{Range, Route, Target, range};
 
 /// The read API over one store.
@@ -39,6 +42,8 @@ pub struct Api {
     catalog: Catalog,
     /// The upstreams' registries, in the configuration's order.
     registries: RefCell<Vec<String>>,
+    /// Who may read, where not anyone may.
+    users: RefCell<Option<(PathBuf, Rc<Users>)>>,
     /// Small manifests served of late.
     cached: RefCell<Vec<(Digest, Rc<[u8]>)>>,
 }
@@ -53,7 +58,23 @@ impl Api {
     /// Serves what `store` holds.
     pub fn new(store: Store, catalog: Catalog, registries: Vec<String>) -> Self {
         let registries = RefCell::new(registries);
-        Self { store, catalog, registries, cached: RefCell::default() }
+        let (users, cached) = (RefCell::default(), RefCell::default());
+        Self { store, catalog, registries, users, cached }
+    }
+
+    /// Lets only the users of an htpasswd file read, or anyone. `key` is random: by it they are
+    /// remembered. Gives what is wrong with the file now, if anything is.
+    pub fn set_users(
+        &self,
+        path: Option<&PathBuf>,
+        key: impl FnOnce() -> [u8; 32],
+    ) -> Option<String> {
+        let mut users = self.users.borrow_mut();
+        if users.as_ref().map(|(path, _)| path) != path {
+            let new = |path: &PathBuf| (path.clone(), Rc::new(Users::new(path.clone(), key())));
+            *users = path.map(new);
+        }
+        users.as_ref().and_then(|(_, users)| users.problem())
     }
 
     /// Changes the upstreams' registries.
@@ -174,6 +195,12 @@ impl Api {
 
 impl Handler for Api {
     async fn handle(&self, request: ServerRequest) -> ServerResponse {
+        let users = self.users.borrow().as_ref().map(|(_, users)| Rc::clone(users));
+        if let Some(users) = users
+            && let Err(refusal) = users.admit(&request).await
+        {
+            return refusal;
+        }
         self.answer(&request).await
     }
 }

@@ -11,7 +11,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use crate::registry::{Image, Lie, Registry, Show};
-use crate::satellite::{get, launch};
+use crate::satellite::{self, get, launch};
 
 /// A port of the loopback that no one listens on.
 fn free_port() -> u16 {
@@ -21,7 +21,7 @@ fn free_port() -> u16 {
 fn head(directory: &Path, serve: &str, admin: &str) -> String {
     let store = directory.join("store");
     format!(
-        "[serve]\nlisten = {serve}\n[admin]\nlisten = {admin:?}\n\
+        "[serve]\ninsecure = true\nlisten = {serve}\n[admin]\nlisten = {admin:?}\n\
          [store]\npath = {store:?}\nsize_max = \"32MiB\"\n[sync]\npoll_interval = \"1s\"\n"
     )
 }
@@ -235,3 +235,37 @@ fn certificates_are_taken_up_when_they_change() {
 
 /// A poll, a look at the files or an attempt at an address is seconds away at most.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// podman and skopeo send a password with every request.
+#[test]
+fn only_the_users_of_the_htpasswd_file_read() {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    let image = Image::new(1, 300_000);
+    let registry = Registry::start(Show { image, lie: Lie::None, tls: None });
+    let mut satellite = satellite::prepare("htpasswd", |directory| {
+        let users = directory.join("users");
+        let text = satellite::text(
+            directory,
+            "1s",
+            &[("registry.test", &format!("url = \"http://{}\"", registry.address))],
+            &["registry.test/app:1"],
+        );
+        text.replacen("[serve]\n", &format!("[serve]\nhtpasswd = {users:?}\n"), 1)
+    });
+    let users = satellite.directory.join("users");
+    satellite.start_again();
+    let asked = |user: &str| {
+        let line = format!("Authorization: Basic {}\r\n", STANDARD.encode(user));
+        get(&satellite.served, "/v2/app/manifests/1", &line).0
+    };
+    assert_eq!(asked("edge:secret"), 503, "there is no file yet");
+    let hash = bcrypt::hash_with_salt("secret", 4, [1; 16]).unwrap();
+    std::fs::write(&users, format!("edge:{hash}\n")).unwrap();
+    satellite::wait_until(|| asked("edge:secret") == 200, || satellite.log());
+    assert_eq!((asked("edge:wrong"), asked("nobody:secret")), (401, 401));
+    assert_eq!(satellite.get("/v2/").0, 401);
+    let hash = bcrypt::hash_with_salt("another", 4, [2; 16]).unwrap();
+    std::fs::write(&users, format!("edge:{hash}\n")).unwrap();
+    assert_eq!((asked("edge:secret"), asked("edge:another")), (401, 200));
+}
