@@ -14,8 +14,8 @@ use moonlet::kind::Kind;
 use smol::future::{poll_once, zip};
 use smol::{LocalExecutor, block_on};
 
-use crate::model::mount;
 use crate::rot::{CHUNK_BYTES, check, find, held};
+use crate::run::mount;
 use crate::{EMMC, NAND, NOR};
 
 const CHUNK: u64 = CHUNK_BYTES as u64;

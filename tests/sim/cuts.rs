@@ -9,10 +9,9 @@ use std::sync::Arc;
 use moonlet::flash::Geometry;
 use moonlet::flash::sim::{Aftermath, Device};
 
-use crate::model::{
-    Blobs, Model, Step, Trace, brief, check, churn, finish_partials, models, mount, run,
-    small_churn, workload,
-};
+use crate::check::{check, finish_partials};
+use crate::model::{Blobs, Model, Step, brief, churn, models, small_churn, workload};
+use crate::run::{Trace, mount, run};
 use crate::{EMMC, NAND, NOR, boards};
 
 #[test]
@@ -120,7 +119,7 @@ fn a_decayed_neighbour_is_noticed() {
             let decayed = device.survivor_of(1, Aftermath { resurrection: false, decay: true });
             let (store, _) = mount(&Arc::new(decayed)).unwrap();
             let what = || format!("{geometry:?}: cut at {cut} in step {done}");
-            let held = crate::model::check_served(&store, &blobs)
+            let held = crate::check::check_served(&store, &blobs)
                 .unwrap_or_else(|why| panic!("{}: {why}", what()));
             let missing = before.missing(&after, &held);
             assert!(missing <= 1, "{}: {missing} blobs are gone or corrupt", what());

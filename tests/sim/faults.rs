@@ -10,9 +10,9 @@ use moonlet::flash::{Device as _, Geometry};
 use moonlet::kind::Kind;
 use moonlet::oci::Digest;
 
-use crate::model::{
-    Blobs, check, check_served, models, mount, resume_partials, run, run_stubbornly, workload,
-};
+use crate::check::{check, check_served};
+use crate::model::{Blobs, models, workload};
+use crate::run::{mount, resume_partials, run, run_stubbornly};
 use crate::{EMMC, NAND, NOR};
 
 /// Any one segment, of META or of data, is bad from the start or goes bad half way.

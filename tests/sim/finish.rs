@@ -17,7 +17,7 @@ use moonlet::metrics::Metrics;
 use moonlet::oci::Digest;
 use smol::future::poll_once;
 
-use crate::model::mount;
+use crate::run::mount;
 use crate::{EMMC, NAND, NOR};
 
 #[test]

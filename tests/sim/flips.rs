@@ -5,7 +5,9 @@ use std::sync::Arc;
 use moonlet::flash::Geometry;
 use moonlet::flash::sim::Device;
 
-use crate::model::{Blobs, Step, check_bytes, mount, run};
+use crate::check::check_bytes;
+use crate::model::{Blobs, Step};
+use crate::run::{mount, run};
 
 /// A small device, so that every byte can be tried.
 const SMALL: Geometry =

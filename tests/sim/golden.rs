@@ -16,7 +16,7 @@ use moonlet::flash::sim::Device;
 use moonlet::kind::Kind;
 use moonlet::oci::{Algorithm, Digest};
 
-use crate::model::mount;
+use crate::run::mount;
 
 const GEOMETRY: Geometry =
     Geometry { segment_count: 48, segment_bytes: 32 << 10, program_bytes: 4096, reprogram: true };

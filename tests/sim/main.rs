@@ -9,6 +9,7 @@
 #![allow(clippy::cast_possible_truncation)]
 
 mod admit;
+mod check;
 mod cuts;
 mod faults;
 mod finish;
@@ -18,6 +19,7 @@ mod model;
 mod pack;
 mod remount;
 mod rot;
+mod run;
 mod soak;
 mod wear;
 

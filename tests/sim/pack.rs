@@ -9,7 +9,8 @@ use moonlet::kind::Kind;
 use moonlet::oci::Digest;
 use smol::LocalExecutor;
 
-use crate::model::{bytes, mount};
+use crate::model::bytes;
+use crate::run::mount;
 use crate::{EMMC, NAND};
 
 #[test]

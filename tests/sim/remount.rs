@@ -11,7 +11,9 @@ use moonlet::flash::{Error, Geometry};
 use moonlet::kind::Kind;
 use moonlet::oci::Digest;
 
-use crate::model::{Blobs, check, models, mount, run_remounting, workload};
+use crate::check::check;
+use crate::model::{Blobs, models, workload};
+use crate::run::{mount, run_remounting};
 use crate::{EMMC, NAND, NOR};
 
 /// Any one sync of a workload fails: the step that it was for is done again after the remount, and

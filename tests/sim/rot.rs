@@ -11,7 +11,8 @@ use moonlet::flash::{Device as _, Geometry};
 use moonlet::kind::Kind;
 use moonlet::oci::Digest;
 
-use crate::model::{SIZES, bytes, mount};
+use crate::model::{SIZES, bytes};
+use crate::run::mount;
 use crate::{EMMC, NAND, NOR};
 
 /// Three chunks, the last one short.

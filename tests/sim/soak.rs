@@ -8,9 +8,9 @@ use std::sync::Arc;
 use moonlet::flash::Geometry;
 use moonlet::flash::sim::{Aftermath, Device};
 
-use crate::model::{
-    self, Blobs, Model, Step, check, check_served, finish_partials, models, mount, run_noting,
-};
+use crate::check::{check, check_served, finish_partials};
+use crate::model::{self, Blobs, Model, Step, models};
+use crate::run::{mount, run_noting};
 use crate::{EMMC, NAND, NOR};
 
 #[test]

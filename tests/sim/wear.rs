@@ -8,7 +8,7 @@ use moonlet::flash::sim::Device;
 use moonlet::oci::Digest;
 
 use crate::NOR;
-use crate::model::mount;
+use crate::run::mount;
 
 const GEOMETRY: Geometry = Geometry { segment_count: 28, ..NOR };
 const META_SEGMENTS: usize = 8;
