@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Image, Secret, Upstream};
-use crate::fleet::config::Config;
+use crate::fleet::config::Taken;
 use crate::fleet::enrol::Credentials;
 use crate::fleet::interval;
 use crate::fleet::state::{ALL_PLATFORMS, GroupState, SatelliteState};
@@ -203,7 +203,7 @@ impl Group {
 
 impl Remote {
     /// This config as `config` has it now.
-    pub fn with(&self, digest: Digest, config: Config) -> Self {
+    pub fn with(&self, digest: Digest, config: Taken) -> Self {
         let seconds = |text: &str| interval::parse(text).ok().map(|every| every.as_secs());
         let registries = config.moonlet.registries.into_iter();
         let registries =
@@ -252,7 +252,7 @@ mod tests {
             state.check().unwrap();
             *group = group.with(digest(1), state);
         }
-        let config: Config = serde_json::from_str(config).unwrap();
+        let config: Taken = serde_json::from_str(config).unwrap();
         config.check().unwrap();
         desired.config = desired.config.map(|known| known.with(digest(2), config));
         desired

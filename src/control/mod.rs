@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 use crate::blob::Store;
 use crate::clock::SharedClock;
 use crate::config::{self, Token, is_token};
-use crate::fleet::config::Config;
+use crate::fleet::config::Taken;
 use crate::fleet::enrol::{Credentials, REFRESH_CREDENTIALS, Request};
 use crate::fleet::report::Report;
 use crate::fleet::state::{GroupState, SatelliteState, Url};
@@ -316,7 +316,7 @@ impl Control {
     ) -> Result<Option<Remote>, Error> {
         let url = Url::parse(&config.url)?;
         let registry = self.registry(fleet, enrolment, &url.base)?;
-        let read: Option<(_, Config)> =
+        let read: Option<(_, Taken)> =
             artifact::read(&registry, &url, config.digest.as_ref()).await?;
         let Some((digest, read)) = read else { return Ok(None) };
         read.check().map_err(|error| Error::from(error).about(&config.url))?;

@@ -33,6 +33,50 @@ impl Named {
     }
 }
 
+/// What a Moonlet takes from a configuration; it reads nothing else of it, for code that reads some
+/// sixty fields is not worth its room on a device.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Taken {
+    /// The satellite's own settings.
+    #[serde(deserialize_with = "or_default")]
+    pub app_config: Intervals,
+    /// What only Moonlets read.
+    #[serde(deserialize_with = "or_default")]
+    pub moonlet: Extension,
+}
+
+/// Of the settings, those that a Moonlet takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Intervals {
+    /// How often the state is looked at: `@every 00h00m30s`.
+    #[serde(deserialize_with = "or_default")]
+    pub state_replication_interval: String,
+    /// How often a report is sent.
+    #[serde(deserialize_with = "or_default")]
+    pub heartbeat_interval: String,
+}
+
+impl Taken {
+    /// Holds what is taken to its forms.
+    pub fn check(&self) -> Result<(), Invalid> {
+        let Intervals { state_replication_interval, heartbeat_interval } = &self.app_config;
+        check_interval("state_replication_interval", state_replication_interval)?;
+        check_interval("heartbeat_interval", heartbeat_interval)?;
+        self.moonlet.check()
+    }
+}
+
+/// An interval, or nothing.
+fn check_interval(name: &str, text: &str) -> Result<(), Invalid> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    let wrong = |error| Invalid::new(format!("{name}: {error}"));
+    interval::parse(text).map(drop).map_err(wrong)
+}
+
 /// A configuration as it is published.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -94,9 +138,7 @@ impl Config {
             ("register_satellite_interval", &app.register_satellite_interval),
             ("heartbeat_interval", &app.heartbeat_interval),
         ] {
-            if !text.is_empty() {
-                interval::parse(text).map_err(|error| Invalid::new(format!("{name}: {error}")))?;
-            }
+            check_interval(name, text)?;
         }
         if !["", "debug", "info", "warn", "error", "fatal", "panic"].contains(&&*app.log_level) {
             return Err(Invalid::new(format!(
