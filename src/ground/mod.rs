@@ -14,6 +14,8 @@
 //! | `pages` | the console |
 //! | `assess` | compares what a satellite is to hold with what it said |
 //! | `publish` | makes the artifacts, in the transaction that changed what they say |
+//! | `journal` | writes down who changed what, and what happened to satellites |
+//! | `watch` | finds satellites that fell silent |
 //! | `mask` | hides secrets from people |
 //! | `store` | SQLite or PostgreSQL |
 //!
@@ -25,6 +27,7 @@ mod app;
 mod artifact;
 mod assess;
 mod clock;
+mod journal;
 mod labels;
 mod limit;
 mod mask;
@@ -36,6 +39,7 @@ mod secret;
 mod server;
 mod settings;
 mod store;
+mod watch;
 
 use std::io::Write as _;
 use std::process::ExitCode;

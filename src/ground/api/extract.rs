@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::fleet::{shown, valid_name};
 use crate::ground::app::{App, Fault};
+use crate::ground::journal::{self, Kind};
 use crate::ground::server::Peer;
 use crate::ground::store::{ROLE_SYSTEM_ADMIN, Satellite, User};
 use crate::ground::{clock, secret};
@@ -37,10 +38,19 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
 }
 
 /// A person with any role.
-pub struct Person(pub User);
+pub struct Person {
+    pub user: User,
+}
+
+impl Person {
+    /// Who it is in the audit log.
+    pub fn actor(&self) -> &str {
+        &self.user.username
+    }
+}
 
 /// A person who may do all.
-pub struct SystemAdmin(pub User);
+pub struct SystemAdmin(pub Person);
 
 impl FromRequestParts<Arc<App>> for Person {
     type Rejection = Fault;
@@ -50,11 +60,11 @@ impl FromRequestParts<Arc<App>> for Person {
         if let Some(token) = secret::bearer(header) {
             let mut read = app.store.read().await?;
             let user = read.rows().session_user(&secret::hash(token), clock::now()).await?;
-            return user.map(Self).ok_or_else(Fault::unauthorized);
+            return user.map(|user| Self { user }).ok_or_else(Fault::unauthorized);
         }
         let (username, password) = secret::basic(header).ok_or_else(Fault::unauthorized)?;
         let peer = parts.extensions.get::<Peer>().copied();
-        check_password(app, peer, &username, password).await.map(Self)
+        check_password(app, peer, &username, password).await.map(|user| Self { user })
     }
 }
 
@@ -62,9 +72,9 @@ impl FromRequestParts<Arc<App>> for SystemAdmin {
     type Rejection = Fault;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Fault> {
-        let Person(user) = Person::from_request_parts(parts, app).await?;
-        if user.role == ROLE_SYSTEM_ADMIN {
-            return Ok(Self(user));
+        let person = Person::from_request_parts(parts, app).await?;
+        if person.user.role == ROLE_SYSTEM_ADMIN {
+            return Ok(Self(person));
         }
         Err(Fault::new(StatusCode::FORBIDDEN, "Forbidden"))
     }
@@ -155,6 +165,12 @@ pub async fn authenticate_robot(
         let now = clock::now();
         let mut write = app.store.write().await?;
         let accepted = write.rows().accept_secret(satellite.id, &hash, now).await?;
+        // A refreshed secret is none of an enrolment.
+        if accepted && satellite.enrolment_expires_at != 0 {
+            let message = "a device used the credentials of its enrolment";
+            let event = journal::event(Kind::Enrolled, &satellite.name, "", message);
+            write.rows().add_event(&event).await?;
+        }
         write.commit().await?;
         if !accepted {
             // Another request may have used the same secret first.
@@ -163,6 +179,7 @@ pub async fn authenticate_robot(
         }
         satellite.secret_hash = satellite.next_secret_hash.take();
         satellite.secret_at = now;
+        satellite.enrolment_expires_at = 0;
         return Ok(Some(satellite));
     }
     Ok((satellite.secret_hash.as_ref() == Some(&hash)).then_some(satellite))

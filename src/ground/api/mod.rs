@@ -8,6 +8,7 @@ mod configs;
 mod enrol;
 mod extract;
 mod groups;
+mod journal;
 mod satellites;
 mod state;
 mod users;
@@ -24,6 +25,7 @@ use serde_json::{Value, json};
 
 pub use extract::{authenticate_robot, authorization, check_password};
 pub use groups::{change_groups, put_group};
+pub use journal::Wanted as LogWanted;
 pub use satellites::{
     NewSatellite, add_satellite, change_labels, find as find_satellite, new_token, revoke_satellite,
 };
@@ -89,6 +91,8 @@ fn people() -> Router<Arc<App>> {
         .route("/satellites/{satellite}/images", get(satellites::images))
         .route("/satellites/{satellite}/state", get(state::show))
         .route("/images", get(state::images))
+        .route("/audit", get(journal::audit))
+        .route("/events", get(journal::events))
 }
 
 /// Limits the time of a request, counts answers, and says what no browser may do with them.

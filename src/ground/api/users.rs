@@ -13,7 +13,7 @@ use super::extract::{Body, Person, SystemAdmin, authorization, check_name, check
 use crate::ground::app::{App, Fault, random};
 use crate::ground::server::Peer;
 use crate::ground::store::{ROLE_ADMIN, ROLE_SYSTEM_ADMIN, Session, User, is_duplicate};
-use crate::ground::{clock, secret};
+use crate::ground::{clock, journal, secret};
 
 #[derive(Deserialize)]
 pub struct Credentials {
@@ -92,7 +92,7 @@ pub async fn show(
 
 pub async fn create(
     State(app): State<Arc<App>>,
-    _: SystemAdmin,
+    SystemAdmin(person): SystemAdmin,
     Body(body): Body<Credentials>,
 ) -> Result<(StatusCode, Json<Value>), Fault> {
     check_name("username", &body.username, &["password"])?;
@@ -108,17 +108,19 @@ pub async fn create(
     }
     added?;
     let user = write.rows().user(&body.username).await?;
-    write.commit().await?;
     let user = user.ok_or_else(|| Fault::missing("User not found"))?;
+    let change = ("user.create", user.username.as_str());
+    journal::audit(&mut write.rows(), person.actor(), change, &(), &answer(&user)).await?;
+    write.commit().await?;
     Ok((StatusCode::CREATED, Json(answer(&user))))
 }
 
 pub async fn remove(
     State(app): State<Arc<App>>,
-    SystemAdmin(own): SystemAdmin,
+    SystemAdmin(person): SystemAdmin,
     Path(username): Path<String>,
 ) -> Result<StatusCode, Fault> {
-    if own.username == username {
+    if person.user.username == username {
         return Err(Fault::bad("Cannot delete yourself"));
     }
     let mut write = app.store.change().await?;
@@ -128,43 +130,53 @@ pub async fn remove(
         return Err(Fault::bad("Cannot delete system admin"));
     }
     write.rows().delete_user(user.id).await?;
+    let change = ("user.delete", username.as_str());
+    journal::audit(&mut write.rows(), person.actor(), change, &answer(&user), &()).await?;
     write.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 pub async fn change_own_password(
     State(app): State<Arc<App>>,
-    Person(own): Person,
+    person: Person,
     Extension(peer): Extension<Peer>,
     Body(body): Body<OwnPassword>,
 ) -> Result<StatusCode, Fault> {
     secret::check_password(&body.new_password).map_err(Fault::bad)?;
     // Wrong ones count here too, or a stolen session could try them all.
+    let own = &person.user;
     check_password(&app, Some(peer), &own.username, body.current_password).await.map_err(
         |fault| match fault.status {
             StatusCode::UNAUTHORIZED => Fault::new(fault.status, "Current password is incorrect"),
             _ => fault,
         },
     )?;
-    set_password(&app, own.id, body.new_password).await
+    set_password(&app, person.actor(), own, body.new_password).await
 }
 
 pub async fn change_password(
     State(app): State<Arc<App>>,
-    _: SystemAdmin,
+    SystemAdmin(person): SystemAdmin,
     Path(username): Path<String>,
     Body(body): Body<NewPassword>,
 ) -> Result<StatusCode, Fault> {
     secret::check_password(&body.new_password).map_err(Fault::bad)?;
     let user = app.store.read().await?.rows().user(&username).await?;
     let user = user.ok_or_else(|| Fault::missing("User not found"))?;
-    set_password(&app, user.id, body.new_password).await
+    set_password(&app, person.actor(), &user, body.new_password).await
 }
 
-async fn set_password(app: &App, id: i64, password: String) -> Result<StatusCode, Fault> {
+async fn set_password(
+    app: &App,
+    actor: &str,
+    user: &User,
+    password: String,
+) -> Result<StatusCode, Fault> {
     let hash = app.passwords.hash(password).await?;
     let mut write = app.store.change().await?;
-    write.rows().set_password(id, &hash, clock::now()).await?;
+    let mut rows = write.rows();
+    rows.set_password(user.id, &hash, clock::now()).await?;
+    journal::audit(&mut rows, actor, ("user.password", &user.username), &(), &()).await?;
     write.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }

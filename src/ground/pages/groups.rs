@@ -117,7 +117,7 @@ pub async fn save(
         artifacts: form.images.lines().filter_map(from_line).collect(),
         platforms: forms::words(&form.platforms).collect(),
     };
-    match put_group(&app, state, complete).await {
+    match put_group(&app, visitor.actor(), state, complete).await {
         Ok(_) => Ok(Redirect::to(&format!("/console/groups/{name}")).into_response()),
         // What was typed is not lost.
         Err(fault) if fault.status == StatusCode::BAD_REQUEST => {

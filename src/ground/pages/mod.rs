@@ -8,6 +8,7 @@ mod fleet;
 mod forms;
 mod groups;
 mod images;
+mod journal;
 mod satellite;
 mod view;
 
@@ -45,6 +46,8 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/console/satellites/{name}/token", post(satellite::renew_token))
         .route("/console/satellites/{name}/revoke", post(satellite::revoke))
         .route("/console/images", get(images::list))
+        .route("/console/events", get(journal::events))
+        .route("/console/audit", get(journal::audit))
         .route("/console/groups", get(groups::list))
         .route("/console/groups/{name}", get(groups::edit).post(groups::save).layer(LISTS))
 }
@@ -75,6 +78,11 @@ impl FromRequestParts<Arc<App>> for Visitor {
 }
 
 impl Visitor {
+    /// Who it is in the audit log.
+    pub fn actor(&self) -> &str {
+        &self.user.username
+    }
+
     /// Refuses a form that is not of this session.
     pub fn check(&self, given: &str) -> Result<(), Fault> {
         // Hashes are compared, which tells nothing of where two tokens differ.

@@ -242,7 +242,7 @@ pub async fn set_groups(
 ) -> Result<Redirect, Fault> {
     visitor.check(&form.form_token)?;
     let wanted: BTreeSet<String> = forms::words(&form.groups).collect();
-    change_groups(&app, &name, &wanted).await?;
+    change_groups(&app, visitor.actor(), &name, &wanted).await?;
     Ok(Redirect::to(&format!("/console/satellites/{name}")))
 }
 
@@ -253,7 +253,7 @@ pub async fn renew_token(
     Form(form): Form<forms::Bare>,
 ) -> Result<Markup, Fault> {
     visitor.check(&form.form_token)?;
-    let token = new_token(&app, &name).await?;
+    let token = new_token(&app, visitor.actor(), &name).await?;
     Ok(may_enrol(&visitor, &name, &token))
 }
 
@@ -264,7 +264,7 @@ pub async fn revoke(
     Form(form): Form<forms::Bare>,
 ) -> Result<Redirect, Fault> {
     visitor.check(&form.form_token)?;
-    revoke_satellite(&app, &name).await?;
+    revoke_satellite(&app, visitor.actor(), &name).await?;
     Ok(Redirect::to(&format!("/console/satellites/{name}")))
 }
 
@@ -290,6 +290,6 @@ pub async fn set_labels(
         changes.entry(label.label).or_insert(None);
     }
     drop(read);
-    change_labels(&app, &name, &changes).await?;
+    change_labels(&app, visitor.actor(), &name, &changes).await?;
     Ok(Redirect::to(&format!("/console/satellites/{name}")))
 }

@@ -8,6 +8,7 @@
 mod configs;
 mod groups;
 mod images;
+mod journal;
 mod labels;
 mod published;
 mod satellites;
@@ -29,6 +30,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 pub use configs::{Config, NewConfig};
 pub use groups::Group;
 pub use images::Holder;
+pub use journal::{Entry, Event, Part};
 pub use labels::Label;
 pub use published::Published;
 pub use satellites::{Connection, Lifecycle, Satellite, Status, Summary, Wanted};
