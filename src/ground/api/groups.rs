@@ -8,7 +8,7 @@ use axum::extract::{Path, Query, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::extract::{Body, Person, SystemAdmin, check_name};
+use super::extract::{Body, Editor, Person, SystemAdmin, check_name};
 use super::satellites::{Listing, brief, find};
 use crate::fleet::shown;
 use crate::fleet::state::{Artifact, GroupState, group_repository};
@@ -29,10 +29,10 @@ pub async fn list(State(app): State<Arc<App>>, _: Person) -> Result<Json<Value>,
 
 pub async fn sync(
     State(app): State<Arc<App>>,
-    person: Person,
+    Editor(person): Editor,
     Body(state): Body<GroupState>,
 ) -> Result<Json<Value>, Fault> {
-    let group = put_group(&app, person.actor(), state, |_, _| {}).await?;
+    let group = put_group(&app, &person.actor, state, |_, _| {}).await?;
     Ok(Json(answer(&app, &group)))
 }
 
@@ -90,7 +90,7 @@ pub async fn remove(
     }
     rows.unpublish(&group_repository(&name)).await?;
     let change = ("group.delete", name.as_str());
-    journal::audit(&mut rows, person.actor(), change, &group.state, &()).await?;
+    journal::audit(&mut rows, &person.actor, change, &group.state, &()).await?;
     write.commit().await?;
     Ok(Json(json!({})))
 }
@@ -112,18 +112,18 @@ pub async fn satellites(
 
 pub async fn add_satellite(
     State(app): State<Arc<App>>,
-    person: Person,
+    Editor(person): Editor,
     Body(body): Body<Membership>,
 ) -> Result<Json<Value>, Fault> {
-    change_membership(&app, person.actor(), &body, true).await
+    change_membership(&app, &person.actor, &body, true).await
 }
 
 pub async fn remove_satellite(
     State(app): State<Arc<App>>,
-    person: Person,
+    Editor(person): Editor,
     Body(body): Body<Membership>,
 ) -> Result<Json<Value>, Fault> {
-    change_membership(&app, person.actor(), &body, false).await
+    change_membership(&app, &person.actor, &body, false).await
 }
 
 async fn change_membership(

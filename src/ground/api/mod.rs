@@ -11,6 +11,7 @@ mod groups;
 mod journal;
 mod satellites;
 mod state;
+mod tokens;
 mod users;
 
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, patch, post};
+use axum::routing::{delete, get, patch, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
@@ -91,6 +92,8 @@ fn people() -> Router<Arc<App>> {
         .route("/satellites/{satellite}/images", get(satellites::images))
         .route("/satellites/{satellite}/state", get(state::show))
         .route("/images", get(state::images))
+        .route("/tokens", get(tokens::list).post(tokens::create))
+        .route("/tokens/{token}", delete(tokens::remove))
         .route("/audit", get(journal::audit))
         .route("/events", get(journal::events))
 }

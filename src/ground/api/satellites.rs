@@ -8,7 +8,7 @@ use axum::extract::{Path, Query, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::extract::{Body, Person, check_name};
+use super::extract::{Body, Editor, Person, check_name};
 use super::{null_string, null_time};
 use crate::fleet::shown;
 use crate::fleet::state::satellite_repository;
@@ -102,10 +102,10 @@ pub async fn list(
 
 pub async fn register(
     State(app): State<Arc<App>>,
-    person: Person,
+    Editor(person): Editor,
     Body(body): Body<NewSatellite>,
 ) -> Result<Json<Value>, Fault> {
-    let token = add_satellite(&app, person.actor(), body).await?;
+    let token = add_satellite(&app, &person.actor, body).await?;
     Ok(Json(json!({ "token": token })))
 }
 
@@ -150,11 +150,11 @@ pub async fn add_satellite(app: &App, actor: &str, body: NewSatellite) -> Result
 
 pub async fn update(
     State(app): State<Arc<App>>,
-    person: Person,
+    Editor(person): Editor,
     Path(name): Path<String>,
     Body(change): Body<Change>,
 ) -> Result<Json<Value>, Fault> {
-    change_labels(&app, person.actor(), &name, &change.labels).await?;
+    change_labels(&app, &person.actor, &name, &change.labels).await?;
     let mut read = app.store.read().await?;
     Ok(Json(details(&mut read.rows(), &name).await?))
 }
@@ -190,10 +190,10 @@ pub async fn change_labels(
 /// in use stay good until the device that enrols with it has used its own.
 pub async fn renew_token(
     State(app): State<Arc<App>>,
-    person: Person,
+    Editor(person): Editor,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Fault> {
-    Ok(Json(json!({ "token": new_token(&app, person.actor(), &name).await? })))
+    Ok(Json(json!({ "token": new_token(&app, &person.actor, &name).await? })))
 }
 
 /// Makes an enrolment token for a satellite that exists; it is returned here and never again.
@@ -213,10 +213,10 @@ pub async fn new_token(app: &App, actor: &str, name: &str) -> Result<String, Fau
 /// of it stays, and a new token lets a device enrol as it again.
 pub async fn revoke(
     State(app): State<Arc<App>>,
-    person: Person,
+    Editor(person): Editor,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Fault> {
-    revoke_satellite(&app, person.actor(), &name).await?;
+    revoke_satellite(&app, &person.actor, &name).await?;
     Ok(Json(json!({})))
 }
 
@@ -294,7 +294,7 @@ async fn details(rows: &mut Rows<'_>, name: &str) -> Result<Value, Fault> {
 /// Deletes a satellite. Its credentials and its tokens end at once.
 pub async fn remove(
     State(app): State<Arc<App>>,
-    person: Person,
+    Editor(person): Editor,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Fault> {
     let mut write = app.store.change().await?;
@@ -311,7 +311,7 @@ pub async fn remove(
     let event = journal::event(Kind::Decommissioned, &name, "", "it was deleted");
     rows.add_event(&event).await?;
     let change = ("satellite.delete", name.as_str());
-    journal::audit(&mut rows, person.actor(), change, &before, &()).await?;
+    journal::audit(&mut rows, &person.actor, change, &before, &()).await?;
     rows.unpublish(&satellite_repository(&name)).await?;
     write.commit().await?;
     Ok(Json(json!({})))

@@ -216,7 +216,7 @@ pub async fn add(
     visitor: Visitor,
     Form(form): Form<forms::NewSatellite>,
 ) -> Result<Markup, Fault> {
-    visitor.check(&form.form_token)?;
+    visitor.check_editor(&form.form_token)?;
     let name = form.name.clone();
     let new =
         NewSatellite { name: form.name, groups: None, config_name: form.config_name, labels: None };

@@ -110,7 +110,7 @@ pub async fn save(
     Path(name): Path<String>,
     Form(form): Form<forms::Group>,
 ) -> Result<Response, Fault> {
-    visitor.check(&form.form_token)?;
+    visitor.check_editor(&form.form_token)?;
     let state = GroupState {
         group: name.clone(),
         registry: form.registry.trim().to_owned(),

@@ -27,7 +27,7 @@ use serde::Deserialize;
 use super::api::{LISTS, check_password, end_session, start_session};
 use super::app::{App, Fault};
 use super::server::Peer;
-use super::store::User;
+use super::store::{Role, User};
 use super::{clock, secret};
 use view::page;
 
@@ -90,6 +90,15 @@ impl Visitor {
             return Ok(());
         }
         Err(Fault::new(StatusCode::FORBIDDEN, "the form is too old: load the page again"))
+    }
+
+    /// The same for a form that changes the fleet, which not everyone may.
+    pub fn check_editor(&self, given: &str) -> Result<(), Fault> {
+        if self.user.role < Role::Admin {
+            let role = self.user.role.word();
+            return Err(Fault::new(StatusCode::FORBIDDEN, format!("the role {role} only reads")));
+        }
+        self.check(given)
     }
 }
 

@@ -13,6 +13,7 @@ mod labels;
 mod published;
 mod satellites;
 mod schema;
+mod tokens;
 mod users;
 
 use std::path::Path;
@@ -34,7 +35,8 @@ pub use journal::{Entry, Event, Part};
 pub use labels::Label;
 pub use published::Published;
 pub use satellites::{Connection, Lifecycle, Satellite, Status, Summary, Wanted};
-pub use users::{ROLE_ADMIN, ROLE_SYSTEM_ADMIN, Session, User};
+pub use tokens::Token;
+pub use users::{Role, Session, User};
 
 use super::settings::Database;
 

@@ -51,7 +51,7 @@ pub async fn migrate(store: &Store) -> Result<(), String> {
     write.commit().await.map_err(failed)
 }
 
-const VERSIONS: [&str; 6] = [
+const VERSIONS: [&str; 7] = [
     FIRST,
     "ALTER TABLE image_groups ADD COLUMN platforms TEXT NOT NULL DEFAULT '[]';
      ALTER TABLE satellites ADD COLUMN stale_at BIGINT;
@@ -103,6 +103,16 @@ const VERSIONS: [&str; 6] = [
      );
      CREATE INDEX events_at ON events (at);
      CREATE INDEX events_satellite ON events (satellite, kind);",
+    "CREATE TABLE tokens (
+         name TEXT PRIMARY KEY,
+         token_hash TEXT NOT NULL UNIQUE,
+         token_role TEXT NOT NULL,
+         user_id BIGINT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+         token_created_at BIGINT NOT NULL,
+         expires_at BIGINT NOT NULL,
+         used_at BIGINT
+     );
+     CREATE INDEX tokens_user ON tokens (user_id);",
 ];
 
 const FIRST: &str = "
