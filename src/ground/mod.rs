@@ -18,6 +18,8 @@
 //! | `secret` `limit` | passwords, tokens and secrets; how often they may be tried |
 //! | `mask` `labels` | secrets hidden from people; labels and selectors |
 //! | `metrics` `clock` | counters; times as numbers and as text |
+//! | `journal` | writes down who changed what, and what happened to satellites |
+//! | `watch` | finds satellites that fell silent |
 //! | `store` | SQLite or PostgreSQL |
 //!
 //! The invariant: whatever is changed and whatever follows from it (the artifacts that satellites
@@ -28,6 +30,7 @@ mod app;
 mod artifact;
 mod assess;
 mod clock;
+mod journal;
 mod labels;
 mod limit;
 mod mask;
@@ -39,6 +42,7 @@ mod secret;
 mod server;
 mod settings;
 mod store;
+mod watch;
 
 use std::io::Write as _;
 use std::process::ExitCode;

@@ -7,15 +7,14 @@ use axum::extract::{Form, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::view::{ago, page, token};
+use super::view::{ago, encoded, page, token};
 use super::{Visitor, forms};
 use crate::ground::api::{NewSatellite, add_satellite};
 use crate::ground::app::{App, Fault};
 use crate::ground::clock;
 use crate::ground::labels::{Labels, Selector};
-use crate::ground::store::{Config, Connection, Rows, Satellite, Summary, Wanted};
+use crate::ground::store::{Config, Connection, Lifecycle, Rows, Satellite, Summary, Wanted};
 
 /// A connection's name for people, and its class in the style.
 pub fn words(connection: Connection) -> (&'static str, &'static str) {
@@ -170,16 +169,17 @@ fn table(
             } }
             tbody {
                 @for (satellite, last) in shown {
-                    @let (word, class) = words(satellite.connection(now));
+                    @let updated = last.as_ref().map_or("Unknown", |last| &last.updated);
+                    @let health = last.as_ref().map_or("Unknown", |last| &last.health);
+                    @let (word, class) = match satellite.lifecycle() {
+                        Lifecycle::Revoked => (Lifecycle::Revoked.word(), "bad"),
+                        _ => words(satellite.connection(now)),
+                    };
                     tr {
                         td { a href={ "/console/satellites/" (satellite.name) } { (satellite.name) } }
-                        td class=(class) { (word) }
-                        td class=(class_of(last.as_ref().map_or("", |last| &last.updated))) {
-                            (last.as_ref().map_or("Unknown", |last| &last.updated))
-                        }
-                        td class=(class_of(last.as_ref().map_or("", |last| &last.health))) {
-                            (last.as_ref().map_or("Unknown", |last| &last.health))
-                        }
+                        td class={ "word " (class) } { (word) }
+                        td class={ "word " (class_of(updated)) } { (updated) }
+                        td class={ "word " (class_of(health)) } { (health) }
                         td.wide { (satellite.last_seen.map_or_else(|| "-".to_owned(), |seen| ago(now - seen))) }
                         td.number.wide { (last.as_ref().map_or(0, |last| last.image_count)) }
                         td.wide {
@@ -199,7 +199,6 @@ fn table(
 }
 
 fn link(filter: &forms::Filter) -> String {
-    let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
     let forms::Filter { state, q, selector, after } = filter;
     let mut link = String::from("/console?");
     for (name, value) in [("state", state), ("q", q), ("selector", selector), ("after", after)] {
@@ -217,18 +216,23 @@ pub async fn add(
     visitor: Visitor,
     Form(form): Form<forms::NewSatellite>,
 ) -> Result<Markup, Fault> {
-    visitor.check(&form.form_token)?;
+    visitor.check_editor(&form.form_token)?;
     let name = form.name.clone();
     let new =
         NewSatellite { name: form.name, groups: None, config_name: form.config_name, labels: None };
-    let token = add_satellite(&app, new).await?;
+    let token = add_satellite(&app, visitor.actor(), new).await?;
+    Ok(may_enrol(&visitor, &name, &token))
+}
+
+/// Shows an enrolment token.
+pub fn may_enrol(visitor: &Visitor, name: &str, token: &str) -> Markup {
     let content = html! {
         h1 { (name) " may enrol" }
         p { "Its token is good for a day and for one device. It is shown this once:" }
         p.notice { code { (token) } }
-        p { a href={ "/console/satellites/" (name) } { "Give it groups" } }
+        p { a href={ "/console/satellites/" (name) } { "Its groups and its state" } }
     };
-    Ok(page(Some(&visitor), &name, &content))
+    page(Some(visitor), name, &content)
 }
 
 const PAGE_ROWS_MAX: i64 = 200;
