@@ -5,6 +5,7 @@ mod check;
 mod daemon;
 mod fleet;
 mod identity;
+mod images;
 pub mod log;
 mod mount;
 mod notify;
@@ -75,6 +76,11 @@ fn act(args: &Args) -> Result<ExitCode, Failure> {
             Command::Check => Ok(ExitCode::SUCCESS),
             Command::Status { json } => show::status(config, *json).await,
             Command::ImageLs { json } => show::images(config, *json).await,
+            Command::ImageImport { file, wish } => images::import(config, file, wish).await,
+            Command::ImageExport { names, file, signed } => {
+                images::export(config, names, file, signed.as_ref()).await
+            }
+            Command::ImageRm { name } => images::remove(config, name).await,
             Command::StoreStat { json } => show::store(config, *json).await,
             Command::StoreScrub { json } => show::scrub(config, *json).await,
             Command::StoreVerify => verify(config).await,
@@ -112,8 +118,8 @@ async fn sync(
 /// Reads everything that is held and says what is corrupt.
 async fn verify(config: Config) -> Result<ExitCode, Failure> {
     let satellite = Satellite::open(config)?;
-    let (blobs, corrupt) = satellite.verify(show::verified).await?;
-    show::verified_end();
+    let (blobs, corrupt) = satellite.verify(show::share).await?;
+    show::share_end();
     show::print(&format!("{blobs} blobs verified, {corrupt} corrupt chunks\n"))?;
     Ok(if corrupt == 0 { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOT_CONVERGED) })
 }
