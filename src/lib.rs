@@ -5,16 +5,17 @@
 //!
 //! | row | modules | may know |
 //! |---|---|---|
-//! | 0 words | `kind` `units` `clock` `metrics` `oci` `fleet` `config` | nothing outside; inner order as listed |
+//! | 0 words | `kind` `units` `clock` `metrics` `tar` `oci` `fleet` `config` | nothing outside; inner order as listed |
 //! | 1 devices | `flash` `net` | the outside world; on the device no other module opens network sockets or storage |
 //! | 2 policy | `link` | pure functions of time and counters, no I/O |
 //! | 3 engines | `blob` (flash) and `registry` (net) | one device each |
 //! | 4 transfer | `catalog` (blob), `fetch` (an opened body and a `blob::Writer`) and `control` (the fleet's side: Ground Control, state artifacts, what is kept of them) | |
 //! | 5 verb | `pull` | "make this digest present" |
-//! | 6 services | `serve` `reconcile` `status` | |
+//! | 6 services | `serve` `reconcile` `status` and `archive` (images from files and to files, for devices without a network) | |
 //! | 7 wiring | `satellite` | the only place on the device that spawns tasks and reads arguments |
 //! | 8 server | `ground` | row 0 only; a program of its own, behind the feature `ground-control`, and nothing imports it |
 
+pub mod archive;
 pub mod blob;
 pub mod catalog;
 pub mod clock;
@@ -36,4 +37,5 @@ pub mod registry;
 pub mod satellite;
 pub mod serve;
 pub mod status;
+pub mod tar;
 pub mod units;

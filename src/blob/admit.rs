@@ -11,6 +11,7 @@ use super::index::{blob_bytes, partial_bytes};
 use super::layout::reserved_bytes;
 use super::{Partial, Store};
 use crate::oci::Digest;
+use crate::units::ByteCount;
 
 /// A blob that is to be held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +64,21 @@ impl Admission {
     /// Whether all that is asked for can be held.
     pub fn is_granted(&self) -> bool {
         self.data.is_enough() && self.index.is_enough()
+    }
+
+    /// Why it cannot, with the figures that somebody can act upon.
+    pub fn refusal(&self) -> String {
+        let (room, place, cure) = match self.data.is_enough() {
+            false => (self.data, "", "raise size_max or remove images"),
+            true => {
+                let cure = "remove images, or begin the store anew with a larger size_max";
+                (self.index, " in the log's index", cure)
+            }
+        };
+        let Room { needed, kept, capacity } = room;
+        let (needed, free) = (ByteCount(needed), ByteCount(room.free()));
+        let (capacity, kept) = (ByteCount(capacity), ByteCount(kept));
+        format!("no room{place}: needs {needed}, {free} free of {capacity}, {kept} pinned: {cure}")
     }
 
     /// Bytes that somebody must give up before all is there.
@@ -172,6 +188,20 @@ mod tests {
     use super::*;
     use crate::flash::{Geometry, sim};
     use crate::metrics::Metrics;
+
+    #[test]
+    fn a_refusal_has_the_figures() {
+        let mib = |count: u64| count << 20;
+        let data = Room { needed: mib(43), kept: mib(4), capacity: mib(28) };
+        let plenty = Room { needed: 1, kept: 1, capacity: mib(3) };
+        let admission = Admission { data, index: plenty, ..Admission::default() };
+        let expected = "no room: needs 43 MiB, 24 MiB free of 28 MiB, 4 MiB pinned: raise size_max \
+                        or remove images";
+        assert_eq!(admission.refusal(), expected);
+        let full = Room { needed: mib(1), kept: mib(2) + 1, capacity: mib(3) };
+        let refusal = Admission { data: plenty, index: full, ..Admission::default() }.refusal();
+        assert!(refusal.contains("in the log's index: needs 1 MiB"), "{refusal}");
+    }
 
     #[test]
     fn what_is_lacking_follows_from_the_figures() {

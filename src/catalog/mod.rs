@@ -5,6 +5,8 @@
 //! digest: only the digests that it names, and what the referrers API lists of it. Which children of
 //! an index serve some platforms is worked out once, too.
 
+mod imports;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -18,6 +20,7 @@ use crate::kind::Kind;
 use crate::oci::{
     Digest, MANIFEST_BYTES_MAX, Manifest, ManifestError, ManifestKind, Platform, Selection,
 };
+pub use imports::Imports;
 
 /// The images of one store. Clones share what was read.
 #[derive(Clone)]

@@ -32,6 +32,7 @@ pub fn file_warnings(config: &Config) -> Vec<String> {
         look("[serve]", "client_ca", tls.client_ca.as_deref(), false);
     }
     look("[serve]", "htpasswd", config.serve.htpasswd.as_deref(), true);
+    look("[import]", "key_file", config.import.key_file.as_deref(), false);
     if let Some(ground) = &config.ground_control {
         if let Token::File(path) = &ground.token {
             look("[ground_control]", "token_file", Some(path), true);

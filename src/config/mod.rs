@@ -41,6 +41,8 @@ pub struct Config {
     pub sync: Sync,
     /// What the link allows.
     pub link: Link,
+    /// What may come from files.
+    pub import: Import,
     /// Who says what to hold besides this file, if anybody does.
     pub ground_control: Option<GroundControl>,
     /// Registries that images come from; those that images imply included.
@@ -129,6 +131,13 @@ pub struct Link {
     pub rate_max: Option<ByteRate>,
     /// What stands between this device and every registry that `NO_PROXY` does not name.
     pub proxy: Option<ProxyUrl>,
+}
+
+/// `[import]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Import {
+    /// Public keys, PEM: only bundles signed with one of them are imported; anything, if not given.
+    pub key_file: Option<PathBuf>,
 }
 
 /// `[ground_control]`
@@ -286,8 +295,8 @@ pub fn load(path: &Path) -> Result<Loaded, Errors> {
 impl fmt::Display for Config {
     /// As TOML that is read back as the same, but for secrets, which are masked.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, serve, admin, store, sync, link, ground_control, upstreams, images } =
-            self;
+        let Self { name, serve, admin, store, sync, link, .. } = self;
+        let Self { import, ground_control, upstreams, images, .. } = self;
         writeln!(f, "name = {name:?}\n\n[serve]")?;
         let listen: Vec<String> = serve.listen.iter().map(|a| format!("\"{a}\"")).collect();
         writeln!(f, "listen = [{}]", listen.join(", "))?;
@@ -323,6 +332,9 @@ impl fmt::Display for Config {
             writeln!(f, "rate_max = \"{}\"", rate.exact())?;
         }
         optional(f, "proxy", proxy.as_ref())?;
+        if let Some(path) = &import.key_file {
+            writeln!(f, "\n[import]\nkey_file = {path:?}")?;
+        }
         if let Some(ground) = ground_control {
             writeln!(f, "\n[ground_control]\nurl = \"{}\"", ground.url)?;
             match &ground.token {

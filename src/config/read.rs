@@ -10,8 +10,8 @@ use url::Url;
 
 use super::table::{Reader, Table, table};
 use super::{
-    Admin, Config, GroundControl, Image, Link, Loaded, Location, MASK, ProxyUrl, Secret, Serve,
-    ServerTls, Store, Sync, Token, Upstream,
+    Admin, Config, GroundControl, Image, Import, Link, Loaded, Location, MASK, ProxyUrl, Secret,
+    Serve, ServerTls, Store, Sync, Token, Upstream,
 };
 use crate::oci::{Platform, Reference, registry_name};
 use crate::units::{ByteCount, ByteRate};
@@ -39,6 +39,7 @@ impl<'a> Reader<'a> {
         let store = self.section(&mut top, "store");
         let mut sync = self.section(&mut top, "sync");
         let mut link = self.section(&mut top, "link");
+        let mut import = self.section(&mut top, "import");
         let ground_control = self.optional_section(&mut top, "ground_control");
         let upstreams = self.list(&mut top, "upstream");
         let images = self.list(&mut top, "image");
@@ -74,6 +75,8 @@ impl<'a> Reader<'a> {
             self.parsed(&mut link, "rate_max", "a rate such as \"1MiB/s\"");
         let proxy = self.proxy(&mut link);
         self.finish(link, &["rate_max", "proxy"], &LINK_PLANNED);
+        let key_file = self.text(&mut import, "key_file").map(PathBuf::from);
+        self.finish(import, &["key_file"], &[]);
         let ground_control = ground_control.and_then(|table| self.ground_control(table));
         let upstreams: Vec<(Range<usize>, Upstream)> =
             upstreams.into_iter().filter_map(|table| self.upstream(table)).collect();
@@ -95,6 +98,7 @@ impl<'a> Reader<'a> {
             store,
             sync: Sync { poll_interval },
             link: Link { rate_max, proxy },
+            import: Import { key_file },
             ground_control,
             upstreams,
             images,
@@ -376,8 +380,18 @@ pub fn is_token(text: &str) -> bool {
     (1..=TOKEN_BYTES_MAX).contains(&text.len()) && text.bytes().all(may)
 }
 
-const TOP_KEYS: [&str; 9] =
-    ["name", "serve", "admin", "store", "sync", "link", "ground_control", "upstream", "image"];
+const TOP_KEYS: [&str; 10] = [
+    "name",
+    "serve",
+    "admin",
+    "store",
+    "sync",
+    "link",
+    "import",
+    "ground_control",
+    "upstream",
+    "image",
+];
 const GROUND_CONTROL_KEYS: [&str; 7] =
     ["url", "token", "token_file", "ca_file", "client_cert", "client_key", "key_file"];
 /// Ground Controls' tokens have 32.

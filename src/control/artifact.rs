@@ -4,7 +4,8 @@
 //! What it is is asked by HEAD first: an unchanged artifact costs no body. Every length is limited
 //! before a byte is read, and the digests are checked before a byte is believed.
 
-use miniz_oxide::inflate::decompress_to_vec_with_limit;
+use std::io::Read;
+
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -13,6 +14,7 @@ use crate::fleet::state::{FILE, FILE_BYTES_MAX, Url};
 use crate::kind::Kind;
 use crate::oci::Digest;
 use crate::registry::Registry;
+use crate::tar::{BLOCK_BYTES, EntryKind, Gunzip, is_gzip, next_entry};
 
 /// The part of an image manifest that leads to the file.
 #[derive(Deserialize)]
@@ -79,133 +81,89 @@ pub async fn read<T: DeserializeOwned>(
             format!("{}/{repository}: layer {layer_digest} came as something else", url.base),
         ));
     }
-    let tar = gunzip(&bytes).map_err(&invalid)?;
-    let file = only_file(tar.as_deref().unwrap_or(&bytes)).map_err(&invalid)?;
+    let file = only_file(&bytes).map_err(&invalid)?;
     let value =
-        serde_json::from_slice(file).map_err(|error| invalid(format!("{FILE}: {error}")))?;
+        serde_json::from_slice(&file).map_err(|error| invalid(format!("{FILE}: {error}")))?;
     Ok(Some((digest, value)))
 }
 
-/// What gzip (RFC 1952) has compressed; none for what it has not. Its checksum is not looked at,
-/// for the digest of the whole was.
-fn gunzip(bytes: &[u8]) -> Result<Option<Vec<u8>>, String> {
-    let Some([0x1f, 0x8b, method, flags, ..]) = bytes.first_chunk::<10>() else { return Ok(None) };
-    let malformed = || "malformed gzip".to_owned();
-    if *method != 8 || flags & !(HEADER_CRC | EXTRA | NAME | COMMENT | 1) != 0 {
-        return Err(malformed());
-    }
-    let mut rest = bytes.get(10..).ok_or_else(malformed)?;
-    if flags & EXTRA != 0 {
-        let (length, tail) = rest.split_first_chunk::<2>().ok_or_else(malformed)?;
-        rest = tail.get(usize::from(u16::from_le_bytes(*length))..).ok_or_else(malformed)?;
-    }
-    for flag in [NAME, COMMENT] {
-        if flags & flag != 0 {
-            let end = rest.iter().position(|byte| *byte == 0).ok_or_else(malformed)?;
-            rest = rest.get(end + 1..).ok_or_else(malformed)?;
-        }
-    }
-    if flags & HEADER_CRC != 0 {
-        rest = rest.get(2..).ok_or_else(malformed)?;
-    }
-    let tar = decompress_to_vec_with_limit(rest, TAR_BYTES_MAX)
-        .map_err(|error| format!("gzip: {error}, expected at most {TAR_BYTES_MAX} bytes"))?;
-    Ok(Some(tar))
+/// The file `artifacts.json` of a tar that may be compressed with gzip.
+fn only_file(layer: &[u8]) -> Result<Vec<u8>, String> {
+    if is_gzip(layer) { file_of(Gunzip::new(layer)) } else { file_of(layer) }
 }
 
-/// The file `artifacts.json` of a tar (POSIX ustar, which GNU's and Go's are as far as this goes).
-fn only_file(mut tar: &[u8]) -> Result<&[u8], String> {
-    loop {
-        let missing = || format!("a layer without {FILE}");
-        let (header, rest) = tar.split_first_chunk::<TAR_BLOCK>().ok_or_else(missing)?;
-        if header.iter().all(|byte| *byte == 0) {
-            return Err(missing());
+fn file_of(tar: impl Read) -> Result<Vec<u8>, String> {
+    let mut tar = tar.take(TAR_BYTES_MAX);
+    let cut = |error: std::io::Error| format!("{error}, expected at most {TAR_BYTES_MAX} bytes");
+    while let Some(entry) = next_entry(&mut tar).map_err(cut)? {
+        let is_file = entry.kind == EntryKind::File && entry.name == FILE;
+        if is_file && entry.size > FILE_BYTES_MAX as u64 {
+            let size = entry.size;
+            return Err(format!("{FILE} of {size} bytes, expected at most {FILE_BYTES_MAX}"));
         }
-        let field = |from: usize, to: usize| {
-            let field = header.get(from..to).unwrap_or_default();
-            field.split(|byte| *byte == 0).next().unwrap_or_default()
+        let length = if is_file { entry.size } else { entry.padded_size() };
+        let mut content = tar.by_ref().take(length);
+        let mut bytes = Vec::new();
+        let read = if is_file {
+            content.read_to_end(&mut bytes).map(|read| read as u64)
+        } else {
+            std::io::copy(&mut content, &mut std::io::sink())
         };
-        let octal = std::str::from_utf8(field(124, 136)).map(str::trim);
-        let size = octal.ok().and_then(|octal| usize::from_str_radix(octal, 8).ok());
-        let size = size.filter(|size| *size <= rest.len());
-        let size = size.ok_or("a malformed tar")?;
-        let name = field(0, 100);
-        let is_file = matches!(header.get(156), Some(b'0' | 0));
-        if is_file && name.strip_prefix(b"./").unwrap_or(name) == FILE.as_bytes() {
-            if size > FILE_BYTES_MAX {
-                return Err(format!("{FILE} of {size} bytes, expected at most {FILE_BYTES_MAX}"));
-            }
-            return Ok(rest.get(..size).unwrap_or_default());
+        if read.map_err(cut)? != length {
+            return Err(format!("a tar cut short, expected at most {TAR_BYTES_MAX} bytes"));
         }
-        tar = rest.get(size.next_multiple_of(TAR_BLOCK)..).ok_or_else(missing)?;
+        if is_file {
+            return Ok(bytes);
+        }
     }
+    Err(format!("a layer without {FILE}"))
 }
 
-const HEADER_CRC: u8 = 2;
-const EXTRA: u8 = 4;
-const NAME: u8 = 8;
-const COMMENT: u8 = 16;
-const TAR_BLOCK: usize = 512;
-/// The file, its header, and the two blocks of the end that some pad to twenty.
-const TAR_BYTES_MAX: usize = FILE_BYTES_MAX + 20 * TAR_BLOCK;
+/// The file, its head, and the two blocks of the end that some pad to twenty.
+const TAR_BYTES_MAX: u64 = FILE_BYTES_MAX as u64 + 20 * BLOCK_BYTES as u64;
 /// What does not compress grows a little.
-const LAYER_BYTES_MAX: u64 = TAR_BYTES_MAX as u64 + 4096;
+const LAYER_BYTES_MAX: u64 = TAR_BYTES_MAX + 4096;
 /// A manifest of one layer has less than one.
 const MANIFEST_BYTES_MAX: u64 = 64 << 10;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tar;
 
-    fn tar(name: &str, kind: u8, text: &[u8]) -> Vec<u8> {
-        let mut header = vec![0; TAR_BLOCK];
-        header[..name.len()].copy_from_slice(name.as_bytes());
-        header[124..135].copy_from_slice(format!("{:011o}", text.len()).as_bytes());
-        header[156] = kind;
-        header.extend_from_slice(text);
-        header.resize(header.len().next_multiple_of(TAR_BLOCK), 0);
-        header
+    fn file(name: &str, text: &[u8]) -> Vec<u8> {
+        let size = text.len() as u64;
+        [tar::head(name, size), text.to_vec(), tar::padding(size).to_vec()].concat()
+    }
+
+    fn gzip(content: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
+        bytes.extend(miniz_oxide::deflate::compress_to_vec(content, 6));
+        bytes.extend([0; 8]);
+        bytes
     }
 
     #[test]
     fn the_file_is_found_among_others() {
-        let mut all = tar("./", b'5', b"");
-        all.extend(tar("other.json", b'0', b"no"));
-        all.extend(tar("./artifacts.json", b'0', b"{\"x\":1}"));
-        all.extend([0; 2 * TAR_BLOCK]);
+        let mut all = file("other.json", b"no");
+        all.extend(file("./artifacts.json", b"{\"x\":1}"));
+        all.extend(tar::END);
         assert_eq!(only_file(&all).unwrap(), b"{\"x\":1}");
-        assert_eq!(only_file(&tar("artifacts.json", 0, b"")).unwrap(), b"");
+        assert_eq!(only_file(&gzip(&all)).unwrap(), b"{\"x\":1}");
+        assert_eq!(only_file(&file("artifacts.json", b"")).unwrap(), b"");
     }
 
     #[test]
-    fn a_malformed_tar_is_refused() {
-        let long = tar("artifacts.json", b'0', &vec![b' '; FILE_BYTES_MAX + 1]);
+    fn a_malformed_tar_and_a_bomb_are_refused() {
+        let long = file("artifacts.json", &vec![b' '; FILE_BYTES_MAX + 1]);
         assert!(only_file(&long).unwrap_err().contains("expected at most"));
-        let mut all = tar("artifacts.json", b'0', b"text");
-        for length in 0..TAR_BLOCK + 4 {
+        let all = file("artifacts.json", b"text");
+        for length in 0..BLOCK_BYTES + 4 {
             assert!(only_file(&all[..length]).is_err(), "{length} bytes");
         }
-        all[124] = b'9';
-        assert_eq!(only_file(&all).unwrap_err(), "a malformed tar");
-        assert!(only_file(&[0; 4 * TAR_BLOCK]).unwrap_err().contains("without artifacts.json"));
-    }
-
-    #[test]
-    fn gzip_is_taken_with_every_field_and_no_bomb() {
-        let packed = miniz_oxide::deflate::compress_to_vec(b"text", 6);
-        let mut plain = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
-        plain.extend(&packed);
-        assert_eq!(gunzip(&plain).unwrap().unwrap(), b"text");
-        let mut fields = vec![0x1f, 0x8b, 8, 2 + 4 + 8 + 16, 0, 0, 0, 0, 0, 3, 2, 0, b'a', b'b'];
-        fields.extend(b"name\0comment\0\x01\x02");
-        fields.extend(&packed);
-        assert_eq!(gunzip(&fields).unwrap().unwrap(), b"text");
-        for length in 2..fields.len() {
-            assert!(!matches!(gunzip(&fields[..length]), Ok(Some(_))), "{length} bytes");
-        }
-        assert_eq!(gunzip(b"{\"plain\": 1}").unwrap(), None);
-        let mut bomb = plain[..10].to_vec();
-        bomb.extend(miniz_oxide::deflate::compress_to_vec(&vec![0; TAR_BYTES_MAX + 1], 6));
-        assert!(gunzip(&bomb).unwrap_err().contains("expected at most"));
+        assert!(only_file(&tar::END).unwrap_err().contains("without artifacts.json"));
+        let bomb = gzip(&file("other", &vec![0; usize::try_from(TAR_BYTES_MAX).unwrap()]));
+        assert!(bomb.len() < 100_000);
+        assert!(only_file(&bomb).unwrap_err().contains("expected at most"));
     }
 }

@@ -12,10 +12,11 @@ use serde_json::json;
 use super::store::Published;
 use crate::fleet::state::FILE;
 use crate::oci::{Digest, media_type};
+use crate::tar;
 
 /// Makes the artifact that says `content`, published at `now_seconds`.
 pub fn build(content: &str, now_seconds: i64) -> std::io::Result<Published> {
-    let tar = tar(content.as_bytes())?;
+    let tar = tar(content.as_bytes());
     // No name and no time in the head: the bytes depend on the content alone.
     let mut gzip =
         GzBuilder::new().mtime(0).operating_system(255).write(Vec::new(), Compression::best());
@@ -50,38 +51,12 @@ pub fn build(content: &str, now_seconds: i64) -> std::io::Result<Published> {
     })
 }
 
-/// A ustar archive with one file, of no owner and of no time.
-fn tar(content: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut head = [0_u8; BLOCK];
-    let size = format!("{:011o}\0", content.len());
-    for (at, bytes) in [
-        (0, FILE.as_bytes()),
-        (100, b"0000644\0"),
-        (108, b"0000000\0"),
-        (116, b"0000000\0"),
-        (124, size.as_bytes()),
-        (136, b"00000000000\0"),
-        (148, b"        "),
-        (156, b"0"),
-        (257, b"ustar\x0000"),
-    ] {
-        let place = head.get_mut(at..at + bytes.len());
-        let place = place.ok_or_else(|| std::io::Error::other("a tar field does not fit"))?;
-        place.copy_from_slice(bytes);
-    }
-    let sum: u32 = head.iter().map(|byte| u32::from(*byte)).sum();
-    if let Some(place) = head.get_mut(148..156) {
-        place.copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    }
-    let mut tar = Vec::with_capacity(content.len() + 4 * BLOCK);
-    tar.extend_from_slice(&head);
-    tar.extend_from_slice(content);
-    let padded = tar.len().next_multiple_of(BLOCK) + 2 * BLOCK;
-    tar.resize(padded, 0);
-    Ok(tar)
+/// A tar with one file, of no owner and of no time.
+fn tar(content: &[u8]) -> Vec<u8> {
+    let size = content.len() as u64;
+    [tar::head(FILE, size).as_slice(), content, tar::padding(size), &tar::END].concat()
 }
 
-const BLOCK: usize = 512;
 /// The config's media type.
 pub const CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 /// The layer's.
@@ -102,8 +77,9 @@ mod tests {
 
     #[test]
     fn sizes_around_a_block() {
+        use crate::tar::BLOCK_BYTES as BLOCK;
         for length in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1] {
-            let tar = tar(&vec![b'x'; length]).unwrap();
+            let tar = tar(&vec![b'x'; length]);
             assert_eq!(tar.len(), BLOCK * (3 + length.div_ceil(BLOCK)), "{length}");
         }
     }

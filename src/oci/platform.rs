@@ -196,6 +196,16 @@ fn serving(children: &[Child], platforms: &[Platform]) -> BTreeSet<Digest> {
     platforms.iter().filter_map(best).collect()
 }
 
+/// Platforms for a person to read: each once, the first [`SHOWN_MAX`].
+pub fn platform_list<'a>(platforms: impl Iterator<Item = &'a Platform>) -> String {
+    let platforms: BTreeSet<String> = platforms.map(Platform::to_string).collect();
+    let more = platforms.len().saturating_sub(SHOWN_MAX);
+    let text = platforms.into_iter().take(SHOWN_MAX).collect::<Vec<_>>().join(", ");
+    if more > 0 { format!("{text} and {more} more") } else { text }
+}
+
+/// Platforms that an error lists.
+const SHOWN_MAX: usize = 16;
 const ALL: &str = "all";
 const UNKNOWN: &str = "unknown";
 /// The level of 64-bit ARM without a variant.

@@ -47,7 +47,8 @@ use backoff::Backoff;
 pub use error::Error;
 use notes::Notes;
 use plan::PlannedManifest;
-pub use plan::{Plan, PlannedBlob, SIGNATURE_TAG_SUFFIXES, tag_key};
+use plan::SIGNATURE_TAG_SUFFIXES;
+pub use plan::{Plan, PlannedBlob, signed_digest, tag_key};
 use progress::Progress;
 use slots::{Priority, Slots};
 

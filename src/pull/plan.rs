@@ -122,6 +122,29 @@ pub(super) fn tag_text(reference: &Reference) -> String {
     reference.tag.clone().or_else(digest).unwrap_or_else(|| "latest".to_owned())
 }
 
+/// The digest that a cosign tag such as `sha256-<hex>.sig` speaks of.
+pub fn signed_digest(tag: &str) -> Option<Digest> {
+    let stem = SIGNATURE_TAG_SUFFIXES.iter().find_map(|suffix| tag.strip_suffix(suffix))?;
+    Digest::from_tag(stem)
+}
+
 /// Tags by which cosign ties signatures, attestations and SBOMs to a digest
 /// (sigstore/cosign, specs/SIGNATURE_SPEC.md).
 pub const SIGNATURE_TAG_SUFFIXES: [&str; 3] = [".sig", ".att", ".sbom"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(name: &str) -> Digest {
+        Digest::sha256(name.as_bytes())
+    }
+
+    #[test]
+    fn cosign_tags_name_their_subject() {
+        let stem = digest("x").to_tag();
+        assert_eq!(signed_digest(&format!("{stem}.sig")), Some(digest("x")));
+        assert_eq!(signed_digest(&stem), None);
+        assert_eq!(signed_digest("v1.sig"), None);
+    }
+}

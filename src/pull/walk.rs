@@ -11,7 +11,7 @@
 //! memory nor requests beyond the limits at the end of this file. A manifest that is not short is
 //! written to the store as it comes and read again from there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use log::warn;
 use smol::future::yield_now;
@@ -25,7 +25,7 @@ use crate::fetch;
 use crate::kind::Kind;
 use crate::oci::{
     Child, Descriptor, Digest, MANIFEST_BYTES_MAX, Manifest, ManifestKind, Platform, Reference,
-    Selection, media_type,
+    Selection, media_type, platform_list,
 };
 use crate::registry::OpenedManifest;
 
@@ -529,17 +529,8 @@ impl<'a> Walk<'a> {
     }
 
     fn no_platform(&self, children: &[Child]) -> Error {
-        let list = |platforms: BTreeSet<String>| {
-            let count = platforms.len();
-            let mut text = platforms.into_iter().take(OFFERED_MAX).collect::<Vec<_>>().join(", ");
-            if count > OFFERED_MAX {
-                text += &format!(" and {} more", count - OFFERED_MAX);
-            }
-            text
-        };
-        let wanted = list(self.platforms.iter().map(Platform::to_string).collect());
-        let offered = children.iter().filter_map(|child| child.platform.as_ref());
-        let offered = list(offered.map(Platform::to_string).collect());
+        let wanted = platform_list(self.platforms.iter());
+        let offered = platform_list(children.iter().filter_map(|child| child.platform.as_ref()));
         self.invalid(format!("no manifest for {wanted}; the index offers {offered}"))
     }
 
@@ -587,5 +578,3 @@ const SHORT_BYTES_MAX: u64 = 64 << 10;
 const MEMORY_BYTES_MAX: usize = 256 << 10;
 /// A manifest of which the registry states no length or no digest cannot be written as it comes.
 const UNNAMED_BYTES_MAX: u64 = 1 << 20;
-/// Platforms that an error lists.
-const OFFERED_MAX: usize = 16;

@@ -12,11 +12,10 @@ use super::Reconciler;
 use super::image::{Need, Planned};
 use super::pass::Pass;
 use super::sweep::give_way;
-use crate::blob::{Admission, Room, Want};
+use crate::blob::{Admission, Want};
 use crate::kind::Kind;
 use crate::oci::Digest;
 use crate::pull::{self, Plan};
-use crate::units::ByteCount;
 
 impl Reconciler {
     /// Takes room for a plan, when it is the image's turn.
@@ -122,40 +121,7 @@ impl Reconciler {
     }
 }
 
-/// Why an image is not fetched, with the figures that somebody can act upon.
+/// Why an image is not fetched.
 fn refusal(name: &str, admission: &Admission) -> pull::Error {
-    let (room, place, cure) = match admission.data.is_enough() {
-        false => (admission.data, "", "raise size_max or remove images"),
-        true => {
-            let cure = "remove images, or begin the store anew with a larger size_max";
-            (admission.index, " in the log's index", cure)
-        }
-    };
-    let Room { needed, kept, capacity } = room;
-    let (needed, free) = (ByteCount(needed), ByteCount(room.free()));
-    let (capacity, kept) = (ByteCount(capacity), ByteCount(kept));
-    let what =
-        format!("no room{place}: needs {needed}, {free} free of {capacity}, {kept} pinned: {cure}");
-    pull::Error::new(Kind::Full, name, what)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refusal_has_the_figures() {
-        let mib = |count: u64| count << 20;
-        let data = Room { needed: mib(43), kept: mib(4), capacity: mib(28) };
-        let plenty = Room { needed: 1, kept: 1, capacity: mib(3) };
-        let admission = Admission { data, index: plenty, ..Admission::default() };
-        let expected = "app: no room: needs 43 MiB, 24 MiB free of 28 MiB, 4 MiB pinned: raise \
-                        size_max or remove images";
-        assert_eq!(refusal("app", &admission).to_string(), expected);
-        let full = Room { needed: mib(1), kept: mib(2) + 1, capacity: mib(3) };
-        let admission = Admission { data: plenty, index: full, ..Admission::default() };
-        let error = refusal("app", &admission);
-        assert!(error.to_string().contains("in the log's index: needs 1 MiB"), "{error}");
-        assert_eq!(error.kind(), Kind::Full);
-    }
+    pull::Error::new(Kind::Full, name, admission.refusal())
 }

@@ -30,12 +30,12 @@ use smol::Timer;
 use smol::lock::Mutex;
 
 use crate::blob::{self, Store, TagKey};
-use crate::catalog::{Catalog, Root};
+use crate::catalog::{Catalog, Imports, Root};
 use crate::clock::SharedClock;
 use crate::config::Image;
 use crate::kind::Kind;
 use crate::metrics::Metrics;
-use crate::oci::Digest;
+use crate::oci::{Digest, Reference};
 use crate::pull::progress::{Progress, State};
 use crate::pull::{self, Puller};
 use image::Memory;
@@ -121,7 +121,7 @@ impl Reconciler {
     /// Posts what is already on flash, before the registry is asked anything.
     pub fn observe(&self) -> Result<(), blob::Error> {
         self.parts.catalog.refresh()?;
-        for image in &*self.images() {
+        for image in self.images().iter().chain(&self.imported()) {
             self.post(image)?;
         }
         self.export_gauges();
@@ -149,8 +149,9 @@ impl Reconciler {
     fn take_next_images(&self) {
         let Some(Desired { images, is_whole }) = self.next_images.take() else { return };
         self.is_whole.set(is_whole);
-        let names: BTreeSet<String> =
-            images.iter().map(|image| image.reference.to_string()).collect();
+        let kept = self.imported();
+        let kept = images.iter().chain(&kept).map(|image| image.reference.to_string());
+        let names: BTreeSet<String> = kept.collect();
         self.parts.progress.retain(|name| names.contains(name));
         let before = self.images.replace(images.into());
         let mut kept: BTreeMap<String, (&Image, Memory)> = BTreeMap::new();
@@ -168,6 +169,13 @@ impl Reconciler {
 
     fn images(&self) -> Rc<[Image]> {
         Rc::clone(&self.images.borrow())
+    }
+
+    /// What came from files and stays though it is not desired, as far as it is held.
+    fn imported(&self) -> Vec<Image> {
+        let imports = Imports::of(&self.parts.store);
+        let image = |name: &Reference| Image { reference: name.clone(), platforms: Vec::new() };
+        imports.names().iter().map(image).collect()
     }
 
     /// The name of image number `index`.
@@ -230,11 +238,12 @@ impl Reconciler {
         if !self.is_whole.get() {
             return Ok(());
         }
-        let images = self.images();
+        let (images, imported) = (self.images(), self.imported());
+        let kept = || images.iter().chain(&imported);
         let desired: BTreeSet<TagKey> =
-            images.iter().map(|image| pull::tag_key(&image.reference)).collect();
+            kept().map(|image| pull::tag_key(&image.reference)).collect();
         let tags = store.tags();
-        let held = images.iter().filter_map(|image| self.held(image).map(|root| (root, image)));
+        let held = kept().filter_map(|image| self.held(image).map(|root| (root, image)));
         let roots: Vec<Root<'_>> =
             held.map(|(digest, image)| Root { digest, platforms: &image.platforms }).collect();
         let mut reachable = catalog.reachable(&roots)?;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::blob::{Partial, TagKey};
 use crate::oci::Digest;
-use crate::pull::SIGNATURE_TAG_SUFFIXES;
+use crate::pull::signed_digest;
 
 /// Sorts tags by what becomes of them: the digests of those that stay because of an image that is
 /// `desired` and held with `reachable`, and the tags that go.
@@ -49,12 +49,6 @@ pub fn give_way(
         is_lacking
     });
     enough.map(|(_, _, digest, _)| digest).collect()
-}
-
-/// The digest that a cosign tag such as `sha256-<hex>.sig` speaks of.
-fn signed_digest(tag: &str) -> Option<Digest> {
-    let stem = SIGNATURE_TAG_SUFFIXES.iter().find_map(|suffix| tag.strip_suffix(suffix))?;
-    Digest::from_tag(stem)
 }
 
 #[cfg(test)]
@@ -106,13 +100,5 @@ mod tests {
             let expected: Vec<Digest> = expected.iter().map(|name| digest(name)).collect();
             assert_eq!(give_way(&partials, planned, lacking), expected, "{lacking}");
         }
-    }
-
-    #[test]
-    fn cosign_tags_name_their_subject() {
-        let stem = digest("x").to_tag();
-        assert_eq!(signed_digest(&format!("{stem}.sig")), Some(digest("x")));
-        assert_eq!(signed_digest(&stem), None);
-        assert_eq!(signed_digest("v1.sig"), None);
     }
 }

@@ -56,7 +56,7 @@ impl Daemon {
     pub fn new(satellite: Satellite, path: PathBuf, executor: Rc<LocalExecutor<'static>>) -> Self {
         let reconciler = satellite.reconciler();
         let (store, catalog) = (satellite.store.clone(), satellite.catalog.clone());
-        let api = Api::new(store, catalog, registries(&satellite.config()));
+        let api = Api::new(store, catalog, satellite.served_registries());
         let serve = Service {
             what: "serving the OCI read API",
             executor: Rc::clone(&executor),
@@ -198,7 +198,7 @@ impl Daemon {
         if let Err(error) = self.reconciler.set_images(self.satellite.desired()) {
             error!("{error}; the images are looked at again in the next pass");
         }
-        self.serve.handler.set_registries(registries(&config));
+        self.serve.handler.set_registries(self.satellite.served_registries());
         self.look_at_users();
         self.admin.handler.name.replace(config.name.clone());
         self.admin.handler.cycles_rated.set(config.store.cycles_rated);
@@ -300,10 +300,6 @@ fn restartable(config: &mut Config, before: &Config) {
     {
         warn!("[store] size_max is larger: the log grows at the next start");
     }
-}
-
-fn registries(config: &Config) -> Vec<String> {
-    config.upstreams.iter().map(|upstream| upstream.registry.clone()).collect()
 }
 
 /// As status names it.

@@ -5,6 +5,7 @@ mod check;
 mod daemon;
 mod fleet;
 mod identity;
+mod images;
 pub mod log;
 mod mount;
 mod notify;
@@ -71,6 +72,11 @@ fn act(args: &Args) -> Result<ExitCode, Failure> {
             Command::Sync { once } => sync(loaded.config, *once, &spawner).await,
             Command::Status { json } => show::status(loaded.config, *json).await,
             Command::ImageLs { json } => show::images(loaded.config, *json).await,
+            Command::ImageImport { file, wish } => images::import(loaded.config, file, wish).await,
+            Command::ImageExport { names, file, signed } => {
+                images::export(loaded.config, names, file, signed.as_ref()).await
+            }
+            Command::ImageRm { name } => images::remove(loaded.config, name).await,
             Command::StoreStat { json } => show::store(loaded.config, *json).await,
             Command::StoreScrub { json } => show::scrub(loaded.config, *json).await,
             Command::StoreVerify => verify(loaded.config).await,
@@ -107,8 +113,8 @@ async fn sync(
 /// Reads everything that is held and says what is corrupt.
 async fn verify(config: Config) -> Result<ExitCode, Failure> {
     let satellite = Satellite::open(config)?;
-    let (blobs, corrupt) = satellite.verify(show::verified).await?;
-    show::verified_end();
+    let (blobs, corrupt) = satellite.verify(show::share).await?;
+    show::share_end();
     show::print(&format!("{blobs} blobs verified, {corrupt} corrupt chunks\n"))?;
     Ok(if corrupt == 0 { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOT_CONVERGED) })
 }

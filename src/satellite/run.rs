@@ -14,7 +14,7 @@ use smol::stream::StreamExt as _;
 use super::random::{jittered, random};
 use super::{Failure, fleet};
 use crate::blob::{self, MountReport, Store};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Imports};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, Link, Location, ProxyUrl, Upstream};
 use crate::control::{self, Control, Wanted};
@@ -283,6 +283,25 @@ impl Satellite {
                 }
             }
         }
+    }
+
+    /// The sign to stop.
+    pub(super) fn stop(&self) -> &Latch {
+        &self.stop
+    }
+
+    /// The registries whose images are served: those of upstreams in the configuration's order, then
+    /// those of images that came from files.
+    pub(super) fn served_registries(&self) -> Vec<String> {
+        let config = self.config();
+        let mut registries: Vec<String> =
+            config.upstreams.iter().map(|upstream| upstream.registry.clone()).collect();
+        for name in Imports::of(&self.store).names() {
+            if !registries.contains(&name.registry) {
+                registries.push(name.registry.clone());
+            }
+        }
+        registries
     }
 
     /// Whether a signal has asked to stop.

@@ -84,8 +84,8 @@ pub async fn progress(satellite: &Satellite) {
     }
 }
 
-/// Draws how much of `all` bytes was verified; nothing in a pipe.
-pub fn verified(bytes: u64, all: u64) {
+/// Draws how much of `all` bytes is done; nothing in a pipe.
+pub fn share(bytes: u64, all: u64) {
     if std::io::stderr().is_terminal() {
         let line =
             format!("\r{} {} of {}\x1b[K", bar(bytes, all), ByteCount(bytes), ByteCount(all));
@@ -94,8 +94,8 @@ pub fn verified(bytes: u64, all: u64) {
     }
 }
 
-/// Ends the line of [`verified`].
-pub fn verified_end() {
+/// Ends the line of [`share`].
+pub fn share_end() {
     if std::io::stderr().is_terminal() {
         let _ = writeln!(std::io::stderr().lock());
     }

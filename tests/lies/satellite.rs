@@ -164,6 +164,22 @@ impl Satellite {
         child.wait().unwrap();
     }
 
+    /// Starts a command with its files.
+    pub fn child(&self, words: &[&str]) -> Child {
+        let mut command = moonlet();
+        command.arg("--config").arg(self.directory.join("moonlet.toml")).args(words);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// Runs a command with its files to its end: exit code, standard output, standard error.
+    pub fn run(&self, words: &[&str]) -> (i32, String, String) {
+        let mut command = moonlet();
+        command.arg("--config").arg(self.directory.join("moonlet.toml")).args(words);
+        let output = command.env_remove("JOURNAL_STREAM").output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    }
+
     /// `moonlet sync --once` with the same files: its exit code, and what it wrote to standard
     /// error.
     pub fn sync(&self) -> (i32, String) {

@@ -3,13 +3,18 @@
 //! argh wants global options before the command and each option after the one that has it. People
 //! write them in any order, so the words are put into that order first.
 
+mod image;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use argh::{FromArgs, SubCommands};
 use log::LevelFilter;
 
+use crate::archive::Wish;
 use crate::config::nearest;
+use crate::oci::Reference;
+use image::{Image, ImageVerb};
 
 /// A satellite that holds container images on flash and serves them.
 #[derive(FromArgs)]
@@ -74,29 +79,6 @@ struct Status {
     json: bool,
 }
 
-/// ls: list the images that are held or wanted.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "image")]
-struct Image {
-    #[argh(subcommand)]
-    verb: ImageVerb,
-}
-
-#[derive(FromArgs)]
-#[argh(subcommand)]
-enum ImageVerb {
-    Ls(ImageLs),
-}
-
-/// List the images.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "ls")]
-struct ImageLs {
-    /// as JSON
-    #[argh(switch)]
-    json: bool,
-}
-
 /// stat, scrub, verify: how full and worn the store is, and whether bits decayed.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "store")]
@@ -138,7 +120,7 @@ struct StoreStat {
 }
 
 /// What to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Serve and keep up to date.
     Run,
@@ -158,6 +140,27 @@ pub enum Command {
     ImageLs {
         /// For scripts.
         json: bool,
+    },
+    /// Take images from a file.
+    ImageImport {
+        /// The file or directory.
+        file: PathBuf,
+        /// Which of it, and for what.
+        wish: Wish,
+    },
+    /// Write images to a file.
+    ImageExport {
+        /// Which; all that are held, if none is named.
+        names: Vec<Reference>,
+        /// The file or directory.
+        file: PathBuf,
+        /// The key, the sequence and the satellite of a signed bundle.
+        signed: Option<(PathBuf, u64, Option<String>)>,
+    },
+    /// Give up an image that was imported.
+    ImageRm {
+        /// Which.
+        name: Reference,
     },
     /// Show the log's figures.
     StoreStat {
@@ -201,9 +204,9 @@ impl Args {
             Some(Verb::Sync(Sync { once })) => Command::Sync { once },
             Some(Verb::Check(_)) => Command::Check,
             Some(Verb::Status(Status { json })) => Command::Status { json },
-            Some(Verb::Image(Image { verb: ImageVerb::Ls(ImageLs { json }) })) => {
-                Command::ImageLs { json }
-            }
+            Some(Verb::Image(Image { verb })) => verb.command().map_err(|mistake| {
+                answer(&format!("{mistake}\nmoonlet image --help says more\n"), false)
+            })?,
             Some(Verb::Store(Store { verb: StoreVerb::Stat(StoreStat { json }) })) => {
                 Command::StoreStat { json }
             }
@@ -277,6 +280,11 @@ fn ordered(words: &[String]) -> Result<Vec<String>, String> {
                 let value = value.ok_or_else(|| format!("{name}: expected a value after it"))?;
                 global.extend([long.to_owned(), value]);
             }
+            name if VALUED.contains(&name) => {
+                let value = value.or_else(|| words.next().cloned());
+                let value = value.ok_or_else(|| format!("{name}: expected a value after it"))?;
+                options.extend([name.to_owned(), value]);
+            }
             _ if word.starts_with('-') => options.push(word.clone()),
             _ => commands.push(word.clone()),
         }
@@ -322,8 +330,23 @@ fn answer(text: &str, is_wanted: bool) -> ExitCode {
 }
 
 const CONFIG_PATH: &str = "/etc/moonlet/moonlet.toml";
+/// Options of commands that have a value.
+const VALUED: [&str; 5] = ["--name", "--platform", "--sign", "--sequence", "--for"];
 /// For "did you mean".
-const OPTIONS: [&str; 6] = ["--config", "--log-level", "--version", "--help", "--json", "--once"];
+const OPTIONS: [&str; 12] = [
+    "--config",
+    "--log-level",
+    "--version",
+    "--help",
+    "--json",
+    "--once",
+    "--all",
+    "--name",
+    "--platform",
+    "--sign",
+    "--sequence",
+    "--for",
+];
 
 #[cfg(test)]
 mod tests {
@@ -370,6 +393,8 @@ mod tests {
         }
         assert_eq!(ordered("run -V"), "--version run");
         assert_eq!(ordered("store --config=a=b stat"), "--config a=b store stat");
+        let import = "image import file --name app:1 --platform all";
+        assert_eq!(ordered("image --name=app:1 import --platform all file"), import);
     }
 
     #[test]
@@ -394,6 +419,8 @@ mod tests {
         assert!(mistake("status --jsn").contains("did you mean --json?"));
         assert!(mistake("run extra").contains("extra"));
         assert!(mistake("run --config").contains("--config"));
+        assert!(mistake("image import file --name").contains("--name: expected a value"));
+        assert!(mistake("image import file --name a/B").contains("image reference \"a/B\""));
         assert!(mistake("run --log-level loud").contains("log-level"));
     }
 }
