@@ -14,6 +14,7 @@
 //! | `oci` | serves the state artifacts under `/v2/` |
 //! | `pages` | the console |
 //! | `publish` `artifact` | make the artifacts, in the transaction that changed what they say |
+//! | `mask` | hides secrets from people |
 //! | `secret` `limit` | passwords, tokens and secrets; how often they may be tried |
 //! | `metrics` `clock` | counters; times as numbers and as text |
 //! | `store` | SQLite or PostgreSQL |
@@ -26,6 +27,7 @@ mod app;
 mod artifact;
 mod clock;
 mod limit;
+mod mask;
 mod metrics;
 mod oci;
 mod pages;

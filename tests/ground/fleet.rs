@@ -372,6 +372,38 @@ fn configs_are_patched_and_kept_while_used() {
 }
 
 #[test]
+fn secrets_of_a_config_are_for_its_satellites_only() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let (admin, satellite) = enrolled(&server);
+        let patch = r#"{"app_config":{"local_registry":{"url":"http://l","password":"hunter1"}},
+            "moonlet":{"registries":[{"url":"https://r","username":"u","password":"hunter2"}]}}"#;
+        let patched = admin.expect(200, "PATCH", "/api/configs/c1", patch);
+        let url = satellite.state.replace("satellite-state/edge1", "config-state/c1");
+        let passwords = || {
+            let (_, config) = satellite.read(&server, &url).unwrap();
+            let own = config["app_config"]["local_registry"]["password"].clone();
+            (own, config["moonlet"]["registries"][0]["password"].clone())
+        };
+        assert_eq!(passwords(), (json!("hunter1"), json!("hunter2")));
+        let shown = admin.get("/api/configs/c1");
+        for answer in [&patched, &shown, &admin.get("/api/configs")] {
+            assert!(!answer.text().contains("hunter"), "{}", answer.text());
+        }
+        // What was shown is sent back, with one change.
+        let mut back = shown.json()["Config"].clone();
+        assert_eq!(back["moonlet"]["registries"][0]["password"], "********");
+        back["moonlet"]["registries"][0]["username"] = json!("v");
+        admin.expect(200, "PATCH", "/api/configs/c1", &back.to_string());
+        assert_eq!(passwords(), (json!("hunter1"), json!("hunter2")));
+        back["moonlet"]["registries"][0]["url"] = json!("https://other");
+        admin.expect(400, "PATCH", "/api/configs/c1", &back.to_string());
+        let new = json!({ "config_name": "c2", "config": back }).to_string();
+        admin.expect(400, "POST", "/api/configs", &new);
+    });
+}
+
+#[test]
 fn another_url_is_published_again() {
     on_each_store(|database| {
         let server = Server::start(&database);

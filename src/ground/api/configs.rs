@@ -13,7 +13,7 @@ use crate::fleet::config::{self, Named};
 use crate::fleet::state::config_repository;
 use crate::ground::app::{App, Fault};
 use crate::ground::store::{Config, NewConfig, is_duplicate};
-use crate::ground::{clock, publish};
+use crate::ground::{clock, mask, publish};
 
 #[derive(Deserialize)]
 pub struct Assignment {
@@ -23,7 +23,7 @@ pub struct Assignment {
 
 pub async fn list(State(app): State<Arc<App>>, _: Person) -> Result<Json<Value>, Fault> {
     let configs = app.store.read().await?.rows().configs().await?;
-    Ok(Json(configs.iter().map(answer).collect()))
+    configs.iter().map(answer).collect::<Result<_, _>>().map(Json)
 }
 
 pub async fn show(
@@ -32,7 +32,8 @@ pub async fn show(
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Fault> {
     let config = app.store.read().await?.rows().config(&name).await?;
-    config.map(|config| Json(answer(&config))).ok_or_else(|| Fault::missing("config not found"))
+    let config = config.ok_or_else(|| Fault::missing("config not found"))?;
+    Ok(Json(answer(&config)?))
 }
 
 pub async fn create(
@@ -43,6 +44,7 @@ pub async fn create(
     check_name("config_name", &body.config_name, &["satellite"])?;
     body.config.check()?;
     let text = publish::to_json(&body.config)?;
+    mask::restore(&mut value(&text)?, &Value::Null)?;
     let new = NewConfig { name: &body.config_name, registry: &app.url, config: &text };
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
@@ -67,17 +69,18 @@ pub async fn update(
     let mut rows = write.rows();
     let found = rows.config(&name).await?;
     let found = found.ok_or_else(|| Fault::missing("error: config not found"))?;
-    let mut value = serde_json::from_str(&found.config)
-        .map_err(|error| Fault::internal("a stored config", &error))?;
-    merge(&mut value, Value::Object(patch));
-    let merged: config::Config = serde_json::from_value(value)
+    let kept = value(&found.config)?;
+    let mut merged = kept.clone();
+    merge(&mut merged, Value::Object(patch));
+    mask::restore(&mut merged, &kept)?;
+    let merged: config::Config = serde_json::from_value(merged)
         .map_err(|error| Fault::bad(format!("error: unable to apply patch: {error}")))?;
     merged.check()?;
     let text = publish::to_json(&merged)?;
     let updated = rows.update_config(found.id, &text, clock::now()).await?;
     publish::config(&mut rows, &name, &text).await?;
     write.commit().await?;
-    Ok(Json(answer(&updated)))
+    Ok(Json(answer(&updated)?))
 }
 
 pub async fn remove(
@@ -134,15 +137,22 @@ fn merge(target: &mut Value, patch: Value) {
     }
 }
 
-fn answer(config: &Config) -> Value {
-    json!({
+fn value(text: &str) -> Result<Value, Fault> {
+    serde_json::from_str(text).map_err(|error| Fault::internal("a stored config", &error))
+}
+
+/// A row as Go answers it, but for secrets.
+fn answer(config: &Config) -> Result<Value, Fault> {
+    let mut shown = value(&config.config)?;
+    mask::hide(&mut shown);
+    Ok(json!({
         "ID": config.id,
         "ConfigName": config.name,
         "RegistryUrl": config.registry,
-        "Config": serde_json::from_str::<Value>(&config.config).unwrap_or_default(),
+        "Config": shown,
         "CreatedAt": clock::rfc3339(config.created_at),
         "UpdatedAt": clock::rfc3339(config.updated_at),
-    })
+    }))
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ pub async fn by_body(
     State(app): State<Arc<App>>,
     Body(body): Body<enrol::Request>,
 ) -> Result<Json<Answer>, Fault> {
+    body.check()?;
     enrol(&app, &body.token).await
 }
 
