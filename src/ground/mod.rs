@@ -26,6 +26,7 @@ mod api;
 mod app;
 mod artifact;
 mod clock;
+mod labels;
 mod limit;
 mod mask;
 mod metrics;

@@ -2,13 +2,13 @@
 
 use crate::harness::{Answer, Client, Database, PASSWORD, Server, on_each_store};
 
-struct Browser {
+pub struct Browser {
     anyone: Client,
     cookie: String,
 }
 
 impl Browser {
-    fn log_in(server: &Server) -> Self {
+    pub fn log_in(server: &Server) -> Self {
         let body = format!("username=admin&password={PASSWORD}");
         let answer = post(&server.anyone(), "", "/console/login", &body);
         assert_eq!(answer.status, 303, "{}", answer.text());
@@ -18,7 +18,7 @@ impl Browser {
         Self { anyone: server.anyone(), cookie }
     }
 
-    fn get(&self, path: &str) -> Answer {
+    pub fn get(&self, path: &str) -> Answer {
         let cookie = &self.cookie;
         let head = format!(
             "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nCookie: a=b; {cookie}\r\n\r\n"
@@ -27,7 +27,7 @@ impl Browser {
     }
 
     /// Sends a form with the token that the page at `from` has in its forms.
-    fn submit(&self, from: &str, path: &str, fields: &str) -> Answer {
+    pub fn submit(&self, from: &str, path: &str, fields: &str) -> Answer {
         let page = self.get(from).text();
         let (_, rest) = page.split_once("name=\"form_token\" value=\"").unwrap();
         let token = rest.split('"').next().unwrap();

@@ -5,36 +5,9 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Database, Satellite, Server, on_each_store};
-
-const CONFIG: &str = r#"{"config_name":"c1","config":{"app_config":{"log_level":"info",
-    "state_replication_interval":"@every 00h00m10s","heartbeat_interval":"@every 00h00m10s"},
-    "zot_config":{"http":{"address":"127.0.0.1","port":"8585"}}}}"#;
-const GROUP: &str = r#"{"group":"g1","registry":"http://127.0.0.1:5000","artifacts":[
-    {"repository":"library/nginx","tag":["1.25"],"labels":null,"type":"IMAGE",
-     "digest":"sha256:3e38f337856c3763a9ffe3a11da3bf216616964dcc7454c918229773c6d8a56a"}]}"#;
-const REPORT: &str = r#"{"name":"edge1","activity":"","state_report_interval":"@every 00h00m10s",
-    "memory_used_bytes":1438904320,"cpu_percent":25.4,"image_count":2,
-    "request_created_time":"2026-11-26T00:51:53.041531524Z","later":{"a":1},"cached_images":[
-    {"reference":"127.0.0.1:8585/t/oci:1@sha256:0a","size_bytes":400918},
-    {"reference":"127.0.0.1:8585/t/docker:1@sha256:0c","size_bytes":400924}]}"#;
-
-fn registered(admin: &Client) -> String {
-    admin.expect(201, "POST", "/api/configs", CONFIG);
-    admin.expect(200, "POST", "/api/groups/sync", GROUP);
-    let body = r#"{"name":"edge1","groups":["g1"],"config_name":"c1"}"#;
-    let answer = admin.expect(200, "POST", "/api/satellites", body);
-    let token = answer.json()["token"].as_str().unwrap().to_owned();
-    assert_eq!(token.len(), 32);
-    token
-}
-
-fn enrolled(server: &Server) -> (Client, Satellite) {
-    let admin = server.admin();
-    let token = registered(&admin);
-    let answer = server.anyone().expect(200, "GET", &format!("/satellites/ztr/{token}"), "");
-    (admin, Satellite::from_answer(&answer))
-}
+use crate::harness::{
+    CONFIG, Database, GROUP, REPORT, Satellite, Server, enrolled, on_each_store, registered,
+};
 
 #[test]
 fn a_satellite_enrols_reads_and_reports() {

@@ -6,4 +6,5 @@ mod console;
 mod fleet;
 mod harness;
 mod hostile;
+mod labels;
 mod people;

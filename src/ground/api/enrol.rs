@@ -17,6 +17,7 @@ use crate::fleet::report::Report;
 use crate::fleet::shown;
 use crate::fleet::state::satellite_repository;
 use crate::ground::app::{App, Fault, random};
+use crate::ground::labels::{self, Labels};
 use crate::ground::{clock, publish, secret};
 
 /// Go 0.0.4: the token is in the path.
@@ -24,7 +25,7 @@ pub async fn by_path(
     State(app): State<Arc<App>>,
     Path(token): Path<String>,
 ) -> Result<Json<Answer>, Fault> {
-    enrol(&app, &token).await
+    enrol(&app, &token, &Labels::new()).await
 }
 
 /// The later dialect: the token is in the body, where no proxy logs it.
@@ -33,10 +34,10 @@ pub async fn by_body(
     Body(body): Body<enrol::Request>,
 ) -> Result<Json<Answer>, Fault> {
     body.check()?;
-    enrol(&app, &body.token).await
+    enrol(&app, &body.token, &labels::from_facts(&body.facts)).await
 }
 
-async fn enrol(app: &App, token: &str) -> Result<Json<Answer>, Fault> {
+async fn enrol(app: &App, token: &str, facts: &Labels) -> Result<Json<Answer>, Fault> {
     let hash = secret::hash(token);
     if !app.limits.enrolments.take(&hash) {
         return Err(Fault::too_many());
@@ -52,6 +53,7 @@ async fn enrol(app: &App, token: &str) -> Result<Json<Answer>, Fault> {
     if !write.rows().offer_secret_for(&hash, &secret::hash(&secret)).await? {
         return Err(Fault::bad("Error: Invalid Token"));
     }
+    write.rows().set_facts(satellite.id, facts).await?;
     write.commit().await?;
     app.metrics.enrolments.add_one();
     tracing::info!("satellite {} enrols", satellite.name);

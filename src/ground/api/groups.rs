@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::extract::{Body, Person, SystemAdmin, check_name};
-use super::satellites::brief;
+use super::satellites::{Listing, brief, find};
 use crate::fleet::state::{Artifact, GroupState, group_repository};
 use crate::ground::app::{App, Fault};
 use crate::ground::store::Group;
@@ -91,13 +91,15 @@ pub async fn satellites(
     State(app): State<Arc<App>>,
     _: Person,
     Path(name): Path<String>,
+    Query(listing): Query<Listing>,
 ) -> Result<Json<Value>, Fault> {
     let mut read = app.store.read().await?;
     let mut rows = read.rows();
-    let group = rows.group(&name).await?;
-    let group = group.ok_or_else(|| Fault::missing("error: group not found"))?;
-    let satellites = rows.group_satellites(group.id).await?;
-    Ok(Json(satellites.iter().map(brief).collect()))
+    if rows.group(&name).await?.is_none() {
+        return Err(Fault::missing("error: group not found"));
+    }
+    let satellites = listing.read(&mut rows, "", &name, clock::now()).await?;
+    Ok(Json(satellites.iter().map(|(satellite, ..)| brief(satellite)).collect()))
 }
 
 pub async fn add_satellite(
@@ -137,8 +139,7 @@ async fn change_membership(app: &App, body: &Membership, join: bool) -> Result<J
 pub async fn change_groups(app: &App, name: &str, wanted: &BTreeSet<String>) -> Result<(), Fault> {
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
-    let satellite = rows.satellite(name).await?;
-    let satellite = satellite.ok_or_else(|| Fault::missing("satellite not found"))?;
+    let satellite = find(&mut rows, name).await?;
     let held: BTreeSet<String> = rows.satellite_groups(satellite.id).await?.into_iter().collect();
     for name in held.symmetric_difference(wanted) {
         let group = rows.group(name).await?;

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 pub use extract::{authenticate_robot, authorization, check_password};
 pub use groups::{change_groups, put_group};
-pub use satellites::{NewSatellite, add_satellite};
+pub use satellites::{NewSatellite, add_satellite, change_labels, find as find_satellite};
 pub use users::{end_session, start_session};
 
 use super::app::{App, Fault};
@@ -75,7 +75,10 @@ fn people() -> Router<Arc<App>> {
         .route("/satellites", get(satellites::list).post(satellites::register))
         .route("/satellites/active", get(satellites::active))
         .route("/satellites/stale", get(satellites::stale))
-        .route("/satellites/{satellite}", get(satellites::show).delete(satellites::remove))
+        .route(
+            "/satellites/{satellite}",
+            get(satellites::show).patch(satellites::update).delete(satellites::remove),
+        )
         .route("/satellites/{satellite}/token", post(satellites::renew_token))
         .route("/satellites/{satellite}/status", get(satellites::status))
         .route("/satellites/{satellite}/images", get(satellites::images))

@@ -1,9 +1,10 @@
 //! Satellites, as people see them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -12,8 +13,9 @@ use super::{null_string, null_time};
 use crate::fleet::shown;
 use crate::fleet::state::satellite_repository;
 use crate::ground::app::{App, Fault, random};
-use crate::ground::store::{Connection, Satellite, Status, is_duplicate};
-use crate::ground::{clock, publish, secret};
+use crate::ground::labels::{Labels, Selector};
+use crate::ground::store::{Connection, Rows, Satellite, Status, Summary, Wanted, is_duplicate};
+use crate::ground::{clock, labels, publish, secret};
 
 #[derive(Deserialize)]
 pub struct NewSatellite {
@@ -22,11 +24,69 @@ pub struct NewSatellite {
     pub groups: Option<Vec<String>>,
     #[serde(default)]
     pub config_name: String,
+    #[serde(default)]
+    pub labels: Option<Labels>,
 }
 
-pub async fn list(State(app): State<Arc<App>>, _: Person) -> Result<Json<Value>, Fault> {
-    let satellites = app.store.read().await?.rows().satellites().await?;
-    Ok(Json(satellites.iter().map(row).collect()))
+/// What may be changed of a satellite: labels, null takes one away.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    labels: BTreeMap<String, Option<String>>,
+}
+
+/// What a list of satellites is asked for. Without a limit all are answered, as Go does.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub struct Listing {
+    selector: String,
+    after: String,
+    limit: String,
+}
+
+impl Listing {
+    /// The satellites of a page, each with its last report in short and its labels.
+    pub async fn read(
+        &self,
+        rows: &mut Rows<'_>,
+        connections: &str,
+        group: &str,
+        now: i64,
+    ) -> Result<Vec<(Satellite, Option<Summary>, Labels)>, Fault> {
+        let selector = Selector::parse(&self.selector)?;
+        let wanted = Wanted {
+            after: &self.after,
+            part: "",
+            connections,
+            group,
+            selector: &selector,
+            rows_max: limit(&self.limit)?.unwrap_or(i64::MAX),
+        };
+        let page = rows.page(&wanted, now).await?;
+        let (Some((first, _)), Some((last, _))) = (page.first(), page.last()) else {
+            return Ok(Vec::new());
+        };
+        let mut labels = rows.labels_between(&first.name, &last.name).await?;
+        let with_labels = page.into_iter().map(|(satellite, last)| {
+            let labels = labels.remove(&satellite.id).unwrap_or_default();
+            (satellite, last, labels)
+        });
+        Ok(with_labels.collect())
+    }
+}
+
+pub async fn list(
+    State(app): State<Arc<App>>,
+    _: Person,
+    Query(listing): Query<Listing>,
+) -> Result<Json<Value>, Fault> {
+    let now = clock::now();
+    let mut read = app.store.read().await?;
+    let satellites = listing.read(&mut read.rows(), "", "", now).await?;
+    let answers = satellites
+        .iter()
+        .map(|(satellite, _, labels)| with(row(satellite), [("Labels", json!(labels))]));
+    Ok(Json(answers.collect()))
 }
 
 pub async fn register(
@@ -44,6 +104,8 @@ pub async fn add_satellite(app: &App, body: NewSatellite) -> Result<String, Faul
     let mut groups = body.groups.unwrap_or_default();
     groups.sort();
     groups.dedup();
+    let labels = body.labels.unwrap_or_default();
+    labels::check(&labels)?;
     let token = random(16)?;
     let now = clock::now();
     let mut write = app.store.change().await?;
@@ -64,10 +126,47 @@ pub async fn add_satellite(app: &App, body: NewSatellite) -> Result<String, Faul
             group.ok_or_else(|| Fault::bad(format!("Error: Invalid Group Name: {name:?}")))?;
         rows.join_group(satellite.id, group.id).await?;
     }
+    for (label, value) in &labels {
+        rows.set_label(satellite.id, label, value).await?;
+    }
     rows.set_enrolment(satellite.id, &secret::hash(&token), now + TOKEN_MICROS).await?;
     publish::satellite(&mut rows, &app.url, &satellite).await?;
     write.commit().await?;
     Ok(token)
+}
+
+pub async fn update(
+    State(app): State<Arc<App>>,
+    _: Person,
+    Path(name): Path<String>,
+    Body(change): Body<Change>,
+) -> Result<Json<Value>, Fault> {
+    change_labels(&app, &name, &change.labels).await?;
+    let mut read = app.store.read().await?;
+    Ok(Json(details(&mut read.rows(), &name).await?))
+}
+
+/// Gives a satellite labels, and takes those away that have no value.
+pub async fn change_labels(
+    app: &App,
+    name: &str,
+    changes: &BTreeMap<String, Option<String>>,
+) -> Result<(), Fault> {
+    let mut write = app.store.change().await?;
+    let mut rows = write.rows();
+    let satellite = find(&mut rows, name).await?;
+    for (label, value) in changes {
+        match value {
+            Some(value) => {
+                labels::check_label(label, value)?;
+                rows.set_label(satellite.id, label, value).await?;
+            }
+            None => rows.remove_label(satellite.id, label).await?,
+        }
+    }
+    labels::check_count(rows.labels(satellite.id).await?.len())?;
+    write.commit().await?;
+    Ok(())
 }
 
 /// A new enrolment token for a satellite whose device was replaced or flashed anew. The credentials
@@ -80,47 +179,47 @@ pub async fn renew_token(
     let token = random(16)?;
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
-    let satellite = rows.satellite(&name).await?.ok_or_else(not_found)?;
+    let satellite = find(&mut rows, &name).await?;
     let expires_at = clock::now() + TOKEN_MICROS;
     rows.set_enrolment(satellite.id, &secret::hash(&token), expires_at).await?;
     write.commit().await?;
     Ok(Json(json!({ "token": token })))
 }
 
-pub async fn active(State(app): State<Arc<App>>, _: Person) -> Result<Json<Value>, Fault> {
-    let now = clock::now();
-    let satellites = app.store.read().await?.rows().summaries().await?;
-    let active = satellites.into_iter().filter_map(|(satellite, last)| {
-        let seen = satellite.last_seen?;
-        if satellite.connection(now) != Connection::Online {
-            return None;
-        }
-        let status_time = last.as_ref().and_then(|last| last.reported_at).unwrap_or(seen);
+pub async fn active(
+    State(app): State<Arc<App>>,
+    _: Person,
+    Query(listing): Query<Listing>,
+) -> Result<Json<Value>, Fault> {
+    let mut read = app.store.read().await?;
+    let online = Connection::Online.word();
+    let satellites = listing.read(&mut read.rows(), online, "", clock::now()).await?;
+    let active = satellites.into_iter().map(|(satellite, last, _)| {
+        let reported_at = last.as_ref().and_then(|last| last.reported_at);
+        let status_time = reported_at.or(satellite.last_seen).unwrap_or_default();
         let activity = last.map(|last| last.activity).unwrap_or_default();
-        let mut value = row(&satellite);
-        if let Value::Object(fields) = &mut value {
-            fields.insert("LastActivity".into(), json!(activity));
-            fields.insert("LastStatusTime".into(), json!(clock::rfc3339(status_time)));
-        }
-        Some(value)
+        let more = [
+            ("LastActivity", json!(activity)),
+            ("LastStatusTime", json!(clock::rfc3339(status_time))),
+        ];
+        with(row(&satellite), more)
     });
     Ok(Json(active.collect()))
 }
 
 /// Satellites that missed three reports.
-pub async fn stale(State(app): State<Arc<App>>, _: Person) -> Result<Json<Value>, Fault> {
+pub async fn stale(
+    State(app): State<Arc<App>>,
+    _: Person,
+    Query(listing): Query<Listing>,
+) -> Result<Json<Value>, Fault> {
     let now = clock::now();
-    let satellites = app.store.read().await?.rows().satellites().await?;
-    let stale = satellites.iter().filter_map(|satellite| {
-        let seen = satellite.last_seen?;
-        if satellite.connection(now) == Connection::Online {
-            return None;
-        }
-        let mut value = row(satellite);
-        if let Value::Object(fields) = &mut value {
-            fields.insert("SecondsSinceSeen".into(), json!((now - seen) / clock::SECOND));
-        }
-        Some(value)
+    let mut read = app.store.read().await?;
+    let away = format!("{} {}", Connection::Stale.word(), Connection::Offline.word());
+    let satellites = listing.read(&mut read.rows(), &away, "", now).await?;
+    let stale = satellites.iter().map(|(satellite, ..)| {
+        let seconds = satellite.last_seen.map_or(0, |seen| (now - seen) / clock::SECOND);
+        with(row(satellite), [("SecondsSinceSeen", json!(seconds))])
     });
     Ok(Json(stale.collect()))
 }
@@ -131,14 +230,19 @@ pub async fn show(
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Fault> {
     let mut read = app.store.read().await?;
-    let mut rows = read.rows();
-    let satellite = rows.satellite(&name).await?.ok_or_else(not_found)?;
-    let mut value = row(&satellite);
-    if let Value::Object(fields) = &mut value {
-        fields.insert("Groups".into(), json!(rows.satellite_groups(satellite.id).await?));
-        fields.insert("ConfigName".into(), json!(rows.satellite_config(satellite.id).await?));
-    }
-    Ok(Json(value))
+    Ok(Json(details(&mut read.rows(), &name).await?))
+}
+
+async fn details(rows: &mut Rows<'_>, name: &str) -> Result<Value, Fault> {
+    let satellite = find(rows, name).await?;
+    let labels = rows.labels(satellite.id).await?;
+    let labels: Labels = labels.into_iter().map(|label| (label.label, label.value)).collect();
+    let more = [
+        ("Groups", json!(rows.satellite_groups(satellite.id).await?)),
+        ("ConfigName", json!(rows.satellite_config(satellite.id).await?)),
+        ("Labels", json!(labels)),
+    ];
+    Ok(with(row(&satellite), more))
 }
 
 /// Deletes a satellite. Its credentials and its tokens end at once.
@@ -191,7 +295,7 @@ pub async fn images(
 ) -> Result<Json<Value>, Fault> {
     let mut read = app.store.read().await?;
     let mut rows = read.rows();
-    let satellite = rows.satellite(&name).await?.ok_or_else(not_found)?;
+    let satellite = find(&mut rows, &name).await?;
     let Some(status) = rows.status(satellite.id).await? else { return Ok(Json(json!([]))) };
     let created_at = clock::rfc3339(status.created_at);
     let mut images = status.report.cached_images;
@@ -210,13 +314,14 @@ pub async fn images(
 async fn last_status(app: &App, name: &str) -> Result<Status, Fault> {
     let mut read = app.store.read().await?;
     let mut rows = read.rows();
-    let satellite = rows.satellite(name).await?.ok_or_else(not_found)?;
+    let satellite = find(&mut rows, name).await?;
     let status = rows.status(satellite.id).await?;
     status.ok_or_else(|| Fault::missing("no status available"))
 }
 
-fn not_found() -> Fault {
-    Fault::missing("satellite not found")
+/// The satellite of that name.
+pub async fn find(rows: &mut Rows<'_>, name: &str) -> Result<Satellite, Fault> {
+    rows.satellite(name).await?.ok_or_else(|| Fault::missing("satellite not found"))
 }
 
 /// A row as Go answers it.
@@ -231,6 +336,28 @@ fn row(satellite: &Satellite) -> Value {
     })
 }
 
+/// What Go does not answer, beside what it does.
+fn with<const N: usize>(mut row: Value, more: [(&str, Value); N]) -> Value {
+    if let Value::Object(fields) = &mut row {
+        fields.extend(more.map(|(key, value)| (key.to_owned(), value)));
+    }
+    row
+}
+
+/// The limit of a page; none when nothing is said.
+pub fn limit(text: &str) -> Result<Option<i64>, Fault> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match text.parse() {
+        Ok(limit) if (1..=PAGE_ROWS_MAX).contains(&limit) => Ok(Some(limit)),
+        _ => Err(Fault::bad(format!(
+            "limit {}: expected a number from 1 to {PAGE_ROWS_MAX}",
+            shown(text)
+        ))),
+    }
+}
+
 /// A row as Go answers it in the list of a group's satellites.
 pub fn brief(satellite: &Satellite) -> Value {
     json!({
@@ -243,3 +370,5 @@ pub fn brief(satellite: &Satellite) -> Value {
 
 /// An enrolment token's life: a day.
 const TOKEN_MICROS: i64 = 24 * 3600 * clock::SECOND;
+/// Rows of one page.
+const PAGE_ROWS_MAX: i64 = 1000;

@@ -29,6 +29,14 @@ pub struct Groups {
     pub groups: String,
 }
 
+/// A satellite's labels, `key=value` with spaces or commas between.
+#[derive(Deserialize)]
+pub struct Labels {
+    pub form_token: String,
+    #[serde(default)]
+    pub labels: String,
+}
+
 /// The name of a group that is to be.
 #[derive(Deserialize, Default)]
 #[serde(default)]
@@ -50,13 +58,15 @@ pub struct Group {
 }
 
 /// The filter of the overview.
-#[derive(Deserialize, Default)]
+#[derive(Clone, Deserialize, Default)]
 #[serde(default)]
 pub struct Filter {
     /// The word of a connection, or nothing for all.
     pub state: String,
     /// A part of the name.
     pub q: String,
+    /// Conditions on labels.
+    pub selector: String,
     /// The name that the page before ended with.
     pub after: String,
 }

@@ -7,6 +7,7 @@
 mod fleet;
 mod forms;
 mod groups;
+mod satellite;
 mod view;
 
 use std::sync::Arc;
@@ -37,8 +38,9 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/console/logout", post(logout))
         .route("/console/style.css", get(style))
         .route("/console/satellites", post(fleet::add))
-        .route("/console/satellites/{name}", get(fleet::satellite))
-        .route("/console/satellites/{name}/groups", post(fleet::set_groups).layer(LISTS))
+        .route("/console/satellites/{name}", get(satellite::show))
+        .route("/console/satellites/{name}/groups", post(satellite::set_groups).layer(LISTS))
+        .route("/console/satellites/{name}/labels", post(satellite::set_labels).layer(LISTS))
         .route("/console/groups", get(groups::list))
         .route("/console/groups/{name}", get(groups::edit).post(groups::save).layer(LISTS))
 }

@@ -7,6 +7,7 @@
 
 mod configs;
 mod groups;
+mod labels;
 mod published;
 mod satellites;
 mod schema;

@@ -7,12 +7,13 @@
 use std::time::Duration;
 
 use sqlx::any::AnyRow;
-use sqlx::{Result, Row as _};
+use sqlx::{AssertSqlSafe, Result, Row as _};
 
-use super::{Rows, from_json, to_json};
+use super::{Rows, from_json, labels, to_json};
 use crate::fleet::interval;
 use crate::fleet::report::Report;
 use crate::ground::clock;
+use crate::ground::labels::Selector;
 
 /// A satellite.
 #[derive(Clone)]
@@ -55,13 +56,19 @@ pub struct Summary {
 }
 
 /// Which satellites are wanted.
+#[derive(Clone, Copy)]
 pub struct Wanted<'a> {
     /// Names after this one.
     pub after: &'a str,
     /// Names with this in them.
     pub part: &'a str,
-    /// The word of a connection, or nothing for all.
-    pub connection: &'a str,
+    /// The words of connections with spaces between, or nothing for all.
+    pub connections: &'a str,
+    /// The name of a group they are in, or nothing for all.
+    pub group: &'a str,
+    pub selector: &'a Selector,
+    /// At most so many.
+    pub rows_max: i64,
 }
 
 /// How a satellite is connected.
@@ -258,27 +265,24 @@ impl Rows<'_> {
         query.execute(&mut *self.0).await.map(drop)
     }
 
-    /// All satellites, each with its last report in short, in order of their names.
-    pub async fn summaries(&mut self) -> Result<Vec<(Satellite, Option<Summary>)>> {
-        let query = sqlx::query(concat!(summaries!(), "ORDER BY name"));
-        let rows = query.fetch_all(&mut *self.0).await?;
-        rows.iter().map(|row| Ok((satellite(row)?, summary(row)?))).collect()
-    }
-
-    /// A page of the satellites that match, in order of their names, each with its last report in
-    /// short.
+    /// The satellites that match, in order of their names, each with its last report in short.
     pub async fn page(
         &mut self,
         wanted: &Wanted<'_>,
         now: i64,
-        rows_max: i64,
     ) -> Result<Vec<(Satellite, Option<Summary>)>> {
-        let query = sqlx::query(concat!(
+        const BEFORE: &str = concat!(
             summaries!(),
-            "WHERE name > $2 AND name LIKE $3 ESCAPE '!' AND ($4 = '' OR $4 = ",
+            "WHERE name > $2 AND name LIKE $3 ESCAPE '!' AND ($4 = '' OR $4 LIKE '%' || ",
             connection!(),
-            ") ORDER BY name LIMIT $5",
-        ));
+            " || '%') AND ($5 = '' OR EXISTS (SELECT 1 FROM satellite_groups JOIN image_groups \
+             ON image_groups.id = satellite_groups.group_id \
+             WHERE satellite_groups.satellite_id = satellites.id AND image_groups.name = $5))",
+        );
+        let (conditions, values) = labels::conditions(wanted.selector, 7);
+        // Of the selector only the number of its conditions and their kinds are in the text.
+        let text = AssertSqlSafe(format!("{BEFORE}{conditions} ORDER BY name LIMIT $6"));
+        let query = sqlx::query(text);
         let mut part = String::from("%");
         for sign in wanted.part.chars() {
             if ['%', '_', '!'].contains(&sign) {
@@ -287,8 +291,12 @@ impl Rows<'_> {
             part.push(sign);
         }
         part.push('%');
-        let query = query.bind(now).bind(wanted.after).bind(part).bind(wanted.connection);
-        let rows = query.bind(rows_max).fetch_all(&mut *self.0).await?;
+        let query = query.bind(now).bind(wanted.after).bind(part).bind(wanted.connections);
+        let mut query = query.bind(wanted.group).bind(wanted.rows_max);
+        for value in values {
+            query = query.bind(value);
+        }
+        let rows = query.fetch_all(&mut *self.0).await?;
         rows.iter().map(|row| Ok((satellite(row)?, summary(row)?))).collect()
     }
 

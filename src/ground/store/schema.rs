@@ -51,7 +51,7 @@ pub async fn migrate(store: &Store) -> Result<(), String> {
     write.commit().await.map_err(failed)
 }
 
-const VERSIONS: [&str; 2] = [
+const VERSIONS: [&str; 3] = [
     FIRST,
     "ALTER TABLE image_groups ADD COLUMN platforms TEXT NOT NULL DEFAULT '[]';
      ALTER TABLE satellites ADD COLUMN stale_at BIGINT;
@@ -62,6 +62,14 @@ const VERSIONS: [&str; 2] = [
          offline_at = last_seen + 10000000 * CASE heartbeat_seconds WHEN 0 THEN 300
              ELSE heartbeat_seconds END;
      ALTER TABLE satellites DROP COLUMN heartbeat_seconds;",
+    "CREATE TABLE satellite_labels (
+         satellite_id BIGINT NOT NULL REFERENCES satellites (id) ON DELETE CASCADE,
+         label TEXT NOT NULL,
+         value TEXT NOT NULL,
+         is_fact BIGINT NOT NULL,
+         PRIMARY KEY (satellite_id, label)
+     );
+     CREATE INDEX satellite_labels_value ON satellite_labels (label, value);",
 ];
 
 const FIRST: &str = "
