@@ -14,6 +14,7 @@
 //! | `api` | answers people and satellites, in the forms of the Go implementation |
 //! | `oci` | serves the state artifacts under `/v2/` |
 //! | `pages` | the console |
+//! | `assess` | compares what a satellite is to hold with what it said |
 //! | `publish` `artifact` | make the artifacts, in the transaction that changed what they say |
 //! | `mask` | hides secrets from people |
 //! | `secret` `limit` | passwords, tokens and secrets; how often they may be tried |
@@ -26,6 +27,7 @@
 mod api;
 mod app;
 mod artifact;
+mod assess;
 mod cli;
 mod clock;
 mod labels;

@@ -24,17 +24,24 @@ pub async fn satellite(rows: &mut Rows<'_>, url: &str, satellite: &Satellite) ->
     };
     state.check()?;
     let repository = satellite_repository(&satellite.name);
-    text(rows, &repository, &to_json(&state)?).await
+    if text(rows, &repository, &to_json(&state)?).await? {
+        rows.outdate_satellite(satellite.id).await?;
+    }
+    Ok(())
 }
 
 /// Publishes the images of a group.
 pub async fn group(rows: &mut Rows<'_>, group: &Group) -> Result<(), Fault> {
-    text(rows, &group_repository(&group.state.group), &to_json(&group.state)?).await
+    let repository = group_repository(&group.state.group);
+    if text(rows, &repository, &to_json(&group.state)?).await? {
+        rows.outdate_group(group.id).await?;
+    }
+    Ok(())
 }
 
 /// Publishes a configuration.
 pub async fn config(rows: &mut Rows<'_>, name: &str, config: &str) -> Result<(), Fault> {
-    text(rows, &config_repository(name), config).await
+    text(rows, &config_repository(name), config).await.map(drop)
 }
 
 /// Publishes everything: what has changed is the URL in it, or how this version writes it.
@@ -61,7 +68,8 @@ pub fn to_json(value: &impl Serialize) -> Result<String, Fault> {
     serde_json::to_string(value).map_err(|error| Fault::internal("writing JSON", &error))
 }
 
-async fn text(rows: &mut Rows<'_>, repository: &str, content: &str) -> Result<(), Fault> {
+/// Publishes a text; false when it said the same before.
+async fn text(rows: &mut Rows<'_>, repository: &str, content: &str) -> Result<bool, Fault> {
     if content.len() > FILE_BYTES_MAX {
         let length = content.len();
         return Err(Fault::bad(format!(
@@ -69,10 +77,10 @@ async fn text(rows: &mut Rows<'_>, repository: &str, content: &str) -> Result<()
         )));
     }
     if rows.published_content(repository).await?.as_deref() == Some(content) {
-        return Ok(());
+        return Ok(false);
     }
     let artifact = artifact::build(content, clock::now() / clock::SECOND)
         .map_err(|error| Fault::internal("making an artifact", &error))?;
     rows.publish(repository, content, &artifact).await?;
-    Ok(())
+    Ok(true)
 }

@@ -8,3 +8,4 @@ mod harness;
 mod hostile;
 mod labels;
 mod people;
+mod state;

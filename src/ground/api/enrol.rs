@@ -18,7 +18,7 @@ use crate::fleet::shown;
 use crate::fleet::state::satellite_repository;
 use crate::ground::app::{App, Fault, random};
 use crate::ground::labels::{self, Labels};
-use crate::ground::{clock, publish, secret};
+use crate::ground::{assess, clock, publish, secret};
 
 /// Go 0.0.4: the token is in the path.
 pub async fn by_path(
@@ -88,7 +88,10 @@ pub async fn report(
     let now = clock::now();
     let mut write = app.store.report().await?;
     let mut rows = write.rows();
-    rows.put_status(satellite.id, &report, reported_at, now).await?;
+    let groups = rows.satellite_group_states(satellite.id).await?;
+    let assessment = assess::assess(&app.url, &groups, Some(&report));
+    rows.put_status(satellite.id, &report, &assessment, reported_at, now).await?;
+    rows.set_held(satellite.id, &assess::held(&report), now).await?;
     rows.set_seen(satellite.id, every, now).await?;
     write.commit().await?;
     app.metrics.reports.add_one();

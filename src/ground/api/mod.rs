@@ -9,6 +9,7 @@ mod enrol;
 mod extract;
 mod groups;
 mod satellites;
+mod state;
 mod users;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use serde_json::{Value, json};
 pub use extract::{authenticate_robot, authorization, check_password};
 pub use groups::{change_groups, put_group};
 pub use satellites::{NewSatellite, add_satellite, change_labels, find as find_satellite};
+pub use state::{Known, parse_digest};
 pub use users::{end_session, start_session};
 
 use super::app::{App, Fault};
@@ -82,6 +84,8 @@ fn people() -> Router<Arc<App>> {
         .route("/satellites/{satellite}/token", post(satellites::renew_token))
         .route("/satellites/{satellite}/status", get(satellites::status))
         .route("/satellites/{satellite}/images", get(satellites::images))
+        .route("/satellites/{satellite}/state", get(state::show))
+        .route("/images", get(state::images))
 }
 
 /// Limits the time of a request, counts answers, and says what no browser may do with them.

@@ -13,6 +13,7 @@ use super::{null_string, null_time};
 use crate::fleet::shown;
 use crate::fleet::state::satellite_repository;
 use crate::ground::app::{App, Fault, random};
+use crate::ground::assess::Updated;
 use crate::ground::labels::{Labels, Selector};
 use crate::ground::store::{Connection, Rows, Satellite, Status, Summary, Wanted, is_duplicate};
 use crate::ground::{clock, labels, publish, secret};
@@ -83,9 +84,18 @@ pub async fn list(
     let now = clock::now();
     let mut read = app.store.read().await?;
     let satellites = listing.read(&mut read.rows(), "", "", now).await?;
-    let answers = satellites
-        .iter()
-        .map(|(satellite, _, labels)| with(row(satellite), [("Labels", json!(labels))]));
+    let answers = satellites.iter().map(|(satellite, last, labels)| {
+        let unknown = Updated::Unknown.word();
+        let more = [
+            ("Labels", json!(labels)),
+            ("Connection", json!(satellite.connection(now).word())),
+            ("Updated", json!(last.as_ref().map_or(unknown, |last| &last.updated))),
+            ("Health", json!(last.as_ref().map_or(unknown, |last| &last.health))),
+            ("Lifecycle", json!(satellite.lifecycle().word())),
+            ("Reason", json!(last.as_ref().map_or("", |last| &last.reason))),
+        ];
+        with(row(satellite), more)
+    });
     Ok(Json(answers.collect()))
 }
 

@@ -26,6 +26,16 @@ pub fn words(connection: Connection) -> (&'static str, &'static str) {
     }
 }
 
+/// The class in the style of a word of `assess::Updated` or `assess::Health`.
+pub fn class_of(word: &str) -> &'static str {
+    match word {
+        "UpToDate" | "Healthy" => "good",
+        "Updating" | "Degraded" => "wait",
+        "OutOfDate" | "Error" => "bad",
+        _ => "muted",
+    }
+}
+
 pub async fn overview(
     State(app): State<Arc<App>>,
     visitor: Visitor,
@@ -154,8 +164,9 @@ fn table(
     html! {
         div.scroll { table {
             thead { tr {
-                th { "Satellite" } th { "Connection" } th { "Last seen" }
-                th.number { "Images" } th.wide { "Labels" } th.wide { "Activity" }
+                th { "Satellite" } th { "Connection" } th { "Updated" } th { "Health" }
+                th.wide { "Last seen" }
+                th.number.wide { "Images" } th.wide { "Labels" } th.wide { "Reason or activity" }
             } }
             tbody {
                 @for (satellite, last) in shown {
@@ -163,14 +174,23 @@ fn table(
                     tr {
                         td { a href={ "/console/satellites/" (satellite.name) } { (satellite.name) } }
                         td class=(class) { (word) }
-                        td { (satellite.last_seen.map_or_else(|| "-".to_owned(), |seen| ago(now - seen))) }
-                        td.number { (last.as_ref().map_or(0, |last| last.image_count)) }
+                        td class=(class_of(last.as_ref().map_or("", |last| &last.updated))) {
+                            (last.as_ref().map_or("Unknown", |last| &last.updated))
+                        }
+                        td class=(class_of(last.as_ref().map_or("", |last| &last.health))) {
+                            (last.as_ref().map_or("Unknown", |last| &last.health))
+                        }
+                        td.wide { (satellite.last_seen.map_or_else(|| "-".to_owned(), |seen| ago(now - seen))) }
+                        td.number.wide { (last.as_ref().map_or(0, |last| last.image_count)) }
                         td.wide {
                             @for (label, value) in labels.get(&satellite.id).into_iter().flatten() {
                                 span.muted { (label) "=" (value) " " }
                             }
                         }
-                        td.wide { (last.as_ref().map_or("", |last| &last.activity)) }
+                        td.wide { (last.as_ref().map_or("", |last| match last.reason.as_str() {
+                            "" => &last.activity,
+                            reason => reason,
+                        })) }
                     }
                 }
             }

@@ -57,6 +57,16 @@ pub struct Group {
     pub images: String,
 }
 
+/// Which images are asked for.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub struct Images {
+    /// Who holds this; without it, all that is held.
+    pub digest: String,
+    /// What the page before ended with.
+    pub after: String,
+}
+
 /// The filter of the overview.
 #[derive(Clone, Deserialize, Default)]
 #[serde(default)]

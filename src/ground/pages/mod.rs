@@ -7,6 +7,7 @@
 mod fleet;
 mod forms;
 mod groups;
+mod images;
 mod satellite;
 mod view;
 
@@ -41,6 +42,7 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/console/satellites/{name}", get(satellite::show))
         .route("/console/satellites/{name}/groups", post(satellite::set_groups).layer(LISTS))
         .route("/console/satellites/{name}/labels", post(satellite::set_labels).layer(LISTS))
+        .route("/console/images", get(images::list))
         .route("/console/groups", get(groups::list))
         .route("/console/groups/{name}", get(groups::edit).post(groups::save).layer(LISTS))
 }

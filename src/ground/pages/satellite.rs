@@ -7,13 +7,15 @@ use axum::extract::{Form, Path, State};
 use axum::response::Redirect;
 use maud::{Markup, html};
 
-use super::fleet::words;
-use super::view::{ago, at, page, token};
+use super::fleet::{class_of, words};
+use super::view::{ago, at, digest_link, page, span, token};
 use super::{Visitor, forms};
 use crate::fleet::shown;
-use crate::ground::api::{change_groups, change_labels, find_satellite};
+use crate::ground::api::{Known, change_groups, change_labels, find_satellite};
 use crate::ground::app::{App, Fault};
+use crate::ground::assess::Standing;
 use crate::ground::clock;
+use crate::ground::store::{Label, Lifecycle, Satellite, Status};
 use crate::units::ByteCount;
 
 pub async fn show(
@@ -23,62 +25,175 @@ pub async fn show(
 ) -> Result<Markup, Fault> {
     let mut read = app.store.read().await?;
     let mut rows = read.rows();
-    let satellite = find_satellite(&mut rows, &name).await?;
-    let groups = rows.satellite_groups(satellite.id).await?;
-    let config = rows.satellite_config(satellite.id).await?;
-    let labels = rows.labels(satellite.id).await?;
+    let known = Known::read(&mut rows, &app.url, &name).await?;
+    let labels = rows.labels(known.satellite.id).await?;
+    let now = clock::now();
+    let content = html! {
+        h1 { (name) }
+        (summary(&known, now))
+        (desired(&known, now))
+        h2 { "Groups" }
+        form.row method="post" action={ "/console/satellites/" (name) "/groups" } {
+            (token(&visitor))
+            label {
+                "Names, with spaces between"
+                input name="groups" value=(known.groups.join(" "));
+            }
+            button { "Save" }
+        }
+        @for group in &known.groups { a href={ "/console/groups/" (group) } { (group) } " " }
+        (labels_form(&visitor, &name, &labels))
+        (held(known.status.as_ref()))
+    };
+    Ok(page(Some(&visitor), &name, &content))
+}
+
+/// The axes, the reason, and what the device says of itself.
+fn summary(known: &Known, now: i64) -> Markup {
+    let Known { satellite, assessment, .. } = known;
+    let (connection, class) = words(satellite.connection(now));
+    let (updated, health) = (assessment.updated.word(), assessment.health.word());
+    let reason = known.reason(now);
+    html! {
+        table { tbody {
+            tr { th { "Connection" } td {
+                span class=(class) { (connection) }
+                @if let Some(seen) = satellite.last_seen { ", seen " (ago(now - seen)) }
+            } }
+            tr { th { "Updated" } td { span class=(class_of(updated)) { (updated) } } }
+            tr { th { "Health" } td { span class=(class_of(health)) { (health) } } }
+            @if !reason.is_empty() { tr { th { "Reason" } td { (reason) } } }
+            tr { th { "Lifecycle" } td { (lifecycle(satellite, now)) } }
+            tr { th { "Configuration" } td { (known.config) } }
+            @if let Some(status) = &known.status { (reported(status)) }
+        } }
+    }
+}
+
+fn lifecycle(satellite: &Satellite, now: i64) -> Markup {
+    html! {
+        (satellite.lifecycle().word())
+        @if satellite.enrolment_expires_at > now {
+            ", waits for its token until " (at(satellite.enrolment_expires_at))
+        } @else if satellite.lifecycle() != Lifecycle::Enrolled {
+            ": " span.bad {
+                "it needs a new token (POST /api/satellites/" (satellite.name) "/token)"
+            }
+        }
+    }
+}
+
+fn reported(status: &Status) -> Markup {
+    let report = &status.report;
+    let used = ByteCount(report.storage_used_bytes);
+    html! {
+        tr { th { "Last report" } td { (at(status.created_at)) } }
+        @if !report.activity.is_empty() { tr { th { "Activity" } td { (report.activity) } } }
+        @match &report.moonlet {
+            Some(details) => {
+                tr { th { "Version" } td { "Moonlet " (details.version) ", " (details.platform) } }
+                @if !details.problems.is_empty() {
+                    tr { th { "Problems" } td {
+                        @for problem in &details.problems { div.bad { (problem) } }
+                    } }
+                }
+                tr { th { "Storage" } td { (used) " of " (ByteCount(details.storage_size_bytes)) } }
+                tr { th { "Flash" } td {
+                    (ByteCount(details.flash_written_bytes)) " written"
+                    @if let Some(percent) = details.flash_used_percent {
+                        ", " (format!("{percent:.0} %")) " of its rated life used"
+                    }
+                } }
+                tr { th { "Received" } td { (ByteCount(details.received_bytes)) } }
+            }
+            None => tr { th { "Storage in use" } td { (used) } },
+        }
+        tr { th { "Memory in use" } td { (ByteCount(report.memory_used_bytes)) } }
+        tr { th { "Processor" } td { (format!("{:.1} %", report.cpu_percent)) } }
+        tr { th { "State applied" } td { code { (report.latest_state_digest) } } }
+    }
+}
+
+/// The desired images, each with where it stands.
+fn desired(known: &Known, now: i64) -> Markup {
+    let images = &known.assessment.images;
+    let count = images.iter().filter(|image| image.in_sync).count();
+    html! {
+        h2 { "Desired images: " (images.len()) ", in sync: " (count) }
+        @if images.is_empty() {
+            p.muted { "Its groups want none." }
+        } @else {
+            div.scroll { table {
+                thead { tr {
+                    th { "Image" } th { "State" } th { "In sync" }
+                    th.number.wide { "Held" } th.wide { "Digest" }
+                } }
+                tbody { @for image in images { tr {
+                    td {
+                        code { (image.reference) }
+                        @if !image.reason.is_empty() { div.muted { (image.reason) } }
+                    }
+                    td class=(if image.in_sync { "good" } else { "bad" }) { (image.state) }
+                    td { (in_sync(known, image, now)) }
+                    td.number.wide { (progress(image)) }
+                    td.wide { (digests(image)) }
+                } } }
+            } }
+        }
+    }
+}
+
+fn in_sync(known: &Known, image: &Standing, now: i64) -> String {
+    match known.in_sync_since(image) {
+        Some(since) => format!("for {}", span(now - since)),
+        None => "no".to_owned(),
+    }
+}
+
+fn progress(image: &Standing) -> String {
+    let held = ByteCount(image.held_bytes);
+    match image.total_bytes {
+        0 => "-".to_owned(),
+        total if total == image.held_bytes => held.to_string(),
+        total => format!("{held} of {}", ByteCount(total)),
+    }
+}
+
+fn digests(image: &Standing) -> Markup {
+    html! {
+        @if image.digest.is_empty() { "-" }
+        @else { (digest_link(&image.digest)) }
+        @if !image.desired_digest.is_empty() && image.desired_digest != image.digest {
+            div.muted { "desired " (digest_link(&image.desired_digest)) }
+        }
+    }
+}
+
+fn labels_form(visitor: &Visitor, name: &str, labels: &[Label]) -> Markup {
     let joined = |is_fact| {
         let labels = labels.iter().filter(|label| label.is_fact == is_fact);
         let words = labels.map(|label| format!("{}={}", label.label, label.value));
         words.collect::<Vec<_>>().join(" ")
     };
-    let (given, facts) = (joined(false), joined(true));
-    let status = rows.status(satellite.id).await?;
-    let now = clock::now();
-    let (word, class) = words(satellite.connection(now));
-    let images = status.as_ref().map_or(&[][..], |status| &status.report.cached_images);
-    let enrolled = satellite.secret_hash.is_some();
-    let content = html! {
-        h1 { (satellite.name) }
-        table { tbody {
-            tr { th { "Connection" } td {
-                span class=(class) { (word) }
-                @if let Some(seen) = satellite.last_seen { ", seen " (ago(now - seen)) }
-            } }
-            tr { th { "Enrolment" } td {
-                @if enrolled { "Enrolled" }
-                @else if satellite.enrolment_expires_at > now {
-                    "Waits for its token, until " (at(satellite.enrolment_expires_at))
-                } @else { span.bad { "Its token expired: ask for a new one (POST /api/satellites/" (name) "/token)" } }
-            } }
-            tr { th { "Configuration" } td { (config) } }
-            @if let Some(status) = &status {
-                @let report = &status.report;
-                tr { th { "Last report" } td { (at(status.created_at)) } }
-                tr { th { "Activity" } td { (report.activity) } }
-                tr { th { "Memory in use" } td { (ByteCount(report.memory_used_bytes)) } }
-                tr { th { "Storage in use" } td { (ByteCount(report.storage_used_bytes)) } }
-                tr { th { "Processor" } td { (format!("{:.1} %", report.cpu_percent)) } }
-                tr { th { "State applied" } td { code { (report.latest_state_digest) } } }
-            }
-        } }
-        h2 { "Groups" }
-        form.row method="post" action={ "/console/satellites/" (name) "/groups" } {
-            (token(&visitor))
-            label { "Names, with spaces between" input name="groups" value=(groups.join(" ")); }
-            button { "Save" }
-        }
-        @for group in &groups { a href={ "/console/groups/" (group) } { (group) } " " }
+    let facts = joined(true);
+    html! {
         h2 { "Labels" }
         form.row method="post" action={ "/console/satellites/" (name) "/labels" } {
-            (token(&visitor))
+            (token(visitor))
             label {
                 "key=value, with spaces between"
-                input name="labels" value=(given);
+                input name="labels" value=(joined(false));
             }
             button { "Save" }
         }
         @if !facts.is_empty() { p.muted { "From the device: " (facts) } }
+    }
+}
+
+/// What the satellite lists as held, desired or not.
+fn held(status: Option<&Status>) -> Markup {
+    let images = status.map_or(&[][..], |status| &status.report.cached_images);
+    html! {
         h2 { "Images it holds: " (images.len()) }
         @if images.is_empty() {
             p.muted { "None reported." }
@@ -91,8 +206,7 @@ pub async fn show(
                 } } }
             } }
         }
-    };
-    Ok(page(Some(&visitor), &name, &content))
+    }
 }
 
 pub async fn set_groups(

@@ -6,6 +6,7 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::Visitor;
 use crate::ground::clock;
+use crate::oci::Digest;
 use crate::units::format_duration;
 
 /// A page with the console's frame.
@@ -27,6 +28,7 @@ pub fn page(visitor: Option<&Visitor>, title: &str, content: &Markup) -> Markup 
                         nav {
                             a href="/console" { "Fleet" }
                             a href="/console/groups" { "Groups" }
+                            a href="/console/images" { "Images" }
                         }
                         form method="post" action="/console/logout" {
                             (token(visitor))
@@ -51,10 +53,25 @@ pub fn at(micros: i64) -> String {
     clock::rfc3339(micros - micros.rem_euclid(clock::SECOND))
 }
 
+/// A digest in short, and who holds it. What a satellite says need not be one.
+pub fn digest_link(text: &str) -> Markup {
+    match text.parse::<Digest>() {
+        Ok(digest) => html! {
+            a href={ "/console/images?digest=" (digest.to_string()) } { code { (digest.short()) } }
+        },
+        Err(_) => html! { code { (text) } },
+    }
+}
+
+/// A span of time.
+pub fn span(micros: i64) -> String {
+    let seconds = u64::try_from(micros / clock::SECOND).unwrap_or(0);
+    format_duration(Duration::from_secs(seconds))
+}
+
 /// How long ago something was.
 pub fn ago(micros: i64) -> String {
-    let seconds = u64::try_from(micros / clock::SECOND).unwrap_or(0);
-    format!("{} ago", format_duration(Duration::from_secs(seconds)))
+    format!("{} ago", span(micros))
 }
 
 pub const STYLE: &str = "

@@ -67,6 +67,17 @@ impl Rows<'_> {
         rows.iter().map(|row| row.try_get("name")).collect()
     }
 
+    /// What a satellite's groups hold, in order of their names.
+    pub async fn satellite_group_states(&mut self, satellite_id: i64) -> Result<Vec<GroupState>> {
+        let query = sqlx::query(
+            "SELECT image_groups.* FROM image_groups JOIN satellite_groups \
+             ON satellite_groups.group_id = image_groups.id \
+             WHERE satellite_groups.satellite_id = $1 ORDER BY image_groups.name",
+        );
+        let rows = query.bind(satellite_id).fetch_all(&mut *self.0).await?;
+        rows.iter().map(|row| Ok(group(row)?.state)).collect()
+    }
+
     pub async fn join_group(&mut self, satellite_id: i64, group_id: i64) -> Result<()> {
         let query = sqlx::query(
             "INSERT INTO satellite_groups (satellite_id, group_id) VALUES ($1, $2) \

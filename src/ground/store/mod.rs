@@ -7,6 +7,7 @@
 
 mod configs;
 mod groups;
+mod images;
 mod labels;
 mod published;
 mod satellites;
@@ -27,8 +28,10 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 pub use configs::{Config, NewConfig};
 pub use groups::Group;
+pub use images::Holder;
+pub use labels::Label;
 pub use published::Published;
-pub use satellites::{Connection, Satellite, Status, Summary, Wanted};
+pub use satellites::{Connection, Lifecycle, Satellite, Status, Summary, Wanted};
 pub use users::{ROLE_ADMIN, ROLE_SYSTEM_ADMIN, Session, User};
 
 use super::settings::Database;

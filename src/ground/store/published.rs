@@ -27,6 +27,15 @@ impl Rows<'_> {
         row.map(|row| row.try_get("content")).transpose()
     }
 
+    /// The digest of the repository's current artifact.
+    pub async fn published_digest(&mut self, repository: &str) -> Result<Option<String>> {
+        let query = sqlx::query(
+            "SELECT digest FROM published WHERE repository = $1 ORDER BY id DESC LIMIT 1",
+        );
+        let row = query.bind(repository).fetch_optional(&mut *self.0).await?;
+        row.map(|row| row.try_get("digest")).transpose()
+    }
+
     /// Makes an artifact the repository's current one: the last that was inserted.
     pub async fn publish(
         &mut self,

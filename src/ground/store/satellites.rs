@@ -12,6 +12,7 @@ use sqlx::{AssertSqlSafe, Result, Row as _};
 use super::{Rows, from_json, labels, to_json};
 use crate::fleet::interval;
 use crate::fleet::report::Report;
+use crate::ground::assess::{Assessment, Updated};
 use crate::ground::clock;
 use crate::ground::labels::Selector;
 
@@ -53,6 +54,11 @@ pub struct Summary {
     pub image_count: i64,
     /// By the satellite's clock.
     pub reported_at: Option<i64>,
+    /// The words of `assess::Updated` and `assess::Health`.
+    pub updated: String,
+    pub health: String,
+    /// Why it is not up to date or not well.
+    pub reason: String,
 }
 
 /// Which satellites are wanted.
@@ -98,6 +104,24 @@ impl Connection {
     }
 }
 
+/// Where a satellite is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifecycle {
+    /// No device enrolled as it.
+    Registered,
+    Enrolled,
+}
+
+impl Lifecycle {
+    /// Its name in the API.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Registered => "Registered",
+            Self::Enrolled => "Enrolled",
+        }
+    }
+}
+
 /// A satellite's connection at the time `$1`, as `Satellite::connection` says it.
 macro_rules! connection {
     () => {
@@ -116,12 +140,21 @@ impl Satellite {
             (None, _) => Connection::Unknown,
         }
     }
+
+    /// Where it is in its life.
+    pub fn lifecycle(&self) -> Lifecycle {
+        match self.secret_hash {
+            Some(_) => Lifecycle::Enrolled,
+            None => Lifecycle::Registered,
+        }
+    }
 }
 
 /// The head of what lists of satellites are made from.
 macro_rules! summaries {
     () => {
-        "SELECT satellites.*, statuses.activity, statuses.image_count, statuses.reported_at \
+        "SELECT satellites.*, statuses.activity, statuses.image_count, statuses.reported_at, \
+         statuses.updated, statuses.health, statuses.reason \
          FROM satellites LEFT JOIN statuses ON statuses.satellite_id = satellites.id "
     };
 }
@@ -226,17 +259,20 @@ impl Rows<'_> {
         &mut self,
         satellite_id: i64,
         report: &Report,
+        assessment: &Assessment,
         reported_at: Option<i64>,
         now: i64,
     ) -> Result<()> {
         let text = to_json(report)?;
         sqlx::query(
-            "INSERT INTO statuses \
-             (satellite_id, number, report, activity, image_count, reported_at, created_at) \
-             VALUES ($1, 1, $2, $3, $4, $5, $6) ON CONFLICT (satellite_id) DO UPDATE SET \
+            "INSERT INTO statuses (satellite_id, number, report, activity, image_count, \
+             reported_at, created_at, updated, health, reason) \
+             VALUES ($1, 1, $2, $3, $4, $5, $6, $7, $8, $9) \
+             ON CONFLICT (satellite_id) DO UPDATE SET \
              number = statuses.number + 1, report = excluded.report, \
              activity = excluded.activity, image_count = excluded.image_count, \
-             reported_at = excluded.reported_at, created_at = excluded.created_at",
+             reported_at = excluded.reported_at, created_at = excluded.created_at, \
+             updated = excluded.updated, health = excluded.health, reason = excluded.reason",
         )
         .bind(satellite_id)
         .bind(text)
@@ -245,9 +281,30 @@ impl Rows<'_> {
         .bind(report.image_count)
         .bind(reported_at)
         .bind(now)
+        .bind(assessment.updated.word())
+        .bind(assessment.health.word())
+        .bind(&assessment.reason)
         .execute(&mut *self.0)
         .await
         .map(drop)
+    }
+
+    /// What a satellite is to hold has changed: its last report says nothing of that.
+    pub async fn outdate_satellite(&mut self, id: i64) -> Result<()> {
+        let query =
+            sqlx::query("UPDATE statuses SET updated = $2, reason = $3 WHERE satellite_id = $1");
+        let query = query.bind(id).bind(Updated::OutOfDate.word()).bind(CHANGED);
+        query.execute(&mut *self.0).await.map(drop)
+    }
+
+    /// The same for the satellites of a group.
+    pub async fn outdate_group(&mut self, id: i64) -> Result<()> {
+        let query = sqlx::query(
+            "UPDATE statuses SET updated = $2, reason = $3 WHERE satellite_id IN \
+             (SELECT satellite_id FROM satellite_groups WHERE group_id = $1)",
+        );
+        let query = query.bind(id).bind(Updated::OutOfDate.word()).bind(CHANGED);
+        query.execute(&mut *self.0).await.map(drop)
     }
 
     /// A report came. `every` is the satellite's interval, if it said one: Go takes 15 minutes for
@@ -345,8 +402,14 @@ pub fn satellite(row: &AnyRow) -> Result<Satellite> {
 
 fn summary(row: &AnyRow) -> Result<Option<Summary>> {
     let Some(activity) = row.try_get("activity")? else { return Ok(None) };
-    let image_count = row.try_get("image_count")?;
-    Ok(Some(Summary { activity, image_count, reported_at: row.try_get("reported_at")? }))
+    Ok(Some(Summary {
+        activity,
+        image_count: row.try_get("image_count")?,
+        reported_at: row.try_get("reported_at")?,
+        updated: row.try_get("updated")?,
+        health: row.try_get("health")?,
+        reason: row.try_get("reason")?,
+    }))
 }
 
 fn status(row: &AnyRow) -> Result<Status> {
@@ -363,3 +426,4 @@ fn status(row: &AnyRow) -> Result<Status> {
 const STALE_REPORTS: i64 = 3;
 const OFFLINE_REPORTS: i64 = 10;
 const DEFAULT_INTERVAL_SECONDS: u64 = 300;
+const CHANGED: &str = "what it is to hold changed after its last report";

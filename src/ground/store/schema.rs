@@ -51,7 +51,7 @@ pub async fn migrate(store: &Store) -> Result<(), String> {
     write.commit().await.map_err(failed)
 }
 
-const VERSIONS: [&str; 3] = [
+const VERSIONS: [&str; 4] = [
     FIRST,
     "ALTER TABLE image_groups ADD COLUMN platforms TEXT NOT NULL DEFAULT '[]';
      ALTER TABLE satellites ADD COLUMN stale_at BIGINT;
@@ -70,6 +70,17 @@ const VERSIONS: [&str; 3] = [
          PRIMARY KEY (satellite_id, label)
      );
      CREATE INDEX satellite_labels_value ON satellite_labels (label, value);",
+    "ALTER TABLE statuses ADD COLUMN updated TEXT NOT NULL DEFAULT 'Unknown';
+     ALTER TABLE statuses ADD COLUMN health TEXT NOT NULL DEFAULT 'Unknown';
+     ALTER TABLE statuses ADD COLUMN reason TEXT NOT NULL DEFAULT '';
+     CREATE TABLE held_images (
+         satellite_id BIGINT NOT NULL REFERENCES satellites (id) ON DELETE CASCADE,
+         image TEXT NOT NULL,
+         digest TEXT NOT NULL,
+         since BIGINT NOT NULL,
+         PRIMARY KEY (satellite_id, image, digest)
+     );
+     CREATE INDEX held_images_digest ON held_images (digest);",
 ];
 
 const FIRST: &str = "

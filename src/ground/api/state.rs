@@ -1,0 +1,176 @@
+//! Desired state against reported state, and who holds which image.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::extract::Person;
+use super::satellites::{find, limit};
+use crate::fleet::shown;
+use crate::fleet::state::{config_repository, satellite_repository};
+use crate::ground::app::{App, Fault};
+use crate::ground::assess::{Assessment, Standing, assess};
+use crate::ground::clock;
+use crate::ground::store::{Connection, Rows, Satellite, Status};
+use crate::oci::Digest;
+use crate::units::format_duration;
+
+/// All that is known of a satellite.
+pub struct Known {
+    pub satellite: Satellite,
+    pub groups: Vec<String>,
+    pub config: String,
+    pub status: Option<Status>,
+    pub assessment: Assessment,
+    /// Since when it holds an image, without registry, under a digest.
+    pub since: BTreeMap<(String, String), i64>,
+}
+
+impl Known {
+    /// Reads what is known of a satellite.
+    pub async fn read(rows: &mut Rows<'_>, url: &str, name: &str) -> Result<Self, Fault> {
+        let satellite = find(rows, name).await?;
+        let groups = rows.satellite_group_states(satellite.id).await?;
+        let status = rows.status(satellite.id).await?;
+        let report = status.as_ref().map(|status| &status.report);
+        Ok(Self {
+            assessment: assess(url, &groups, report),
+            groups: groups.into_iter().map(|group| group.group).collect(),
+            config: rows.satellite_config(satellite.id).await?,
+            since: rows.held(satellite.id).await?,
+            status,
+            satellite,
+        })
+    }
+
+    /// Since when an image is held as desired; None when it is not.
+    pub fn in_sync_since(&self, image: &Standing) -> Option<i64> {
+        let key = (image.name.clone(), image.digest.clone());
+        self.since.get(&key).copied().filter(|_| image.in_sync)
+    }
+
+    /// What is most worth knowing of it, in a line; empty when all is well.
+    pub fn reason(&self, now: i64) -> String {
+        let connection = self.satellite.connection(now);
+        match (connection, self.satellite.last_seen) {
+            (Connection::Stale | Connection::Offline, Some(seen)) => {
+                let away = u64::try_from((now - seen) / clock::SECOND).unwrap_or(0);
+                format!("no report for {}", format_duration(Duration::from_secs(away)))
+            }
+            (Connection::Unknown, _) | (_, None) => "it never reported".to_owned(),
+            (Connection::Online, Some(_)) => self.assessment.reason.clone(),
+        }
+    }
+}
+
+pub async fn show(
+    State(app): State<Arc<App>>,
+    _: Person,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Fault> {
+    let mut read = app.store.read().await?;
+    let mut rows = read.rows();
+    let known = Known::read(&mut rows, &app.url, &name).await?;
+    let state_digest = rows.published_digest(&satellite_repository(&name)).await?;
+    let config_digest = rows.published_digest(&config_repository(&known.config)).await?;
+    let now = clock::now();
+    let Known { satellite, assessment, status, .. } = &known;
+    let images = assessment.images.iter().map(|image| {
+        json!({
+            "reference": image.reference,
+            "group": image.group,
+            "desired_digest": image.desired_digest,
+            "digest": image.digest,
+            "state": image.state,
+            "reason": image.reason,
+            "held_bytes": image.held_bytes,
+            "total_bytes": image.total_bytes,
+            "in_sync": image.in_sync,
+            "in_sync_since": known.in_sync_since(image).map(clock::rfc3339),
+        })
+    });
+    let report = status.as_ref().map(|status| &status.report);
+    let details = report.and_then(|report| report.moonlet.as_ref());
+    Ok(Json(json!({
+        "name": satellite.name,
+        "connection": satellite.connection(now).word(),
+        "updated": assessment.updated.word(),
+        "health": assessment.health.word(),
+        "lifecycle": satellite.lifecycle().word(),
+        "reason": known.reason(now),
+        "last_seen": satellite.last_seen.map(clock::rfc3339),
+        "state_digest": {
+            "desired": state_digest,
+            "reported": report.map(|report| &report.latest_state_digest),
+        },
+        "config_digest": {
+            "desired": config_digest,
+            "reported": report.map(|report| &report.latest_config_digest),
+        },
+        "version": details.map(|details| &details.version),
+        "platform": details.map(|details| &details.platform),
+        "problems": details.map_or(&[][..], |details| &details.problems),
+        "storage_used_bytes": report.map(|report| report.storage_used_bytes),
+        "storage_size_bytes": details.map(|details| details.storage_size_bytes),
+        "flash_written_bytes": details.map(|details| details.flash_written_bytes),
+        "flash_used_percent": details.and_then(|details| details.flash_used_percent),
+        "received_bytes": details.map(|details| details.received_bytes),
+        "images": images.collect::<Value>(),
+    })))
+}
+
+/// Which images are asked for.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub struct Wanted {
+    /// Who holds this; without it, what is held at all.
+    digest: String,
+    after: String,
+    limit: String,
+}
+
+/// The images that any satellite holds, or who holds one of them.
+pub async fn images(
+    State(app): State<Arc<App>>,
+    _: Person,
+    Query(wanted): Query<Wanted>,
+) -> Result<Json<Value>, Fault> {
+    let rows_max = limit(&wanted.limit)?.unwrap_or(i64::MAX);
+    let mut read = app.store.read().await?;
+    let mut rows = read.rows();
+    if wanted.digest.is_empty() {
+        let images = rows.held_images(&wanted.after, rows_max).await?;
+        let images = images.iter().map(|image| {
+            json!({
+                "digest": image.digest,
+                "image": image.image,
+                "satellites": image.satellites,
+            })
+        });
+        return Ok(Json(images.collect()));
+    }
+    let digest = parse_digest(&wanted.digest)?;
+    let holders = rows.holders(&digest, &wanted.after, rows_max).await?;
+    let holders = holders.iter().map(|holder| {
+        json!({
+            "satellite": holder.satellite,
+            "image": holder.image,
+            "since": clock::rfc3339(holder.since),
+        })
+    });
+    Ok(Json(holders.collect()))
+}
+
+/// A digest as it is kept.
+pub fn parse_digest(text: &str) -> Result<String, Fault> {
+    let digest: Digest = text
+        .trim()
+        .parse()
+        .map_err(|_| Fault::bad(format!("digest {}: expected sha256:<64 hex>", shown(text))))?;
+    Ok(digest.to_string())
+}

@@ -1,0 +1,432 @@
+//! What a satellite is to hold against what it said it holds.
+//!
+//! A satellite is judged on axes that do not hide each other: its connection and its lifecycle are
+//! in its row, and here are whether it is up to date and whether it is well, with the reason. All of
+//! it is as of the last report: nothing is assumed of a satellite that says nothing.
+//!
+//! Moonlets say of each image where it stands and why. Go satellites list what they hold, under
+//! digests of their own making (a copy there is another manifest), so that of them a tag that is held
+//! counts as in sync.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::fleet::report::{Details, IMAGES_MAX, ImageStatus, Report};
+use crate::fleet::state::GroupState;
+use crate::oci::Reference;
+use crate::units::ByteCount;
+
+/// Whether a satellite holds what it is to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Updated {
+    UpToDate,
+    /// Something is missing that it is about to fetch.
+    Updating,
+    OutOfDate,
+    /// It never reported.
+    Unknown,
+}
+
+impl Updated {
+    /// Its name in the API.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::UpToDate => "UpToDate",
+            Self::Updating => "Updating",
+            Self::OutOfDate => "OutOfDate",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// Whether a satellite is well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    Healthy,
+    /// It works, and somebody should look at it.
+    Degraded,
+    /// An image cannot be had.
+    Error,
+    /// It never reported.
+    Unknown,
+}
+
+impl Health {
+    /// Its name in the API.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Healthy => "Healthy",
+            Self::Degraded => "Degraded",
+            Self::Error => "Error",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// One desired image on one satellite.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// `registry/repository:tag`.
+    pub reference: String,
+    /// The group that wants it.
+    pub group: String,
+    /// What the tag is to mean; empty where the group does not say.
+    pub desired_digest: String,
+    /// What the satellite holds under it; empty when nothing.
+    pub digest: String,
+    /// As the satellite names it; `missing` where it holds nothing.
+    pub state: String,
+    pub reason: String,
+    pub held_bytes: u64,
+    pub total_bytes: u64,
+    pub in_sync: bool,
+    /// The image without its registry: how a satellite serves it.
+    pub name: String,
+}
+
+/// A satellite's images and what they amount to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assessment {
+    pub images: Vec<Standing>,
+    pub updated: Updated,
+    pub health: Health,
+    /// Why it is not up to date or not well, in a line; empty otherwise.
+    pub reason: String,
+}
+
+/// Compares what the groups want with a report. Images without a registry are those of `url`.
+pub fn assess(url: &str, groups: &[GroupState], report: Option<&Report>) -> Assessment {
+    let reported = report.map(Reported::of);
+    let images = standings(url, groups, reported.as_ref());
+    let Some(report) = report else {
+        let reason = String::new();
+        return Assessment { images, updated: Updated::Unknown, health: Health::Unknown, reason };
+    };
+    let behind: Vec<&Standing> = images.iter().filter(|image| !image.in_sync).collect();
+    let updated = if behind.is_empty() {
+        Updated::UpToDate
+    } else if behind.iter().all(|image| ["pending", "syncing"].contains(&&*image.state)) {
+        Updated::Updating
+    } else {
+        Updated::OutOfDate
+    };
+    let (health, mut reason) = health(report);
+    if let (true, Some(first)) = (reason.is_empty(), behind.first()) {
+        reason = line(&first.reference, &first.state, &first.reason);
+        if behind.len() > 1 {
+            reason.push_str(&format!(" (and {} more)", behind.len() - 1));
+        }
+    }
+    Assessment { images, updated, health, reason }
+}
+
+fn health(report: &Report) -> (Health, String) {
+    let Some(details) = &report.moonlet else { return (Health::Healthy, String::new()) };
+    if let Some(failed) = details.images.iter().find(|image| is_failed(image)) {
+        return (Health::Error, line(&failed.reference, &failed.state, &failed.reason));
+    }
+    if let Some(problem) = details.problems.first() {
+        return (Health::Degraded, problem.clone());
+    }
+    if is_flash_worn(details) {
+        let percent = details.flash_used_percent.unwrap_or_default();
+        return (Health::Degraded, format!("flash: {percent:.0} % of its rated life is used"));
+    }
+    if is_storage_nearly_full(report) {
+        let used = ByteCount(report.storage_used_bytes);
+        let size = ByteCount(details.storage_size_bytes);
+        return (Health::Degraded, format!("storage: {used} of {size} are in use"));
+    }
+    (Health::Healthy, String::new())
+}
+
+/// Whether the last attempt at an image failed.
+pub fn is_failed(image: &ImageStatus) -> bool {
+    image.state == "failed"
+}
+
+/// Whether little of the flash's rated life is left.
+pub fn is_flash_worn(details: &Details) -> bool {
+    details.flash_used_percent.is_some_and(|percent| percent >= FLASH_WORN_PERCENT)
+}
+
+/// Whether little of the store is left.
+pub fn is_storage_nearly_full(report: &Report) -> bool {
+    let size = report.moonlet.as_ref().map_or(0, |details| details.storage_size_bytes);
+    size > 0 && report.storage_used_bytes / STORAGE_FULL_PERCENT >= size / 100
+}
+
+/// The names and digests of the images that a satellite holds.
+pub fn held(report: &Report) -> BTreeSet<(String, String)> {
+    let reported = Reported::of(report);
+    let listed = reported.cached.into_iter().map(|(name, (digest, _))| (name, digest));
+    let named = reported.detailed.into_iter().flatten();
+    let named = named.flat_map(|(name, images)| {
+        let held = images.into_iter().filter(|(_, image)| !image.digest.is_empty());
+        held.map(move |(_, image)| (name.clone(), image.digest.clone()))
+    });
+    // PostgreSQL keeps no NUL in a text. A reference has none, but a digest is what came.
+    listed.chain(named).filter(|(_, digest)| !digest.contains('\0')).collect()
+}
+
+/// A report by the names of its images.
+struct Reported<'a> {
+    /// Registry and image; None of a satellite that does not say.
+    detailed: Option<BTreeMap<String, Vec<(String, &'a ImageStatus)>>>,
+    /// Digest and bytes.
+    cached: BTreeMap<String, (String, u64)>,
+}
+
+impl<'a> Reported<'a> {
+    fn of(report: &'a Report) -> Self {
+        let detailed = report.moonlet.as_ref().map(|details| {
+            let mut images: BTreeMap<String, Vec<_>> = BTreeMap::new();
+            for image in &details.images {
+                if let Some(reference) = parse(&image.reference) {
+                    images.entry(name(&reference)).or_default().push((reference.registry, image));
+                }
+            }
+            images
+        });
+        let cached = report.cached_images.iter().filter_map(|image| {
+            let (front, digest) = image.reference.split_once('@').unwrap_or((&image.reference, ""));
+            let bytes = u64::try_from(image.size_bytes).unwrap_or(0);
+            // Without its digest a text without a tag would be the tag `latest`.
+            let mut reference = parse(front)?;
+            if !digest.is_empty() && !front.ends_with(":latest") {
+                reference.tag = reference.tag.filter(|tag| tag != "latest");
+            }
+            Some((name(&reference), (digest.to_owned(), bytes)))
+        });
+        Self { detailed, cached: cached.collect() }
+    }
+
+    fn standing(&self, wanted: &Reference, mut image: Standing) -> Standing {
+        if let Some(detailed) = &self.detailed {
+            let found = detailed.get(&image.name).map_or(&[][..], Vec::as_slice);
+            let own = found.iter().find(|(registry, _)| *registry == wanted.registry);
+            let Some((_, status)) = own.or(found.first()) else {
+                image.reason = "the satellite has not said anything of it".to_owned();
+                return image;
+            };
+            image.state.clone_from(&status.state);
+            image.reason.clone_from(&status.reason);
+            image.digest.clone_from(&status.digest);
+            (image.held_bytes, image.total_bytes) = (status.held_bytes, status.total_bytes);
+            let is_held = status.state == "held" || status.state.starts_with("held ");
+            let is_same = image.desired_digest.is_empty() || image.desired_digest == status.digest;
+            image.in_sync = is_held && is_same;
+            if is_held && !is_same && image.reason.is_empty() {
+                image.reason = "another digest is desired".to_owned();
+            }
+        } else if let Some((digest, bytes)) = self.cached.get(&image.name) {
+            "held".clone_into(&mut image.state);
+            image.digest.clone_from(digest);
+            (image.held_bytes, image.total_bytes) = (*bytes, *bytes);
+            image.in_sync = true;
+        }
+        image
+    }
+}
+
+fn standings(url: &str, groups: &[GroupState], reported: Option<&Reported<'_>>) -> Vec<Standing> {
+    let mut seen = BTreeSet::new();
+    let mut images = Vec::new();
+    for (wanted, group, digest, deleted) in wanted(url, groups) {
+        if images.len() == IMAGES_MAX || !seen.insert(wanted.to_string()) {
+            continue;
+        }
+        let image = Standing {
+            reference: wanted.to_string(),
+            group: group.to_owned(),
+            desired_digest: digest.to_owned(),
+            state: "missing".to_owned(),
+            name: name(&wanted),
+            ..Standing::default()
+        };
+        let image = match reported {
+            Some(reported) => reported.standing(&wanted, image),
+            None => Standing { state: "unknown".to_owned(), ..image },
+        };
+        match (deleted, image.digest.is_empty()) {
+            (false, _) => images.push(image),
+            // What is to be removed and is gone is no image any more.
+            (true, true) => {}
+            (true, false) => images.push(Standing {
+                in_sync: false,
+                reason: "it is to be removed".to_owned(),
+                ..image
+            }),
+        }
+    }
+    images
+}
+
+/// The images that groups want: reference, group, digest, and whether it is to be removed.
+fn wanted<'a>(
+    url: &'a str,
+    groups: &'a [GroupState],
+) -> impl Iterator<Item = (Reference, &'a str, &'a str, bool)> {
+    groups.iter().flat_map(move |group| {
+        let registry = if group.registry.is_empty() { url } else { &group.registry };
+        let host = registry.split_once("://").map_or(registry, |(_, host)| host);
+        let host = host.trim_end_matches('/');
+        group.artifacts.iter().flat_map(move |artifact| {
+            let repository = &artifact.repository;
+            let by_digest = artifact.tags.is_empty().then(|| format!("@{}", artifact.digest));
+            let tags = artifact.tags.iter().map(|tag| format!(":{tag}"));
+            tags.chain(by_digest).filter_map(move |end| {
+                let reference = parse(&format!("{host}/{repository}{end}"))?;
+                Some((reference, group.group.as_str(), artifact.digest.as_str(), artifact.deleted))
+            })
+        })
+    })
+}
+
+fn parse(text: &str) -> Option<Reference> {
+    text.parse().ok()
+}
+
+/// An image without its registry, which is the satellite's own where it serves it.
+fn name(reference: &Reference) -> String {
+    match &reference.tag {
+        Some(tag) => format!("{}:{tag}", reference.repository),
+        None => reference.repository.clone(),
+    }
+}
+
+fn line(reference: &str, state: &str, reason: &str) -> String {
+    let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+    let line = format!("{reference}: {state}{reason}");
+    line.chars().filter(|sign| *sign != '\0').take(REASON_CHARS_MAX).collect()
+}
+
+const FLASH_WORN_PERCENT: f64 = 90.0;
+const STORAGE_FULL_PERCENT: u64 = 95;
+const REASON_CHARS_MAX: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::report::CachedImage;
+    use crate::fleet::state::Artifact;
+
+    const A: &str = "sha256:3e38f337856c3763a9ffe3a11da3bf216616964dcc7454c918229773c6d8a56a";
+    const B: &str = "sha256:4e38f337856c3763a9ffe3a11da3bf216616964dcc7454c918229773c6d8a56a";
+
+    fn groups() -> Vec<GroupState> {
+        let image = |repository: &str, tag: &str, digest: &str, deleted| Artifact {
+            repository: repository.into(),
+            tags: vec![tag.into()],
+            digest: digest.into(),
+            deleted,
+            ..Artifact::default()
+        };
+        let artifacts = vec![
+            image("app", "1", A, false),
+            image("web", "2", "", false),
+            image("old", "1", "", true),
+        ];
+        let group = "g1".to_owned();
+        vec![GroupState {
+            group,
+            registry: "https://r.example:5000/".into(),
+            artifacts,
+            ..GroupState::default()
+        }]
+    }
+
+    fn status(reference: &str, state: &str, digest: &str) -> ImageStatus {
+        ImageStatus {
+            reference: reference.into(),
+            state: state.into(),
+            digest: digest.into(),
+            ..ImageStatus::default()
+        }
+    }
+
+    fn moonlet(images: Vec<ImageStatus>) -> Report {
+        Report { moonlet: Some(Details { images, ..Details::default() }), ..Report::default() }
+    }
+
+    fn judged(report: &Report) -> (Updated, Health, String) {
+        let found = assess("http://ground", &groups(), Some(report));
+        (found.updated, found.health, found.reason)
+    }
+
+    #[test]
+    fn a_moonlet_is_judged_by_digest() {
+        let (app, web) = ("r.example:5000/app:1", "r.example:5000/web:2");
+        let good = vec![status(app, "held", A), status(web, "held (gone upstream)", B)];
+        assert_eq!(judged(&moonlet(good)), (Updated::UpToDate, Health::Healthy, String::new()));
+        let other = vec![status(app, "held", B), status(web, "held", B)];
+        assert_eq!(
+            judged(&moonlet(other)),
+            (
+                Updated::OutOfDate,
+                Health::Healthy,
+                format!("{app}: held: another digest is desired")
+            )
+        );
+        let coming = vec![status(app, "syncing", ""), status(web, "pending", "")];
+        let reason = format!("{app}: syncing (and 1 more)");
+        assert_eq!(judged(&moonlet(coming)), (Updated::Updating, Health::Healthy, reason));
+        let failed = vec![status(app, "held", A), status(web, "failed", "")];
+        let reason = format!("{web}: failed");
+        assert_eq!(judged(&moonlet(failed)), (Updated::OutOfDate, Health::Error, reason));
+        let (updated, _, reason) = judged(&moonlet(Vec::new()));
+        assert_eq!(updated, Updated::OutOfDate);
+        assert!(reason.contains("has not said anything"), "{reason}");
+        let removed = vec![
+            status(app, "held", A),
+            status(web, "held", B),
+            status("r.example:5000/old:1", "held", B),
+        ];
+        let (updated, _, reason) = judged(&moonlet(removed));
+        assert_eq!((updated, reason.contains("to be removed")), (Updated::OutOfDate, true));
+    }
+
+    #[test]
+    fn a_go_satellite_is_judged_by_tag() {
+        let cached = |names: &[&str]| Report {
+            cached_images: names
+                .iter()
+                .map(|name| CachedImage {
+                    reference: format!("10.0.0.1:8585/{name}"),
+                    size_bytes: 5,
+                })
+                .collect(),
+            ..Report::default()
+        };
+        let both = cached(&[&format!("app:1@{B}"), "web:2"]);
+        assert_eq!(judged(&both).0, Updated::UpToDate);
+        assert_eq!(judged(&cached(&["app:1"])).0, Updated::OutOfDate);
+        let expected = [("app:1", B), ("web:2", "")].map(|(a, b)| (a.to_owned(), b.to_owned()));
+        assert_eq!(held(&both), BTreeSet::from(expected));
+    }
+
+    #[test]
+    fn a_device_in_need_is_not_healthy() {
+        let with = |change: fn(&mut Report, &mut Details)| {
+            let (mut report, mut details) = (Report::default(), Details::default());
+            change(&mut report, &mut details);
+            report.moonlet = Some(details);
+            let found = assess("http://ground", &[], Some(&report));
+            assert_eq!(found.updated, Updated::UpToDate);
+            (found.health, found.reason)
+        };
+        let (health, reason) = with(|_, details| details.flash_used_percent = Some(93.4));
+        assert_eq!(health, Health::Degraded);
+        assert_eq!(reason, "flash: 93 % of its rated life is used");
+        let (health, reason) = with(|report, details| {
+            (report.storage_used_bytes, details.storage_size_bytes) = (97 << 20, 100 << 20);
+        });
+        assert_eq!(health, Health::Degraded);
+        assert_eq!(reason, "storage: 97 MiB of 100 MiB are in use");
+        let (health, reason) = with(|_, details| details.problems = vec!["clock".into()]);
+        assert_eq!((health, &*reason), (Health::Degraded, "clock"));
+        assert_eq!(with(|_, _| {}), (Health::Healthy, String::new()));
+        let never = assess("http://ground", &groups(), None);
+        assert_eq!((never.updated, never.health), (Updated::Unknown, Health::Unknown));
+        assert_eq!(never.images.first().unwrap().state, "unknown");
+    }
+}
