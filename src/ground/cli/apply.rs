@@ -50,8 +50,8 @@ pub const HELP: &str = "Example: ground-control apply -f fleet.yaml --dry-run
   metadata: {name: gateway-17}
   spec: {config: default, groups: [web], labels: {site: north}}
 
-Nothing is changed unless all documents are valid. Labels that no document names stay, null takes one
-away. Secrets cannot be compared and are sent each time.";
+Nothing is changed unless all documents are valid. Labels that no document names stay, null takes
+one away. Secrets cannot be compared and are sent each time.";
 
 pub fn run(apply: &Apply) -> Result<ExitCode, Failure> {
     // Mistakes in documents are found without a server.

@@ -295,13 +295,14 @@ fn satellite(spec: Value) -> Result<Spec, Vec<String>> {
 
 /// Reads a type out of a value. An error names the field, and so does a field that the type lacks.
 fn typed<T: DeserializeOwned>(value: Value, root: &str) -> Result<T, Vec<String>> {
-    let under = |path: &str| match (root, path) {
-        ("", path) => path.to_owned(),
-        (root, "" | ".") => root.to_owned(),
-        (root, path) => format!("{root}.{path}"),
+    let under = |path: &str, text: &str| match (root, path) {
+        ("", "" | ".") => text.to_owned(),
+        ("", path) => format!("{path}: {text}"),
+        (root, "" | ".") => format!("{root}: {text}"),
+        (root, path) => format!("{root}.{path}: {text}"),
     };
     if !value.is_object() {
-        return Err(vec![format!("{}: expected fields", under("."))]);
+        return Err(vec![under("", "expected fields")]);
     }
     let mut unknown = Vec::new();
     let mut track = serde_path_to_error::Track::new();
@@ -312,7 +313,7 @@ fn typed<T: DeserializeOwned>(value: Value, root: &str) -> Result<T, Vec<String>
     let fields = serde_path_to_error::Deserializer::new(value, &mut track);
     let result = T::deserialize(serde_ignored::Deserializer::new(fields, &mut note));
     let mut problems: Vec<String> =
-        unknown.iter().map(|path| format!("{}: an unknown field", under(path))).collect();
+        unknown.iter().map(|path| under(path, "an unknown field")).collect();
     match result {
         Ok(value) if problems.is_empty() => return Ok(value),
         Ok(_) => {}
@@ -323,7 +324,7 @@ fn typed<T: DeserializeOwned>(value: Value, root: &str) -> Result<T, Vec<String>
                 .any(|kind| text.starts_with(&format!("invalid type: {kind}")));
             let hint =
                 if is_number && text.contains("expected a string") { " in quotes" } else { "" };
-            problems.push(format!("{}: {text}{hint}", under(&track.path().to_string())));
+            problems.push(under(&track.path().to_string(), &format!("{text}{hint}")));
         }
     }
     Err(problems)
@@ -459,8 +460,8 @@ mod tests {
         let found = problems(&format!("{good}---\n{bad}---\n{good}---\nkind: Group\n---\n3\n"));
         let expected = [
             "document 2, Group \"G\": metadata.name",
-            "document 4: ",
-            "document 5: : expected fields",
+            "document 4: missing field `apiVersion`",
+            "document 5: expected fields",
         ];
         assert_eq!(found.len(), expected.len(), "{found:?}");
         for (found, expected) in found.iter().zip(expected) {

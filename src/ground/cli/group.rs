@@ -199,13 +199,16 @@ fn change_images<'a>(
         let tag = gone.tags.first();
         let mut found = false;
         for held in group.artifacts.iter_mut().filter(|held| held.repository == gone.repository) {
-            let before = held.tags.len();
-            held.tags.retain(|held| Some(held) != tag);
-            found |= held.tags.len() < before;
-            let is_it = held.tags.is_empty() && (tag.is_some() || held.digest == gone.digest);
-            found |= is_it;
-            if is_it {
-                held.repository.clear();
+            let is_there = match tag {
+                Some(tag) => held.tags.contains(tag),
+                None => held.tags.is_empty() && held.digest == gone.digest,
+            };
+            if is_there {
+                found = true;
+                held.tags.retain(|held| Some(held) != tag);
+                if held.tags.is_empty() {
+                    held.repository.clear();
+                }
             }
         }
         if !found {
@@ -277,8 +280,13 @@ mod tests {
     fn images_come_and_go() {
         assert_eq!(changed(&["a:3", "b:1"], &["a:1"]).unwrap(), ["a:2", "a:3", "b:1"]);
         assert_eq!(changed(&[], &["b:1"]).unwrap(), ["a:1", "a:2"]);
-        let digest = format!("c@sha256:{}", "0".repeat(64));
+        let digest = format!("b@sha256:{}", "0".repeat(64));
         assert_eq!(changed(&[&digest], &[]).unwrap().last(), Some(&digest));
+        assert_eq!(changed(&[], &["a:1", "a:2"]).unwrap(), ["b:1"]);
+        let mut both = GroupState::default();
+        change_images(&mut both, [digest.clone(), "b:1".to_owned()].iter(), &[]).unwrap();
+        change_images(&mut both, [].iter(), &["b:1".to_owned()]).unwrap();
+        assert_eq!(plan::images(std::iter::once(&both)), [digest].into(), "a digest stays");
         for bad in ["a", "a@x", "h:5000/a:1", "https://h/a:1"] {
             assert!(changed(&[bad], &[]).is_err(), "{bad}");
         }

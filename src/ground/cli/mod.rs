@@ -43,7 +43,6 @@ use http::Connection;
 #[command(
     name = "ground-control",
     version,
-    disable_help_subcommand = false,
     after_help = "Examples:
   ground-control serve --data /var/lib/ground-control
   ground-control login http://127.0.0.1:8080
@@ -162,7 +161,10 @@ fn run(verb: Verb) -> Result<ExitCode, Failure> {
             let mut script = Vec::new();
             let mut command = Arguments::command();
             clap_complete::generate(shell, &mut command, "ground-control", &mut script);
-            output::print(&String::from_utf8_lossy(&script))?;
+            // clap_complete 4.6.11 spells a program's name in two ways in one script for bash where
+            // the name has a dash, and completes nothing.
+            let script = String::from_utf8_lossy(&script);
+            output::print(&script.replace("ground__subcmd__control", "ground__control"))?;
             Ok(ExitCode::SUCCESS)
         }
     }
