@@ -7,6 +7,8 @@
 //! ever after: a recorded time that is more than [`DOUBT_SECONDS`] beyond a clock that shows a
 //! possible time is not believed.
 
+pub mod date;
+
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

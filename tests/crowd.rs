@@ -2,10 +2,10 @@
 //! long referrers. Alone in its file: the heap is the process's.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
+mod heap;
+
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use moonlet::blob::{Store, TagKey};
 use moonlet::catalog::Catalog;
@@ -15,31 +15,6 @@ use moonlet::oci::{Digest, media_type};
 use moonlet::serve::Api;
 use smol::LocalExecutor;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-/// Counts what is allocated, and the most that ever was.
-struct Counting;
-
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-#[allow(unsafe_code)]
-// SAFETY: everything is handed on to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        PEAK.fetch_max(NOW.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
-        // SAFETY: as the caller promised.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: as the caller promised.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const CLIENTS: u64 = 127;
 /// Of which the kernel takes less than the answers have.
@@ -73,8 +48,8 @@ async fn put(store: &Store, text: String) -> Digest {
 
 /// Clients that ask for `path` and read nothing; gives them and what they cost at most.
 async fn crowd(address: SocketAddr, path: &str, metrics: &Metrics) -> usize {
-    let (before, answered) = (NOW.load(Relaxed), metrics.http_requests.value());
-    PEAK.store(before, Relaxed);
+    heap::forget_peak();
+    let (before, answered) = (heap::bytes(), metrics.http_requests.value());
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
         let mut client = smol::Async::<TcpStream>::connect(address).await.unwrap();
@@ -91,7 +66,7 @@ async fn crowd(address: SocketAddr, path: &str, metrics: &Metrics) -> usize {
     while done() < CLIENTS {
         smol::future::yield_now().await;
     }
-    let cost = PEAK.load(Relaxed) - before;
+    let cost = heap::peak_bytes() - before;
     drop(clients);
     while metrics.http_connections.value() > 0 {
         smol::future::yield_now().await;

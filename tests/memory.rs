@@ -6,10 +6,11 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
+mod heap;
+
 use std::fs::File;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use moonlet::blob::Store;
@@ -20,38 +21,6 @@ use moonlet::blob::format::{
 use moonlet::flash::{self, Geometry};
 use moonlet::metrics::Metrics;
 use moonlet::oci::Digest;
-
-/// Counts what is allocated, and the most that ever was.
-struct Counting;
-
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-#[allow(unsafe_code)]
-// SAFETY: everything is handed on to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        PEAK.fetch_max(NOW.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
-        // SAFETY: as the caller promised.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: as the caller promised.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        NOW.fetch_sub(layout.size(), Relaxed);
-        PEAK.fetch_max(NOW.fetch_add(size, Relaxed) + size, Relaxed);
-        // SAFETY: as the caller promised.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const GEOMETRY: Geometry =
     Geometry { segment_count: 8192, segment_bytes: 4 << 20, program_bytes: 4096, reprogram: true };
@@ -115,12 +84,12 @@ fn place(segment: u32, offset: u32) -> usize {
 fn ten_thousand_blobs_take_a_mebibyte() {
     let device = Arc::new(Device { meta: Mutex::new(meta()), reads: AtomicU64::new(0) });
     for round in ["the first mount", "and the next"] {
-        let before = NOW.load(Relaxed);
-        PEAK.store(before, Relaxed);
+        heap::forget_peak();
+        let before = heap::bytes();
         device.reads.store(0, Relaxed);
         let (store, report) =
             Store::open(Arc::clone(&device) as _, Rc::new(Metrics::default())).unwrap();
-        let (peak, left) = (PEAK.load(Relaxed) - before, NOW.load(Relaxed) - before);
+        let (peak, left) = (heap::peak_bytes() - before, heap::bytes() - before);
         let reads = device.reads.load(Relaxed);
         eprintln!("{round}: {report}; {peak} bytes at most, {left} in the end, {reads} reads");
         assert_eq!((report.blobs as u64, report.damaged, report.dropped), (BLOBS, 0, 0));

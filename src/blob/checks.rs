@@ -14,13 +14,14 @@ use std::time::Duration;
 use smol::lock::Mutex;
 
 use super::format::CHUNK_BYTES;
-use crate::clock::{SharedClock, SystemClock};
+use crate::clock::SharedClock;
 use crate::oci::Digest;
 
 /// What is known of the blobs that are sent.
+#[derive(Default)]
 pub struct Checks {
-    clock: SharedClock,
-    interval: Duration,
+    /// For how long a check is trusted, by which clock; without one, for as long as it is known.
+    trust: Option<(Duration, SharedClock)>,
     blobs: BTreeMap<Digest, Rc<Checked>>,
     uses: u64,
 }
@@ -45,15 +46,9 @@ struct Marks {
 }
 
 impl Checks {
-    /// Nothing is known, and what becomes known is good for a day.
-    pub fn new() -> Self {
-        let clock = Rc::new(SystemClock::new());
-        Self { clock, interval: INTERVAL, blobs: BTreeMap::new(), uses: 0 }
-    }
-
     /// Checks are trusted for `interval` from here on.
     pub fn trust_for(&mut self, interval: Duration, clock: SharedClock) {
-        (self.interval, self.clock) = (interval, clock);
+        self.trust = Some((interval, clock));
     }
 
     /// What is known of a blob that is sent now.
@@ -97,7 +92,9 @@ impl Checks {
 
     /// The time by which checks are dated, and before which they are too old.
     pub fn now(&self) -> Now {
-        Now { time: self.clock.monotonic(), interval: self.interval }
+        let trust = self.trust.as_ref().map(|(interval, clock)| (clock.monotonic(), *interval));
+        let (time, interval) = trust.unwrap_or((Duration::ZERO, Duration::MAX));
+        Now { time, interval }
     }
 }
 
@@ -172,8 +169,6 @@ impl Marks {
     }
 }
 
-/// For how long a check is trusted where nothing is configured.
-const INTERVAL: Duration = Duration::from_hours(24);
 /// Blobs of which is known what was checked; 150 bytes each, and a bit for 256 KiB of them.
 const BLOBS_MAX: usize = 1024;
 
@@ -220,7 +215,7 @@ mod tests {
 
     #[test]
     fn the_blobs_that_were_sent_last_are_known() {
-        let mut checks = Checks::new();
+        let mut checks = Checks::default();
         let digest = |number: usize| Digest::sha256(&number.to_le_bytes());
         let now = checks.now();
         for number in 0..BLOBS_MAX {

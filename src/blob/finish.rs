@@ -7,7 +7,7 @@
 //! at stake is counted with the writers' own bytes.
 
 use super::format::{BlobRecord, Record};
-use super::store::State;
+use super::state::State;
 use super::{Error, Store};
 use crate::oci::Digest;
 

@@ -16,8 +16,8 @@ use super::format::{BlobRecord, CHUNK_BYTES, Extent, Record};
 use super::layout::{
     self, bytes_within, is_small, merged, pieces, prefix, relocated, reserved_bytes, suffix,
 };
+use super::program::program_pieces;
 use super::reserve::Taken;
-use super::store::program_pieces;
 use super::{Error, Store};
 use crate::flash::Device;
 

@@ -31,8 +31,22 @@ impl Store {
         HashedReader::new(Arc::clone(self.shared_device()), &reader, max)
     }
 
-    /// As `work` says of the stream of [`Store::open_hashed`], on another thread, so that what is long
-    /// holds up nothing here.
+    /// All bytes of a blob that is held.
+    ///
+    /// # Errors
+    /// Those of [`Store::open_hashed`] and [`HashedReader::finish`].
+    pub fn read_all(&self, digest: &Digest, max: u64) -> Result<Vec<u8>, Error> {
+        // No more than memory can have.
+        let max = usize::try_from(max).unwrap_or(usize::MAX);
+        let mut reader = self.open_hashed(digest, max as u64)?;
+        let mut bytes = vec![0; usize::try_from(reader.size).unwrap_or(max)];
+        // What failed is known at the end.
+        let _ = io::Read::read_exact(&mut reader, &mut bytes);
+        reader.finish().map(|()| bytes)
+    }
+
+    /// As `work` says of the stream of [`Store::open_hashed`], on another thread where the device's
+    /// calls may take long, so that it holds up nothing here.
     ///
     /// # Errors
     /// Those of [`Store::open_hashed`] and [`HashedReader::finish`].
@@ -45,11 +59,11 @@ impl Store {
         // It keeps the blob's room from being used again.
         let reader = self.look(digest)?;
         let mut checked = HashedReader::new(Arc::clone(self.shared_device()), &reader, max)?;
-        let done = smol::unblock(move || {
+        let work = move || {
             let value = work(&mut checked);
             checked.finish().map(|()| value)
-        });
-        done.await
+        };
+        self.aside(work).await
     }
 }
 
@@ -138,6 +152,7 @@ mod tests {
         reader.read_to_end(&mut read).unwrap();
         assert!(reader.finish().is_ok() && read == bytes);
         assert!(store.open_hashed(&digest, 20_000).unwrap().finish().is_ok());
+        assert_eq!(store.read_all(&digest, u64::MAX).map_err(|error| error.kind()), Ok(bytes));
         let wrong = HashedReader {
             digest: Digest::sha256(b"x"),
             ..store.open_hashed(&digest, 20_000).unwrap()

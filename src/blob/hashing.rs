@@ -94,12 +94,22 @@ pub async fn bytes_match(bytes: &[u8], expected: Expected) -> bool {
 
 /// The hashes in a blob's trailer; none when it is not what was written.
 pub async fn trailer_hashes(store: &Store, record: &BlobRecord) -> Option<Vec<[u8; 32]>> {
-    let device = Arc::clone(store.shared_device());
-    if !device.is_slow() {
-        return read_trailer(device.as_ref(), record);
+    let (device, record) = (Arc::clone(store.shared_device()), record.clone());
+    store.aside(move || read_trailer(device.as_ref(), &record)).await
+}
+
+impl Store {
+    /// Does what reads the device where it holds up nothing: on the thread for that if the device's
+    /// calls may take long, else here.
+    pub(super) async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        match self.device().is_slow() {
+            true => self.lane().run(work).await,
+            false => work(),
+        }
     }
-    let record = record.clone();
-    store.lane().run(move || read_trailer(device.as_ref(), &record)).await
 }
 
 /// The hashes of a blob's chunks, made from its bytes; none when those do not have its digest.
@@ -180,15 +190,14 @@ async fn feed<S: Send + 'static>(
     each: fn(&mut S, &[u8]),
 ) -> Result<S, Error> {
     let device = Arc::clone(store.shared_device());
-    let is_slow = device.is_slow();
     let mut feed = Feed { device, pieces, origin, state, each, buffer: vec![0; PIECE_BYTES] };
-    if is_slow {
+    if store.device().is_slow() {
         let work = move || {
             let outcome = feed.parts().into_iter().try_for_each(|part| feed.read(part));
             feed.uncache();
             outcome.map(|()| feed.state)
         };
-        return store.lane().run(work).await;
+        return store.aside(work).await;
     }
     let mut outcome = Ok(());
     for part in feed.parts() {

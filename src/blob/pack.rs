@@ -13,7 +13,7 @@ use std::task::Poll;
 use super::format::{BlobRecord, Extent};
 use super::index::blob_bytes;
 use super::layout::{reserved_bytes, suffix};
-use super::store::Programming;
+use super::program::Programming;
 use super::{Error, Store};
 use crate::kind::Kind;
 use crate::oci::Digest;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::format::BlobRecord;
 use super::recover::{MountReport, Mounted, mount_again};
-use super::store::{Limbo, State};
+use super::state::{Limbo, State};
 use super::{Error, Store};
 use crate::kind::Kind;
 
@@ -122,7 +122,6 @@ impl Store {
     /// # Errors
     /// As of [`Store::check_mounted`].
     pub(super) fn check_mounted_by(&self, change: u64) -> Result<(), Error> {
-        let mounted = self.mounted();
-        self.check_mounted(if change < mounted { change } else { mounted })
+        self.check_mounted(change.min(self.mounted()))
     }
 }

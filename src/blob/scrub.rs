@@ -16,6 +16,7 @@ use log::{error, warn};
 use super::format::{BlobRecord, CHUNK_BYTES, Record};
 use super::hashing::{Expected, Origin, bytes_match, chunk_matches, remade_hashes, trailer_hashes};
 use super::layout::{self, merged, prefix, reserved_bytes, suffix, trailer};
+use super::store::missing;
 use super::{Error, Store};
 use crate::clock::SharedClock;
 use crate::kind::Kind;
@@ -127,9 +128,8 @@ impl Store {
                 self.flush().await?;
             }
             each(size).await;
-            let mut state = self.0.state.borrow_mut();
-            state.suspects.remove(digest);
-            return Ok(state.index.corrupt.get(digest).map_or(0, BTreeSet::len));
+            self.0.state.borrow_mut().suspects.remove(digest);
+            return Ok(self.corrupt_of(digest).len());
         }
         while let Some(Step { record, chunk, bytes, is_corrupt }) = check.advance().await {
             if self.judge(&record, &[chunk], is_corrupt)? {
@@ -142,9 +142,8 @@ impl Store {
         if let (Hashes::Remade(hashes), Ok(record)) = (check.hashes, self.record(digest)) {
             self.rewrite_trailer(&record, hashes).await;
         }
-        let mut state = self.0.state.borrow_mut();
-        state.suspects.remove(digest);
-        Ok(state.index.corrupt.get(digest).map_or(0, BTreeSet::len))
+        self.0.state.borrow_mut().suspects.remove(digest);
+        Ok(self.corrupt_of(digest).len())
     }
 
     /// Records whether chunks are corrupt, as they were found a moment ago where `read` says. Only
@@ -161,8 +160,7 @@ impl Store {
         if !self.is_at(read) {
             return Ok(false);
         }
-        let mut known =
-            self.0.state.borrow().index.corrupt.get(digest).cloned().unwrap_or_default();
+        let mut known = self.corrupt_of(digest);
         let before = known.len();
         for chunk in chunks {
             if is_corrupt {
@@ -243,8 +241,7 @@ impl Store {
 
     /// Records which chunks of a blob are corrupt, and that no others are.
     pub async fn set_corrupt(&self, digest: &Digest, chunks: &BTreeSet<u32>) -> Result<(), Error> {
-        let known = self.0.state.borrow().index.corrupt.get(digest).cloned().unwrap_or_default();
-        if known != *chunks && self.entry(digest).is_some() {
+        if self.corrupt_of(digest) != *chunks && self.entry(digest).is_some() {
             for chunk in chunks {
                 self.0.state.borrow().checks.forget_chunk(digest, *chunk);
             }
@@ -258,6 +255,11 @@ impl Store {
     pub fn corrupt(&self) -> Vec<(Digest, BTreeSet<u32>)> {
         let state = self.0.state.borrow();
         state.index.corrupt.iter().map(|(digest, chunks)| (*digest, chunks.clone())).collect()
+    }
+
+    /// The chunks of a blob that are known to be corrupt.
+    fn corrupt_of(&self, digest: &Digest) -> BTreeSet<u32> {
+        self.0.state.borrow().index.corrupt.get(digest).cloned().unwrap_or_default()
     }
 
     /// Whether any of a blob's bytes in `range` is known to be corrupt.
@@ -322,7 +324,7 @@ impl Store {
             bytes.extend(trailer(digest, hashes));
         }
         self.replace(digest, at, bytes).await?;
-        let mut left = self.0.state.borrow().index.corrupt.get(digest).cloned().unwrap_or_default();
+        let mut left = self.corrupt_of(digest);
         left.remove(&chunk);
         self.set_corrupt(digest, &left).await
     }
@@ -394,9 +396,7 @@ impl Store {
     }
 
     fn record(&self, digest: &Digest) -> Result<BlobRecord, Error> {
-        let state = self.0.state.borrow();
-        let record = state.index.blobs.get(digest);
-        record.ok_or_else(|| Error::new(Kind::Missing, format!("{digest} is not held")))
+        self.0.state.borrow().index.blobs.get(digest).ok_or_else(|| missing(digest))
     }
 
     /// Adds to the chunks of a blob that are known to be corrupt.
@@ -406,8 +406,7 @@ impl Store {
         size: u64,
         chunks: &BTreeSet<u32>,
     ) -> Result<(), Error> {
-        let mut known =
-            self.0.state.borrow().index.corrupt.get(digest).cloned().unwrap_or_default();
+        let mut known = self.corrupt_of(digest);
         let before = known.len();
         // Those of the trailer are no chunks; it is made anew from the bytes.
         known.extend(chunks.iter().filter(|chunk| !chunk_range(**chunk, size).is_empty()));

@@ -1,5 +1,6 @@
 //! What the log reports of itself.
 
+use super::Store;
 use super::wear::DAY_SECONDS;
 use crate::flash::Health;
 use crate::oci::Digest;
@@ -86,6 +87,58 @@ impl Stat {
         let left = left.min(all * u128::from(left_percent) / 100);
         let tenths = (left * 10).checked_div(a_year).unwrap_or(u128::MAX);
         Some(u32::try_from(tenths).unwrap_or(u32::MAX).min(LIFE_MAX))
+    }
+}
+
+impl Store {
+    /// The log in figures.
+    pub fn stat(&self) -> Stat {
+        let state = self.0.state.borrow();
+        let wear = &state.index.wear;
+        let mut bytes = [0; 2];
+        for summary in state.index.blobs.summaries() {
+            let [pinned, cached] = &mut bytes;
+            *if summary.pinned { pinned } else { cached } += summary.size;
+        }
+        let [pinned_bytes, cached_bytes] = bytes;
+        let erases = state.space.data_segments().map(|segment| wear.erases_of(segment));
+        Stat {
+            size_max_bytes: state.space.capacity_bytes(),
+            used_bytes: state.space.used_bytes(),
+            blobs: state.index.blobs.len() as u64,
+            held_bytes: pinned_bytes.saturating_add(cached_bytes),
+            cached_bytes,
+            partials: state.index.partials.len() as u64,
+            free_segments: state.space.free_segments(),
+            programmed_bytes: wear.counts.programmed_bytes,
+            image_bytes: wear.counts.image_bytes,
+            copied_bytes: wear.counts.copied_bytes,
+            recent_bytes: wear.counts.recent_bytes,
+            recent_seconds: wear.counts.recent_seconds,
+            device_bytes: self.device().geometry().bytes(),
+            bad_segments: state.space.bad_segments(),
+            erases_max: erases.clone().max().unwrap_or(0),
+            erases_mean: erases.clone().map(u64::from).sum::<u64>() / erases.count().max(1) as u64,
+        }
+    }
+
+    /// Sets the gauges that follow from the state: they are to be read next.
+    pub fn export_gauges(&self) {
+        let stat = self.stat();
+        let metrics = self.metrics();
+        metrics.flash_erases_max.set(u64::from(stat.erases_max));
+        metrics.flash_erases_mean.set(stat.erases_mean);
+        metrics.flash_bad_segments.set(stat.bad_segments as u64);
+        let used = self.health().and_then(|health| health.life_used_percent).unwrap_or(0);
+        metrics.flash_life_used_percent.set(u64::from(used));
+        metrics.flash_programmed_bytes_per_day.set(stat.programmed_bytes_per_day().unwrap_or(0));
+        metrics.store_size_max_bytes.set(stat.size_max_bytes);
+        metrics.store_used_bytes.set(stat.used_bytes);
+        metrics.store_blobs.set(stat.blobs);
+        metrics.store_cached_bytes.set(stat.cached_bytes);
+        let corrupt = self.corrupt();
+        let corrupt = corrupt.iter().map(|(_, chunks)| chunks.len() as u64);
+        metrics.store_corrupt_chunks.set(corrupt.sum());
     }
 }
 

@@ -10,7 +10,7 @@
 use super::format::{BlobRecord, CHUNK_BYTES, Record};
 use super::index::PartialBlob;
 use super::layout::{self, is_small, trailer};
-use super::store::Programming;
+use super::program::Programming;
 use super::syncing::Syncing;
 use super::{Error, Store};
 use crate::flash::Device;

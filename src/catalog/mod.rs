@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::blob::{Entry, Error, HashedReader, Store};
 use crate::kind::Kind;
 use crate::oci::{
-    Digest, MANIFEST_BYTES_MAX, Manifest, ManifestError, ManifestKind, Platform, Role, select,
+    Digest, MANIFEST_BYTES_MAX, Manifest, ManifestError, ManifestKind, Platform, Selection,
 };
 
 /// The images of one store. Clones share what was read.
@@ -80,14 +80,6 @@ struct Known {
 /// By the digest of an index, and platforms.
 type Selections = BTreeMap<(Digest, Vec<Platform>), Rc<Selection>>;
 
-/// The children of an index by what they are to some platforms.
-#[derive(Default)]
-struct Selection {
-    chosen: Vec<Digest>,
-    attestations: Vec<Digest>,
-    others: Vec<Digest>,
-}
-
 /// How much of a manifest is needed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
@@ -132,7 +124,7 @@ impl Catalog {
             self.remember(entry.digest, &manifest);
             if matches!(manifest.kind, ManifestKind::Index { .. }) {
                 let key = (entry.digest, platforms.to_vec());
-                let selection = Rc::new(Selection::new(&manifest, platforms));
+                let selection = selection(&manifest, platforms);
                 self.selections.borrow_mut().insert(key, selection);
             }
         }
@@ -163,14 +155,10 @@ impl Catalog {
         after: Option<&Digest>,
     ) -> Option<(Digest, u64)> {
         let (known, referrers) = (self.known.borrow(), self.referrers.borrow());
-        let from = after.map_or(Bound::Included((*subject, FIRST)), |after| {
-            Bound::Excluded((*subject, *after))
-        });
-        let of = referrers.range((from, Bound::Unbounded));
-        let mut of = of.take_while(|(of, _)| of == subject).filter_map(|(_, referrer)| {
-            let (_, held_type) = known.get(referrer)?.refers.as_ref()?;
+        let mut of = referrers_of(&referrers, *subject, after).filter_map(|referrer| {
+            let (_, held_type) = known.get(&referrer)?.refers.as_ref()?;
             let is_asked = artifact_type.is_none_or(|asked| held_type.as_deref() == Some(asked));
-            self.store.entry(referrer).filter(|_| is_asked)
+            self.store.entry(&referrer).filter(|_| is_asked)
         });
         of.next().map(|entry| (entry.digest, entry.size))
     }
@@ -203,27 +191,15 @@ impl Catalog {
     /// needless.
     pub fn reachable(&self, roots: &[Root<'_>]) -> Result<BTreeSet<Digest>, Error> {
         self.refresh()?;
-        let known = self.known.borrow().clone();
-        let mut referrers: BTreeMap<Digest, Vec<Digest>> = BTreeMap::new();
-        for (digest, manifest) in &known {
-            if let Some((subject, _)) = manifest.refers {
-                referrers.entry(subject).or_default().push(*digest);
-            }
-        }
         let mut found = BTreeSet::new();
         for root in roots {
-            self.reach(root, &known, &referrers, &mut found)?;
+            self.reach(root, &mut found)?;
         }
         Ok(found)
     }
 
-    fn reach(
-        &self,
-        root: &Root<'_>,
-        known: &BTreeMap<Digest, Rc<Known>>,
-        referrers: &BTreeMap<Digest, Vec<Digest>>,
-        found: &mut BTreeSet<Digest>,
-    ) -> Result<(), Error> {
+    fn reach(&self, root: &Root<'_>, found: &mut BTreeSet<Digest>) -> Result<(), Error> {
+        let (known, referrers) = (self.known.borrow(), self.referrers.borrow());
         // What only its head is needed of may turn out to be needed whole.
         let mut seen = BTreeSet::new();
         let part = if root.platforms.is_empty() { Part::Whole } else { Part::Chosen };
@@ -237,8 +213,8 @@ impl Catalog {
                 return Err(corrupt(&digest));
             }
             if part != Part::Head {
-                let of = referrers.get(&digest).into_iter().flatten();
-                queue.extend(of.map(|referrer| (*referrer, Part::Whole)));
+                let of = referrers_of(&referrers, digest, None);
+                queue.extend(of.map(|referrer| (referrer, Part::Whole)));
             }
             let Some(manifest) = known.get(&digest) else { continue };
             let children = manifest.children.iter();
@@ -314,7 +290,7 @@ impl Catalog {
         let Some(manifest) = self.manifest(&entry, read(&self.store, &entry))? else {
             return Ok(None);
         };
-        let selection = Rc::new(Selection::new(&manifest, platforms));
+        let selection = selection(&manifest, platforms);
         self.selections.borrow_mut().insert(key, Rc::clone(&selection));
         Ok(Some(selection))
     }
@@ -364,16 +340,22 @@ impl Known {
     fn new(manifest: &Manifest) -> Self {
         let mut seen = BTreeSet::new();
         let mut children = manifest.children();
-        let mut required = children.len();
-        if let ManifestKind::Image { config, layers } = &manifest.kind {
-            let (foreign, own): (Vec<_>, Vec<_>) =
-                layers.iter().partition(|layer| layer.is_foreign);
-            let own = std::iter::once(config).chain(own).map(|blob| blob.digest);
-            children = own.filter(|digest| seen.insert(*digest)).collect();
-            required = children.len();
-            children.extend(foreign.into_iter().map(|layer| layer.digest));
-            children.dedup();
-        }
+        let required = match &manifest.kind {
+            ManifestKind::Image { config, layers } => {
+                let (foreign, own): (Vec<_>, Vec<_>) =
+                    layers.iter().partition(|layer| layer.is_foreign);
+                let own = std::iter::once(config).chain(own).map(|blob| blob.digest);
+                children = own.filter(|digest| seen.insert(*digest)).collect();
+                let required = children.len();
+                let foreign = foreign.into_iter().map(|layer| layer.digest);
+                children.extend(foreign.filter(|digest| seen.insert(*digest)));
+                required
+            }
+            ManifestKind::Index { .. } => {
+                children.retain(|digest| seen.insert(*digest));
+                children.len()
+            }
+        };
         let refers = manifest.subject.map(|subject| (subject, manifest.artifact_type.clone()));
         Self {
             media_type: manifest.media_type,
@@ -385,19 +367,24 @@ impl Known {
     }
 }
 
-impl Selection {
-    fn new(manifest: &Manifest, platforms: &[Platform]) -> Self {
-        let mut selection = Self::default();
-        let ManifestKind::Index { manifests } = &manifest.kind else { return selection };
-        for (child, role) in select(manifests, platforms) {
-            match role {
-                Role::Chosen => selection.chosen.push(child.digest),
-                Role::Attestation => selection.attestations.push(child.digest),
-                Role::Other => selection.others.push(child.digest),
-            }
-        }
-        selection
-    }
+/// What the children of an index are to `platforms`.
+fn selection(manifest: &Manifest, platforms: &[Platform]) -> Rc<Selection> {
+    Rc::new(match &manifest.kind {
+        ManifestKind::Index { manifests } => Selection::new(manifests, platforms),
+        ManifestKind::Image { .. } => Selection::default(),
+    })
+}
+
+/// Of pairs of a subject and a referrer, the referrers of one subject behind `after`, in order.
+fn referrers_of(
+    pairs: &BTreeSet<(Digest, Digest)>,
+    subject: Digest,
+    after: Option<&Digest>,
+) -> impl Iterator<Item = Digest> {
+    let from =
+        after.map_or(Bound::Included((subject, FIRST)), |after| Bound::Excluded((subject, *after)));
+    let of = pairs.range((from, Bound::Unbounded));
+    of.take_while(move |(of, _)| *of == subject).map(|(_, referrer)| *referrer)
 }
 
 fn corrupt(digest: &Digest) -> Error {

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use super::{Config, Token};
+use super::{Config, Token, Upstream};
 
 /// What cannot be read, is empty, or is a secret that others may read; a line each.
 pub fn file_warnings(config: &Config) -> Vec<String> {
@@ -22,9 +22,8 @@ pub fn file_warnings(config: &Config) -> Vec<String> {
             Ok(bytes) if bytes.trim_ascii().is_empty() => warn("the file is empty"),
             Ok(_) => {}
         }
-        let mode = fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
-        if is_secret && mode & OTHERS_READ != 0 {
-            warn(&format!("others can read it (mode {:o}): expected 600", mode & 0o777));
+        if is_secret && let Some(mode) = fs::metadata(path).ok().as_ref().and_then(exposed_mode) {
+            warn(&format!("others can read it (mode {mode:o}): expected 600"));
         }
     };
     if let Some(tls) = &config.serve.tls {
@@ -43,12 +42,32 @@ pub fn file_warnings(config: &Config) -> Vec<String> {
     }
     for upstream in &config.upstreams {
         let name = format!("[[upstream]] {}", upstream.registry);
-        look(&name, "password_file", upstream.password_file.as_deref(), true);
-        look(&name, "ca_file", upstream.ca_file.as_deref(), false);
-        look(&name, "client_cert", upstream.client_cert.as_deref(), false);
-        look(&name, "client_key", upstream.client_key.as_deref(), true);
+        for (key, path, is_secret) in upstream.files() {
+            look(&name, key, Some(path), is_secret);
+        }
     }
     warnings
+}
+
+impl Upstream {
+    /// Its files: the key that names each, where it is, and whether it is a secret.
+    pub fn files(&self) -> impl Iterator<Item = (&'static str, &Path, bool)> {
+        let files = [
+            ("password_file", &self.password_file, true),
+            ("ca_file", &self.ca_file, false),
+            ("client_cert", &self.client_cert, false),
+            ("client_key", &self.client_key, true),
+        ];
+        files
+            .into_iter()
+            .filter_map(|(key, path, is_secret)| Some((key, path.as_deref()?, is_secret)))
+    }
+}
+
+/// The mode of a file that everybody can read, which a secret must not be.
+pub fn exposed_mode(metadata: &fs::Metadata) -> Option<u32> {
+    let mode = metadata.permissions().mode();
+    (mode & OTHERS_READ != 0).then_some(mode & 0o777)
 }
 
 /// A group may be that of the service; everybody may not.

@@ -23,7 +23,7 @@ use url::Url;
 
 use crate::oci::{Platform, Reference};
 use crate::units::{ByteCount, ByteRate, exact_duration};
-pub use files::file_warnings;
+pub use files::{exposed_mode, file_warnings};
 pub use read::is_token;
 
 /// Everything the operator decided; defaults filled in.

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::Error;
 use crate::fleet::state::{FILE, FILE_BYTES_MAX, Url};
 use crate::kind::Kind;
-use crate::oci::{Digest, Hasher};
+use crate::oci::Digest;
 use crate::registry::Registry;
 
 /// The part of an image manifest that leads to the file.
@@ -73,9 +73,7 @@ pub async fn read<T: DeserializeOwned>(
     }
     let opened = registry.blob(repository, &layer_digest, 0, layer.size - 1, layer.size).await?;
     let bytes = opened.body.bytes(layer.size).await?;
-    let mut hasher = Hasher::new(layer_digest.algorithm());
-    hasher.update(&bytes);
-    if hasher.finish() != layer_digest {
+    if layer_digest.algorithm().digest(&bytes) != layer_digest {
         return Err(Error::new(
             Kind::Corrupt,
             format!("{}/{repository}: layer {layer_digest} came as something else", url.base),

@@ -466,10 +466,7 @@ impl Fleet {
 }
 
 fn tls_options(config: &config::GroundControl) -> tls::ClientOptions {
-    tls::ClientOptions {
-        ca_file: config.ca_file.clone(),
-        client_cert: config.client_cert.clone().zip(config.client_key.clone()),
-    }
+    tls::ClientOptions::new(&config.ca_file, &config.client_cert, &config.client_key)
 }
 
 /// The documents in the log.

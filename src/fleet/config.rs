@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::enrol::Credentials;
 use super::state::{check_base, within};
-use super::{Invalid, interval, is_empty, or_default, shown, valid_name};
+use super::{Invalid, check_name, interval, is_empty, or_default, shown};
 
 /// The body of `POST /api/configs`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -28,9 +28,7 @@ pub struct Named {
 impl Named {
     /// Holds the name and the configuration to what a satellite can use.
     pub fn check(&self) -> Result<(), Invalid> {
-        if !valid_name(&self.config_name) {
-            return Err(Invalid::new("invalid or empty config_name"));
-        }
+        check_name("config_name", &self.config_name)?;
         self.config.check()
     }
 }

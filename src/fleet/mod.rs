@@ -46,6 +46,20 @@ pub fn valid_name(name: &str) -> bool {
     name.len() <= NAME_BYTES_MAX && !name.contains('/') && crate::oci::valid_repository(name)
 }
 
+/// Refuses what cannot name a `what`, such as a group: see [`valid_name`].
+///
+/// # Errors
+/// Names the value and what was expected.
+pub fn check_name(what: &str, name: &str) -> Result<(), Invalid> {
+    if valid_name(name) {
+        return Ok(());
+    }
+    Err(Invalid::new(format!(
+        "{what} {}: expected 1 to {NAME_BYTES_MAX} lower-case letters, digits, and . _ - between",
+        shown(name)
+    )))
+}
+
 /// The longest name of a satellite, a group or a config. Go takes 255 bytes, but the name goes into
 /// a repository of at most 255, of which `satellite/satellite-state/` and `/state` take 32.
 pub const NAME_BYTES_MAX: usize = 200;
@@ -87,6 +101,8 @@ mod tests {
         let long = "a".repeat(NAME_BYTES_MAX + 1);
         for bad in ["", "Edge", ".a", "a/b", "a b", "a..b", "a-", "a'--", "\u{e9}", &long] {
             assert!(!valid_name(bad), "{bad}");
+            let error = check_name("group", bad).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("group {}", shown(bad))), "{error}");
         }
     }
 

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, is_empty, or_default, shown, valid_name};
+use super::{Invalid, check_name, is_empty, or_default, shown};
 use crate::oci::{Digest, Platform, valid_repository, valid_tag};
 
 /// The name of the only file in the only layer of a state artifact.
@@ -61,12 +61,7 @@ pub struct GroupState {
 impl GroupState {
     /// Holds names, tags, digests and the registry to their grammars, and lists to their limits.
     pub fn check(&self) -> Result<(), Invalid> {
-        if !valid_name(&self.group) {
-            return Err(Invalid::new(format!(
-                "group {}: expected lower-case letters, digits and . _ - between",
-                shown(&self.group)
-            )));
-        }
+        check_name("group", &self.group)?;
         if !self.registry.is_empty() {
             check_base(&self.registry)?;
         }
@@ -192,18 +187,19 @@ impl Url {
     }
 }
 
-/// A registry's address is a scheme and a host: no user, path or query.
+/// A registry's address is a scheme and a host: no user, path or query, and nothing that a parser
+/// of URLs makes good silently, such as blanks or `https:host`.
 pub(super) fn check_base(text: &str) -> Result<(), Invalid> {
-    let plain = url::Url::parse(text).is_ok_and(|url| {
+    let plain = text.strip_suffix('/').unwrap_or(text);
+    let is_plain = |url: url::Url| {
+        let host = url.host_str().unwrap_or_default();
+        let base = format!("{}://{host}", url.scheme());
+        // The port may be written though it is the scheme's own.
+        let with_port = url.port_or_known_default().map(|port| format!("{base}:{port}"));
         ["http", "https"].contains(&url.scheme())
-            && url.host_str().is_some_and(|host| !host.is_empty())
-            && url.username().is_empty()
-            && url.password().is_none()
-            && ["", "/"].contains(&url.path())
-            && url.query().is_none()
-            && url.fragment().is_none()
-    });
-    if plain && text.len() <= URL_BYTES_MAX {
+            && [Some(base), with_port].iter().flatten().any(|base| plain.eq_ignore_ascii_case(base))
+    };
+    if text.len() <= URL_BYTES_MAX && url::Url::parse(plain).is_ok_and(is_plain) {
         return Ok(());
     }
     Err(Invalid::new(format!("registry {}: expected https://host or http://host", shown(text))))
@@ -295,6 +291,39 @@ mod tests {
         }
         let many = vec!["http://h/satellite/group-state/g/state:latest".to_owned(); GROUPS_MAX + 1];
         assert!(SatelliteState { states: many, config: String::new() }.check().is_err());
+    }
+
+    #[test]
+    fn an_address_is_only_what_it_says() {
+        for good in [
+            "https://harbor.example",
+            "http://127.0.0.1:5000/",
+            "https://Harbor.example:443",
+            "http://[::1]:80",
+        ] {
+            assert_eq!(check_base(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "https:harbor.example",
+            "https:/harbor.example",
+            "https:///harbor.example",
+            " https://harbor.example",
+            "https://harbor.example ",
+            "https://harbor\t.example",
+            "https://@harbor.example",
+            "https://:@harbor.example",
+            "https://harbor.example//",
+            "https://harbor.example:",
+            "https://harbor.example?",
+            "https://harbor.example#",
+            "https:\\\\harbor.example",
+            "https://0x7f.1",
+            "https://",
+            "harbor.example",
+        ] {
+            let error = check_base(bad).unwrap_err().to_string();
+            assert!(error.contains("registry \""), "{bad}: {error}");
+        }
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::clock::date::{date_of, days_of};
+
 /// Microseconds since 1970.
 pub fn now() -> i64 {
     SystemTime::now()
@@ -61,7 +63,7 @@ pub fn parse(text: &str) -> Option<i64> {
         None => (0, rest),
     };
     let offset = offset_minutes(zone)?;
-    let days = days_of(year, month, day);
+    let days = days_of(year, u8::try_from(month).ok()?, u8::try_from(day).ok()?);
     let seconds = days * 86_400 + hour * 3600 + minute * 60 + second - offset * 60;
     Some(seconds * SECOND + fraction)
 }
@@ -79,27 +81,6 @@ fn offset_minutes(zone: &str) -> Option<i64> {
     }
     let (hours, minutes) = (hours.parse::<u8>().ok()?, minutes.parse::<u8>().ok()?);
     (hours < 24 && minutes < 60).then(|| sign * (i64::from(hours) * 60 + i64::from(minutes)))
-}
-
-/// Days since 1970-01-01 of a date of the Gregorian calendar (Howard Hinnant's algorithm).
-fn days_of(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
-}
-
-fn date_of(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year + year / 4 - year / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    (era * 400 + year + i64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]

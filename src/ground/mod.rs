@@ -16,8 +16,8 @@
 //! | `pages` | the console |
 //! | `assess` | compares what a satellite is to hold with what it said |
 //! | `publish` `artifact` | make the artifacts, in the transaction that changed what they say |
-//! | `mask` | hides secrets from people |
 //! | `secret` `limit` | passwords, tokens and secrets; how often they may be tried |
+//! | `mask` `labels` | secrets hidden from people; labels and selectors |
 //! | `metrics` `clock` | counters; times as numbers and as text |
 //! | `store` `lock` | SQLite or PostgreSQL; who uses the directory of SQLite |
 //!

@@ -4,7 +4,6 @@
 //! Every wait has a deadline and every buffer a limit, because both ends are strangers: the far
 //! side of a bad link, and every client that reaches the port that serves a LAN.
 
-mod date;
 pub mod dial;
 mod error;
 pub mod http;
@@ -13,7 +12,6 @@ mod proxy;
 mod resolve;
 pub mod tls;
 
-pub use date::{parse_http_date, rfc3339};
 pub use error::Error;
 pub use listen::{Identity, listen};
 pub use proxy::Proxies;

@@ -35,7 +35,7 @@ use rustls::{
 };
 
 use super::Error;
-use super::date::Civil;
+use crate::clock::date::Civil;
 use crate::clock::{Clock, SharedClock, SystemClock, unix_seconds_from};
 use crate::kind::Kind;
 
@@ -47,6 +47,24 @@ pub struct ClientOptions {
     pub ca_file: Option<PathBuf>,
     /// PEM certificate chain and private key shown to servers that ask.
     pub client_cert: Option<(PathBuf, PathBuf)>,
+}
+
+impl ClientOptions {
+    /// Of the files that a configuration names: a certificate counts with its key only.
+    pub fn new(
+        ca_file: &Option<PathBuf>,
+        client_cert: &Option<PathBuf>,
+        client_key: &Option<PathBuf>,
+    ) -> Self {
+        let client_cert = client_cert.clone().zip(client_key.clone());
+        Self { ca_file: ca_file.clone(), client_cert }
+    }
+
+    /// The files that are read.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let pair = self.client_cert.iter().flat_map(|(chain, key)| [chain, key]);
+        self.ca_file.iter().chain(pair).map(PathBuf::as_path)
+    }
 }
 
 /// The client side as its files are now. Clones share it.
@@ -67,7 +85,7 @@ struct Made {
 
 /// Device, inode, size, and seconds and nanoseconds of the last change: what differs when a file
 /// was replaced or rewritten.
-type Stamp = (u64, u64, u64, i64, i64);
+pub type Stamp = (u64, u64, u64, i64, i64);
 
 impl Trust {
     /// Reads nothing yet.
@@ -79,10 +97,8 @@ impl Trust {
     /// not what it should be.
     pub(super) fn config(&self) -> Result<Arc<ClientConfig>, Error> {
         let Files { options, clock, made } = &*self.0;
-        let ClientOptions { ca_file, client_cert } = options;
-        let pair = client_cert.iter().flat_map(|(chain, key)| [chain.clone(), key.clone()]);
-        let files = ca_file.iter().cloned().chain(pair).chain(system_bundles());
-        let stamps: Vec<Option<Stamp>> = files.map(|path| stamp(&path)).collect();
+        let bundles = system_bundles().map(|path| stamp(&path));
+        let stamps: Vec<Option<Stamp>> = options.files().map(stamp).chain(bundles).collect();
         if let Some(made) = made.borrow().as_ref().filter(|made| made.stamps == stamps) {
             return Ok(Arc::clone(&made.config));
         }
@@ -92,7 +108,8 @@ impl Trust {
     }
 }
 
-fn stamp(path: &Path) -> Option<Stamp> {
+/// What tells a file from a later one at the same path; none when there is none now.
+pub fn stamp(path: &Path) -> Option<Stamp> {
     let found = std::fs::metadata(path).ok()?;
     Some((found.dev(), found.ino(), found.size(), found.ctime(), found.ctime_nsec()))
 }

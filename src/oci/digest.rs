@@ -25,6 +25,13 @@ impl Algorithm {
         }
     }
 
+    /// The digest of `bytes`.
+    pub fn digest(self, bytes: &[u8]) -> Digest {
+        let mut hash = Hasher::new(self);
+        hash.update(bytes);
+        hash.finish()
+    }
+
     /// Length of the digest in bytes.
     pub const fn digest_bytes(self) -> usize {
         match self {
@@ -71,6 +78,17 @@ impl Digest {
             Algorithm::Sha256 => bytes.try_into().ok().map(Self::Sha256),
             Algorithm::Sha512 => bytes.try_into().ok().map(Self::Sha512),
         }
+    }
+
+    /// As a tag says it, which may have no colon: `sha256-<hex>`. Under it, or under what begins
+    /// with it, stands what refers to the content (distribution-spec, "Referrers Tag Schema").
+    pub fn to_tag(&self) -> String {
+        self.to_string().replacen(':', "-", 1)
+    }
+
+    /// The opposite of [`Digest::to_tag`].
+    pub fn from_tag(tag: &str) -> Option<Self> {
+        tag.replacen('-', ":", 1).parse().ok().filter(|_| !tag.contains(':'))
     }
 
     /// Twelve hexadecimal digits for logs and tables.
@@ -233,8 +251,22 @@ mod tests {
         assert_eq!(digest.to_string(), text);
         assert_eq!(text.parse(), Ok(digest));
         assert_eq!(digest.short(), "e3b0c44298fc");
-        let long = Hasher::new(Algorithm::Sha512).finish();
+        let long = Algorithm::Sha512.digest(b"");
         assert_eq!(long.to_string().parse(), Ok(long));
+        assert_eq!(Algorithm::Sha256.digest(b""), digest);
+    }
+
+    #[test]
+    fn tags_name_digests() {
+        for digest in [Digest::sha256(b"x"), Algorithm::Sha512.digest(b"x")] {
+            let tag = digest.to_tag();
+            assert_eq!(tag, digest.to_string().replace(':', "-"));
+            assert_eq!(Digest::from_tag(&tag), Some(digest));
+            assert_eq!(Digest::from_tag(&digest.to_string()), None);
+        }
+        for tag in ["", "v1", "sha256-", "md5-00", "sha256-E3"] {
+            assert_eq!(Digest::from_tag(tag), None, "{tag}");
+        }
     }
 
     #[test]

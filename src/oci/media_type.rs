@@ -12,8 +12,6 @@ pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.
 pub const DOCKER_SCHEMA1: &str = "application/vnd.docker.distribution.manifest.v1+json";
 /// The same, signed: refused.
 pub const DOCKER_SCHEMA1_SIGNED: &str = "application/vnd.docker.distribution.manifest.v1+prettyjws";
-/// A layer or any other content.
-pub const OCTET_STREAM: &str = "application/octet-stream";
 
 /// What a client that wants any manifest accepts.
 pub const ACCEPT_MANIFESTS: [&str; 4] = [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];
@@ -33,9 +31,4 @@ pub fn is_foreign(media_type: &str) -> bool {
 pub fn manifest(text: &str) -> Option<&'static str> {
     let text = text.split(';').next().unwrap_or_default().trim();
     ACCEPT_MANIFESTS.into_iter().find(|known| known.eq_ignore_ascii_case(text))
-}
-
-/// Whether it is a manifest or an index of either kind.
-pub fn is_manifest(media_type: &str) -> bool {
-    ACCEPT_MANIFESTS.contains(&media_type)
 }

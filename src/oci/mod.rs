@@ -15,7 +15,7 @@ pub use manifest::{
     Child, Descriptor, LISTED_MAX, Listed, MANIFEST_BYTES_MAX, Manifest, ManifestError,
     ManifestKind,
 };
-pub use platform::{Platform, Role, select};
+pub use platform::{Platform, Selection};
 pub use reference::{
     Reference, ReferenceError, registry_name, valid_registry, valid_repository, valid_tag,
 };

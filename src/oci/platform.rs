@@ -145,45 +145,55 @@ impl fmt::Display for Platform {
     }
 }
 
-/// What a child of an index is to those who want certain platforms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// It serves one of them, or says of no platform that it is for it.
-    Chosen,
-    /// It is an attestation of one that is chosen.
-    Attestation,
-    /// It serves others.
-    Other,
+/// The children of an index, each digest once and in the index's order, by what they are to those
+/// who want certain platforms.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// They serve one of them, or say of no platform that they are for it.
+    pub chosen: Vec<Digest>,
+    /// They are attestations of such that serve one of them.
+    pub attestations: Vec<Digest>,
+    /// They serve others.
+    pub others: Vec<Digest>,
 }
 
-/// The children of an index, each digest once and in the index's order, with what they are to
-/// `platforms`: for each of those the best match is chosen, the first of equals.
-pub fn select<'a>(children: &'a [Child], platforms: &[Platform]) -> Vec<(&'a Child, Role)> {
-    let known = |child: &'a Child| {
-        let platform = child.platform.as_ref().filter(|platform| !platform.is_unknown());
-        platform.map(|platform| (platform, child))
+impl Selection {
+    /// Sorts `children`: for each of `platforms` the best match is chosen, the first of equals.
+    pub fn new(children: &[Child], platforms: &[Platform]) -> Self {
+        let serving = serving(children, platforms);
+        let mut selection = Self::default();
+        let mut seen = BTreeSet::new();
+        for child in children.iter().filter(|child| seen.insert(child.digest)) {
+            let list = match (child.attests, &child.platform) {
+                _ if serving.contains(&child.digest) => &mut selection.chosen,
+                (Some(attested), _) if serving.contains(&attested) => &mut selection.attestations,
+                (None, None) => &mut selection.chosen,
+                _ => &mut selection.others,
+            };
+            list.push(child.digest);
+        }
+        selection
+    }
+}
+
+/// Of the children that have a platform, the best match for each of `platforms`.
+fn serving(children: &[Child], platforms: &[Platform]) -> BTreeSet<Digest> {
+    let known = || {
+        children.iter().filter_map(|child| {
+            let platform = child.platform.as_ref().filter(|platform| !platform.is_unknown());
+            platform.map(|platform| (platform, child.digest))
+        })
     };
     let best = |wanted: &Platform| {
-        let offered = children.iter().filter_map(known);
-        let offered = offered.filter_map(|(platform, child)| {
-            wanted.distance(platform).map(|distance| (distance, child.digest))
+        let offered = known().filter_map(|(platform, digest)| {
+            wanted.distance(platform).map(|distance| (distance, digest))
         });
         offered.min_by_key(|(distance, _)| *distance).map(|(_, digest)| digest)
     };
-    let chosen: BTreeSet<Digest> = if platforms.iter().any(Platform::is_all) {
-        children.iter().filter_map(known).map(|(_, child)| child.digest).collect()
-    } else {
-        platforms.iter().filter_map(best).collect()
-    };
-    let role = |child: &Child| match (child.attests, &child.platform) {
-        _ if chosen.contains(&child.digest) => Role::Chosen,
-        (Some(attested), _) if chosen.contains(&attested) => Role::Attestation,
-        (None, None) => Role::Chosen,
-        _ => Role::Other,
-    };
-    let mut seen = BTreeSet::new();
-    let children = children.iter().filter(|child| seen.insert(child.digest));
-    children.map(|child| (child, role(child))).collect()
+    if platforms.iter().any(Platform::is_all) {
+        return known().map(|(_, digest)| digest).collect();
+    }
+    platforms.iter().filter_map(best).collect()
 }
 
 const ALL: &str = "all";
@@ -206,9 +216,9 @@ mod tests {
     fn pick(offered: &[&str], wanted: &[&str]) -> Vec<String> {
         let children: Vec<_> = offered.iter().map(|text| child(text)).collect();
         let wanted: Vec<Platform> = wanted.iter().map(|text| text.parse().unwrap()).collect();
-        let chosen = select(&children, &wanted).into_iter();
-        let chosen = chosen.filter(|(_, role)| *role == Role::Chosen);
-        chosen.map(|(child, _)| child.platform.as_ref().unwrap().to_string()).collect()
+        let chosen = Selection::new(&children, &wanted).chosen.into_iter();
+        let child = |digest| children.iter().find(|child| child.digest == digest).unwrap();
+        chosen.map(|digest| child(digest).platform.as_ref().unwrap().to_string()).collect()
     }
 
     #[test]
@@ -256,9 +266,14 @@ mod tests {
     #[test]
     fn all_is_everything_but_what_is_unknown() {
         let children = ["linux/amd64", "windows/amd64", "unknown/unknown"].map(child);
-        let roles = select(&children, &[Platform::all()]);
-        let roles: Vec<Role> = roles.into_iter().map(|(_, role)| role).collect();
-        assert_eq!(roles, [Role::Chosen, Role::Chosen, Role::Other]);
+        let selection = Selection::new(&children, &[Platform::all()]);
+        let [linux, windows, unknown] = children.map(|child| child.digest);
+        let expected = Selection {
+            chosen: vec![linux, windows],
+            others: vec![unknown],
+            ..Selection::default()
+        };
+        assert_eq!(selection, expected);
     }
 
     #[test]
@@ -272,10 +287,14 @@ mod tests {
         let bare = Child { platform: None, ..child("x/y") };
         let twice = image.clone();
         let children = [image.clone(), other.clone(), attest(&image), attest(&other), bare, twice];
-        let roles = select(&children, &["linux/amd64".parse().unwrap()]);
-        let roles: Vec<Role> = roles.into_iter().map(|(_, role)| role).collect();
-        let expected = [Role::Chosen, Role::Other, Role::Attestation, Role::Other, Role::Chosen];
-        assert_eq!(roles, expected);
+        let selection = Selection::new(&children, &["linux/amd64".parse().unwrap()]);
+        let [image, other, attestation, of_other, bare, _] = children.map(|child| child.digest);
+        let expected = Selection {
+            chosen: vec![image, bare],
+            attestations: vec![attestation],
+            others: vec![other, of_other],
+        };
+        assert_eq!(selection, expected);
     }
 
     #[test]

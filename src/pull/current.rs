@@ -11,8 +11,8 @@ use crate::registry::{ManifestHead, OpenedManifest};
 
 impl Puller {
     /// The digest that `reference` means now: by HEAD, which has no body and counts against no
-    /// quota of pulls, else by GET and its bytes. A registry whose HEAD gave nothing is asked by
-    /// GET alone for a while. `answered` is opened as soon as the registry has answered anything.
+    /// quota of pulls, else by GET and its bytes. What HEAD gave nothing of is asked for by GET
+    /// alone for a while. `answered` is opened as soon as the registry has answered anything.
     ///
     /// # Errors
     /// [`Kind::Missing`] when there is no such tag.
@@ -89,6 +89,6 @@ impl Puller {
     }
 }
 
-/// How long a registry whose HEAD gave nothing is asked by GET alone.
+/// How long a reference of which HEAD gave nothing is asked for by GET alone.
 const HEAD_INTERVAL: Duration = Duration::from_hours(6);
 const BUFFER_BYTES: usize = 8 << 10;

@@ -423,7 +423,10 @@ impl Puller {
     }
 
     /// Waits for something that may be dropped half way; fails when a stop is asked for.
-    async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
+    ///
+    /// # Errors
+    /// [`Kind::Retry`] when it is.
+    pub async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
         self.stop().unless_opened(work).await.ok_or_else(Error::stopped)
     }
 }

@@ -10,7 +10,7 @@ use super::{Error, Puller, Source};
 use crate::blob::Entry;
 use crate::fetch::{self, Part};
 use crate::kind::Kind;
-use crate::oci::{Hasher, MANIFEST_BYTES_MAX};
+use crate::oci::MANIFEST_BYTES_MAX;
 
 impl Puller {
     /// Fetches `chunks` of a held blob again, which `repository` of `registry` is to have. One that
@@ -51,9 +51,7 @@ impl Puller {
         });
         let bytes = read.await?;
         self.parts.metrics.fetch_body_bytes.add(bytes.len() as u64);
-        let mut hash = Hasher::new(blob.digest.algorithm());
-        hash.update(&bytes);
-        let found = hash.finish();
+        let found = blob.digest.algorithm().digest(&bytes);
         if found != blob.digest {
             let what = format!("bytes of digest {found}, expected {text}");
             return Err(Error::new(Kind::Corrupt, "", what));

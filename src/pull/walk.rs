@@ -24,8 +24,8 @@ use crate::catalog;
 use crate::fetch;
 use crate::kind::Kind;
 use crate::oci::{
-    Child, Descriptor, Digest, Hasher, MANIFEST_BYTES_MAX, Manifest, ManifestKind, Platform,
-    Reference, Role, media_type, select,
+    Child, Descriptor, Digest, MANIFEST_BYTES_MAX, Manifest, ManifestKind, Platform, Reference,
+    Selection, media_type,
 };
 use crate::registry::OpenedManifest;
 
@@ -246,22 +246,14 @@ impl<'a> Walk<'a> {
         if need == Need::Head {
             return Ok(());
         }
-        let mut chosen = Vec::new();
-        let mut others = Vec::new();
-        for (child, role) in select(children, self.platforms) {
-            match role {
-                Role::Chosen => chosen.push(child.digest),
-                Role::Attestation if need == Need::Required => {
-                    self.attestations.push(child.digest);
-                }
-                Role::Attestation | Role::Other => others.push(child.digest),
-            }
-        }
+        let Selection { mut chosen, attestations, others } =
+            Selection::new(children, self.platforms);
         if need == Need::Required {
             if chosen.is_empty() && !children.is_empty() {
                 return Err(self.no_platform(children));
             }
-            self.others.append(&mut others);
+            self.attestations.extend(attestations);
+            self.others.extend(others);
         } else if chosen.is_empty() {
             // A list of artifacts, which are for no platform.
             chosen = others;
@@ -382,9 +374,10 @@ impl<'a> Walk<'a> {
         {
             return self.fetch_to_store(opened, &digest, length).await;
         }
-        // What is held has decayed, and is repaired from memory.
-        let is_bounded = is_held || length.is_some_and(|length| length > MANIFEST_BYTES_MAX);
-        let max = if is_bounded { MANIFEST_BYTES_MAX } else { UNNAMED_BYTES_MAX };
+        // What is held has decayed, and is repaired from memory; of what says that it is too long
+        // nothing is read, and the error has the limit.
+        let is_too_long = length.is_some_and(|length| length > MANIFEST_BYTES_MAX);
+        let max = if is_held || is_too_long { MANIFEST_BYTES_MAX } else { UNNAMED_BYTES_MAX };
         let bytes = self.puller.unless_stopped(opened.body.bytes(max)).await?;
         let bytes = bytes.map_err(fetch::Error::from)?;
         self.puller.parts.metrics.fetch_body_bytes.add(bytes.len() as u64);
@@ -401,9 +394,7 @@ impl<'a> Walk<'a> {
         }
         let digest = match expected {
             Some(expected) => {
-                let mut hash = Hasher::new(expected.algorithm());
-                hash.update(&bytes);
-                let found = hash.finish();
+                let found = expected.algorithm().digest(&bytes);
                 if found != expected {
                     let what = format!("bytes of digest {found}, expected {expected}");
                     return Err(Error::new(Kind::Corrupt, self.name.clone(), what));
@@ -504,7 +495,7 @@ impl<'a> Walk<'a> {
                 if self.failures >= FAILURES_MAX {
                     return tags;
                 }
-                let tag = format!("{}{suffix}", image.to_string().replace(':', "-"));
+                let tag = format!("{}{suffix}", image.to_tag());
                 match self.signature(&tag).await {
                     Ok(None) => {}
                     Ok(Some(digest)) => {

@@ -5,7 +5,6 @@
 //! neither, for as long as its registry has the same image and it still would not fit.
 
 use std::collections::BTreeSet;
-use std::future::Future;
 
 use log::info;
 
@@ -33,7 +32,7 @@ impl Reconciler {
         let (wants, required) = plan.wants();
         let digest = plan.root;
         let planned = Planned { digest, wants, required, is_under_way: false, shortfall: None };
-        self.stoppable(pass.turn(index)).await?;
+        self.parts.puller.unless_stopped(pass.turn(index)).await?;
         let mut admission = self.admission(index, planned.required());
         if !admission.is_granted() {
             // Perhaps what is not desired any more is pinned still.
@@ -97,10 +96,9 @@ impl Reconciler {
     /// Gives up downloads that stand in the way: of those that no image waits for, as many as are
     /// lacking; of others, as many as no cached blob makes room for.
     async fn make_room(&self, index: usize, admission: &Admission) -> Result<(), pull::Error> {
+        let under_way = self.under_way();
         let dead = {
             let memories = self.memories.borrow();
-            let under_way: BTreeSet<Digest> =
-                memories.iter().flat_map(|memory| memory.under_way()).map(|w| w.digest).collect();
             let planned = |digest: &Digest| {
                 memories.iter().position(|memory| memory.planned().any(|other| other == *digest))
             };
@@ -121,12 +119,6 @@ impl Reconciler {
             self.parts.store.delete(&dead).await?;
         }
         Ok(())
-    }
-
-    /// Waits for something, unless a stop is asked for.
-    async fn stoppable(&self, work: impl Future<Output = ()>) -> Result<(), pull::Error> {
-        let done = self.parts.puller.stop().unless_opened(work).await;
-        done.ok_or_else(|| pull::Error::new(Kind::Retry, "", "stopped"))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Chunks that are corrupt on flash: fetched again from wherever an image that needs them comes
 //! from, at once when they are found and at each pass until it works.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 
 use log::{error, info};
@@ -15,6 +15,24 @@ use crate::pull;
 
 /// Where a blob may be had: the name of a registry, and a repository.
 type Source = (String, String);
+
+/// Where blobs may be had: from where the images come that need them.
+#[derive(Default)]
+struct Origins {
+    needed: BTreeMap<Digest, BTreeSet<Source>>,
+    /// Of images with a corrupt manifest: they may need any blob.
+    unknown: BTreeSet<Source>,
+}
+
+impl Origins {
+    /// Each once, in order.
+    fn of(&self, digest: &Digest) -> impl Iterator<Item = &Source> {
+        let needed = self.needed.get(digest);
+        let unknown = self.unknown.iter();
+        let others = unknown.filter(move |of| !needed.is_some_and(|needed| needed.contains(of)));
+        needed.into_iter().flatten().chain(others)
+    }
+}
 
 impl Reconciler {
     /// Repairs what is found to be corrupt, as soon as it is.
@@ -30,13 +48,22 @@ impl Reconciler {
     pub(super) async fn repair(&self) {
         let _turn = self.repairing.lock().await;
         let store = &self.parts.store;
-        let mut silent = BTreeSet::new();
-        for (digest, chunks) in store.corrupt() {
+        let (mut origins, mut silent) = (None, BTreeSet::new());
+        let corrupt = store.corrupt();
+        let digests: BTreeSet<Digest> = corrupt.iter().map(|(digest, _)| *digest).collect();
+        for (digest, chunks) in corrupt {
             if self.parts.puller.stop().is_open() || !store.is_writable() {
                 return;
             }
             let Some(entry) = store.entry(&digest) else { continue };
-            match self.repair_blob(&entry, &chunks, &mut silent).await {
+            let outcome = async {
+                let origins = match &mut origins {
+                    Some(origins) => origins,
+                    none => none.insert(self.origins(&digests)?),
+                };
+                self.repair_blob(&entry, &chunks, origins, &mut silent).await
+            };
+            match outcome.await {
                 Ok(()) => {
                     self.unrepaired.borrow_mut().remove(&digest);
                 }
@@ -58,24 +85,29 @@ impl Reconciler {
         &self,
         blob: &Entry,
         chunks: &BTreeSet<u32>,
+        origins: &Origins,
         silent: &mut BTreeSet<String>,
     ) -> Result<(), pull::Error> {
         let Parts { store, puller, .. } = &self.parts;
-        let (sources, is_certain) = self.sources(&blob.digest)?;
-        if sources.is_empty() && is_certain && !self.under_way().contains(&blob.digest) {
-            info!("{}: corrupt on flash, no image needs it: given up", blob.digest);
-            return Ok(store.delete(&[blob.digest]).await?);
+        let digest = blob.digest;
+        if origins.of(&digest).next().is_none()
+            && !self.under_way().contains(&digest)
+            // Others were repaired since that was found out, and an image may have come meanwhile.
+            && self.origins(&BTreeSet::from([digest]))?.of(&digest).next().is_none()
+        {
+            info!("{digest}: corrupt on flash, no image needs it: given up");
+            return Ok(store.delete(&[digest]).await?);
         }
         let mut problem = None;
-        for (registry, repository) in sources {
-            if silent.contains(&registry) {
+        for (registry, repository) in origins.of(&digest) {
+            if silent.contains(registry) {
                 continue;
             }
-            match puller.repair(&registry, &repository, blob, chunks).await {
+            match puller.repair(registry, repository, blob, chunks).await {
                 Ok(()) => return Ok(()),
                 Err(error) => {
                     if error.is_unanswered() {
-                        silent.insert(registry);
+                        silent.insert(registry.clone());
                     }
                     problem = Some(error);
                 }
@@ -85,21 +117,24 @@ impl Reconciler {
         Err(problem.unwrap_or_else(waits))
     }
 
-    /// Where a blob is to be had: from where the images come that need it, or may need it, which is
-    /// not known of those with a corrupt manifest; and whether there are none of the latter.
-    fn sources(&self, digest: &Digest) -> Result<(BTreeSet<Source>, bool), blob::Error> {
-        let mut sources = BTreeSet::new();
-        let mut is_certain = true;
+    /// Where each of `digests` may be had, by the images that are held.
+    fn origins(&self, digests: &BTreeSet<Digest>) -> Result<Origins, blob::Error> {
+        let mut origins = Origins::default();
         for (key, root) in self.parts.store.tags() {
+            let source = (key.registry, key.repository);
             match self.parts.catalog.reachable(&[Root::whole(root)]) {
-                Ok(needed) if !needed.contains(digest) => continue,
-                Ok(_) => {}
-                Err(error) if error.kind() == Kind::Corrupt => is_certain = false,
+                Ok(needed) => {
+                    for digest in digests.intersection(&needed) {
+                        origins.needed.entry(*digest).or_default().insert(source.clone());
+                    }
+                }
+                Err(error) if error.kind() == Kind::Corrupt => {
+                    origins.unknown.insert(source);
+                }
                 Err(error) => return Err(error),
             }
-            sources.insert((key.registry, key.repository));
         }
-        Ok((sources, is_certain))
+        Ok(origins)
     }
 
     /// Whether anything that an image needs is known to be corrupt.

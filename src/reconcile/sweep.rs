@@ -54,7 +54,7 @@ pub fn give_way(
 /// The digest that a cosign tag such as `sha256-<hex>.sig` speaks of.
 fn signed_digest(tag: &str) -> Option<Digest> {
     let stem = SIGNATURE_TAG_SUFFIXES.iter().find_map(|suffix| tag.strip_suffix(suffix))?;
-    stem.replacen('-', ":", 1).parse().ok()
+    Digest::from_tag(stem)
 }
 
 #[cfg(test)]
@@ -72,7 +72,7 @@ mod tests {
             repository: "app".to_owned(),
             tag: tag.to_owned(),
         };
-        let signature = |of: &str| format!("{}.sig", digest(of).to_string().replace(':', "-"));
+        let signature = |of: &str| format!("{}.sig", digest(of).to_tag());
         let tags = [
             (key("1"), digest("held")),
             (key("2"), digest("left")),
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn cosign_tags_name_their_subject() {
-        let stem = digest("x").to_string().replace(':', "-");
+        let stem = digest("x").to_tag();
         assert_eq!(signed_digest(&format!("{stem}.sig")), Some(digest("x")));
         assert_eq!(signed_digest(&stem), None);
         assert_eq!(signed_digest("v1.sig"), None);

@@ -5,13 +5,13 @@ use std::cell::Cell;
 use std::fmt;
 use std::fs::File;
 use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use log::warn;
 
+use crate::config::exposed_mode;
 use crate::kind::Kind;
 use crate::net;
 
@@ -69,9 +69,9 @@ impl Credentials {
             net::Error::io(Kind::Invalid, what, error).to_string()
         };
         let file = File::open(path).map_err(failed)?;
-        let mode = file.metadata().map_err(failed)?.permissions().mode();
-        if mode & OTHERS_READ != 0 && !self.was_warned.replace(true) {
-            let mode = mode & 0o777;
+        if let Some(mode) = exposed_mode(&file.metadata().map_err(failed)?)
+            && !self.was_warned.replace(true)
+        {
             warn!("password_file {path:?}: others can read it (mode {mode:o}), expected 600");
         }
         let mut bytes = Vec::new();
@@ -88,8 +88,6 @@ impl Credentials {
     }
 }
 
-/// A group may be that of the service; everybody may not.
-const OTHERS_READ: u32 = 0o004;
 /// Longer than any password, and than the tokens that are used in their place.
 const BYTES_MAX: u64 = 16 << 10;
 

@@ -13,9 +13,9 @@ use url::Url;
 
 use super::challenge::{self, Challenge};
 use super::{Error, Registry};
+use crate::clock::date::parse_http_date;
 use crate::kind::Kind;
-use crate::net::http::{ClientRequest, ClientResponse, Headers, Method};
-use crate::net::parse_http_date;
+use crate::net::http::{ClientRequest, ClientResponse, Headers, Method, reason};
 
 /// What came in the end.
 struct Answer {
@@ -167,7 +167,6 @@ impl Registry {
         for _ in 0..=REDIRECTS_MAX {
             let is_own = url.origin() == first.origin();
             let mut headers = headers.clone();
-            headers.append("user-agent", USER_AGENT);
             // Compressed transfer would be decoded by no one: digests are over stored bytes.
             headers.append("accept-encoding", "identity");
             if let Some(authorization) = authorization.filter(|_| is_own) {
@@ -291,23 +290,26 @@ impl Registry {
         Err(error)
     }
 
-    /// Gives back a response of one of `statuses`; makes an error of any other.
+    /// Gives back a response of status 200; makes an error of any other.
     pub(super) async fn expect(
         &self,
         response: ClientResponse,
         path: &str,
-        statuses: &[u16],
+        repository: &str,
     ) -> Result<ClientResponse, Error> {
-        if statuses.contains(&response.status) {
+        if response.status == 200 {
             return Ok(response);
         }
-        Err(self.error_of(response, path).await)
+        Err(self.error_of(response, path, repository).await)
     }
 
     /// The error that a response is.
-    pub(super) async fn error_of(&self, response: ClientResponse, path: &str) -> Error {
-        let repository = KINDS.iter().find_map(|kind| path.split_once(kind));
-        let repository = repository.map_or(path, |(repository, _)| repository);
+    pub(super) async fn error_of(
+        &self,
+        response: ClientResponse,
+        path: &str,
+        repository: &str,
+    ) -> Error {
         self.failure(path, repository, "", response).await.0
     }
 
@@ -338,8 +340,10 @@ impl Registry {
             }
             _ => String::new(),
         };
-        let reason = reason(status);
-        let what = format!("{prefix}status {status}{reason}{refused}{said}");
+        // For those who do not know the numbers by heart.
+        let reason = reason(status).to_ascii_lowercase();
+        let status_text = format!("status {status} {reason}");
+        let what = format!("{prefix}{}{refused}{said}", status_text.trim_end());
         let error = self.problem(kind, path, &what).after(after);
         (if status == 429 { error.throttled() } else { error }, what)
     }
@@ -368,32 +372,6 @@ fn retry_after(text: &str, now_unix_seconds: u64) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
 }
 
-/// What a status means, for those who do not know them by heart.
-fn reason(status: u16) -> &'static str {
-    match status {
-        400 => " bad request",
-        401 => " unauthorized",
-        403 => " forbidden",
-        404 => " not found",
-        405 => " method not allowed",
-        406 => " not acceptable",
-        407 => " proxy authentication required",
-        408 => " request timeout",
-        410 => " gone",
-        412 => " precondition failed",
-        416 => " range not satisfiable",
-        429 => " too many requests",
-        451 => " unavailable for legal reasons",
-        500 => " internal server error",
-        501 => " not implemented",
-        502 => " bad gateway",
-        503 => " service unavailable",
-        504 => " gateway timeout",
-        507 => " insufficient storage",
-        _ => "",
-    }
-}
-
 /// What a registry says is wrong, made fit for one line of a log.
 fn quoted(bytes: &[u8]) -> String {
     let text = match serde_json::from_slice::<Value>(bytes) {
@@ -417,9 +395,6 @@ fn plain(url: &Url) -> String {
     format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or(""), url.path())
 }
 
-/// What stands between a repository and what is asked of it.
-const KINDS: [&str; 3] = ["/manifests/", "/blobs/", "/referrers/"];
-const USER_AGENT: &str = concat!("moonlet/", env!("CARGO_PKG_VERSION"));
 const REDIRECTS_MAX: usize = 5;
 const TOKEN_BYTES_MAX: u64 = 64 << 10;
 const ERROR_BYTES_MAX: u64 = 16 << 10;

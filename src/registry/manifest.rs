@@ -27,7 +27,7 @@ impl Registry {
     ) -> Result<OpenedManifest, Error> {
         let path = format!("{repository}/manifests/{reference}");
         let response = self.request(Method::Get, &path, repository, accept()).await?;
-        let response = self.expect(response, &path, &[200]).await?;
+        let response = self.expect(response, &path, repository).await?;
         let content_type = response.headers.get("content-type").unwrap_or_default();
         let content_type = content_type.split(';').next().unwrap_or_default().trim();
         let content_type = Some(content_type.to_owned()).filter(|text| !text.is_empty());

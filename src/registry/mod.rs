@@ -117,7 +117,7 @@ impl Registry {
             // Allowed by no specification, and done by some proxies.
             return Ok(ManifestHead { digest: None });
         }
-        response = self.expect(response, &path, &[200]).await?;
+        response = self.expect(response, &path, repository).await?;
         Ok(ManifestHead { digest: said_digest(&response.headers) })
     }
 }

@@ -35,11 +35,11 @@ impl Registry {
                     }
                 }
                 status if refuses_ranges(status) => {}
-                _ => return Err(self.error_of(response, &path).await),
+                _ => return Err(self.error_of(response, &path, repository).await),
             }
         }
         let response = self.request(Method::Get, &path, repository, Headers::new()).await?;
-        let response = self.expect(response, &path, &[200]).await?;
+        let response = self.expect(response, &path, repository).await?;
         self.whole(response, &path, size)
     }
 

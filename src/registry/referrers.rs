@@ -30,12 +30,11 @@ impl Registry {
         if status == 200 && is_list(&response) {
             return self.referrers_pages(repository, &path, response).await;
         }
-        let problem = self.expect(response, &path, &[200]).await.err();
+        let problem = self.expect(response, &path, repository).await.err();
         if status == 429 {
             return problem.map_or_else(|| Ok(Referrers::default()), Err);
         }
-        let tag = digest.to_string().replace(':', "-");
-        match self.referrers_tag(repository, &tag).await {
+        match self.referrers_tag(repository, &digest.to_tag()).await {
             Ok(listed) => Ok(Referrers { listed, problem: None }),
             // There is no such API (of a page for people a 200 is no proof), and no such tag.
             Err(error) if error.kind() == Kind::Missing => match problem {
@@ -76,7 +75,7 @@ impl Registry {
             let page = async {
                 let path = format!("{path}?{query}");
                 let response = self.referrers_page(repository, &path).await?;
-                let response = self.expect(response, &path, &[200]).await?;
+                let response = self.expect(response, &path, repository).await?;
                 let next = next_query(&response.headers);
                 Ok((next, self.list(&path, response).await?))
             };

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
 
+use super::run::tls_options;
 use super::{EXIT_ERROR, Failure, show};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{self, Config, Loaded, Location};
@@ -44,12 +45,10 @@ fn tls_warnings(config: &Config, readable: impl Fn(&Path) -> bool) -> Vec<String
     }
     let clock: SharedClock = Rc::new(SystemClock::new());
     for upstream in &config.upstreams {
-        let client_cert = upstream.client_cert.clone().zip(upstream.client_key.clone());
-        let options = tls::ClientOptions { ca_file: upstream.ca_file.clone(), client_cert };
-        let files = [&upstream.ca_file, &upstream.client_cert, &upstream.client_key];
-        let mut files = files.into_iter().flatten().peekable();
+        let options = tls_options(upstream);
+        let mut files = options.files().peekable();
         if files.peek().is_some()
-            && files.all(|path| readable(path))
+            && files.all(&readable)
             && let Err(error) = tls::client_config(&options, Rc::clone(&clock))
         {
             warnings.push(format!("[[upstream]] {}: {error}", upstream.registry));

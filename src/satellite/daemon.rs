@@ -5,7 +5,7 @@
 //! is not good is reported and tried again, and what is held is served all the while.
 
 use std::cell::RefCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -22,11 +22,11 @@ use super::random::random;
 use super::run::Satellite;
 use super::service::{Place, Service};
 use super::{Failure, scrub, upkeep};
-use crate::config::{self, Config, Location};
+use crate::config::{self, Config, Loaded, Location};
 use crate::metrics::Metrics;
 use crate::reconcile::Reconciler;
 use crate::serve::Api;
-use crate::status::{Admin, STORE};
+use crate::status::{Admin, Health, STORE};
 
 /// The signals that are answered. Installed before anything else, so that none of them ends the
 /// process while the log is being mounted.
@@ -178,21 +178,9 @@ impl Daemon {
 
     /// Reads the configuration again and puts it into effect; one that is not good changes nothing.
     async fn reload(&self) {
-        let health = &self.satellite.health;
         let Self { path, .. } = self;
-        let loaded = match config::load(path) {
-            Ok(loaded) => loaded,
-            Err(errors) => {
-                let errors = errors.to_string().replace('\n', "; ");
-                let reason = format!("{errors}; refused, the one before stays in effect");
-                return health.degraded(CONFIGURATION, &reason);
-            }
-        };
-        health.works(CONFIGURATION);
-        for warning in loaded.warnings {
-            warn!("{warning}");
-        }
-        let (mut config, before) = (loaded.config, self.satellite.config());
+        let Some(mut config) = reload(path, &self.satellite.health) else { return };
+        let before = self.satellite.config();
         restartable(&mut config, &before);
         self.satellite.set_config(config);
         self.apply().await;
@@ -267,6 +255,23 @@ impl Daemon {
     }
 }
 
+/// The configuration at `path` as it is now. One that is not good is reported and changes nothing.
+pub(super) fn reload(path: &Path, health: &Health) -> Option<Config> {
+    match config::load(path) {
+        Ok(Loaded { config, warnings }) => {
+            health.works(CONFIGURATION);
+            warnings.iter().for_each(|warning| warn!("{warning}"));
+            Some(config)
+        }
+        Err(errors) => {
+            let errors = errors.to_string().replace('\n', "; ");
+            let reason = format!("{errors}; refused, the one before stays in effect");
+            health.degraded(CONFIGURATION, &reason);
+            None
+        }
+    }
+}
+
 /// Keeps what only a start can change as it was `before`, and says so.
 fn restartable(config: &mut Config, before: &Config) {
     if config.store.location != before.store.location {
@@ -286,7 +291,7 @@ fn registries(config: &Config) -> Vec<String> {
 }
 
 /// As status names it.
-pub(super) const CONFIGURATION: &str = "configuration";
+const CONFIGURATION: &str = "configuration";
 /// People and a metrics scraper; each may keep a connection or two.
 pub(super) const ADMIN_CONNECTIONS_MAX: u32 = 8;
 /// After what is done in the background failed, for want of room for instance.

@@ -16,6 +16,7 @@ use smol::future::or;
 
 use super::random::{jittered, random};
 use super::run::Satellite;
+use crate::clock::date::rfc3339;
 use crate::fleet::enrol::FACT_CHARS_MAX;
 use crate::fleet::interval;
 use crate::fleet::report::{
@@ -23,7 +24,6 @@ use crate::fleet::report::{
     REASON_CHARS_MAX, REFERENCE_CHARS_MAX, Report,
 };
 use crate::kind::Kind;
-use crate::net::rfc3339;
 use crate::oci::Platform;
 use crate::status;
 

@@ -5,9 +5,6 @@
 //! two looks. What cannot be used is reported, and the last that could be is shown on.
 
 use std::cell::{Cell, RefCell};
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use log::info;
@@ -22,17 +19,16 @@ pub struct Certificate {
     files: ServerTls,
     identity: RefCell<Option<Identity>>,
     /// The files that were read last.
-    read: Cell<Stamp>,
+    read: Cell<Stamps>,
     health: Health,
 }
 
-/// What changes when a file does: device and inode, size, and time of change to the nanosecond.
-type Stamp = [Option<(u64, u64, u64, i64, i64)>; 3];
+type Stamps = [Option<tls::Stamp>; 3];
 
 impl Certificate {
     /// Reads `files`; what is wrong with them is reported.
     pub fn new(files: ServerTls, health: Health) -> Self {
-        let read = Cell::new(stamp(&files));
+        let read = Cell::new(stamps(&files));
         let certificate = Self { files, identity: RefCell::default(), read, health };
         certificate.read();
         certificate
@@ -50,7 +46,7 @@ impl Certificate {
 
     /// Reads the files now.
     pub fn read(&self) {
-        self.read.set(stamp(&self.files));
+        self.read.set(stamps(&self.files));
         let ServerTls { cert, key, client_ca } = &self.files;
         match tls::server_config(cert, key, client_ca.as_deref()) {
             Ok(config) => {
@@ -77,7 +73,7 @@ impl Certificate {
         let mut last = self.read.get();
         loop {
             Timer::after(LOOK_PAUSE).await;
-            let now = stamp(&self.files);
+            let now = stamps(&self.files);
             if now == last && now != self.read.get() {
                 self.read();
             }
@@ -86,12 +82,9 @@ impl Certificate {
     }
 }
 
-fn stamp(files: &ServerTls) -> Stamp {
-    let of = |path: &PathBuf| {
-        let file = fs::metadata(path).ok()?;
-        Some((file.dev(), file.ino(), file.size(), file.ctime(), file.ctime_nsec()))
-    };
-    [of(&files.cert), of(&files.key), files.client_ca.as_ref().and_then(of)]
+fn stamps(files: &ServerTls) -> Stamps {
+    let client_ca = files.client_ca.as_deref().and_then(tls::stamp);
+    [tls::stamp(&files.cert), tls::stamp(&files.key), client_ca]
 }
 
 /// As status names it.

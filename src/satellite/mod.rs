@@ -46,13 +46,9 @@ pub fn main() -> ExitCode {
 
 fn act(args: &Args) -> Result<ExitCode, Failure> {
     let loaded = config::load(&args.config)?;
-    if let Command::Check = args.command {
-        return check::check(&loaded);
-    }
     if let Command::Run | Command::Sync { .. } = args.command {
         loaded.warnings.iter().for_each(|warning| ::log::warn!("{warning}"));
     }
-    let config = loaded.config;
     let executor = Rc::new(LocalExecutor::new());
     let spawner = Rc::clone(&executor);
     let command = &args.command;
@@ -63,7 +59,7 @@ fn act(args: &Args) -> Result<ExitCode, Failure> {
                 let path = args.config.clone();
                 let notifier = Rc::new(Notifier::from_env());
                 spawner.spawn(Rc::clone(&notifier).keep_alive()).detach();
-                match mount::mount(config, &path, &spawner, &mut signals, &notifier).await? {
+                match mount::mount(loaded.config, &path, &spawner, &mut signals, &notifier).await? {
                     None => {}
                     Some(satellite) => {
                         Daemon::new(satellite, path, spawner).run(signals, &notifier).await?;
@@ -71,13 +67,13 @@ fn act(args: &Args) -> Result<ExitCode, Failure> {
                 }
                 Ok(ExitCode::SUCCESS)
             }
-            Command::Sync { once } => sync(config, *once, &spawner).await,
-            Command::Check => Ok(ExitCode::SUCCESS),
-            Command::Status { json } => show::status(config, *json).await,
-            Command::ImageLs { json } => show::images(config, *json).await,
-            Command::StoreStat { json } => show::store(config, *json).await,
-            Command::StoreScrub { json } => show::scrub(config, *json).await,
-            Command::StoreVerify => verify(config).await,
+            Command::Check => check::check(&loaded),
+            Command::Sync { once } => sync(loaded.config, *once, &spawner).await,
+            Command::Status { json } => show::status(loaded.config, *json).await,
+            Command::ImageLs { json } => show::images(loaded.config, *json).await,
+            Command::StoreStat { json } => show::store(loaded.config, *json).await,
+            Command::StoreScrub { json } => show::scrub(loaded.config, *json).await,
+            Command::StoreVerify => verify(loaded.config).await,
         }
     }))
 }
@@ -103,7 +99,6 @@ async fn sync(
     let drawing = executor.spawn(async move { show::progress(&watched).await });
     let outcome = satellite.sync(once).await;
     drawing.cancel().await;
-    show::progress_end();
     let outcome = outcome?;
     show::print(&format!("{} images held, {} not\n", outcome.held, outcome.failed))?;
     Ok(if outcome.is_converged() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOT_CONVERGED) })

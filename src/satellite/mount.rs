@@ -15,11 +15,11 @@ use smol::stream::StreamExt as _;
 use smol::{LocalExecutor, Timer};
 
 use super::Failure;
-use super::daemon::{ADMIN_CONNECTIONS_MAX, CONFIGURATION};
+use super::daemon::{ADMIN_CONNECTIONS_MAX, reload};
 use super::notify::Notifier;
 use super::run::Satellite;
 use super::service::{Place, Service};
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::status::{Health, STORE, Waiting};
 
@@ -60,16 +60,7 @@ pub async fn mount(
         };
         match or(due, async { Some(signals.next().await) }).await {
             None => {}
-            Some(Some(Ok(Signal::Hup))) => match config::load(path) {
-                Ok(loaded) => {
-                    health.works(CONFIGURATION);
-                    config = loaded.config;
-                }
-                Err(errors) => {
-                    let errors = errors.to_string().replace('\n', "; ");
-                    health.degraded(CONFIGURATION, &format!("{errors}; refused"));
-                }
-            },
+            Some(Some(Ok(Signal::Hup))) => config = reload(path, &health).unwrap_or(config),
             Some(signal) => {
                 info!("stopping: {signal:?}");
                 return Ok(None);

@@ -399,18 +399,18 @@ fn registry_options(upstream: &Upstream) -> registry::Options {
             Some(secret) => Some(Password::Text(secret.0.clone())),
             None => upstream.password_file.clone().map(Password::File),
         },
-        tls: tls::ClientOptions {
-            ca_file: upstream.ca_file.clone(),
-            client_cert: upstream.client_cert.clone().zip(upstream.client_key.clone()),
-        },
+        tls: tls_options(upstream),
     }
+}
+
+/// How an upstream's TLS is to be trusted.
+pub(super) fn tls_options(upstream: &Upstream) -> tls::ClientOptions {
+    tls::ClientOptions::new(&upstream.ca_file, &upstream.client_cert, &upstream.client_key)
 }
 
 /// Why one of an upstream's files cannot be read now.
 fn unreadable_file(upstream: &Upstream) -> Option<String> {
-    let Upstream { password_file, ca_file, client_cert, client_key, .. } = upstream;
-    let files = [password_file, ca_file, client_cert, client_key].into_iter().flatten();
-    let mut problems = files.filter_map(|path| {
+    let mut problems = upstream.files().filter_map(|(_, path, _)| {
         let error = std::fs::File::open(path).err()?;
         Some(format!("{}: {error}", path.display()))
     });

@@ -101,11 +101,6 @@ pub fn verified_end() {
     }
 }
 
-/// After the last redraw.
-pub fn progress_end() {
-    let _ = std::io::stderr().lock().flush();
-}
-
 /// Prints to standard output; a reader that has gone is no failure.
 pub fn print(text: &str) -> Result<(), Failure> {
     match std::io::stdout().lock().write_all(text.as_bytes()) {

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use super::{Api, JSON, Repository, canonical, document, problem, query};
+use super::{Api, JSON, Repository, document, problem, query};
 use crate::net::http::{ServerRequest, ServerResponse};
+use crate::oci::registry_name;
 
 impl Api {
     /// The repositories of which anything is held, each by a name that leads to it: the bare one,
@@ -15,7 +16,8 @@ impl Api {
             Ok(page) => page,
             Err(response) => return response,
         };
-        let only = query(request, "ns").map(canonical);
+        // What cannot be the name of a registry is that of none here.
+        let only = query(request, "ns").map(|text| registry_name(text).unwrap_or_default());
         let mut names = BTreeSet::new();
         let (registries, mut looked) = (self.registries.borrow().clone(), 0_u32);
         for (place, registry) in registries.iter().enumerate() {

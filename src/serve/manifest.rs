@@ -2,10 +2,10 @@
 
 use std::rc::Rc;
 
-use super::{Api, Repository, content, damaged, problem, reply};
+use super::{Api, Repository, content, damaged, head, problem, reply};
 use crate::blob::{Entry, Error, TagKey};
-use crate::net::http::{Headers, ServerRequest, ServerResponse};
-use crate::oci::{Algorithm, Digest};
+use crate::net::http::{ServerRequest, ServerResponse};
+use crate::oci::Digest;
 
 impl Api {
     /// A manifest by tag or digest.
@@ -31,7 +31,7 @@ impl Api {
             return self.held_manifest(request, &digest, size, &media_type).await;
         }
         // A tag that is held, of which the manifest is not, is no fallback.
-        let subject = fallback_subject(reference).filter(|_| digest.is_none());
+        let subject = Digest::from_tag(reference).filter(|_| digest.is_none());
         let fallback = match subject {
             Some(subject) => self.fallback_tag(&subject).await,
             None => None,
@@ -72,10 +72,7 @@ impl Api {
             let Some(body) = self.body(request.method, reader, 0..size).await else {
                 return damaged();
             };
-            let mut headers = Headers::new();
-            headers.append("content-type", media_type);
-            headers.append("docker-distribution-api-version", "registry/2.0");
-            ServerResponse { status: 200, headers, body }
+            ServerResponse { status: 200, headers: head(media_type), body }
         };
         content(&mut response.headers, digest);
         response
@@ -93,14 +90,6 @@ impl Api {
         cached.push((*digest, Rc::clone(&bytes)));
         Ok(bytes)
     }
-}
-
-/// The digest in the tag under which the referrers of a manifest are listed for those who know no
-/// referrers API: distribution-spec, "Referrers Tag Schema".
-fn fallback_subject(tag: &str) -> Option<Digest> {
-    let (algorithm, hex) = tag.split_once('-')?;
-    let known = [Algorithm::Sha256, Algorithm::Sha512].map(Algorithm::name);
-    known.contains(&algorithm).then(|| format!("{algorithm}:{hex}").parse().ok())?
 }
 
 /// Manifests kept in memory, and the longest that is.

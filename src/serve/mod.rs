@@ -30,7 +30,7 @@ use crate::catalog::Catalog;
 use crate::net::http::{
     FileSpan, Gate, Handler, Headers, Method, ResponseBody, ServerRequest, ServerResponse, Source,
 };
-use crate::oci::Digest;
+use crate::oci::{Digest, registry_name};
 use route::{Range, Route, Target, range};
 
 /// The read API over one store.
@@ -102,10 +102,11 @@ impl Api {
             held.then(|| Repository { registry: registry.to_owned(), name })
         };
         if let Some(namespace) = namespace {
-            return has(&canonical(namespace), name);
+            return has(&registry_name(namespace)?, name);
         }
         let registries = self.registries.borrow();
-        let prefixed = name.split_once('/').map(|(first, rest)| (canonical(first), rest));
+        let prefixed = name.split_once('/');
+        let prefixed = prefixed.and_then(|(first, rest)| Some((registry_name(first)?, rest)));
         let prefixed = prefixed.filter(|(first, _)| registries.contains(first));
         prefixed
             .and_then(|(registry, rest)| has(&registry, rest))
@@ -223,14 +224,6 @@ impl Source for Part {
     }
 }
 
-/// A registry as the configuration names it.
-fn canonical(registry: &str) -> String {
-    match registry.to_ascii_lowercase() {
-        alias if DOCKER_IO_ALIASES.contains(&alias.as_str()) => "docker.io".to_owned(),
-        registry => registry,
-    }
-}
-
 fn query<'a>(request: &'a ServerRequest, name: &str) -> Option<&'a str> {
     let pair = request.query.iter().find(|(key, _)| key == name);
     pair.map(|(_, value)| value.as_str())
@@ -257,15 +250,19 @@ fn document(status: u16, content_type: &str, value: &serde_json::Value) -> Serve
 }
 
 fn reply(status: u16, content_type: &str, bytes: Rc<[u8]>) -> ServerResponse {
+    let body = ResponseBody::Bytes(bytes);
+    ServerResponse { status, headers: head(content_type), body }
+}
+
+/// The headers of every answer but that with a blob.
+fn head(content_type: &str) -> Headers {
     let mut headers = Headers::new();
     headers.append("content-type", content_type);
     headers.append("docker-distribution-api-version", "registry/2.0");
-    ServerResponse { status, headers, body: ResponseBody::Bytes(bytes) }
+    headers
 }
 
 const JSON: &str = "application/json";
-/// What people and clients call docker.io, too.
-const DOCKER_IO_ALIASES: [&str; 2] = ["registry-1.docker.io", "index.docker.io"];
 
 #[cfg(test)]
 mod tests;

@@ -9,9 +9,9 @@ use std::io;
 use std::pin::Pin;
 
 use super::lists::link;
-use super::{Api, content, query, reply};
+use super::{Api, content, head, query, reply};
 use crate::catalog::{ANNOTATED_BYTES_MAX, Catalog};
-use crate::net::http::{Headers, ResponseBody, ServerRequest, ServerResponse, Source};
+use crate::net::http::{ResponseBody, ServerRequest, ServerResponse, Source};
 use crate::oci::{Digest, Hasher, media_type};
 
 impl Api {
@@ -66,11 +66,10 @@ impl Api {
         let mut response = if len <= TEXT_BYTES_MAX {
             reply(200, media_type::OCI_INDEX, text.into())
         } else {
-            let mut headers = Headers::new();
-            headers.append("content-type", media_type::OCI_INDEX);
-            headers.append("docker-distribution-api-version", "registry/2.0");
             let source = Box::new(Listed { list, piece: Vec::new(), at: 0 });
-            ServerResponse { status: 200, headers, body: ResponseBody::Stream { len, source } }
+            let (headers, body) =
+                (head(media_type::OCI_INDEX), ResponseBody::Stream { len, source });
+            ServerResponse { status: 200, headers, body }
         };
         if let Some(hash) = hash {
             content(&mut response.headers, &hash.finish());

@@ -13,6 +13,8 @@ mod churn;
 mod content;
 mod counting;
 mod fill;
+#[path = "../heap/mod.rs"]
+mod heap;
 mod ingest;
 mod mount;
 

@@ -17,7 +17,8 @@ use moonlet::flash::{Device, Geometry, file};
 use moonlet::oci::Digest;
 
 use crate::content::Random;
-use crate::counting::{Counted, forget_peak, heap_bytes, heap_peak_bytes};
+use crate::counting::Counted;
+use crate::heap;
 use crate::{Outcome, device, figure, open};
 
 /// Makes a store of `size_max` bytes whose META says that it holds `count` blobs.
@@ -54,12 +55,12 @@ pub fn lay_out(directory: &Path, size_max: u64, count: u64) -> Outcome<()> {
 /// Mounts it, once.
 pub fn mount(directory: &Path) -> Outcome<()> {
     let device = Arc::new(Counted::new(device(directory)?));
-    let (heap, resident) = (heap_bytes(), status("VmRSS:")?);
-    forget_peak();
+    let (before, resident) = (heap::bytes(), status("VmRSS:")?);
+    heap::forget_peak();
     let begun = Instant::now();
     let (store, report) = open(Arc::clone(&device) as _)?;
     let duration = begun.elapsed();
-    let (left, peak) = (heap_bytes() - heap, heap_peak_bytes() - heap);
+    let (left, peak) = (heap::bytes() - before, heap::peak_bytes() - before);
     let [reads, read_bytes, programs, syncs] = device.counts();
     let (grown, most) = (status("VmRSS:")? - resident, status("VmHWM:")? - resident);
     if report.dropped > 0 || report.damaged > 0 {

@@ -218,9 +218,20 @@ impl Answer {
 }
 
 impl Client {
+    /// Someone who asks another server.
+    pub fn at(address: SocketAddr) -> Self {
+        Self { address, authorization: None }
+    }
+
     pub fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
+        self.ask_with(method, path, "", body)
+    }
+
+    /// With header lines of the caller's.
+    pub fn ask_with(&self, method: &str, path: &str, lines: &str, body: &str) -> Answer {
         let mut head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: ground\r\nConnection: close\r\nContent-Length: {}\r\n",
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n{lines}",
+            self.address,
             body.len()
         );
         if let Some(authorization) = &self.authorization {

@@ -8,5 +8,9 @@ mod fleet;
 mod harness;
 mod hostile;
 mod labels;
+mod members;
 mod people;
+#[path = "../lies/satellite.rs"]
+#[allow(dead_code)]
+mod satellite;
 mod state;

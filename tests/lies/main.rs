@@ -7,6 +7,7 @@ mod admission;
 mod answers;
 mod apart;
 mod auth;
+mod fleet;
 mod flips;
 mod life;
 mod odd;

@@ -28,6 +28,7 @@ pub struct Asked {
     pub path: String,
     /// Names in lower case.
     lines: Vec<(String, String)>,
+    pub body: Vec<u8>,
 }
 
 impl Asked {
@@ -176,7 +177,10 @@ fn serve<S: Read + Write>(
     let (method, path) = (words.next().unwrap(), words.next().unwrap());
     let lines = lines.filter_map(|line| line.split_once(": "));
     let lines = lines.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect();
-    let asked = Asked { method, path, lines };
+    let mut asked = Asked { method, path, lines, body: Vec::new() };
+    let length = asked.line("content-length").map_or(0, |length| length.parse().unwrap());
+    asked.body.resize(length, 0);
+    stream.read_exact(&mut asked.body)?;
     log.lock().unwrap().push(asked.clone());
     if asked.method == "CONNECT" {
         stream.write_all(b"HTTP/1.1 200 Connection established\r\nX: y\r\n\r\n")?;

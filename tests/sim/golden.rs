@@ -14,7 +14,7 @@ use moonlet::blob::{Spent, Store, TagKey};
 use moonlet::flash::Geometry;
 use moonlet::flash::sim::Device;
 use moonlet::kind::Kind;
-use moonlet::oci::{Algorithm, Digest, Hasher};
+use moonlet::oci::{Algorithm, Digest};
 
 use crate::model::mount;
 
@@ -269,9 +269,7 @@ fn content(length: usize, step: usize) -> Vec<u8> {
 }
 
 fn sha512(bytes: &[u8]) -> Digest {
-    let mut hash = Hasher::new(Algorithm::Sha512);
-    hash.update(bytes);
-    hash.finish()
+    Algorithm::Sha512.digest(bytes)
 }
 
 fn key(tag: &str) -> TagKey {

@@ -15,7 +15,6 @@ use std::future::Future;
 use std::io::{self, Write as _};
 use std::num::NonZeroU64;
 use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,10 +25,12 @@ use rustix::net::SendFlags;
 use smol::future::zip;
 
 use super::headers::Headers;
+use super::reason;
+use super::resident::{make_resident, read_block};
 use super::slots::{BLOCK_BYTES, Slot};
 use super::wire::{Wait, Wire, advance};
+use crate::clock::date::Civil;
 use crate::clock::{Clock as _, SystemClock};
-use crate::net::date::Civil;
 
 /// An answer. Date, length and connection are written by the server.
 pub struct ServerResponse {
@@ -266,9 +267,10 @@ async fn send_stretch(
                 *ahead = at + read_ahead(span, position, span_end) / 2;
             }
             let left = usize::try_from(end.min(stretch.end) - at).unwrap_or(SLICE_BYTES);
+            let slice = left.min(SLICE_BYTES);
+            make_resident(&span.file, position, slice).await;
             let sent = wire
                 .write_plain(deadline.wait()?, |socket| {
-                    let slice = left.min(SLICE_BYTES);
                     Ok(rustix::fs::sendfile(socket, &span.file, Some(&mut position), slice)?)
                 })
                 .await
@@ -325,7 +327,7 @@ async fn send_blocks(
             let filled = out.len();
             out.resize(filled + want, 0);
             let block = out.get_mut(filled..).unwrap_or_default();
-            let got = match span.file.read_at(block, offset) {
+            let got = match read_block(&span.file, block, offset).await {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                     out.truncate(filled);
                     continue;
@@ -460,40 +462,6 @@ impl DateLine {
 /// Whether answers of this status carry a body, or the length of one.
 fn has_body(status: u16) -> bool {
     !matches!(status, 100..=199 | 204 | 304)
-}
-
-fn reason(status: u16) -> &'static str {
-    match status {
-        200 => "OK",
-        201 => "Created",
-        202 => "Accepted",
-        204 => "No Content",
-        206 => "Partial Content",
-        301 => "Moved Permanently",
-        302 => "Found",
-        304 => "Not Modified",
-        307 => "Temporary Redirect",
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        406 => "Not Acceptable",
-        408 => "Request Timeout",
-        413 => "Content Too Large",
-        416 => "Range Not Satisfiable",
-        417 => "Expectation Failed",
-        429 => "Too Many Requests",
-        431 => "Request Header Fields Too Large",
-        500 => "Internal Server Error",
-        501 => "Not Implemented",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        504 => "Gateway Timeout",
-        505 => "HTTP Version Not Supported",
-        507 => "Insufficient Storage",
-        _ => "",
-    }
 }
 
 fn length(bytes: &[u8]) -> u64 {

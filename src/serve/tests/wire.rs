@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 
 use super::*;
 use crate::net::http::{Listener, ServerLimits};
-use crate::oci::{Algorithm, Hasher};
+use crate::oci::Algorithm;
 
 const GEOMETRY: Geometry =
     Geometry { segment_count: 256, segment_bytes: 65536, program_bytes: 4096, reprogram: true };
@@ -57,9 +57,7 @@ impl Held {
     }
 
     fn put(&self, algorithm: Algorithm, bytes: &[u8], media_type: Option<&str>) -> Digest {
-        let mut hash = Hasher::new(algorithm);
-        hash.update(bytes);
-        let digest = hash.finish();
+        let digest = algorithm.digest(bytes);
         smol::block_on(self.store.put(&digest, bytes, media_type)).unwrap();
         digest
     }
@@ -125,7 +123,7 @@ fn head_says_what_get_does() {
     held.manifest(&referrer(&manifest, r#","artifactType":"sig""#));
     held.tag("docker.io", "app", "1", &manifest);
     held.serve(&["docker.io"], move |address| {
-        let fallback = manifest.to_string().replace(':', "-");
+        let fallback = manifest.to_tag();
         for (path, lines, status) in [
             ("/v2/".to_owned(), "", 200),
             ("/v2/_catalog".to_owned(), "", 200),
@@ -253,11 +251,11 @@ fn the_fallback_tag_lists_referrers() {
     let manifest = held.manifest(&image(""));
     let signature = held.manifest(&referrer(&manifest, r#","artifactType":"sig""#));
     held.tag("docker.io", "app", "1", &manifest);
-    let tagged = signature.to_string().replace(':', "-");
+    let tagged = signature.to_tag();
     held.tag("docker.io", "app", &tagged, &manifest);
     held.serve(&["docker.io"], move |address| {
         let get = |tag: String| ask(address, "GET", &format!("/v2/app/manifests/{tag}"), "");
-        let answer = get(manifest.to_string().replace(':', "-"));
+        let answer = get(manifest.to_tag());
         assert_eq!(answer.header("content-type"), Some(media_type::OCI_INDEX));
         let digest = Digest::sha256(&answer.body).to_string();
         assert_eq!(answer.header("docker-content-digest"), Some(digest.as_str()));

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use moonlet::blob::format::CHUNK_BYTES;
-use moonlet::oci::{Algorithm, Digest, Hasher};
+use moonlet::oci::{Algorithm, Digest};
 
 /// A blob.
 pub struct Content {
@@ -46,17 +46,10 @@ pub fn find(digest: &Digest) -> Option<&'static Content> {
 impl Content {
     fn new(seed: u32, size: usize, algorithm: Algorithm) -> Self {
         let bytes = bytes(seed, size);
-        let digest = digest(algorithm, &bytes);
+        let digest = algorithm.digest(&bytes);
         let trailer = trailer(&digest, &bytes);
         Self { bytes, digest, trailer }
     }
-}
-
-/// The digest of `bytes`.
-pub fn digest(algorithm: Algorithm, bytes: &[u8]) -> Digest {
-    let mut hash = Hasher::new(algorithm);
-    hash.update(bytes);
-    hash.finish()
 }
 
 /// The hashes of the chunks that are complete within `bytes`.

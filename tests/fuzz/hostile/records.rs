@@ -8,7 +8,7 @@ use moonlet::blob::{Spent, TagKey};
 use moonlet::flash::Geometry;
 use moonlet::oci::{Algorithm, Digest, Hasher};
 
-use super::contents::{Content, chunk_hashes, digest, old};
+use super::contents::{Content, chunk_hashes, old};
 use super::input::Input;
 
 /// Draws records for a device.
@@ -240,7 +240,7 @@ fn any_digest(input: &mut Input<'_>) -> Digest {
     known.unwrap_or_else(|| {
         let algorithm = if choice >= 128 { Algorithm::Sha512 } else { Algorithm::Sha256 };
         let bytes = vec![choice; algorithm.digest_bytes()];
-        Digest::from_bytes(algorithm, &bytes).unwrap_or_else(|| digest(algorithm, &bytes))
+        Digest::from_bytes(algorithm, &bytes).unwrap_or_else(|| algorithm.digest(&bytes))
     })
 }
 

@@ -1,41 +1,29 @@
-//! Calendar dates from seconds since 1970, for the `Date` header and for messages.
+//! Calendar dates from seconds since 1970 and back, for the `Date` header and for messages.
 //!
 //! async-h1 has the same sum inside, but it panics on a clock outside 1970-9999 and formats anew
 //! for every answer; a clock is outside input here, so any value must give some text.
 
 /// A moment in UTC, split into its parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Civil {
-    year: u64,
-    month: u64,
-    day: u64,
+pub struct Civil {
+    year: i64,
+    month: u8,
+    day: u8,
     second_of_day: u64,
     weekday: u64,
 }
 
 impl Civil {
     /// The moment `unix_seconds` after 1970-01-01.
-    pub(super) fn new(unix_seconds: u64) -> Self {
+    pub fn new(unix_seconds: u64) -> Self {
         let days = unix_seconds / DAY_SECONDS;
-        // Days since 0000-03-01: years that begin in March put the leap day last.
-        let shifted = days + 719_468;
-        let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-        let year_of_era =
-            (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let march_month = (5 * day_of_year + 2) / 153;
-        let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-        Self {
-            year: year_of_era + era * 400 + u64::from(month <= 2),
-            month,
-            day: day_of_year - (153 * march_month + 2) / 5 + 1,
-            second_of_day: unix_seconds % DAY_SECONDS,
-            weekday: (days + 4) % 7,
-        }
+        let (year, month, day) = date_of(i64::try_from(days).unwrap_or(i64::MAX));
+        let (second_of_day, weekday) = (unix_seconds % DAY_SECONDS, (days + 4) % 7);
+        Self { year, month, day, second_of_day, weekday }
     }
 
     /// `2026-11-24`.
-    pub(super) fn day(self) -> String {
+    pub fn day(self) -> String {
         format!("{:04}-{:02}-{:02}", self.year, self.month, self.day)
     }
 
@@ -45,12 +33,12 @@ impl Civil {
     }
 
     /// `Tue, 24 Nov 2026 08:49:37 GMT`, the form RFC 9110 asks for.
-    pub(super) fn http(self) -> String {
+    pub fn http(self) -> String {
         let Self { year, month, day, weekday, .. } = self;
         let name = |names: &'static [&'static str], index: u64| {
             usize::try_from(index).ok().and_then(|index| names.get(index)).copied().unwrap_or("")
         };
-        let (weekday, month) = (name(&WEEKDAYS, weekday), name(&MONTHS, month - 1));
+        let (weekday, month) = (name(&WEEKDAYS, weekday), name(&MONTHS, u64::from(month) - 1));
         format!("{weekday}, {day:02} {month} {year:04} {} GMT", self.time())
     }
 }
@@ -66,21 +54,43 @@ pub fn rfc3339(unix_seconds: u64) -> String {
 pub fn parse_http_date(text: &str) -> Option<u64> {
     let mut words = text.split_once(", ")?.1.split(' ');
     let mut word = || words.next();
-    let day = number(word()?, 1..=31)?;
+    let day = u8::try_from(number(word()?, 1..=31)?).ok()?;
     let name = word()?;
-    let month = MONTHS.iter().position(|month| *month == name)? as u64 + 1;
+    let month = MONTHS.iter().position(|month| *month == name)? + 1;
+    let month = u8::try_from(month).ok()?;
     let year = number(word()?, 1970..=9999)?;
     let mut parts = word()?.split(':');
     let mut part = |max| number(parts.next()?, 0..=max);
     let (hour, minute, second) = (part(23)?, part(59)?, part(60)?);
     let is_whole = word() == Some("GMT") && word().is_none() && parts.next().is_none();
-    // The inverse of `Civil::new`, in years that begin in March.
-    let (march_year, march_month) =
-        if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let leap_days = march_year / 4 - march_year / 100 + march_year / 400;
-    let days = march_year * 365 + leap_days + (153 * march_month + 2) / 5 + day - 1;
-    let seconds = days.checked_sub(719_468)? * DAY_SECONDS + hour * 3_600 + minute * 60 + second;
+    let days = u64::try_from(days_of(i64::try_from(year).ok()?, month, day)).ok()?;
+    let seconds = days * DAY_SECONDS + hour * 3_600 + minute * 60 + second;
     is_whole.then_some(seconds)
+}
+
+/// Days from 1970-01-01 to a date of the Gregorian calendar, negative before (Howard Hinnant's
+/// algorithm). Of a day that the month does not have: as many days after its first.
+pub fn days_of(year: i64, month: u8, day: u8) -> i64 {
+    // Years that begin in March put the leap day last.
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let day_of_year = (153 * ((i64::from(month) + 9) % 12) + 2) / 5 + i64::from(day) - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * ERA_DAYS + day_of_era - MARCH_0000_DAYS
+}
+
+/// Year, month and day of the month, `days` after 1970-01-01: the inverse of [`days_of`].
+pub fn date_of(days: i64) -> (i64, u8, u8) {
+    let days = days.saturating_add(MARCH_0000_DAYS);
+    let (era, day_of_era) = (days.div_euclid(ERA_DAYS), days.rem_euclid(ERA_DAYS));
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * day_of_year + 2) / 153;
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
+    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
+    let small = |value: i64| u8::try_from(value).unwrap_or(u8::MAX);
+    (era * 400 + year_of_era + i64::from(month <= 2), small(month), small(day))
 }
 
 fn number(text: &str, within: std::ops::RangeInclusive<u64>) -> Option<u64> {
@@ -89,6 +99,10 @@ fn number(text: &str, within: std::ops::RangeInclusive<u64>) -> Option<u64> {
 }
 
 const DAY_SECONDS: u64 = 86_400;
+/// In 400 years.
+const ERA_DAYS: i64 = 146_097;
+/// From 0000-03-01 to 1970-01-01.
+const MARCH_0000_DAYS: i64 = 719_468;
 const WEEKDAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -136,6 +150,20 @@ mod tests {
         ];
         for text in wrong {
             assert_eq!(parse_http_date(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn days_are_counted_on_both_sides_of_1970() {
+        for (days, date) in [
+            (0, (1970, 1, 1)),
+            (-1, (1969, 12, 31)),
+            (11_016, (2000, 2, 29)),
+            (-719_468, (0, 3, 1)),
+            (-719_469, (0, 2, 29)),
+        ] {
+            let (year, month, day) = date;
+            assert_eq!((date_of(days), days_of(year, month, day)), (date, days));
         }
     }
 

@@ -1,0 +1,220 @@
+//! Real satellites in a fleet of the real server, with images from the real docker-registry.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use moonlet::oci::Digest;
+use serde_json::json;
+
+use crate::harness::{Client, Database, Server, on_each_store};
+use crate::satellite::{self, Satellite, wait_until};
+
+/// Debian's docker-registry on loopback, with files of its own.
+struct Registry {
+    child: Child,
+    address: SocketAddr,
+    directory: std::path::PathBuf,
+}
+
+impl Registry {
+    fn start(database: &Database) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let directory = database.directory().with_extension("registry");
+        std::fs::create_dir_all(&directory).unwrap();
+        let file = directory.join("registry.yml");
+        let text = format!(
+            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {directory:?}}}}}\n\
+             http: {{addr: \"{address}\"}}\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let child = Command::new("docker-registry")
+            .arg("serve")
+            .arg(file)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("docker-registry: scripts/ground installs it");
+        wait_until(|| TcpStream::connect(address).is_ok(), || "docker-registry".to_owned());
+        Self { child, address, directory }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    fn blob(&self, repository: &str, bytes: &str) -> serde_json::Value {
+        let client = Client::at(self.address);
+        let digest = Digest::sha256(bytes.as_bytes());
+        let begun = client.expect(202, "POST", &format!("/v2/{repository}/blobs/uploads/"), "");
+        let location = begun.header("location").unwrap().to_owned();
+        let path = &location[location.find("/v2/").unwrap()..];
+        client.expect(201, "PUT", &format!("{path}&digest={digest}"), bytes);
+        json!({ "mediaType": "application/octet-stream", "digest": digest.to_string(),
+            "size": bytes.len() })
+    }
+
+    /// Puts an image of one layer under a tag.
+    fn push(&self, repository: &str, tag: &str, layer: &str) -> Digest {
+        let layer = self.blob(repository, layer);
+        let mut config = self.blob(repository, r#"{"os":"linux","architecture":"amd64"}"#);
+        config["mediaType"] = json!("application/vnd.oci.image.config.v1+json");
+        let manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config,
+            "layers": [layer] })
+        .to_string();
+        let path = format!("/v2/{repository}/manifests/{tag}");
+        let body = format!("Content-Type: {MANIFEST}\r\n");
+        let answer = Client::at(self.address).ask_with("PUT", &path, &body, &manifest);
+        assert_eq!(answer.status, 201, "{}", answer.text());
+        Digest::sha256(manifest.as_bytes())
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// A fleet with a config of short intervals.
+fn fleet(server: &Server) -> Client {
+    let admin = server.admin();
+    let config = json!({ "config_name": "c1", "config": { "app_config": {
+        "state_replication_interval": "@every 1s", "heartbeat_interval": "@every 1s" } } });
+    admin.expect(201, "POST", "/api/configs", &config.to_string());
+    admin
+}
+
+fn set_group(admin: &Client, registry: &str, group: &str, repository: &str, tag: &str) {
+    let artifact = json!({ "repository": repository, "tag": [tag], "type": "IMAGE" });
+    let body = json!({ "group": group, "registry": registry, "artifacts": [artifact] });
+    admin.expect(200, "POST", "/api/groups/sync", &body.to_string());
+}
+
+fn register(admin: &Client, name: &str, groups: &[&str]) -> String {
+    let body = json!({ "name": name, "groups": groups, "config_name": "c1" });
+    let answer = admin.expect(200, "POST", "/api/satellites", &body.to_string());
+    answer.json()["token"].as_str().unwrap().to_owned()
+}
+
+fn prepare(name: &str, server: &Server, token: &str) -> Satellite {
+    satellite::prepare(name, |directory| {
+        let text = satellite::text(directory, "1s", &[], &[]);
+        let (url, token) = (format!("http://{}", server.address), token.to_owned());
+        format!("{text}[ground_control]\nurl = \"{url}\"\ntoken = \"{token}\"\n")
+    })
+}
+
+fn await_image(satellite: &Satellite, repository: &str, tag: &str, status: u16) {
+    let path = format!("/v2/{repository}/manifests/{tag}");
+    wait_until(|| satellite.get(&path).0 == status, || format!("{path}: {}", satellite.log()));
+}
+
+#[test]
+fn satellites_converge_and_outlive_their_fleet() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let registry = Registry::start(&database);
+        let admin = fleet(&server);
+        let digest = registry.push("library/app", "1", "layer one");
+        set_group(&admin, &registry.url(), "g1", "library/app", "1");
+        let names = ["edge1", "edge2"];
+        let mut satellites = names.map(|name| {
+            let token = register(&admin, name, &["g1"]);
+            let mut satellite = prepare(&format!("members-{name}"), &server, &token);
+            satellite.start_again();
+            satellite
+        });
+        for satellite in &satellites {
+            await_image(satellite, "library/app", "1", 200);
+        }
+        for name in names {
+            let images = || admin.get(&format!("/api/satellites/{name}/images")).text();
+            wait_until(|| images().contains(&digest.to_string()), images);
+            let status = admin.get(&format!("/api/satellites/{name}/status")).json();
+            let state = status["LatestStateDigest"]["String"].as_str().unwrap().to_owned();
+            assert!(state.starts_with("sha256:"), "{status}");
+        }
+        // A tag that moves, a group more, and one less.
+        let moved = registry.push("library/app", "1", "layer two");
+        registry.push("library/more", "1", "layer three");
+        set_group(&admin, &registry.url(), "g2", "library/more", "1");
+        let membership = r#"{"satellite":"edge1","group":"g2"}"#;
+        admin.expect(200, "POST", "/api/groups/satellite", membership);
+        await_image(&satellites[0], "library/more", "1", 200);
+        for satellite in &satellites {
+            let path = format!("/v2/library/app/manifests/{moved}");
+            wait_until(|| satellite.get(&path).0 == 200, || satellite.log());
+        }
+        assert_eq!(satellites[1].get("/v2/library/more/manifests/1").0, 404);
+        admin.expect(200, "DELETE", "/api/groups/satellite", membership);
+        await_image(&satellites[0], "library/more", "1", 404);
+        // Both gone, and the power too.
+        drop(registry);
+        server.kill();
+        for satellite in &mut satellites {
+            satellite.kill();
+            satellite.start_again();
+            assert_eq!(satellite.get("/v2/library/app/manifests/1").0, 200);
+        }
+    });
+}
+
+/// Killed again and again while it enrols, at steps that differ from time to time: the token is
+/// never spent for nothing, and the last start converges.
+#[test]
+fn power_loss_at_any_step_of_the_enrolment_strands_nothing() {
+    let database = Database::sqlite();
+    let server = Server::start(&database);
+    let registry = Registry::start(&database);
+    let admin = fleet(&server);
+    registry.push("library/app", "1", "layer one");
+    set_group(&admin, &registry.url(), "g1", "library/app", "1");
+    let token = register(&admin, "edge1", &["g1"]);
+    let mut satellite = prepare("members-killed", &server, &token);
+    let mut log = String::new();
+    for step in 0..KILLS {
+        satellite.spawn("run");
+        std::thread::sleep(Duration::from_millis(10 + 12 * step));
+        satellite.kill();
+        log += &satellite.log();
+        std::fs::remove_file(satellite.directory.join("log")).unwrap();
+    }
+    satellite.start_again();
+    await_image(&satellite, "library/app", "1", 200);
+    log += &satellite.log();
+    assert!(!log.contains("refused"), "{log}");
+    let reported = || admin.get("/api/satellites/edge1/status").text();
+    wait_until(|| reported().contains("all images held"), reported);
+}
+
+#[test]
+fn a_deleted_satellite_serves_on_and_a_new_token_takes_it_back() {
+    let database = Database::sqlite();
+    let server = Server::start(&database);
+    let registry = Registry::start(&database);
+    let admin = fleet(&server);
+    registry.push("library/app", "1", "layer one");
+    set_group(&admin, &registry.url(), "g1", "library/app", "1");
+    let mut satellite = prepare("members-deleted", &server, &register(&admin, "edge1", &["g1"]));
+    satellite.start_again();
+    await_image(&satellite, "library/app", "1", 200);
+    admin.expect(200, "DELETE", "/api/satellites/edge1", "");
+    satellite.await_line("a new enrolment token is needed");
+    assert_eq!(satellite.get("/v2/library/app/manifests/1").0, 200);
+    let token = register(&admin, "edge1", &["g1"]);
+    let text = std::fs::read_to_string(satellite.directory.join("moonlet.toml")).unwrap();
+    let (before, _) = text.split_once("token = ").unwrap();
+    satellite.reload(&format!("{before}token = \"{token}\"\n"));
+    satellite.await_line("enrolled at");
+    registry.push("library/app", "2", "layer two");
+    set_group(&admin, &registry.url(), "g1", "library/app", "2");
+    await_image(&satellite, "library/app", "2", 200);
+}
+
+const KILLS: u64 = 25;
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
