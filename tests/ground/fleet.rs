@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
+use crate::console::Browser;
 use crate::harness::{
     CONFIG, Database, GROUP, REPORT, Satellite, Server, enrolled, on_each_store, registered,
 };
@@ -234,6 +235,47 @@ fn credentials_are_refreshed_and_end() {
         admin.expect(200, "POST", "/api/satellites", body);
         bearer.expect(401, "GET", "/v2/", "");
         satellite.client(&server).expect(401, "POST", "/satellites/sync", REPORT);
+    });
+}
+
+#[test]
+fn a_revoked_satellite_is_out_until_it_enrols_again() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let (admin, satellite) = enrolled(&server);
+        let robot = satellite.client(&server);
+        robot.expect(200, "POST", "/satellites/sync", REPORT);
+        let offered = robot.expect(200, "POST", "/sat/refresh", "").json();
+        let token = robot.get("/service/token").json();
+        let bearer = server.with(&format!("Bearer {}", token["token"].as_str().unwrap()));
+        bearer.expect(200, "GET", "/v2/", "");
+        let renewed = admin.expect(200, "POST", "/api/satellites/edge1/token", "").json();
+        let browser = Browser::log_in(&server);
+        let page = "/console/satellites/edge1";
+        assert_eq!(browser.submit(page, &format!("{page}/revoke"), "").status, 303);
+        // Everything that was good is not: the secret, the one that was offered, both tokens.
+        bearer.expect(401, "GET", "/v2/", "");
+        robot.expect(401, "POST", "/satellites/sync", REPORT);
+        let offered = server.basic(&satellite.user, offered["secret"].as_str().unwrap());
+        offered.expect(401, "POST", "/satellites/sync", REPORT);
+        let path = format!("/satellites/ztr/{}", renewed["token"].as_str().unwrap());
+        server.anyone().expect(400, "GET", &path, "");
+        let state = admin.get("/api/satellites/edge1/state").json();
+        assert_eq!(state["lifecycle"], "Revoked");
+        assert!(state["reason"].as_str().unwrap().starts_with("its credentials were revoked"));
+        assert_eq!(admin.get("/api/satellites/edge1").json()["Groups"], json!(["g1"]));
+        assert!(browser.get(page).text().contains("Revoked: "));
+
+        let shown = browser.submit(page, &format!("{page}/token"), "").text();
+        let (_, token) = shown.split_once("<code>").unwrap();
+        let path = format!("/satellites/ztr/{}", token.split('<').next().unwrap());
+        let again = Satellite::from_answer(&server.anyone().expect(200, "GET", &path, ""));
+        assert_eq!(admin.get("/api/satellites/edge1/state").json()["lifecycle"], "Revoked");
+        again.client(&server).expect(200, "POST", "/satellites/sync", REPORT);
+        assert_eq!(admin.get("/api/satellites/edge1/state").json()["lifecycle"], "Enrolled");
+        admin.expect(200, "POST", "/api/satellites/edge1/revoke", "");
+        again.client(&server).expect(401, "POST", "/satellites/sync", REPORT);
+        admin.expect(404, "POST", "/api/satellites/none/revoke", "");
     });
 }
 

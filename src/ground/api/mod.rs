@@ -24,7 +24,9 @@ use serde_json::{Value, json};
 
 pub use extract::{authenticate_robot, authorization, check_password};
 pub use groups::{change_groups, put_group};
-pub use satellites::{NewSatellite, add_satellite, change_labels, find as find_satellite};
+pub use satellites::{
+    NewSatellite, add_satellite, change_labels, find as find_satellite, new_token, revoke_satellite,
+};
 pub use state::{Known, parse_digest};
 pub use users::{end_session, start_session};
 
@@ -82,6 +84,7 @@ fn people() -> Router<Arc<App>> {
             get(satellites::show).patch(satellites::update).delete(satellites::remove),
         )
         .route("/satellites/{satellite}/token", post(satellites::renew_token))
+        .route("/satellites/{satellite}/revoke", post(satellites::revoke))
         .route("/satellites/{satellite}/status", get(satellites::status))
         .route("/satellites/{satellite}/images", get(satellites::images))
         .route("/satellites/{satellite}/state", get(state::show))

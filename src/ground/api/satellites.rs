@@ -186,14 +186,40 @@ pub async fn renew_token(
     _: Person,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Fault> {
+    Ok(Json(json!({ "token": new_token(&app, &name).await? })))
+}
+
+/// Makes an enrolment token for a satellite that exists; it is returned here and never again.
+pub async fn new_token(app: &App, name: &str) -> Result<String, Fault> {
     let token = random(16)?;
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
-    let satellite = find(&mut rows, &name).await?;
+    let satellite = find(&mut rows, name).await?;
     let expires_at = clock::now() + TOKEN_MICROS;
     rows.set_enrolment(satellite.id, &secret::hash(&token), expires_at).await?;
     write.commit().await?;
-    Ok(Json(json!({ "token": token })))
+    Ok(token)
+}
+
+/// Ends the credentials of a satellite at once: those of a device that was lost, say. What is known
+/// of it stays, and a new token lets a device enrol as it again.
+pub async fn revoke(
+    State(app): State<Arc<App>>,
+    _: Person,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Fault> {
+    revoke_satellite(&app, &name).await?;
+    Ok(Json(json!({})))
+}
+
+/// The same, for the console too.
+pub async fn revoke_satellite(app: &App, name: &str) -> Result<(), Fault> {
+    let mut write = app.store.change().await?;
+    let mut rows = write.rows();
+    let satellite = find(&mut rows, name).await?;
+    rows.revoke_satellite(satellite.id, clock::now()).await?;
+    write.commit().await?;
+    Ok(())
 }
 
 pub async fn active(

@@ -170,16 +170,14 @@ fn table(
             } }
             tbody {
                 @for (satellite, last) in shown {
+                    @let updated = last.as_ref().map_or("Unknown", |last| &last.updated);
+                    @let health = last.as_ref().map_or("Unknown", |last| &last.health);
                     @let (word, class) = words(satellite.connection(now));
                     tr {
                         td { a href={ "/console/satellites/" (satellite.name) } { (satellite.name) } }
-                        td class=(class) { (word) }
-                        td class=(class_of(last.as_ref().map_or("", |last| &last.updated))) {
-                            (last.as_ref().map_or("Unknown", |last| &last.updated))
-                        }
-                        td class=(class_of(last.as_ref().map_or("", |last| &last.health))) {
-                            (last.as_ref().map_or("Unknown", |last| &last.health))
-                        }
+                        td class={ "word " (class) } { (word) }
+                        td class={ "word " (class_of(updated)) } { (updated) }
+                        td class={ "word " (class_of(health)) } { (health) }
                         td.wide { (satellite.last_seen.map_or_else(|| "-".to_owned(), |seen| ago(now - seen))) }
                         td.number.wide { (last.as_ref().map_or(0, |last| last.image_count)) }
                         td.wide {
@@ -222,13 +220,18 @@ pub async fn add(
     let new =
         NewSatellite { name: form.name, groups: None, config_name: form.config_name, labels: None };
     let token = add_satellite(&app, new).await?;
+    Ok(may_enrol(&visitor, &name, &token))
+}
+
+/// Shows an enrolment token.
+pub fn may_enrol(visitor: &Visitor, name: &str, token: &str) -> Markup {
     let content = html! {
         h1 { (name) " may enrol" }
         p { "Its token is good for a day and for one device. It is shown this once:" }
         p.notice { code { (token) } }
-        p { a href={ "/console/satellites/" (name) } { "Give it groups" } }
+        p { a href={ "/console/satellites/" (name) } { "Its groups and its state" } }
     };
-    Ok(page(Some(&visitor), &name, &content))
+    page(Some(visitor), name, &content)
 }
 
 const PAGE_ROWS_MAX: i64 = 200;

@@ -54,7 +54,7 @@ async fn all(rows: &mut Rows<'_>, after: &str) -> Result<Markup, Fault> {
             div.scroll { table {
                 thead { tr { th { "Digest" } th { "Image" } th.number { "Satellites" } } }
                 tbody { @for image in &images { tr {
-                    td {
+                    td.word {
                         // Go satellites may report an image without its digest.
                         @if image.digest.is_empty() { "not reported" }
                         @else { (digest_link(&image.digest)) }
@@ -75,7 +75,7 @@ async fn one(rows: &mut Rows<'_>, digest: &str, after: &str) -> Result<Markup, F
         html! { tr {
             td { a href={ "/console/satellites/" (holder.satellite) } { (holder.satellite) } }
             td { code { (holder.image) } }
-            td { (ago(now - holder.since)) }
+            td.word { (ago(now - holder.since)) }
         } }
     };
     Ok(html! {

@@ -42,6 +42,8 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/console/satellites/{name}", get(satellite::show))
         .route("/console/satellites/{name}/groups", post(satellite::set_groups).layer(LISTS))
         .route("/console/satellites/{name}/labels", post(satellite::set_labels).layer(LISTS))
+        .route("/console/satellites/{name}/token", post(satellite::renew_token))
+        .route("/console/satellites/{name}/revoke", post(satellite::revoke))
         .route("/console/images", get(images::list))
         .route("/console/groups", get(groups::list))
         .route("/console/groups/{name}", get(groups::edit).post(groups::save).layer(LISTS))

@@ -7,11 +7,13 @@ use axum::extract::{Form, Path, State};
 use axum::response::Redirect;
 use maud::{Markup, html};
 
-use super::fleet::{class_of, words};
+use super::fleet::{class_of, may_enrol, words};
 use super::view::{ago, at, digest_link, page, span, token};
 use super::{Visitor, forms};
 use crate::fleet::shown;
-use crate::ground::api::{Known, change_groups, change_labels, find_satellite};
+use crate::ground::api::{
+    Known, change_groups, change_labels, find_satellite, new_token, revoke_satellite,
+};
 use crate::ground::app::{App, Fault};
 use crate::ground::assess::Standing;
 use crate::ground::clock;
@@ -43,6 +45,7 @@ pub async fn show(
         }
         @for group in &known.groups { a href={ "/console/groups/" (group) } { (group) } " " }
         (labels_form(&visitor, &name, &labels))
+        (access_forms(&visitor, &known.satellite))
         (held(known.status.as_ref()))
     };
     Ok(page(Some(&visitor), &name, &content))
@@ -76,9 +79,31 @@ fn lifecycle(satellite: &Satellite, now: i64) -> Markup {
         @if satellite.enrolment_expires_at > now {
             ", waits for its token until " (at(satellite.enrolment_expires_at))
         } @else if satellite.lifecycle() != Lifecycle::Enrolled {
-            ": " span.bad {
-                "it needs a new token (POST /api/satellites/" (satellite.name) "/token)"
+            ": " span.bad { "it needs a new token" }
+        }
+    }
+}
+
+/// What ends a device's access, or lets another in.
+fn access_forms(visitor: &Visitor, satellite: &Satellite) -> Markup {
+    let name = &satellite.name;
+    html! {
+        h2 { "Access" }
+        div.row {
+            form method="post" action={ "/console/satellites/" (name) "/token" } {
+                (token(visitor))
+                button.plain { "New token for a device" }
             }
+            @if satellite.lifecycle() != Lifecycle::Revoked {
+                form method="post" action={ "/console/satellites/" (name) "/revoke" } {
+                    (token(visitor))
+                    button.plain { "Revoke its credentials" }
+                }
+            }
+        }
+        p.muted {
+            "A revoked satellite cannot read or report any more. What it holds stays on it, and a \
+             device that enrols with a new token takes its place."
         }
     }
 }
@@ -133,10 +158,10 @@ fn desired(known: &Known, now: i64) -> Markup {
                         code { (image.reference) }
                         @if !image.reason.is_empty() { div.muted { (image.reason) } }
                     }
-                    td class=(if image.in_sync { "good" } else { "bad" }) { (image.state) }
-                    td { (in_sync(known, image, now)) }
+                    td class={ "word " (if image.in_sync { "good" } else { "bad" }) } { (image.state) }
+                    td.word { (in_sync(known, image, now)) }
                     td.number.wide { (progress(image)) }
-                    td.wide { (digests(image)) }
+                    td.wide.word { (digests(image)) }
                 } } }
             } }
         }
@@ -218,6 +243,28 @@ pub async fn set_groups(
     visitor.check(&form.form_token)?;
     let wanted: BTreeSet<String> = forms::words(&form.groups).collect();
     change_groups(&app, &name, &wanted).await?;
+    Ok(Redirect::to(&format!("/console/satellites/{name}")))
+}
+
+pub async fn renew_token(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Path(name): Path<String>,
+    Form(form): Form<forms::Bare>,
+) -> Result<Markup, Fault> {
+    visitor.check(&form.form_token)?;
+    let token = new_token(&app, &name).await?;
+    Ok(may_enrol(&visitor, &name, &token))
+}
+
+pub async fn revoke(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Path(name): Path<String>,
+    Form(form): Form<forms::Bare>,
+) -> Result<Redirect, Fault> {
+    visitor.check(&form.form_token)?;
+    revoke_satellite(&app, &name).await?;
     Ok(Redirect::to(&format!("/console/satellites/{name}")))
 }
 

@@ -119,5 +119,7 @@ th, td { text-align: left; padding: .4rem .75rem .4rem 0; border-bottom: 1px sol
 th { color: var(--muted); font-weight: 600; white-space: nowrap; }
 td.number, th.number { text-align: right; white-space: nowrap; }
 code { font-family: ui-monospace, monospace; font-size: .9em; overflow-wrap: anywhere; }
-@media (max-width: 40rem) { .wide { display: none; } }
+td.word { white-space: nowrap; overflow-wrap: normal; }
+@media (max-width: 40rem) { .wide { display: none; } .scroll table { font-size: .85rem; }
+  .scroll th, .scroll td { padding-right: .5rem; } }
 ";

@@ -31,6 +31,8 @@ pub struct Satellite {
     /// From when on it counts as stale and as offline, if nothing comes until then.
     pub stale_at: Option<i64>,
     pub offline_at: Option<i64>,
+    /// When its credentials were revoked, if no device has enrolled since.
+    pub revoked_at: Option<i64>,
     pub created_at: i64,
     pub updated_at: i64,
 }
@@ -110,6 +112,8 @@ pub enum Lifecycle {
     /// No device enrolled as it.
     Registered,
     Enrolled,
+    /// Its credentials were ended.
+    Revoked,
 }
 
 impl Lifecycle {
@@ -118,6 +122,7 @@ impl Lifecycle {
         match self {
             Self::Registered => "Registered",
             Self::Enrolled => "Enrolled",
+            Self::Revoked => "Revoked",
         }
     }
 }
@@ -143,9 +148,10 @@ impl Satellite {
 
     /// Where it is in its life.
     pub fn lifecycle(&self) -> Lifecycle {
-        match self.secret_hash {
-            Some(_) => Lifecycle::Enrolled,
-            None => Lifecycle::Registered,
+        match (self.revoked_at, &self.secret_hash) {
+            (Some(_), _) => Lifecycle::Revoked,
+            (None, Some(_)) => Lifecycle::Enrolled,
+            (None, None) => Lifecycle::Registered,
         }
     }
 }
@@ -232,11 +238,21 @@ impl Rows<'_> {
     pub async fn accept_secret(&mut self, id: i64, hash: &str, now: i64) -> Result<bool> {
         let query = sqlx::query(
             "UPDATE satellites SET secret_hash = $2, secret_at = $3, next_secret_hash = NULL, \
-             enrolment_hash = NULL, enrolment_expires_at = 0 \
+             enrolment_hash = NULL, enrolment_expires_at = 0, revoked_at = NULL \
              WHERE id = $1 AND next_secret_hash = $2",
         );
         let done = query.bind(id).bind(hash).bind(now).execute(&mut *self.0).await?;
         Ok(done.rows_affected() > 0)
+    }
+
+    /// Ends a satellite's credentials and its enrolment token. The next device that enrols with a
+    /// new token ends the revocation.
+    pub async fn revoke_satellite(&mut self, id: i64, now: i64) -> Result<()> {
+        let query = sqlx::query(
+            "UPDATE satellites SET secret_hash = NULL, next_secret_hash = NULL, \
+             enrolment_hash = NULL, enrolment_expires_at = 0, revoked_at = $2 WHERE id = $1",
+        );
+        query.bind(id).bind(now).execute(&mut *self.0).await.map(drop)
     }
 
     pub async fn set_satellite_config(&mut self, id: i64, config_id: i64, now: i64) -> Result<()> {
@@ -395,6 +411,7 @@ pub fn satellite(row: &AnyRow) -> Result<Satellite> {
         heartbeat_interval: row.try_get("heartbeat_interval")?,
         stale_at: row.try_get("stale_at")?,
         offline_at: row.try_get("offline_at")?,
+        revoked_at: row.try_get("revoked_at")?,
         created_at: row.try_get("created_at")?,
         updated_at: row.try_get("updated_at")?,
     })

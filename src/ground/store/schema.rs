@@ -51,7 +51,7 @@ pub async fn migrate(store: &Store) -> Result<(), String> {
     write.commit().await.map_err(failed)
 }
 
-const VERSIONS: [&str; 4] = [
+const VERSIONS: [&str; 5] = [
     FIRST,
     "ALTER TABLE image_groups ADD COLUMN platforms TEXT NOT NULL DEFAULT '[]';
      ALTER TABLE satellites ADD COLUMN stale_at BIGINT;
@@ -81,6 +81,7 @@ const VERSIONS: [&str; 4] = [
          PRIMARY KEY (satellite_id, image, digest)
      );
      CREATE INDEX held_images_digest ON held_images (digest);",
+    "ALTER TABLE satellites ADD COLUMN revoked_at BIGINT",
 ];
 
 const FIRST: &str = "
