@@ -232,9 +232,25 @@ fn a_satellite_is_added_shown_and_decommissioned() {
     assert!(error.contains(r#"did you mean "gateway-17"?"#), "{error}");
     let again = person.json(&["satellite", "token", "gateway-17"]);
     assert_ne!(again["token"], token);
-    person.succeeds(&["satellite", "decommission", "gateway-17"]);
+    person.succeeds(&["satellite", "revoke", "gateway-17"]);
     robot.expect(401, "POST", "/satellites/sync", "{}");
+    assert!(person.succeeds(&["satellite", "show", "gateway-17"]).contains("Revoked"));
+    person.succeeds(&["satellite", "decommission", "gateway-17"]);
     assert!(!person.succeeds(&["satellite", "ls"]).contains("gateway"));
+}
+
+#[test]
+fn a_device_is_given_the_public_url() {
+    let database = Database::sqlite();
+    let mut command = Server::command(&database, "127.0.0.1:0".parse().unwrap());
+    command.args(["--url", "https://ground.example"]).stdout(Stdio::null());
+    let mut child = command.env("GROUND_CONTROL_ADMIN_PASSWORD", PASSWORD).spawn().unwrap();
+    let address = Server::address_of(&mut child);
+    let server = Server { child, address };
+    let person = Person::logged_in(&database, &server);
+    person.succeeds(&["config", "set", "default", "app_config.log_level=info"]);
+    let added = person.json(&["satellite", "add", "gateway-17", "--config", "default"]);
+    assert_eq!(added["url"], "https://ground.example");
 }
 
 #[test]

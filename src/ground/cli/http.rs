@@ -175,6 +175,18 @@ impl Server {
         Ok(list.iter().map(|value| text(value, field)).collect())
     }
 
+    /// The URL that satellites reach the server by. This machine may use another, such as a
+    /// loopback address.
+    pub fn public_url(&self) -> Result<String, Failure> {
+        // Where the OCI distribution protocol says to get a token from.
+        let answer = self.send(&Request::new(Method::Get, &["v2", ""], None));
+        let answer = answer.map_err(|error| self.unreached(&error))?;
+        let header = answer.headers().get("www-authenticate").and_then(|text| text.to_str().ok());
+        let realm = header.and_then(|header| header.split('"').nth(1));
+        let url = realm.and_then(|realm| realm.strip_suffix("/service/token"));
+        Ok(url.unwrap_or(&self.url).to_owned())
+    }
+
     fn send(&self, request: &Request) -> Result<Response<Body>, ureq::Error> {
         let url = format!("{}{}", self.url, request.path);
         let bearer = self.token.as_ref().map(|token| format!("Bearer {token}"));

@@ -70,7 +70,7 @@ enum Verb {
     /// End the session, and forget it
     #[command(after_help = "Example: ground-control logout")]
     Logout(login::Logout),
-    /// The devices: list, show, add, decommission
+    /// The devices: list, show, add, label, revoke, decommission
     Satellite(Noun<satellite::Verb>),
     /// Groups of images, and the satellites in them
     Group(Noun<group::Verb>),

@@ -85,6 +85,14 @@ KEY- takes a label away.")]
         #[arg(short, long, required = true, value_name = "FILE")]
         file: Vec<PathBuf>,
     },
+    /// End a satellite's credentials at once, and keep all that is known of it: its device was lost
+    #[command(after_help = "Example: ground-control satellite revoke gateway-17
+
+A new token lets a device enrol as it again.")]
+    Revoke {
+        /// The satellite
+        name: String,
+    },
     /// Remove a satellite: its credentials end at once; what its device holds stays there
     #[command(after_help = "Example: ground-control satellite decommission gateway-17")]
     Decommission {
@@ -126,6 +134,11 @@ pub fn run(verb: Verb, server: &Server, output: Output) -> Result<ExitCode, Fail
             say(&format!("satellite/{name} changed"))?;
         }
         Verb::Diff { name, file } => return diff(server, &name, &file),
+        Verb::Revoke { name } => {
+            let path = ["api", "satellites", &name, "revoke"];
+            ask(server, &name, &Request::new(Method::Post, &path, None))?;
+            say(&format!("satellite/{name} revoked"))?;
+        }
         Verb::Decommission { name } => {
             ask(server, &name, &Request::new(Method::Delete, &["api", "satellites", &name], None))?;
             say(&format!("satellite/{name} decommissioned"))?;
@@ -231,6 +244,7 @@ impl Known {
             ("connection", field("connection")),
             ("updated", field("updated")),
             ("health", field("health")),
+            ("lifecycle", field("lifecycle")),
             ("reason", field("reason")),
             ("last seen", field("last_seen")),
             ("version", format!("{} {}", field("version"), field("platform"))),
@@ -302,7 +316,7 @@ fn changes(given: &[String]) -> Result<BTreeMap<String, Option<String>>, Failure
 }
 
 fn show_token(server: &Server, name: &str, answer: &Value, output: Output) -> Result<(), Failure> {
-    let (url, token) = (&server.url, text(answer, "token"));
+    let (url, token) = (server.public_url()?, text(answer, "token"));
     output.one(&json!({ "name": name, "url": url, "token": token }), || {
         format!(
             "satellite/{name}: its enrolment token is good for a day, and shown this once. Into its \
