@@ -11,7 +11,7 @@ use serde_json::json;
 use super::limit::Limit;
 use super::metrics::Metrics;
 use super::secret::{self, Passwords};
-use super::store::{ROLE_SYSTEM_ADMIN, Store};
+use super::store::{Role, Store};
 use super::{clock, publish};
 
 /// What handlers share.
@@ -101,7 +101,7 @@ async fn first_user(
         return Ok(());
     }
     let mut rows = write.rows();
-    rows.add_user("admin", &hash, ROLE_SYSTEM_ADMIN, clock::now()).await.map_err(failed)?;
+    rows.add_user("admin", &hash, Role::SystemAdmin, clock::now()).await.map_err(failed)?;
     // A password that no one saw would lock all out: where it cannot be shown, it does not count.
     if let Some(password) = shown {
         show(&password).map_err(|error| format!("showing the first password: {error}"))?;

@@ -16,6 +16,8 @@
 //! | `pages` | the console |
 //! | `assess` | compares what a satellite is to hold with what it said |
 //! | `publish` `artifact` | make the artifacts, in the transaction that changed what they say |
+//! | `journal` | writes down who changed what, and what happened to satellites |
+//! | `watch` | finds satellites that fell silent |
 //! | `secret` `limit` | passwords, tokens and secrets; how often they may be tried |
 //! | `mask` `labels` | secrets hidden from people; labels and selectors |
 //! | `metrics` `clock` | counters; times as numbers and as text |
@@ -30,6 +32,7 @@ mod artifact;
 mod assess;
 mod cli;
 mod clock;
+mod journal;
 mod labels;
 mod limit;
 mod lock;
@@ -42,5 +45,6 @@ mod secret;
 mod server;
 mod settings;
 mod store;
+mod watch;
 
 pub use cli::main;

@@ -29,11 +29,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use super::api;
 use super::app::App;
 use super::lock;
 use super::settings::{Database, Settings, Tls};
 use super::store::Store;
+use super::{api, watch};
 
 /// Who is at the other end of the connection.
 #[derive(Clone, Copy)]
@@ -73,7 +73,9 @@ async fn serve(settings: Settings) -> Result<(), String> {
     let (timeout, password) = (settings.request_timeout, settings.admin_password);
     let app = App::prepare(store.clone(), url.clone(), timeout, password, show).await?;
     tracing::info!("serving {url} on {address}");
+    let watch = tokio::spawn(watch::run(Arc::clone(&app)));
     let result = accept(listener, tls, api::router(app)).await;
+    watch.abort();
     store.close().await;
     tracing::info!("stopped");
     result

@@ -9,8 +9,11 @@ pub struct Browser {
 
 impl Browser {
     pub fn log_in(server: &Server) -> Self {
-        let body = format!("username=admin&password={PASSWORD}");
-        let answer = post(&server.anyone(), "", "/console/login", &body);
+        Self::log_in_as(server, &format!("username=admin&password={PASSWORD}"))
+    }
+
+    pub fn log_in_as(server: &Server, body: &str) -> Self {
+        let answer = post(&server.anyone(), "", "/console/login", body);
         assert_eq!(answer.status, 303, "{}", answer.text());
         let cookie = answer.header("set-cookie").unwrap();
         assert!(cookie.contains("; HttpOnly; SameSite=Strict"), "{cookie}");

@@ -7,6 +7,7 @@ mod console;
 mod fleet;
 mod harness;
 mod hostile;
+mod journal;
 mod labels;
 mod members;
 mod people;

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
+use crate::console::Browser;
 use crate::harness::{Database, PASSWORD, Server, on_each_store};
 
 #[test]
@@ -126,6 +127,109 @@ fn users_and_their_rights() {
     });
 }
 
+/// Every request that changes something.
+const CHANGES: [(&str, &str); 17] = [
+    ("POST", "/api/users"),
+    ("DELETE", "/api/users/eve"),
+    ("PATCH", "/api/users/eve/password"),
+    ("POST", "/api/groups/sync"),
+    ("POST", "/api/groups/satellite"),
+    ("DELETE", "/api/groups/satellite"),
+    ("DELETE", "/api/groups/g1"),
+    ("POST", "/api/configs"),
+    ("PATCH", "/api/configs/c1"),
+    ("DELETE", "/api/configs/c1"),
+    ("POST", "/api/configs/satellite"),
+    ("POST", "/api/satellites"),
+    ("PATCH", "/api/satellites/edge1"),
+    ("DELETE", "/api/satellites/edge1"),
+    ("POST", "/api/satellites/edge1/token"),
+    ("POST", "/api/satellites/edge1/revoke"),
+    ("POST", "/api/tokens"),
+];
+
+#[test]
+fn who_only_reads_changes_nothing() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let admin = server.admin();
+        let made = admin.expect(201, "POST", "/api/tokens", r#"{"name":"look"}"#).json();
+        assert_eq!(made["role"], "viewer");
+        let body = r#"{"username":"eve","password":"Battery-staple-2","role":"viewer"}"#;
+        admin.expect(201, "POST", "/api/users", body);
+        admin.expect(400, "POST", "/api/users", &body.replace("viewer", "system_admin"));
+        let token = server.with(&format!("Bearer {}", made["token"].as_str().unwrap()));
+        for viewer in [token, server.basic("eve", "Battery-staple-2")] {
+            for path in ["/api/groups", "/api/configs", "/api/satellites", "/api/audit"] {
+                viewer.expect(200, "GET", path, "");
+            }
+            for (method, path) in CHANGES {
+                viewer.expect(403, method, path, "{}");
+            }
+        }
+        let login = "username=eve&password=Battery-staple-2";
+        let browser = Browser::log_in_as(&server, login);
+        let forbidden =
+            browser.submit("/console/groups/g1", "/console/groups/g1", "registry=&images=a%3A1");
+        assert_eq!(forbidden.status, 403, "{}", forbidden.text());
+        assert_eq!(browser.submit("/console", "/console/logout", "").status, 303);
+    });
+}
+
+#[test]
+fn tokens_are_shown_once_and_end() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let admin = server.admin();
+        let body = r#"{"name":"ci","role":"admin","expires_in":"30d"}"#;
+        let made = admin.expect(201, "POST", "/api/tokens", body).json();
+        let text = made["token"].as_str().unwrap();
+        assert!(text.starts_with("gct_") && text.len() > 60, "{text}");
+        let answer = admin.expect(409, "POST", "/api/tokens", body);
+        assert!(answer.text().contains(r#"token \"ci\""#), "{}", answer.text());
+        let ci = server.with(&format!("Bearer {text}"));
+        let group = r#"{"group":"g1","artifacts":[{"repository":"a","tag":["1"]}]}"#;
+        ci.expect(200, "POST", "/api/groups/sync", group);
+        ci.expect(403, "DELETE", "/api/groups/g1", "");
+        ci.expect(403, "POST", "/api/tokens", r#"{"name":"more"}"#);
+        let own = format!(r#"{{"current_password":"{PASSWORD}","new_password":"Other-horse-2"}}"#);
+        ci.expect(403, "PATCH", "/api/users/password", &own);
+        let log = admin.get("/api/audit?limit=1").json();
+        assert_eq!(log[0]["actor"], "admin (token ci)");
+
+        let listed = admin.expect(200, "GET", "/api/tokens", "");
+        assert!(!listed.text().contains(text), "{}", listed.text());
+        assert!(listed.json()[0]["used_at"].is_string());
+        assert!(!admin.get("/api/audit").text().contains(text));
+        for (body, part) in [
+            (r#"{"name":"A"}"#, "token"),
+            (r#"{"name":"a","role":"king"}"#, "role"),
+            (r#"{"name":"a","expires_in":5}"#, "expires_in"),
+            (r#"{"name":"a","expires_in":"400d"}"#, "expires_in"),
+            (r#"{"name":"a","expires_in":"soon"}"#, "expires_in"),
+        ] {
+            let answer = admin.expect(400, "POST", "/api/tokens", body).json();
+            assert!(answer["message"].as_str().unwrap().starts_with(part), "{answer}");
+        }
+
+        // Nobody makes one that may do more than they, and it ends with its user.
+        let user = r#"{"username":"eve","password":"Battery-staple-2"}"#;
+        admin.expect(201, "POST", "/api/users", user);
+        let eve = server.basic("eve", "Battery-staple-2");
+        eve.expect(403, "POST", "/api/tokens", r#"{"name":"b","role":"system_admin"}"#);
+        eve.expect(403, "DELETE", "/api/tokens/ci", "");
+        let made = eve.expect(201, "POST", "/api/tokens", r#"{"name":"b","expires_in":3600}"#);
+        let own = server.with(&format!("Bearer {}", made.json()["token"].as_str().unwrap()));
+        own.expect(200, "GET", "/api/groups", "");
+        admin.expect(204, "DELETE", "/api/users/eve", "");
+        own.expect(401, "GET", "/api/groups", "");
+        admin.expect(204, "DELETE", "/api/tokens/ci", "");
+        ci.expect(401, "GET", "/api/groups", "");
+        admin.expect(404, "DELETE", "/api/tokens/ci", "");
+        server.with("Bearer gct_0").expect(401, "GET", "/api/groups", "");
+    });
+}
+
 #[test]
 fn basic_does_not_bypass_the_lock() {
     on_each_store(|database| {
@@ -156,13 +260,17 @@ fn nothing_of_the_api_is_open() {
         ("GET", "/api/configs"),
         ("GET", "/api/satellites"),
         ("GET", "/api/satellites/edge1/status"),
-        ("POST", "/api/groups/sync"),
-        ("POST", "/api/satellites"),
-        ("POST", "/api/satellites/edge1/token"),
-        ("DELETE", "/api/satellites/edge1"),
+        ("GET", "/api/satellites/edge1/state"),
+        ("GET", "/api/images"),
+        ("GET", "/api/audit"),
+        ("GET", "/api/events"),
+        ("GET", "/api/tokens"),
         ("PATCH", "/api/users/password"),
         ("POST", "/api/logout"),
-    ] {
+    ]
+    .into_iter()
+    .chain(CHANGES)
+    {
         let answer = server.anyone().expect(401, method, path, "{}");
         assert_eq!(answer.json(), json!({ "message": "Unauthorized", "code": 401 }), "{path}");
     }

@@ -8,12 +8,12 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::extract::{Body, Person, check_name};
+use super::extract::{Body, Editor, Person, check_name};
 use crate::fleet::config::{self, Named};
 use crate::fleet::state::config_repository;
 use crate::ground::app::{App, Fault};
 use crate::ground::store::{Config, NewConfig, is_duplicate};
-use crate::ground::{clock, mask, publish};
+use crate::ground::{clock, journal, mask, publish};
 
 #[derive(Deserialize)]
 pub struct Assignment {
@@ -38,7 +38,7 @@ pub async fn show(
 
 pub async fn create(
     State(app): State<Arc<App>>,
-    _: Person,
+    Editor(person): Editor,
     Body(body): Body<Named>,
 ) -> Result<StatusCode, Fault> {
     check_name("config_name", &body.config_name, &["satellite"])?;
@@ -54,6 +54,8 @@ pub async fn create(
     }
     added?;
     publish::config(&mut rows, &body.config_name, &text).await?;
+    let change = ("config.create", body.config_name.as_str());
+    journal::audit(&mut rows, &person.actor, change, &(), &body.config).await?;
     write.commit().await?;
     Ok(StatusCode::CREATED)
 }
@@ -61,7 +63,7 @@ pub async fn create(
 /// Merges a patch into a configuration (RFC 7396): null takes a value away.
 pub async fn update(
     State(app): State<Arc<App>>,
-    _: Person,
+    Editor(person): Editor,
     Path(name): Path<String>,
     Body(patch): Body<Map<String, Value>>,
 ) -> Result<Json<Value>, Fault> {
@@ -79,13 +81,15 @@ pub async fn update(
     let text = publish::to_json(&merged)?;
     let updated = rows.update_config(found.id, &text, clock::now()).await?;
     publish::config(&mut rows, &name, &text).await?;
+    let change = ("config.update", name.as_str());
+    journal::audit(&mut rows, &person.actor, change, &kept, &value(&text)?).await?;
     write.commit().await?;
     Ok(Json(answer(&updated)?))
 }
 
 pub async fn remove(
     State(app): State<Arc<App>>,
-    _: Person,
+    Editor(person): Editor,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Fault> {
     let mut write = app.store.change().await?;
@@ -97,6 +101,8 @@ pub async fn remove(
     }
     rows.delete_config(found.id).await?;
     rows.unpublish(&config_repository(&name)).await?;
+    let change = ("config.delete", name.as_str());
+    journal::audit(&mut rows, &person.actor, change, &value(&found.config)?, &()).await?;
     write.commit().await?;
     Ok(Json(json!({})))
 }
@@ -104,7 +110,7 @@ pub async fn remove(
 /// Gives a satellite a configuration.
 pub async fn assign(
     State(app): State<Arc<App>>,
-    _: Person,
+    Editor(person): Editor,
     Body(body): Body<Assignment>,
 ) -> Result<Json<Value>, Fault> {
     let mut write = app.store.change().await?;
@@ -113,8 +119,11 @@ pub async fn assign(
     let satellite = satellite.ok_or_else(|| Fault::bad("Error: Satellite Not Found"))?;
     let found = rows.config(&body.config_name).await?;
     let found = found.ok_or_else(|| Fault::bad("Error: Config Not Found"))?;
+    let before = rows.satellite_config(satellite.id).await?;
     rows.set_satellite_config(satellite.id, found.id, clock::now()).await?;
     publish::satellite(&mut rows, &app.url, &satellite).await?;
+    let change = ("satellite.config", satellite.name.as_str());
+    journal::audit(&mut rows, &person.actor, change, &before, &found.name).await?;
     write.commit().await?;
     Ok(Json(json!({})))
 }

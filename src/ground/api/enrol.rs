@@ -18,7 +18,7 @@ use crate::fleet::shown;
 use crate::fleet::state::satellite_repository;
 use crate::ground::app::{App, Fault, random};
 use crate::ground::labels::{self, Labels};
-use crate::ground::{assess, clock, publish, secret};
+use crate::ground::{assess, clock, journal, publish, secret};
 
 /// Go 0.0.4: the token is in the path.
 pub async fn by_path(
@@ -90,6 +90,8 @@ pub async fn report(
     let mut rows = write.rows();
     let groups = rows.satellite_group_states(satellite.id).await?;
     let assessment = assess::assess(&app.url, &groups, Some(&report));
+    let before = rows.status(satellite.id).await?.map(|status| status.report);
+    journal::of_report(&mut rows, &satellite, before.as_ref(), &report).await?;
     rows.put_status(satellite.id, &report, &assessment, reported_at, now).await?;
     rows.set_held(satellite.id, &assess::held(&report), now).await?;
     rows.set_seen(satellite.id, every, now).await?;

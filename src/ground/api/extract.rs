@@ -11,8 +11,9 @@ use serde::de::DeserializeOwned;
 
 use crate::fleet::{shown, valid_name};
 use crate::ground::app::{App, Fault};
+use crate::ground::journal::{self, Kind};
 use crate::ground::server::Peer;
-use crate::ground::store::{ROLE_SYSTEM_ADMIN, Satellite, User};
+use crate::ground::store::{Role, Satellite, User};
 use crate::ground::{clock, secret};
 
 /// A body of JSON, whatever its content type: Go does not look at that either. The routes limit its
@@ -36,25 +37,71 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
     }
 }
 
-/// A person with any role.
-pub struct Person(pub User);
+/// A person with any role, by a session, a password or a token of theirs.
+pub struct Person {
+    pub user: User,
+    /// What may be done: the user's role, or less with a token.
+    pub role: Role,
+    pub is_token: bool,
+    /// Who it is in the audit log.
+    pub actor: String,
+}
+
+/// A person who may change the fleet.
+pub struct Editor(pub Person);
 
 /// A person who may do all.
-pub struct SystemAdmin(pub User);
+pub struct SystemAdmin(pub Person);
 
 impl FromRequestParts<Arc<App>> for Person {
     type Rejection = Fault;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Fault> {
         let header = authorization(&parts.headers).ok_or_else(Fault::unauthorized)?;
-        if let Some(token) = secret::bearer(header) {
-            let mut read = app.store.read().await?;
-            let user = read.rows().session_user(&secret::hash(token), clock::now()).await?;
-            return user.map(Self).ok_or_else(Fault::unauthorized);
+        let of = |user: User| Self {
+            role: user.role,
+            actor: user.username.clone(),
+            is_token: false,
+            user,
+        };
+        match secret::bearer(header) {
+            Some(token) if token.starts_with(TOKEN_PREFIX) => by_token(app, token).await,
+            Some(token) => {
+                let mut read = app.store.read().await?;
+                let user = read.rows().session_user(&secret::hash(token), clock::now()).await?;
+                user.map(of).ok_or_else(Fault::unauthorized)
+            }
+            None => {
+                let basic = secret::basic(header).ok_or_else(Fault::unauthorized)?;
+                let peer = parts.extensions.get::<Peer>().copied();
+                check_password(app, peer, &basic.0, basic.1).await.map(of)
+            }
         }
-        let (username, password) = secret::basic(header).ok_or_else(Fault::unauthorized)?;
-        let peer = parts.extensions.get::<Peer>().copied();
-        check_password(app, peer, &username, password).await.map(Self)
+    }
+}
+
+async fn by_token(app: &App, text: &str) -> Result<Person, Fault> {
+    let now = clock::now();
+    let found = app.store.read().await?.rows().token_by_hash(&secret::hash(text), now).await?;
+    let (token, user) = found.ok_or_else(Fault::unauthorized)?;
+    if token.used_at.is_none_or(|used_at| now - used_at > TOKEN_USED_SECONDS * clock::SECOND) {
+        let mut write = app.store.write().await?;
+        write.rows().set_token_used(&token.name, now).await?;
+        write.commit().await?;
+    }
+    Ok(Person {
+        role: token.role.min(user.role),
+        is_token: true,
+        actor: format!("{} (token {})", user.username, token.name),
+        user,
+    })
+}
+
+impl FromRequestParts<Arc<App>> for Editor {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Fault> {
+        at_least(Role::Admin, parts, app).await.map(Self)
     }
 }
 
@@ -62,12 +109,16 @@ impl FromRequestParts<Arc<App>> for SystemAdmin {
     type Rejection = Fault;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Fault> {
-        let Person(user) = Person::from_request_parts(parts, app).await?;
-        if user.role == ROLE_SYSTEM_ADMIN {
-            return Ok(Self(user));
-        }
-        Err(Fault::new(StatusCode::FORBIDDEN, "Forbidden"))
+        at_least(Role::SystemAdmin, parts, app).await.map(Self)
     }
+}
+
+async fn at_least(role: Role, parts: &mut Parts, app: &Arc<App>) -> Result<Person, Fault> {
+    let person = Person::from_request_parts(parts, app).await?;
+    if person.role >= role {
+        return Ok(person);
+    }
+    Err(Fault::new(StatusCode::FORBIDDEN, "Forbidden"))
 }
 
 /// The one place where a person's password is checked, for log-ins and for Basic alike: five wrong
@@ -155,6 +206,12 @@ pub async fn authenticate_robot(
         let now = clock::now();
         let mut write = app.store.write().await?;
         let accepted = write.rows().accept_secret(satellite.id, &hash, now).await?;
+        // A refreshed secret is none of an enrolment.
+        if accepted && satellite.enrolment_expires_at != 0 {
+            let message = "a device used the credentials of its enrolment";
+            let event = journal::event(Kind::Enrolled, &satellite.name, "", message);
+            write.rows().add_event(&event).await?;
+        }
         write.commit().await?;
         if !accepted {
             // Another request may have used the same secret first.
@@ -163,6 +220,7 @@ pub async fn authenticate_robot(
         }
         satellite.secret_hash = satellite.next_secret_hash.take();
         satellite.secret_at = now;
+        satellite.enrolment_expires_at = 0;
         return Ok(Some(satellite));
     }
     Ok((satellite.secret_hash.as_ref() == Some(&hash)).then_some(satellite))
@@ -189,6 +247,10 @@ pub fn check_name(what: &str, name: &str, reserved: &[&str]) -> Result<(), Fault
 
 /// What the user names of satellites begin with, as in Harbor.
 pub const ROBOT_PREFIX: &str = "robot$";
+/// What API tokens begin with, so that they are told from sessions, and found where they leaked.
+pub const TOKEN_PREFIX: &str = "gct_";
+/// The use of a token is noted at most so often.
+const TOKEN_USED_SECONDS: i64 = 3600;
 const FAILURES_MAX: i64 = 5;
 const LOCK_SECONDS: i64 = 5 * 60;
 

@@ -8,12 +8,13 @@ use axum::extract::{Path, Query, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::extract::{Body, Person, SystemAdmin, check_name};
+use super::extract::{Body, Editor, Person, SystemAdmin, check_name};
 use super::satellites::{Listing, brief, find};
+use crate::fleet::shown;
 use crate::fleet::state::{Artifact, GroupState, group_repository};
 use crate::ground::app::{App, Fault};
-use crate::ground::store::Group;
-use crate::ground::{clock, publish};
+use crate::ground::store::{Group, Satellite, Write};
+use crate::ground::{clock, journal, publish};
 
 #[derive(Deserialize)]
 pub struct Membership {
@@ -28,10 +29,10 @@ pub async fn list(State(app): State<Arc<App>>, _: Person) -> Result<Json<Value>,
 
 pub async fn sync(
     State(app): State<Arc<App>>,
-    _: Person,
+    Editor(person): Editor,
     Body(state): Body<GroupState>,
 ) -> Result<Json<Value>, Fault> {
-    let group = put_group(&app, state, |_, _| {}).await?;
+    let group = put_group(&app, &person.actor, state, |_, _| {}).await?;
     Ok(Json(answer(&app, &group)))
 }
 
@@ -39,6 +40,7 @@ pub async fn sync(
 /// group had, and adds to the new ones what their author could not say.
 pub async fn put_group(
     app: &App,
+    actor: &str,
     mut state: GroupState,
     complete: impl FnOnce(&[Artifact], &mut Vec<Artifact>),
 ) -> Result<Group, Fault> {
@@ -47,12 +49,16 @@ pub async fn put_group(
     state.registry.truncate(state.registry.trim_end_matches('/').len());
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
-    if let Some(before) = rows.group(&state.group).await? {
+    let before = rows.group(&state.group).await?;
+    if let Some(before) = &before {
         complete(&before.state.artifacts, &mut state.artifacts);
         state.check()?;
     }
     let group = rows.put_group(&state, clock::now()).await?;
     publish::group(&mut rows, &group).await?;
+    let before = before.map(|group| group.state);
+    let change = ("group.put", group.state.group.as_str());
+    journal::audit(&mut rows, actor, change, &before, &group.state).await?;
     write.commit().await?;
     Ok(group)
 }
@@ -70,7 +76,7 @@ pub async fn show(
 /// Deletes a group; the satellites that were in it get a new state.
 pub async fn remove(
     State(app): State<Arc<App>>,
-    _: SystemAdmin,
+    SystemAdmin(person): SystemAdmin,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Fault> {
     let mut write = app.store.change().await?;
@@ -83,6 +89,8 @@ pub async fn remove(
         publish::satellite(&mut rows, &app.url, satellite).await?;
     }
     rows.unpublish(&group_repository(&name)).await?;
+    let change = ("group.delete", name.as_str());
+    journal::audit(&mut rows, &person.actor, change, &group.state, &()).await?;
     write.commit().await?;
     Ok(Json(json!({})))
 }
@@ -104,53 +112,81 @@ pub async fn satellites(
 
 pub async fn add_satellite(
     State(app): State<Arc<App>>,
-    _: Person,
+    Editor(person): Editor,
     Body(body): Body<Membership>,
 ) -> Result<Json<Value>, Fault> {
-    change_membership(&app, &body, true).await
+    change_membership(&app, &person.actor, &body, true).await
 }
 
 pub async fn remove_satellite(
     State(app): State<Arc<App>>,
-    _: Person,
+    Editor(person): Editor,
     Body(body): Body<Membership>,
 ) -> Result<Json<Value>, Fault> {
-    change_membership(&app, &body, false).await
+    change_membership(&app, &person.actor, &body, false).await
 }
 
-async fn change_membership(app: &App, body: &Membership, join: bool) -> Result<Json<Value>, Fault> {
+async fn change_membership(
+    app: &App,
+    actor: &str,
+    body: &Membership,
+    join: bool,
+) -> Result<Json<Value>, Fault> {
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
     let satellite = rows.satellite(&body.satellite).await?;
     let satellite = satellite.ok_or_else(|| Fault::bad("Error: Satellite Not Found"))?;
     let group = rows.group(&body.group).await?;
     let group = group.ok_or_else(|| Fault::bad("Error: Group Not Found"))?;
+    let before = rows.satellite_groups(satellite.id).await?;
     if join {
         rows.join_group(satellite.id, group.id).await?;
     } else if !rows.leave_group(satellite.id, group.id).await? {
         return Err(Fault::bad("Error: Satellite Not In Group"));
     }
-    publish::satellite(&mut rows, &app.url, &satellite).await?;
-    write.commit().await?;
+    groups_changed(app, write, actor, &satellite, &before).await?;
     Ok(Json(json!({})))
 }
 
 /// Puts a satellite into these groups and no others.
-pub async fn change_groups(app: &App, name: &str, wanted: &BTreeSet<String>) -> Result<(), Fault> {
+pub async fn change_groups(
+    app: &App,
+    actor: &str,
+    name: &str,
+    wanted: &BTreeSet<String>,
+) -> Result<(), Fault> {
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
     let satellite = find(&mut rows, name).await?;
-    let held: BTreeSet<String> = rows.satellite_groups(satellite.id).await?.into_iter().collect();
+    let before = rows.satellite_groups(satellite.id).await?;
+    let held: BTreeSet<String> = before.iter().cloned().collect();
     for name in held.symmetric_difference(wanted) {
         let group = rows.group(name).await?;
-        let group = group.ok_or_else(|| Fault::bad(format!("group {name:?}: not found")))?;
+        let group = group.ok_or_else(|| {
+            Fault::bad(format!("group {}: expected the name of a group", shown(name)))
+        })?;
         if wanted.contains(name) {
             rows.join_group(satellite.id, group.id).await?;
         } else {
             rows.leave_group(satellite.id, group.id).await?;
         }
     }
-    publish::satellite(&mut rows, &app.url, &satellite).await?;
+    groups_changed(app, write, actor, &satellite, &before).await
+}
+
+/// What follows from other groups of a satellite; commits.
+async fn groups_changed(
+    app: &App,
+    mut write: Write,
+    actor: &str,
+    satellite: &Satellite,
+    before: &[String],
+) -> Result<(), Fault> {
+    let mut rows = write.rows();
+    publish::satellite(&mut rows, &app.url, satellite).await?;
+    let after = rows.satellite_groups(satellite.id).await?;
+    let change = ("satellite.groups", satellite.name.as_str());
+    journal::audit(&mut rows, actor, change, &before, &after).await?;
     write.commit().await?;
     Ok(())
 }

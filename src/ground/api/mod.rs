@@ -8,8 +8,10 @@ mod configs;
 mod enrol;
 mod extract;
 mod groups;
+mod journal;
 mod satellites;
 mod state;
+mod tokens;
 mod users;
 
 use std::sync::Arc;
@@ -18,12 +20,13 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, patch, post};
+use axum::routing::{delete, get, patch, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
 pub use extract::{authenticate_robot, authorization, check_password};
 pub use groups::{change_groups, put_group};
+pub use journal::Wanted as LogWanted;
 pub use satellites::{
     NewSatellite, add_satellite, change_labels, find as find_satellite, new_token, revoke_satellite,
 };
@@ -89,6 +92,10 @@ fn people() -> Router<Arc<App>> {
         .route("/satellites/{satellite}/images", get(satellites::images))
         .route("/satellites/{satellite}/state", get(state::show))
         .route("/images", get(state::images))
+        .route("/tokens", get(tokens::list).post(tokens::create))
+        .route("/tokens/{token}", delete(tokens::remove))
+        .route("/audit", get(journal::audit))
+        .route("/events", get(journal::events))
 }
 
 /// Limits the time of a request, counts answers, and says what no browser may do with them.

@@ -8,15 +8,16 @@ use axum::extract::{Path, Query, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::extract::{Body, Person, check_name};
+use super::extract::{Body, Editor, Person, check_name};
 use super::{null_string, null_time};
 use crate::fleet::shown;
 use crate::fleet::state::satellite_repository;
 use crate::ground::app::{App, Fault, random};
 use crate::ground::assess::Updated;
+use crate::ground::journal::Kind;
 use crate::ground::labels::{Labels, Selector};
 use crate::ground::store::{Connection, Rows, Satellite, Status, Summary, Wanted, is_duplicate};
-use crate::ground::{clock, labels, publish, secret};
+use crate::ground::{clock, journal, labels, publish, secret};
 
 #[derive(Deserialize)]
 pub struct NewSatellite {
@@ -101,15 +102,15 @@ pub async fn list(
 
 pub async fn register(
     State(app): State<Arc<App>>,
-    _: Person,
+    Editor(person): Editor,
     Body(body): Body<NewSatellite>,
 ) -> Result<Json<Value>, Fault> {
-    let token = add_satellite(&app, body).await?;
+    let token = add_satellite(&app, &person.actor, body).await?;
     Ok(Json(json!({ "token": token })))
 }
 
 /// Adds a satellite; the token that enrols it is returned here and never again.
-pub async fn add_satellite(app: &App, body: NewSatellite) -> Result<String, Fault> {
+pub async fn add_satellite(app: &App, actor: &str, body: NewSatellite) -> Result<String, Fault> {
     check_name("satellite", &body.name, &["active", "stale", "register"])?;
     let mut groups = body.groups.unwrap_or_default();
     groups.sort();
@@ -141,17 +142,19 @@ pub async fn add_satellite(app: &App, body: NewSatellite) -> Result<String, Faul
     }
     rows.set_enrolment(satellite.id, &secret::hash(&token), now + TOKEN_MICROS).await?;
     publish::satellite(&mut rows, &app.url, &satellite).await?;
+    let new = json!({ "groups": groups, "config": body.config_name, "labels": labels });
+    journal::audit(&mut rows, actor, ("satellite.create", &body.name), &(), &new).await?;
     write.commit().await?;
     Ok(token)
 }
 
 pub async fn update(
     State(app): State<Arc<App>>,
-    _: Person,
+    Editor(person): Editor,
     Path(name): Path<String>,
     Body(change): Body<Change>,
 ) -> Result<Json<Value>, Fault> {
-    change_labels(&app, &name, &change.labels).await?;
+    change_labels(&app, &person.actor, &name, &change.labels).await?;
     let mut read = app.store.read().await?;
     Ok(Json(details(&mut read.rows(), &name).await?))
 }
@@ -159,12 +162,14 @@ pub async fn update(
 /// Gives a satellite labels, and takes those away that have no value.
 pub async fn change_labels(
     app: &App,
+    actor: &str,
     name: &str,
     changes: &BTreeMap<String, Option<String>>,
 ) -> Result<(), Fault> {
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
     let satellite = find(&mut rows, name).await?;
+    let before = labels_of(&mut rows, &satellite).await?;
     for (label, value) in changes {
         match value {
             Some(value) => {
@@ -174,7 +179,9 @@ pub async fn change_labels(
             None => rows.remove_label(satellite.id, label).await?,
         }
     }
-    labels::check_count(rows.labels(satellite.id).await?.len())?;
+    let after = labels_of(&mut rows, &satellite).await?;
+    labels::check_count(after.len())?;
+    journal::audit(&mut rows, actor, ("satellite.labels", name), &before, &after).await?;
     write.commit().await?;
     Ok(())
 }
@@ -183,20 +190,21 @@ pub async fn change_labels(
 /// in use stay good until the device that enrols with it has used its own.
 pub async fn renew_token(
     State(app): State<Arc<App>>,
-    _: Person,
+    Editor(person): Editor,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Fault> {
-    Ok(Json(json!({ "token": new_token(&app, &name).await? })))
+    Ok(Json(json!({ "token": new_token(&app, &person.actor, &name).await? })))
 }
 
 /// Makes an enrolment token for a satellite that exists; it is returned here and never again.
-pub async fn new_token(app: &App, name: &str) -> Result<String, Fault> {
+pub async fn new_token(app: &App, actor: &str, name: &str) -> Result<String, Fault> {
     let token = random(16)?;
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
     let satellite = find(&mut rows, name).await?;
     let expires_at = clock::now() + TOKEN_MICROS;
     rows.set_enrolment(satellite.id, &secret::hash(&token), expires_at).await?;
+    journal::audit(&mut rows, actor, ("satellite.token", name), &(), &()).await?;
     write.commit().await?;
     Ok(token)
 }
@@ -205,19 +213,22 @@ pub async fn new_token(app: &App, name: &str) -> Result<String, Fault> {
 /// of it stays, and a new token lets a device enrol as it again.
 pub async fn revoke(
     State(app): State<Arc<App>>,
-    _: Person,
+    Editor(person): Editor,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Fault> {
-    revoke_satellite(&app, &name).await?;
+    revoke_satellite(&app, &person.actor, &name).await?;
     Ok(Json(json!({})))
 }
 
 /// The same, for the console too.
-pub async fn revoke_satellite(app: &App, name: &str) -> Result<(), Fault> {
+pub async fn revoke_satellite(app: &App, actor: &str, name: &str) -> Result<(), Fault> {
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
     let satellite = find(&mut rows, name).await?;
     rows.revoke_satellite(satellite.id, clock::now()).await?;
+    let event = journal::event(Kind::Revoked, name, "", "its credentials were ended");
+    rows.add_event(&event).await?;
+    journal::audit(&mut rows, actor, ("satellite.revoke", name), &(), &()).await?;
     write.commit().await?;
     Ok(())
 }
@@ -271,8 +282,7 @@ pub async fn show(
 
 async fn details(rows: &mut Rows<'_>, name: &str) -> Result<Value, Fault> {
     let satellite = find(rows, name).await?;
-    let labels = rows.labels(satellite.id).await?;
-    let labels: Labels = labels.into_iter().map(|label| (label.label, label.value)).collect();
+    let labels = labels_of(rows, &satellite).await?;
     let more = [
         ("Groups", json!(rows.satellite_groups(satellite.id).await?)),
         ("ConfigName", json!(rows.satellite_config(satellite.id).await?)),
@@ -284,14 +294,24 @@ async fn details(rows: &mut Rows<'_>, name: &str) -> Result<Value, Fault> {
 /// Deletes a satellite. Its credentials and its tokens end at once.
 pub async fn remove(
     State(app): State<Arc<App>>,
-    _: Person,
+    Editor(person): Editor,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Fault> {
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
     let satellite = rows.satellite(&name).await?;
     let satellite = satellite.ok_or_else(|| Fault::bad("Error: Satellite Not Found"))?;
+    let labels = labels_of(&mut rows, &satellite).await?;
+    let before = json!({
+        "groups": rows.satellite_groups(satellite.id).await?,
+        "config": rows.satellite_config(satellite.id).await?,
+        "labels": labels,
+    });
     rows.delete_satellite(satellite.id).await?;
+    let event = journal::event(Kind::Decommissioned, &name, "", "it was deleted");
+    rows.add_event(&event).await?;
+    let change = ("satellite.delete", name.as_str());
+    journal::audit(&mut rows, &person.actor, change, &before, &()).await?;
     rows.unpublish(&satellite_repository(&name)).await?;
     write.commit().await?;
     Ok(Json(json!({})))
@@ -370,6 +390,11 @@ fn row(satellite: &Satellite) -> Value {
         "LastSeen": null_time(satellite.last_seen),
         "HeartbeatInterval": null_string(satellite.heartbeat_interval.as_deref()),
     })
+}
+
+async fn labels_of(rows: &mut Rows<'_>, satellite: &Satellite) -> Result<Labels, Fault> {
+    let labels = rows.labels(satellite.id).await?;
+    Ok(labels.into_iter().map(|label| (label.label, label.value)).collect())
 }
 
 /// What Go does not answer, beside what it does.

@@ -57,7 +57,10 @@ impl Known {
     /// What is most worth knowing of it, in a line; empty when all is well.
     pub fn reason(&self, now: i64) -> String {
         if let Some(revoked_at) = self.satellite.revoked_at {
-            return format!("its credentials were revoked at {}", clock::rfc3339(revoked_at));
+            return format!(
+                "its credentials were revoked at {}",
+                clock::rfc3339(revoked_at - revoked_at.rem_euclid(clock::SECOND))
+            );
         }
         let connection = self.satellite.connection(now);
         match (connection, self.satellite.last_seen) {

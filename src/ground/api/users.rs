@@ -10,15 +10,25 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::extract::{Body, Person, SystemAdmin, authorization, check_name, check_password};
+use crate::fleet::shown;
 use crate::ground::app::{App, Fault, random};
 use crate::ground::server::Peer;
-use crate::ground::store::{ROLE_ADMIN, ROLE_SYSTEM_ADMIN, Session, User, is_duplicate};
-use crate::ground::{clock, secret};
+use crate::ground::store::{Role, Session, User, is_duplicate};
+use crate::ground::{clock, journal, secret};
 
 #[derive(Deserialize)]
 pub struct Credentials {
     username: String,
     password: String,
+}
+
+#[derive(Deserialize)]
+pub struct NewUser {
+    username: String,
+    password: String,
+    /// Go knows no roles here: an admin, unless it says viewer.
+    #[serde(default)]
+    role: String,
 }
 
 #[derive(Deserialize)]
@@ -92,9 +102,15 @@ pub async fn show(
 
 pub async fn create(
     State(app): State<Arc<App>>,
-    _: SystemAdmin,
-    Body(body): Body<Credentials>,
+    SystemAdmin(person): SystemAdmin,
+    Body(body): Body<NewUser>,
 ) -> Result<(StatusCode, Json<Value>), Fault> {
+    let role = match body.role.as_str() {
+        "" => Role::Admin,
+        text => Role::parse(text)
+            .filter(|role| *role < Role::SystemAdmin)
+            .ok_or_else(|| Fault::bad(format!("role {}: expected viewer or admin", shown(text))))?,
+    };
     check_name("username", &body.username, &["password"])?;
     if body.username == "admin" {
         return Err(Fault::bad("Username 'admin' is reserved"));
@@ -102,69 +118,84 @@ pub async fn create(
     secret::check_password(&body.password).map_err(Fault::bad)?;
     let hash = app.passwords.hash(body.password).await?;
     let mut write = app.store.change().await?;
-    let added = write.rows().add_user(&body.username, &hash, ROLE_ADMIN, clock::now()).await;
+    let added = write.rows().add_user(&body.username, &hash, role, clock::now()).await;
     if added.as_ref().is_err_and(is_duplicate) {
         return Err(Fault::new(StatusCode::CONFLICT, "User already exists"));
     }
     added?;
     let user = write.rows().user(&body.username).await?;
-    write.commit().await?;
     let user = user.ok_or_else(|| Fault::missing("User not found"))?;
+    let change = ("user.create", user.username.as_str());
+    journal::audit(&mut write.rows(), &person.actor, change, &(), &answer(&user)).await?;
+    write.commit().await?;
     Ok((StatusCode::CREATED, Json(answer(&user))))
 }
 
 pub async fn remove(
     State(app): State<Arc<App>>,
-    SystemAdmin(own): SystemAdmin,
+    SystemAdmin(person): SystemAdmin,
     Path(username): Path<String>,
 ) -> Result<StatusCode, Fault> {
-    if own.username == username {
+    if person.user.username == username {
         return Err(Fault::bad("Cannot delete yourself"));
     }
     let mut write = app.store.change().await?;
     let user = write.rows().user(&username).await?;
     let user = user.ok_or_else(|| Fault::missing("User not found"))?;
-    if user.role == ROLE_SYSTEM_ADMIN {
+    if user.role == Role::SystemAdmin {
         return Err(Fault::bad("Cannot delete system admin"));
     }
     write.rows().delete_user(user.id).await?;
+    let change = ("user.delete", username.as_str());
+    journal::audit(&mut write.rows(), &person.actor, change, &answer(&user), &()).await?;
     write.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 pub async fn change_own_password(
     State(app): State<Arc<App>>,
-    Person(own): Person,
+    person: Person,
     Extension(peer): Extension<Peer>,
     Body(body): Body<OwnPassword>,
 ) -> Result<StatusCode, Fault> {
+    if person.is_token {
+        return Err(Fault::new(StatusCode::FORBIDDEN, "a token has no password"));
+    }
     secret::check_password(&body.new_password).map_err(Fault::bad)?;
     // Wrong ones count here too, or a stolen session could try them all.
+    let own = &person.user;
     check_password(&app, Some(peer), &own.username, body.current_password).await.map_err(
         |fault| match fault.status {
             StatusCode::UNAUTHORIZED => Fault::new(fault.status, "Current password is incorrect"),
             _ => fault,
         },
     )?;
-    set_password(&app, own.id, body.new_password).await
+    set_password(&app, &person.actor, own, body.new_password).await
 }
 
 pub async fn change_password(
     State(app): State<Arc<App>>,
-    _: SystemAdmin,
+    SystemAdmin(person): SystemAdmin,
     Path(username): Path<String>,
     Body(body): Body<NewPassword>,
 ) -> Result<StatusCode, Fault> {
     secret::check_password(&body.new_password).map_err(Fault::bad)?;
     let user = app.store.read().await?.rows().user(&username).await?;
     let user = user.ok_or_else(|| Fault::missing("User not found"))?;
-    set_password(&app, user.id, body.new_password).await
+    set_password(&app, &person.actor, &user, body.new_password).await
 }
 
-async fn set_password(app: &App, id: i64, password: String) -> Result<StatusCode, Fault> {
+async fn set_password(
+    app: &App,
+    actor: &str,
+    user: &User,
+    password: String,
+) -> Result<StatusCode, Fault> {
     let hash = app.passwords.hash(password).await?;
     let mut write = app.store.change().await?;
-    write.rows().set_password(id, &hash, clock::now()).await?;
+    let mut rows = write.rows();
+    rows.set_password(user.id, &hash, clock::now()).await?;
+    journal::audit(&mut rows, actor, ("user.password", &user.username), &(), &()).await?;
     write.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -173,7 +204,7 @@ fn answer(user: &User) -> Value {
     json!({
         "id": user.id,
         "username": user.username,
-        "role": user.role,
+        "role": user.role.word(),
         "created_at": clock::rfc3339(user.created_at),
     })
 }

@@ -7,15 +7,14 @@ use axum::extract::{Form, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::view::{ago, page, token};
+use super::view::{ago, encoded, page, token};
 use super::{Visitor, forms};
 use crate::ground::api::{NewSatellite, add_satellite};
 use crate::ground::app::{App, Fault};
 use crate::ground::clock;
 use crate::ground::labels::{Labels, Selector};
-use crate::ground::store::{Config, Connection, Rows, Satellite, Summary, Wanted};
+use crate::ground::store::{Config, Connection, Lifecycle, Rows, Satellite, Summary, Wanted};
 
 /// A connection's name for people, and its class in the style.
 pub fn words(connection: Connection) -> (&'static str, &'static str) {
@@ -172,7 +171,10 @@ fn table(
                 @for (satellite, last) in shown {
                     @let updated = last.as_ref().map_or("Unknown", |last| &last.updated);
                     @let health = last.as_ref().map_or("Unknown", |last| &last.health);
-                    @let (word, class) = words(satellite.connection(now));
+                    @let (word, class) = match satellite.lifecycle() {
+                        Lifecycle::Revoked => (Lifecycle::Revoked.word(), "bad"),
+                        _ => words(satellite.connection(now)),
+                    };
                     tr {
                         td { a href={ "/console/satellites/" (satellite.name) } { (satellite.name) } }
                         td class={ "word " (class) } { (word) }
@@ -197,7 +199,6 @@ fn table(
 }
 
 fn link(filter: &forms::Filter) -> String {
-    let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
     let forms::Filter { state, q, selector, after } = filter;
     let mut link = String::from("/console?");
     for (name, value) in [("state", state), ("q", q), ("selector", selector), ("after", after)] {
@@ -215,11 +216,11 @@ pub async fn add(
     visitor: Visitor,
     Form(form): Form<forms::NewSatellite>,
 ) -> Result<Markup, Fault> {
-    visitor.check(&form.form_token)?;
+    visitor.check_editor(&form.form_token)?;
     let name = form.name.clone();
     let new =
         NewSatellite { name: form.name, groups: None, config_name: form.config_name, labels: None };
-    let token = add_satellite(&app, new).await?;
+    let token = add_satellite(&app, visitor.actor(), new).await?;
     Ok(may_enrol(&visitor, &name, &token))
 }
 

@@ -110,14 +110,14 @@ pub async fn save(
     Path(name): Path<String>,
     Form(form): Form<forms::Group>,
 ) -> Result<Response, Fault> {
-    visitor.check(&form.form_token)?;
+    visitor.check_editor(&form.form_token)?;
     let state = GroupState {
         group: name.clone(),
         registry: form.registry.trim().to_owned(),
         artifacts: form.images.lines().filter_map(from_line).collect(),
         platforms: forms::words(&form.platforms).collect(),
     };
-    match put_group(&app, state, complete).await {
+    match put_group(&app, visitor.actor(), state, complete).await {
         Ok(_) => Ok(Redirect::to(&format!("/console/groups/{name}")).into_response()),
         // What was typed is not lost.
         Err(fault) if fault.status == StatusCode::BAD_REQUEST => {

@@ -8,6 +8,7 @@ mod fleet;
 mod forms;
 mod groups;
 mod images;
+mod journal;
 mod satellite;
 mod view;
 
@@ -26,7 +27,7 @@ use serde::Deserialize;
 use super::api::{LISTS, check_password, end_session, start_session};
 use super::app::{App, Fault};
 use super::server::Peer;
-use super::store::User;
+use super::store::{Role, User};
 use super::{clock, secret};
 use view::page;
 
@@ -45,6 +46,8 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/console/satellites/{name}/token", post(satellite::renew_token))
         .route("/console/satellites/{name}/revoke", post(satellite::revoke))
         .route("/console/images", get(images::list))
+        .route("/console/events", get(journal::events))
+        .route("/console/audit", get(journal::audit))
         .route("/console/groups", get(groups::list))
         .route("/console/groups/{name}", get(groups::edit).post(groups::save).layer(LISTS))
 }
@@ -75,6 +78,11 @@ impl FromRequestParts<Arc<App>> for Visitor {
 }
 
 impl Visitor {
+    /// Who it is in the audit log.
+    pub fn actor(&self) -> &str {
+        &self.user.username
+    }
+
     /// Refuses a form that is not of this session.
     pub fn check(&self, given: &str) -> Result<(), Fault> {
         // Hashes are compared, which shows nothing of where two tokens differ.
@@ -82,6 +90,15 @@ impl Visitor {
             return Ok(());
         }
         Err(Fault::new(StatusCode::FORBIDDEN, "the form is too old: load the page again"))
+    }
+
+    /// The same for a form that changes the fleet, which not everyone may.
+    pub fn check_editor(&self, given: &str) -> Result<(), Fault> {
+        if self.user.role < Role::Admin {
+            let role = self.user.role.word();
+            return Err(Fault::new(StatusCode::FORBIDDEN, format!("the role {role} only reads")));
+        }
+        self.check(given)
     }
 }
 

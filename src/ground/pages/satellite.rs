@@ -240,9 +240,9 @@ pub async fn set_groups(
     Path(name): Path<String>,
     Form(form): Form<forms::Groups>,
 ) -> Result<Redirect, Fault> {
-    visitor.check(&form.form_token)?;
+    visitor.check_editor(&form.form_token)?;
     let wanted: BTreeSet<String> = forms::words(&form.groups).collect();
-    change_groups(&app, &name, &wanted).await?;
+    change_groups(&app, visitor.actor(), &name, &wanted).await?;
     Ok(Redirect::to(&format!("/console/satellites/{name}")))
 }
 
@@ -252,8 +252,8 @@ pub async fn renew_token(
     Path(name): Path<String>,
     Form(form): Form<forms::Bare>,
 ) -> Result<Markup, Fault> {
-    visitor.check(&form.form_token)?;
-    let token = new_token(&app, &name).await?;
+    visitor.check_editor(&form.form_token)?;
+    let token = new_token(&app, visitor.actor(), &name).await?;
     Ok(may_enrol(&visitor, &name, &token))
 }
 
@@ -263,8 +263,8 @@ pub async fn revoke(
     Path(name): Path<String>,
     Form(form): Form<forms::Bare>,
 ) -> Result<Redirect, Fault> {
-    visitor.check(&form.form_token)?;
-    revoke_satellite(&app, &name).await?;
+    visitor.check_editor(&form.form_token)?;
+    revoke_satellite(&app, visitor.actor(), &name).await?;
     Ok(Redirect::to(&format!("/console/satellites/{name}")))
 }
 
@@ -275,7 +275,7 @@ pub async fn set_labels(
     Path(name): Path<String>,
     Form(form): Form<forms::Labels>,
 ) -> Result<Redirect, Fault> {
-    visitor.check(&form.form_token)?;
+    visitor.check_editor(&form.form_token)?;
     let mut changes = BTreeMap::new();
     for word in forms::words(&form.labels) {
         let (label, value) = word
@@ -290,6 +290,6 @@ pub async fn set_labels(
         changes.entry(label.label).or_insert(None);
     }
     drop(read);
-    change_labels(&app, &name, &changes).await?;
+    change_labels(&app, visitor.actor(), &name, &changes).await?;
     Ok(Redirect::to(&format!("/console/satellites/{name}")))
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use maud::{DOCTYPE, Markup, html};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::Visitor;
 use crate::ground::clock;
@@ -29,6 +30,8 @@ pub fn page(visitor: Option<&Visitor>, title: &str, content: &Markup) -> Markup 
                             a href="/console" { "Fleet" }
                             a href="/console/groups" { "Groups" }
                             a href="/console/images" { "Images" }
+                            a href="/console/events" { "Events" }
+                            a href="/console/audit" { "Audit" }
                         }
                         form method="post" action="/console/logout" {
                             (token(visitor))
@@ -53,6 +56,11 @@ pub fn at(micros: i64) -> String {
     clock::rfc3339(micros - micros.rem_euclid(clock::SECOND))
 }
 
+/// A text as a part of a URL.
+pub fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
 /// A digest in short, and who holds it. What a satellite says need not be one.
 pub fn digest_link(text: &str) -> Markup {
     match text.parse::<Digest>() {
@@ -67,6 +75,13 @@ pub fn digest_link(text: &str) -> Markup {
 pub fn span(micros: i64) -> String {
     let seconds = u64::try_from(micros / clock::SECOND).unwrap_or(0);
     format_duration(Duration::from_secs(seconds))
+}
+
+/// A time in a table: the day, and below it the time of day where there is little room.
+pub fn stamp(micros: i64) -> Markup {
+    let text = at(micros);
+    let (day, time) = text.split_once('T').unwrap_or((&text, ""));
+    html! { td.stamp { span { (day) } " " span { (time) } } }
 }
 
 /// How long ago something was.
@@ -86,7 +101,7 @@ body { margin: 0; font: 16px/1.5 system-ui, sans-serif; background: var(--back);
 main { max-width: 68rem; margin: 0 auto; padding: 1rem; }
 header { display: flex; flex-wrap: wrap; gap: .5rem 1rem; justify-content: space-between;
   align-items: center; padding: .5rem 1rem; border-bottom: 1px solid var(--line); }
-nav { display: flex; gap: 1rem; }
+nav { display: flex; flex-wrap: wrap; gap: .25rem 1rem; }
 a { color: var(--link); }
 h1 { font-size: 1.4rem; margin: .5rem 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.1rem; margin: 1.5rem 0 .5rem; }
@@ -119,7 +134,8 @@ th, td { text-align: left; padding: .4rem .75rem .4rem 0; border-bottom: 1px sol
 th { color: var(--muted); font-weight: 600; white-space: nowrap; }
 td.number, th.number { text-align: right; white-space: nowrap; }
 code { font-family: ui-monospace, monospace; font-size: .9em; overflow-wrap: anywhere; }
-td.word { white-space: nowrap; overflow-wrap: normal; }
+td.stamp > span, td.word { white-space: nowrap; overflow-wrap: normal; }
+td.stamp { min-width: 6rem; } td.who { min-width: 5rem; }
 @media (max-width: 40rem) { .wide { display: none; } .scroll table { font-size: .85rem; }
   .scroll th, .scroll td { padding-right: .5rem; } }
 ";

@@ -8,10 +8,12 @@
 mod configs;
 mod groups;
 mod images;
+mod journal;
 mod labels;
 mod published;
 mod satellites;
 mod schema;
+mod tokens;
 mod users;
 
 use std::path::Path;
@@ -29,10 +31,12 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 pub use configs::{Config, NewConfig};
 pub use groups::Group;
 pub use images::Holder;
+pub use journal::{Entry, Event, Part};
 pub use labels::Label;
 pub use published::Published;
 pub use satellites::{Connection, Lifecycle, Satellite, Status, Summary, Wanted};
-pub use users::{ROLE_ADMIN, ROLE_SYSTEM_ADMIN, Session, User};
+pub use tokens::Token;
+pub use users::{Role, Session, User};
 
 use super::settings::Database;
 

@@ -31,6 +31,8 @@ pub struct Satellite {
     /// From when on it counts as stale and as offline, if nothing comes until then.
     pub stale_at: Option<i64>,
     pub offline_at: Option<i64>,
+    /// An event said that it is offline.
+    pub is_offline: bool,
     /// When its credentials were revoked, if no device has enrolled since.
     pub revoked_at: Option<i64>,
     pub created_at: i64,
@@ -331,11 +333,37 @@ impl Rows<'_> {
         let after = |reports: i64| now.saturating_add(micros.saturating_mul(reports));
         let query = sqlx::query(
             "UPDATE satellites SET last_seen = $2, heartbeat_interval = $3, stale_at = $4, \
-             offline_at = $5 WHERE id = $1",
+             offline_at = $5, is_offline = 0 WHERE id = $1",
         );
         let query = query.bind(id).bind(now).bind(every.map(interval::format));
         let query = query.bind(after(STALE_REPORTS)).bind(after(OFFLINE_REPORTS));
         query.execute(&mut *self.0).await.map(drop)
+    }
+
+    /// Satellites that are offline and of which no event said so, though they had their time to
+    /// report since `started_at`.
+    pub async fn newly_offline(
+        &mut self,
+        started_at: i64,
+        now: i64,
+        rows_max: i64,
+    ) -> Result<Vec<Satellite>> {
+        let query = sqlx::query(
+            "SELECT * FROM satellites WHERE is_offline = 0 AND offline_at < $2 \
+             AND $1 + (offline_at - last_seen) < $2 AND revoked_at IS NULL ORDER BY id LIMIT $3",
+        );
+        let rows = query.bind(started_at).bind(now).bind(rows_max).fetch_all(&mut *self.0).await?;
+        rows.iter().map(satellite).collect()
+    }
+
+    /// An event will say that it is offline; false when it is not any more, or another says so.
+    pub async fn set_offline(&mut self, id: i64, now: i64) -> Result<bool> {
+        let query = sqlx::query(
+            "UPDATE satellites SET is_offline = 1 \
+             WHERE id = $1 AND is_offline = 0 AND offline_at < $2",
+        );
+        let done = query.bind(id).bind(now).execute(&mut *self.0).await?;
+        Ok(done.rows_affected() > 0)
     }
 
     /// The satellites that match, in order of their names, each with its last report in short.
@@ -411,6 +439,7 @@ pub fn satellite(row: &AnyRow) -> Result<Satellite> {
         heartbeat_interval: row.try_get("heartbeat_interval")?,
         stale_at: row.try_get("stale_at")?,
         offline_at: row.try_get("offline_at")?,
+        is_offline: row.try_get::<i64, _>("is_offline")? != 0,
         revoked_at: row.try_get("revoked_at")?,
         created_at: row.try_get("created_at")?,
         updated_at: row.try_get("updated_at")?,

@@ -51,7 +51,7 @@ pub async fn migrate(store: &Store) -> Result<(), String> {
     write.commit().await.map_err(failed)
 }
 
-const VERSIONS: [&str; 5] = [
+const VERSIONS: [&str; 7] = [
     FIRST,
     "ALTER TABLE image_groups ADD COLUMN platforms TEXT NOT NULL DEFAULT '[]';
      ALTER TABLE satellites ADD COLUMN stale_at BIGINT;
@@ -82,6 +82,37 @@ const VERSIONS: [&str; 5] = [
      );
      CREATE INDEX held_images_digest ON held_images (digest);",
     "ALTER TABLE satellites ADD COLUMN revoked_at BIGINT",
+    "ALTER TABLE satellites ADD COLUMN is_offline BIGINT NOT NULL DEFAULT 0;
+     CREATE TABLE audit (
+         id {id},
+         at BIGINT NOT NULL,
+         actor TEXT NOT NULL,
+         action TEXT NOT NULL,
+         object TEXT NOT NULL,
+         was TEXT NOT NULL,
+         became TEXT NOT NULL
+     );
+     CREATE INDEX audit_at ON audit (at);
+     CREATE TABLE events (
+         id {id},
+         at BIGINT NOT NULL,
+         kind TEXT NOT NULL,
+         satellite TEXT NOT NULL,
+         object TEXT NOT NULL,
+         message TEXT NOT NULL
+     );
+     CREATE INDEX events_at ON events (at);
+     CREATE INDEX events_satellite ON events (satellite, kind);",
+    "CREATE TABLE tokens (
+         name TEXT PRIMARY KEY,
+         token_hash TEXT NOT NULL UNIQUE,
+         token_role TEXT NOT NULL,
+         user_id BIGINT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+         token_created_at BIGINT NOT NULL,
+         expires_at BIGINT NOT NULL,
+         used_at BIGINT
+     );
+     CREATE INDEX tokens_user ON tokens (user_id);",
 ];
 
 const FIRST: &str = "

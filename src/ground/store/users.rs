@@ -10,15 +10,36 @@ pub struct User {
     pub id: i64,
     pub username: String,
     pub password_hash: String,
-    pub role: String,
+    pub role: Role,
     pub locked_until: i64,
     pub created_at: i64,
 }
 
-/// May do all.
-pub const ROLE_SYSTEM_ADMIN: &str = "system_admin";
-/// May do all but manage users and delete groups.
-pub const ROLE_ADMIN: &str = "admin";
+/// What somebody may do, the least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Reads.
+    Viewer,
+    /// May do all but manage users and delete groups.
+    Admin,
+    /// May do all.
+    SystemAdmin,
+}
+
+impl Role {
+    /// Its name in the API.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Admin => "admin",
+            Self::SystemAdmin => "system_admin",
+        }
+    }
+
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Viewer, Self::Admin, Self::SystemAdmin].into_iter().find(|role| role.word() == word)
+    }
+}
 
 /// A log-in.
 pub struct Session {
@@ -43,7 +64,7 @@ impl Rows<'_> {
         &mut self,
         username: &str,
         password_hash: &str,
-        role: &str,
+        role: Role,
         now: i64,
     ) -> Result<()> {
         sqlx::query(
@@ -52,7 +73,7 @@ impl Rows<'_> {
         )
         .bind(username)
         .bind(password_hash)
-        .bind(role)
+        .bind(role.word())
         .bind(now)
         .execute(&mut *self.0)
         .await
@@ -147,15 +168,21 @@ impl Rows<'_> {
     }
 }
 
-fn user(row: &AnyRow) -> Result<User> {
+pub fn user(row: &AnyRow) -> Result<User> {
     Ok(User {
         id: row.try_get("id")?,
         username: row.try_get("username")?,
         password_hash: row.try_get("password_hash")?,
-        role: row.try_get("role")?,
+        role: role(row, "role")?,
         locked_until: row.try_get("locked_until")?,
         created_at: row.try_get("created_at")?,
     })
+}
+
+/// The role in a column.
+pub fn role(row: &AnyRow, column: &str) -> Result<Role> {
+    let word: String = row.try_get(column)?;
+    Role::parse(&word).ok_or_else(|| sqlx::Error::Decode(format!("role {word:?}").into()))
 }
 
 #[cfg(test)]
@@ -173,7 +200,7 @@ mod tests {
             let store = Store::open(&Database::Directory(directory.clone())).await.unwrap();
             let mut write = store.write().await.unwrap();
             let mut rows = write.rows();
-            rows.add_user("eve", "hash", ROLE_ADMIN, 0).await.unwrap();
+            rows.add_user("eve", "hash", Role::Admin, 0).await.unwrap();
             let id = rows.user("eve").await.unwrap().unwrap().id;
             assert!(rows.confirm_password(id, "hash", 1).await.unwrap());
             rows.count_failure(id, 2, 10).await.unwrap();

@@ -1,0 +1,145 @@
+//! Who changed what, and what happened to satellites.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::console::Browser;
+use crate::harness::{Client, GROUP, Server, enrolled, on_each_store};
+
+fn kinds(admin: &Client) -> Vec<String> {
+    let events = admin.expect(200, "GET", "/api/events?after=0", "").json();
+    let kinds = events.as_array().unwrap().iter();
+    kinds.map(|event| event["kind"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn every_change_has_an_author() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let (admin, _) = enrolled(&server);
+        let user = r#"{"username":"eve","password":"Battery-staple-2"}"#;
+        admin.expect(201, "POST", "/api/users", user);
+        let eve = server.basic("eve", "Battery-staple-2");
+        eve.expect(200, "POST", "/api/groups/sync", &GROUP.replace("1.25", "1.26"));
+        let patch = r#"{"app_config":{"log_level":"debug"},"moonlet":{"registries":[
+            {"url":"https://r","username":"u","password":"hunter2"}]}}"#;
+        eve.expect(200, "PATCH", "/api/configs/c1", patch);
+        eve.expect(200, "PATCH", "/api/satellites/edge1", r#"{"labels":{"site":"north"}}"#);
+        let member = r#"{"satellite":"edge1","group":"g1"}"#;
+        eve.expect(200, "DELETE", "/api/groups/satellite", member);
+        // What failed changed nothing, and is no change.
+        eve.expect(400, "DELETE", "/api/groups/satellite", member);
+        let own = r#"{"current_password":"Battery-staple-2","new_password":"Battery-staple-3"}"#;
+        eve.expect(204, "PATCH", "/api/users/password", own);
+        admin.expect(200, "POST", "/api/satellites/edge1/token", "");
+        admin.expect(200, "POST", "/api/satellites/edge1/revoke", "");
+        admin.expect(200, "DELETE", "/api/satellites/edge1", "");
+        admin.expect(200, "DELETE", "/api/groups/g1", "");
+        admin.expect(200, "DELETE", "/api/configs/c1", "");
+        admin.expect(204, "DELETE", "/api/users/eve", "");
+
+        let answer = admin.expect(200, "GET", "/api/audit?after=0", "");
+        for secret in ["hunter2", "staple", "argon2"] {
+            assert!(!answer.text().contains(secret), "{secret}");
+        }
+        let log = answer.json();
+        let said: Vec<String> = log
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|entry| {
+                let text = |key: &str| entry[key].as_str().unwrap().to_owned();
+                format!("{} {} {}", text("actor"), text("action"), text("object"))
+            })
+            .collect();
+        assert_eq!(
+            said,
+            [
+                "admin config.create c1",
+                "admin group.put g1",
+                "admin satellite.create edge1",
+                "admin user.create eve",
+                "eve group.put g1",
+                "eve config.update c1",
+                "eve satellite.labels edge1",
+                "eve satellite.groups edge1",
+                "eve user.password eve",
+                "admin satellite.token edge1",
+                "admin satellite.revoke edge1",
+                "admin satellite.delete edge1",
+                "admin group.delete g1",
+                "admin config.delete c1",
+                "admin user.delete eve",
+            ]
+        );
+        let changed = |place: usize| (log[place]["before"].clone(), log[place]["after"].clone());
+        assert_eq!(changed(0).0, Value::Null);
+        let tag = |(_, group): &(Value, Value)| group["artifacts"][0]["tag"].clone();
+        assert_eq!(tag(&changed(4)), json!(["1.26"]));
+        let (before, after) = changed(5);
+        assert_eq!(before, json!({ "app_config": { "log_level": "info" } }));
+        assert_eq!(after["moonlet"]["registries"][0]["password"], "********");
+        assert_eq!(changed(6), (json!({}), json!({ "site": "north" })));
+        assert_eq!(changed(7), (json!(["g1"]), json!([])));
+
+        // The newest first, page by page.
+        let ids = |query: &str| -> Vec<i64> {
+            let log = admin.expect(200, "GET", &format!("/api/audit?{query}"), "").json();
+            log.as_array().unwrap().iter().map(|entry| entry["id"].as_i64().unwrap()).collect()
+        };
+        assert_eq!(ids("limit=2"), [15, 14]);
+        assert_eq!(ids("limit=2&before=14"), [13, 12]);
+        assert_eq!(ids("after=13"), [14, 15]);
+        admin.expect(400, "GET", "/api/audit?before=x", "");
+        let page = Browser::log_in(&server).get("/console/audit").text();
+        assert!(page.contains("satellite.revoke") && page.contains("********"), "{page}");
+    });
+}
+
+#[test]
+fn what_happens_to_satellites_is_said_once() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let (admin, satellite) = enrolled(&server);
+        let robot = satellite.client(&server);
+        let send = |storage: u64, state: &str, flash: f64| {
+            let report = format!(
+                r#"{{"state_report_interval":"@every 1s","storage_used_bytes":{storage},
+                "moonlet":{{"storage_size_bytes":1000,"flash_used_percent":{flash},"images":[
+                {{"reference":"r.example/a:1","state":"{state}","reason":"no space\u0000"}}]}}}}"#
+            );
+            robot.expect(200, "POST", "/satellites/sync", &report);
+        };
+        assert_eq!(kinds(&admin), <[&str; 0]>::default(), "it has not used its credentials");
+        send(10, "syncing", 1.0);
+        assert_eq!(kinds(&admin), ["enrolled"]);
+        send(10, "failed", 1.0);
+        send(10, "failed", 1.0);
+        send(960, "syncing", 95.0);
+        send(960, "failed", 95.0);
+        let expected = ["enrolled", "image_failed", "flash_worn", "storage_nearly_full"];
+        assert_eq!(kinds(&admin), expected);
+        let events = admin.get("/api/events?satellite=edge1&limit=3").json();
+        assert_eq!(events[2]["object"], "r.example/a:1");
+        assert_eq!(events[2]["message"], "no space");
+        assert_eq!(admin.get("/api/events?satellite=other").json(), json!([]));
+
+        // Ten seconds without a report.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while kinds(&admin).last().unwrap() != "offline" {
+            assert!(Instant::now() < deadline, "{:?}", kinds(&admin));
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        let state = admin.get("/api/satellites/edge1/state").json();
+        assert_eq!(state["connection"], "Offline");
+        assert!(state["reason"].as_str().unwrap().starts_with("no report for "), "{state}");
+        assert_eq!(admin.get("/api/satellites/stale").json()[0]["Name"], "edge1");
+        send(960, "failed", 95.0);
+        admin.expect(200, "POST", "/api/satellites/edge1/revoke", "");
+        admin.expect(200, "DELETE", "/api/satellites/edge1", "");
+        assert_eq!(kinds(&admin)[4..], ["offline", "back", "revoked", "decommissioned"]);
+        let page = Browser::log_in(&server).get("/console/events").text();
+        assert!(page.contains("storage_nearly_full") && page.contains("no space"), "{page}");
+    });
+}
