@@ -232,6 +232,8 @@ fn a_satellite_is_added_shown_and_decommissioned() {
     assert!(error.contains(r#"did you mean "gateway-17"?"#), "{error}");
     let again = person.json(&["satellite", "token", "gateway-17"]);
     assert_ne!(again["token"], token);
+    let events = person.succeeds(&["event", "ls", "--satellite", "gateway-17"]);
+    assert!(events.contains("gateway-17  -"), "{events}");
     person.succeeds(&["satellite", "revoke", "gateway-17"]);
     robot.expect(401, "POST", "/satellites/sync", "{}");
     assert!(person.succeeds(&["satellite", "show", "gateway-17"]).contains("Revoked"));
@@ -284,7 +286,7 @@ fn a_fleet_is_applied_and_stays() {
         assert_eq!(again.matches(" unchanged\n").count(), 4, "{again}");
         assert_eq!(again.lines().count(), 4, "{again}");
 
-        // The secret reaches the satellite and nobody else.
+        // The secret reaches the satellite and no person.
         let token = person.json(&["satellite", "token", "gateway-17"]);
         let path = format!("/satellites/ztr/{}", token["token"].as_str().unwrap());
         let satellite = Satellite::from_answer(&server.anyone().expect(200, "GET", &path, ""));
@@ -466,11 +468,27 @@ fn people_are_added_and_given_passwords() {
     fs::copy(person.home.join("eve"), eve.home.join("eve")).unwrap();
     eve.succeeds(&["login", &url, "--user", "eve", "--password-file", "eve"]);
     eve.succeeds(&["group", "set", "web", "a:1"]);
-    assert!(eve.fails(&["group", "rm", "web"]).contains("only a system admin"));
+    assert!(eve.fails(&["group", "rm", "web"]).contains("your role does not allow this"));
     person.succeeds(&["user", "password", "eve", "--password-file", "password"]);
     assert!(eve.fails(&["group", "ls"]).contains("has ended"));
     assert!(person.fails(&["user", "rm", "evee"]).contains(r#"did you mean "eve"?"#));
     person.succeeds(&["user", "rm", "eve"]);
-    // Without a terminal nobody is asked.
+    // Programs have tokens; a viewer's changes nothing.
+    let token = person.succeeds(&["token", "add", "ci", "--expires-in", "30d"]);
+    let program = |arguments: &[&str]| {
+        let mut command = eve.command(arguments);
+        command.env("GROUND_CONTROL_SERVER", &url).env("GROUND_CONTROL_TOKEN", token.trim());
+        command.output().unwrap().status.code()
+    };
+    assert_eq!(program(&["group", "ls"]), Some(0));
+    assert_eq!(program(&["group", "set", "web", "a:2"]), Some(2));
+    assert!(person.succeeds(&["token", "ls"]).contains("ci    viewer  admin"));
+    person.succeeds(&["token", "rm", "ci"]);
+    assert_eq!(program(&["group", "ls"]), Some(2));
+    // Who did what is written down.
+    let audit = person.json(&["audit", "ls", "--limit", "1"]);
+    assert_eq!(audit.as_array().unwrap().len(), 1);
+    assert_eq!((&audit[0]["actor"], &audit[0]["object"]), (&json!("admin"), &json!("ci")));
+    // Without a terminal no question is asked.
     assert!(person.fails(&["user", "add", "bob"]).contains("--password-file"));
 }

@@ -1,12 +1,12 @@
 //! Copies of a SQLite database, made while it is in use, and put back.
 //!
 //! SQLite writes the copy itself, from one moment. A restore puts nothing over data that is there
-//! unless it is told to, and then keeps what was there; it refuses while a server holds the
+//! unless it is forced to, and then keeps what was there; it refuses while a server holds the
 //! directory (`lock`). The copy is checked, and brought up to date, before anything is moved.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Read as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -60,10 +60,12 @@ pub fn backup(backup: &Backup) -> Result<ExitCode, Failure> {
     let made = made.map_err(|error| failed(&error))?;
     let result = copy_out(&from, &partial)
         .and_then(|()| made.sync_all().map_err(|error| failed(&error).into()))
-        .and_then(|()| fs::hard_link(&partial, to).map_err(|error| failed(&error).into()));
-    // The copy has its own name now, or is of no use.
-    let _ = fs::remove_file(&partial);
-    result?;
+        .and_then(|()| fs::rename(&partial, to).map_err(|error| failed(&error).into()));
+    if let Err(failure) = result {
+        // What is left of it is of no use.
+        let _ = fs::remove_file(&partial);
+        return Err(failure);
+    }
     File::open(parent).and_then(|parent| parent.sync_all()).map_err(|error| failed(&error))?;
     let bytes = fs::metadata(to).map_err(|error| failed(&error))?.len();
     let size = crate::units::ByteCount(bytes);
@@ -90,14 +92,15 @@ pub fn restore(restore: &Restore) -> Result<ExitCode, Failure> {
     fs::create_dir_all(&directory).map_err(failed)?;
     let _held = lock::exclusive(&directory)?;
     let there = directory.join(NAME);
-    let is_there = there.exists();
+    // A log without its database counts as well: it would be taken for the copy's.
+    let is_there = FILES.iter().any(|name| directory.join(name).exists());
     if is_there && !restore.force {
         let there = there.display();
         return Err(format!("{there}: data is there; --force puts the copy in its place").into());
     }
     let staging = directory.join("restore.partial");
     remove(&staging).map_err(failed)?;
-    fs::create_dir(&staging).map_err(failed)?;
+    fs::DirBuilder::new().mode(0o700).create(&staging).map_err(failed)?;
     let staged = staging.join(NAME);
     fs::copy(&restore.file, &staged).map_err(failed)?;
     // A copy by an older version is brought up to date; one by a newer is refused.
@@ -126,10 +129,9 @@ pub fn restore(restore: &Restore) -> Result<ExitCode, Failure> {
 fn keep(directory: &Path) -> std::io::Result<()> {
     let before = directory.join(BEFORE);
     remove(&before)?;
-    fs::create_dir(&before)?;
-    for end in ["-shm", "-wal", ""] {
-        let name = format!("{NAME}{end}");
-        match fs::rename(directory.join(&name), before.join(&name)) {
+    fs::DirBuilder::new().mode(0o700).create(&before)?;
+    for name in FILES {
+        match fs::rename(directory.join(name), before.join(name)) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             moved => moved?,
         }
@@ -204,6 +206,8 @@ fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fail
 }
 
 const NAME: &str = "ground-control.db";
+/// The database, and before it what SQLite keeps beside.
+const FILES: [&str; 3] = ["ground-control.db-shm", "ground-control.db-wal", NAME];
 /// Where a restore puts what it finds.
 const BEFORE: &str = "before-restore";
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";

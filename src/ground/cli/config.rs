@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::document::{self, Kind, Spec};
 use super::http::{Method, Request, Server, missing};
-use super::output::{Output, Table, elements, say, text};
+use super::output::{Output, Table, elements, plain, say, text};
 use super::{Failure, apply, patch, plan};
 
 #[derive(Subcommand)]
@@ -27,8 +27,8 @@ pub enum Verb {
   ground-control config set default app_config.heartbeat_interval='@every 00h01m00s'
   ground-control config set default app_config.log_level=
 
-A value is JSON, or else a text; without a value it is taken away. -f FILE gives the whole instead, as
-the spec of a document.")]
+A value is JSON, or else a text; without a value it is taken away. -f FILE gives the whole instead,
+as the spec of a document.")]
     Set {
         /// The configuration
         name: String,
@@ -63,8 +63,9 @@ pub fn run(verb: Verb, server: &Server, output: Output) -> Result<ExitCode, Fail
             let document = written(&answer);
             output.one(&document, || {
                 let spec = document.get("spec").unwrap_or(&Value::Null);
-                let lines = patch::lines(&Value::Null, spec).join("\n") + "\n";
-                lines.replace(": nothing -> ", " = ")
+                let lines = patch::lines(&Value::Null, spec);
+                let lines = lines.iter().map(|line| line.replacen(": nothing -> ", " = ", 1));
+                lines.map(|line| plain(&line) + "\n").collect()
             })?;
         }
         Verb::Set { name, values, file } => set(server, &name, &values, file.as_deref())?,

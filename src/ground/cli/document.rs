@@ -200,7 +200,7 @@ struct Envelope {
     metadata: Metadata,
     #[serde(default)]
     spec: Value,
-    /// What a server said when the document was written: not for it to be told again.
+    /// What a server said when the document was written: not for it to be sent back.
     #[serde(default, rename = "status")]
     _status: Option<IgnoredAny>,
 }

@@ -240,7 +240,7 @@ fn change_images<'a>(
     Ok(())
 }
 
-/// `REPOSITORY:TAG`, with a digest or one in place of the tag. Its grammar is checked with the group.
+/// `REPOSITORY:TAG`, with a digest or one in place of the tag. The group checks its grammar.
 fn artifact(image: &str) -> Result<Artifact, Failure> {
     let wrong = |what: &str| Failure::from(format!("image {image:?}: {what}"));
     let (name, digest) = match image.split_once('@') {

@@ -236,7 +236,7 @@ impl Server {
             401 if self.token.is_some() && said == "Unauthorized" => {
                 format!("the session at {url} has ended: expected ground-control login {url}")
             }
-            403 => format!("{url}: {said}: only a system admin may do this"),
+            403 if said == "Forbidden" => format!("{url}: your role does not allow this"),
             300..=399 => format!("{url}: answers with a redirect: expected the server's own URL"),
             _ if said.is_empty() => format!("{url}{}: answered {status}", request.path),
             _ => said.trim_start_matches("error: ").to_owned(),
@@ -314,7 +314,7 @@ const PART: &AsciiSet = &CONTROLS
     .add(b'|')
     .add(b'}');
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longer than a server gives a request unless it is told otherwise.
+/// Longer than a server gives a request unless it is configured otherwise.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
 /// A list of a hundred thousand satellites takes a part of it.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;

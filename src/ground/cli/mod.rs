@@ -9,7 +9,8 @@
 //! | `http` | asks a server, and makes errors of its answers |
 //! | `login` | remembers a server and a session |
 //! | `output` | tables, JSON, YAML |
-//! | `satellite` `group` `config` `user` | a noun each |
+//! | `satellite` `group` `config` `user` `token` | a noun each |
+//! | `journal` | `event` and `audit` |
 //! | `document` | reads the YAML documents of a fleet, and says all that is wrong with them |
 //! | `plan` | what would have to change: by it `apply` works, and `diff` |
 //! | `apply` | carries a plan out |
@@ -23,11 +24,13 @@ mod config;
 mod document;
 mod group;
 mod http;
+mod journal;
 mod login;
 mod output;
 mod patch;
 mod plan;
 mod satellite;
+mod token;
 mod user;
 
 use std::process::ExitCode;
@@ -78,6 +81,12 @@ enum Verb {
     Config(Noun<config::Verb>),
     /// People
     User(Noun<user::Verb>),
+    /// What programs log in with
+    Token(Noun<token::Verb>),
+    /// What happened to satellites
+    Event(Noun<journal::Events>),
+    /// Who changed what
+    Audit(Noun<journal::Audit>),
     /// Make the fleet what YAML documents say
     #[command(after_help = apply::HELP)]
     Apply(apply::Apply),
@@ -154,6 +163,9 @@ fn run(verb: Verb) -> Result<ExitCode, Failure> {
         Verb::Group(noun) => group::run(noun.verb, &noun.connection.open()?, noun.output),
         Verb::Config(noun) => config::run(noun.verb, &noun.connection.open()?, noun.output),
         Verb::User(noun) => user::run(noun.verb, &noun.connection.open()?, noun.output),
+        Verb::Token(noun) => token::run(noun.verb, &noun.connection.open()?, noun.output),
+        Verb::Event(noun) => journal::events(noun.verb, &noun.connection.open()?, noun.output),
+        Verb::Audit(noun) => journal::audit(noun.verb, &noun.connection.open()?, noun.output),
         Verb::Apply(apply) => apply::run(&apply),
         Verb::Backup(backup) => backup::backup(&backup),
         Verb::Restore(restore) => backup::restore(&restore),

@@ -141,7 +141,7 @@ pub fn say(line: &str) -> Result<(), Failure> {
 /// Says what went wrong, or what is worth knowing; on standard error, a line each.
 pub fn complain(text: &str) {
     for line in text.lines() {
-        // Where standard error is closed there is nobody to complain to.
+        // Where standard error is closed no one would read it.
         let _ = writeln!(std::io::stderr().lock(), "ground-control: {}", plain(line));
     }
 }

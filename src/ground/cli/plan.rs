@@ -143,8 +143,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Compares. What satellites name must be in the documents or on the server; with `prune` things
-    /// are removed that no document has, of the kinds that documents are of.
+    /// Compares. What satellites name must be in the documents or on the server; with `prune`
+    /// things are removed that no document has, of the kinds that documents are of.
     pub fn make(documents: &[Document], fleet: &Fleet, prune: bool) -> Result<Self, Failure> {
         let mut wanted = fleet.groups.clone();
         let mut configs: BTreeSet<&str> = fleet.configs.keys().map(String::as_str).collect();

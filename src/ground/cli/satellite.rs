@@ -271,7 +271,7 @@ impl Known {
     }
 }
 
-/// On a terminal the picture is drawn again in its place, elsewhere a line is printed when it changes.
+/// On a terminal the picture is drawn again in its place, elsewhere a line when it changes.
 fn watch(server: &Server, name: &str, timeout: Option<u64>) -> Result<ExitCode, Failure> {
     let begun = Instant::now();
     let (mut lines, mut last) = (0, String::new());
@@ -319,8 +319,8 @@ fn show_token(server: &Server, name: &str, answer: &Value, output: Output) -> Re
     let (url, token) = (server.public_url()?, text(answer, "token"));
     output.one(&json!({ "name": name, "url": url, "token": token }), || {
         format!(
-            "satellite/{name}: its enrolment token is good for a day, and shown this once. Into its \
-             moonlet.toml:\n\n[ground_control]\nurl = {url:?}\ntoken = {token:?}\n"
+            "satellite/{name}: its enrolment token is good for a day, and shown this once. \
+             Into its moonlet.toml:\n\n[ground_control]\nurl = {url:?}\ntoken = {token:?}\n"
         )
     })
 }

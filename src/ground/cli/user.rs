@@ -20,6 +20,9 @@ pub enum Verb {
     Add {
         /// The user's name
         name: String,
+        /// What they may do: admin, or viewer, who only reads
+        #[arg(long, default_value = "admin")]
+        role: String,
         #[command(flatten)]
         password: PasswordFile,
     },
@@ -49,9 +52,9 @@ pub fn run(verb: Verb, server: &Server, output: Output) -> Result<ExitCode, Fail
             }
             output.many(&users, &table)?;
         }
-        Verb::Add { name, password } => {
+        Verb::Add { name, role, password } => {
             let password = password.read_new(&format!("password of {name}: "))?;
-            let body = json!({ "username": name, "password": password });
+            let body = json!({ "username": name, "password": password, "role": role });
             server.ask(&Request::new(Method::Post, &["api", "users"], Some(body)))?;
             say(&format!("user/{name} added"))?;
         }
