@@ -7,6 +7,7 @@
 //!
 //! | file | does |
 //! |---|---|
+//! | `cli` | the command line: speaks HTTP to a server, and copies its database |
 //! | `settings` | reads arguments, environment and file |
 //! | `app` | what all handlers share, the first start, and the error they answer |
 //! | `server` | accepts connections, TLS, stops gracefully |
@@ -15,12 +16,12 @@
 //! | `pages` | the console |
 //! | `assess` | compares what a satellite is to hold with what it said |
 //! | `publish` `artifact` | make the artifacts, in the transaction that changed what they say |
+//! | `journal` | writes down who changed what, and what happened to satellites |
+//! | `watch` | finds satellites that fell silent |
 //! | `secret` `limit` | passwords, tokens and secrets; how often they may be tried |
 //! | `mask` `labels` | secrets hidden from people; labels and selectors |
 //! | `metrics` `clock` | counters; times as numbers and as text |
-//! | `journal` | writes down who changed what, and what happened to satellites |
-//! | `watch` | finds satellites that fell silent |
-//! | `store` | SQLite or PostgreSQL |
+//! | `store` `lock` | SQLite or PostgreSQL; who uses the directory of SQLite |
 //!
 //! The invariant: whatever is changed and whatever follows from it (the artifacts that satellites
 //! read) is one transaction. A crash leaves both or neither, and there is nothing to repair.
@@ -29,10 +30,12 @@ mod api;
 mod app;
 mod artifact;
 mod assess;
+mod cli;
 mod clock;
 mod journal;
 mod labels;
 mod limit;
+mod lock;
 mod mask;
 mod metrics;
 mod oci;
@@ -44,30 +47,4 @@ mod settings;
 mod store;
 mod watch;
 
-use std::io::Write as _;
-use std::process::ExitCode;
-
-/// Runs the program `ground-control`.
-pub fn main() -> ExitCode {
-    let arguments: settings::Arguments = argh::from_env();
-    if arguments.version {
-        let version = env!("CARGO_PKG_VERSION");
-        // A closed standard output is no reason to fail.
-        let _ = writeln!(std::io::stdout(), "ground-control {version}");
-        return ExitCode::SUCCESS;
-    }
-    let result = match arguments.verb {
-        Some(settings::Verb::Serve(serve)) => {
-            settings::Settings::resolve(&serve, &|name| std::env::var(name).ok())
-                .and_then(server::run)
-        }
-        None => Err("expected a command: ground-control serve, or --help".to_owned()),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "ground-control: {error}");
-            ExitCode::from(2)
-        }
-    }
-}
+pub use cli::main;

@@ -30,7 +30,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::app::App;
-use super::settings::{Settings, Tls};
+use super::lock;
+use super::settings::{Database, Settings, Tls};
 use super::store::Store;
 use super::{api, watch};
 
@@ -55,6 +56,14 @@ async fn serve(settings: Settings) -> Result<(), String> {
     let address = listener.local_addr().map_err(failed)?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let url = settings.url.unwrap_or_else(|| format!("{scheme}://{address}"));
+    let _held = match &settings.database {
+        Database::Directory(directory) => {
+            std::fs::create_dir_all(directory)
+                .map_err(|error| format!("{}: {error}", directory.display()))?;
+            Some(lock::shared(directory)?)
+        }
+        Database::Postgres(_) => None,
+    };
     let store = Store::open(&settings.database).await?;
     let show = |password: &str| {
         let mut out = std::io::stdout();

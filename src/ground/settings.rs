@@ -4,55 +4,43 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use argh::FromArgs;
+use clap::Args;
 use serde::Deserialize;
 
-/// Says to a fleet of satellites which images to hold.
-#[derive(FromArgs)]
-pub struct Arguments {
-    /// print the version
-    #[argh(switch)]
-    pub version: bool,
-    #[argh(subcommand)]
-    pub verb: Option<Verb>,
-}
-
-#[derive(FromArgs)]
-#[argh(subcommand)]
-pub enum Verb {
-    Serve(Serve),
-}
-
-/// Serve the API, the console and the state artifacts until stopped. Each option may stand in the
-/// environment as well, as GROUND_CONTROL_LISTEN and so on. GROUND_CONTROL_ADMIN_PASSWORD is the
-/// first password of admin.
-#[derive(FromArgs, Default)]
-#[argh(subcommand, name = "serve")]
-pub struct Serve {
-    /// a TOML file with the settings below, named alike with _ for -
-    #[argh(option, short = 'c')]
+/// Where the server keeps its data, which `backup` and `restore` ask as well.
+#[derive(Args, Clone, Default)]
+pub struct Place {
+    /// A TOML file with the settings of serve, named alike with _ for -
+    #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// the directory of the database; made when missing
-    #[argh(option)]
+    /// The directory of the database; made when missing
+    #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// where to listen: 127.0.0.1:8080 unless given
-    #[argh(option)]
-    pub listen: Option<String>,
-    /// the URL that satellites reach this server by: http://LISTEN unless given, https with TLS; needed
-    /// where it listens on 0.0.0.0 or ::
-    #[argh(option)]
-    pub url: Option<String>,
-    /// a PostgreSQL database instead of the directory: postgres://user@host/name
-    #[argh(option)]
+    /// A PostgreSQL database instead of the directory: postgres://user@host/name
+    #[arg(long, value_name = "URL")]
     pub database: Option<String>,
-    /// certificate chain in PEM: TLS is spoken
-    #[argh(option)]
+}
+
+/// The settings of the server, as arguments.
+#[derive(Args, Default)]
+pub struct Serve {
+    #[command(flatten)]
+    pub place: Place,
+    /// Where to listen: 127.0.0.1:8080 unless given
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<String>,
+    /// The URL that satellites reach this server by: http://LISTEN unless given, https with TLS; needed
+    /// where it listens on 0.0.0.0 or ::
+    #[arg(long)]
+    pub url: Option<String>,
+    /// Certificate chain in PEM: TLS is spoken
+    #[arg(long, value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
-    /// its private key in PEM
-    #[argh(option)]
+    /// Its private key in PEM
+    #[arg(long, value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
-    /// the longest that a request may take, its body included: 60 unless given
-    #[argh(option)]
+    /// The longest that a request may take, its body included: 60 unless given
+    #[arg(long, value_name = "SECONDS")]
     pub request_seconds: Option<u16>,
 }
 
@@ -103,12 +91,9 @@ impl Settings {
         arguments: &Serve,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, String> {
-        let var =
-            |name: &str| env(&format!("GROUND_CONTROL_{name}")).filter(|value| !value.is_empty());
-        let file = match arguments.config.clone().or_else(|| var("CONFIG").map(PathBuf::from)) {
-            Some(path) => read(&path)?,
-            None => File::default(),
-        };
+        let var = |name: &str| variable(env, name);
+        let file = arguments.place.file(env)?;
+        let database = arguments.place.database(&file, env)?;
         let text = |argument: &Option<String>, name, file: Option<String>| {
             argument.clone().or_else(|| var(name)).or(file)
         };
@@ -130,17 +115,6 @@ impl Settings {
         };
         let url = text(&arguments.url, "URL", file.url);
         let url = public_url(url, listen)?;
-        let database = match text(&arguments.database, "DATABASE", file.database) {
-            Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
-                Database::Postgres(url)
-            }
-            Some(_) => {
-                return Err("database: expected postgres://user:password@host/name".to_owned());
-            }
-            None => path(&arguments.data, "DATA", file.data)
-                .map(Database::Directory)
-                .ok_or("data: expected a directory (--data DIR), or a database (--database URL)")?,
-        };
         let seconds = arguments.request_seconds.map(|seconds| seconds.to_string());
         let seconds = seconds.or_else(|| var("REQUEST_SECONDS"));
         let seconds = seconds.or_else(|| file.request_seconds.map(|seconds| seconds.to_string()));
@@ -148,6 +122,46 @@ impl Settings {
         let admin_password = var("ADMIN_PASSWORD");
         Ok(Self { listen, url, database, tls, request_timeout, admin_password })
     }
+}
+
+impl Place {
+    /// Where the data is, by the arguments, the environment and the file.
+    pub fn resolve(&self, env: &dyn Fn(&str) -> Option<String>) -> Result<Database, String> {
+        self.database(&self.file(env)?, env)
+    }
+
+    fn file(&self, env: &dyn Fn(&str) -> Option<String>) -> Result<File, String> {
+        match self.config.clone().or_else(|| variable(env, "CONFIG").map(PathBuf::from)) {
+            Some(path) => read(&path),
+            None => Ok(File::default()),
+        }
+    }
+
+    fn database(
+        &self,
+        file: &File,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Database, String> {
+        let given = self.database.clone().or_else(|| variable(env, "DATABASE"));
+        match given.or_else(|| file.database.clone()) {
+            Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
+                Ok(Database::Postgres(url))
+            }
+            Some(_) => Err("database: expected postgres://user:password@host/name".to_owned()),
+            None => {
+                let given = self.data.clone().or_else(|| variable(env, "DATA").map(PathBuf::from));
+                let data = given.or_else(|| file.data.clone()).map(Database::Directory);
+                data.ok_or_else(|| {
+                    "data: expected a directory (--data DIR), or a database (--database URL)"
+                        .to_owned()
+                })
+            }
+        }
+    }
+}
+
+fn variable(env: &dyn Fn(&str) -> Option<String>, name: &str) -> Option<String> {
+    env(&format!("GROUND_CONTROL_{name}")).filter(|value| !value.is_empty())
 }
 
 fn read(path: &Path) -> Result<File, String> {
@@ -197,7 +211,13 @@ mod tests {
     use super::*;
 
     fn resolve(arguments: &[&str], env: &[(&str, &str)]) -> Result<Settings, String> {
-        let serve = Serve::from_args(&["serve"], arguments).unwrap();
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            serve: Serve,
+        }
+        let line = ["serve"].iter().chain(arguments);
+        let serve = <Line as clap::Parser>::try_parse_from(line).unwrap().serve;
         Settings::resolve(&serve, &|name| {
             env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
         })

@@ -205,6 +205,7 @@ fn answer(app: &App, group: &Group) -> Value {
         "ID": group.id,
         "GroupName": state.group,
         "RegistryUrl": registry,
+        "Registry": state.registry,
         "Projects": projects,
         "CreatedAt": clock::rfc3339(group.created_at),
         "UpdatedAt": clock::rfc3339(group.updated_at),

@@ -1,0 +1,296 @@
+//! `group`: images that satellites hold together.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::document::{self, Kind};
+use super::http::{Method, Request, Server};
+use super::output::{Output, Table, elements, say, text};
+use super::{Failure, apply, plan};
+use crate::fleet::state::{Artifact, GroupState};
+use crate::oci::Digest;
+
+#[derive(Subcommand)]
+pub enum Verb {
+    /// List groups
+    #[command(after_help = "Example: ground-control group ls -o yaml > groups.yaml")]
+    Ls,
+    /// Show a group: its images and its satellites
+    #[command(after_help = "Example: ground-control group show web")]
+    Show {
+        /// The group
+        name: String,
+    },
+    /// Make a group, or change its images
+    #[command(after_help = "Examples:
+  ground-control group set web --registry https://registry.example library/nginx:1.27
+  ground-control group set web --add library/redis:8 --remove library/nginx:1.25
+
+An image is REPOSITORY:TAG, REPOSITORY@DIGEST or REPOSITORY:TAG@DIGEST.")]
+    Set {
+        /// The group
+        name: String,
+        /// The images that it is to have in place of those it has
+        #[arg(value_name = "IMAGE", conflicts_with_all = ["add", "remove"])]
+        images: Vec<String>,
+        /// An image more; may be repeated
+        #[arg(long, value_name = "IMAGE")]
+        add: Vec<String>,
+        /// An image less; may be repeated
+        #[arg(long, value_name = "IMAGE")]
+        remove: Vec<String>,
+        /// The registry that the images come from
+        #[arg(long, value_name = "URL")]
+        registry: Option<String>,
+        /// A platform that is held, or all; may be repeated; without any, each device's own
+        #[arg(long, value_name = "OS/ARCH")]
+        platform: Vec<String>,
+    },
+    /// Show what documents of groups would change; exits with 1 where something would
+    #[command(after_help = "Example: ground-control group diff -f fleet.yaml")]
+    Diff {
+        /// YAML documents, as for apply; those of other kinds are left alone
+        #[arg(short, long, required = true, value_name = "FILE")]
+        file: Vec<PathBuf>,
+    },
+    /// Put a satellite into a group
+    #[command(after_help = "Example: ground-control group add-satellite web gateway-17")]
+    AddSatellite {
+        /// The group
+        name: String,
+        /// The satellite
+        satellite: String,
+    },
+    /// Take a satellite out of a group
+    #[command(after_help = "Example: ground-control group rm-satellite web gateway-17")]
+    RmSatellite {
+        /// The group
+        name: String,
+        /// The satellite
+        satellite: String,
+    },
+    /// Remove a group; its satellites give its images up
+    #[command(after_help = "Example: ground-control group rm web")]
+    Rm {
+        /// The group
+        name: String,
+    },
+}
+
+pub fn run(verb: Verb, server: &Server, output: Output) -> Result<ExitCode, Failure> {
+    match verb {
+        Verb::Ls => list(server, output)?,
+        Verb::Show { name } => show(server, &name, output)?,
+        Verb::Set { name, images, add, remove, registry, platform } => {
+            let before = server.find(&["api", "groups", &name])?;
+            let before = before.as_ref().map(plan::group).transpose()?;
+            let mut group = before.clone().unwrap_or_default();
+            name.clone_into(&mut group.group);
+            if let Some(registry) = registry {
+                group.registry = registry.trim_end_matches('/').to_owned();
+            }
+            if !platform.is_empty() {
+                group.platforms = platform;
+            }
+            if !images.is_empty() {
+                group.artifacts.clear();
+            }
+            change_images(&mut group, images.iter().chain(&add), &remove)?;
+            group.check().map_err(|error| error.to_string())?;
+            let step = plan::group_step(&name, before.as_ref(), &group);
+            apply::carry_out(server, &step)?;
+            say(&format!("group/{name} {}", step.action.word()))?;
+        }
+        Verb::Diff { file } => {
+            let mut documents = document::read(&file)?;
+            documents.retain(|document| document.kind() == Kind::Group);
+            return apply::diff(server, &documents);
+        }
+        Verb::AddSatellite { name, satellite } => {
+            member(server, &name, &satellite, true)?;
+            say(&format!("satellite/{satellite} joined group/{name}"))?;
+        }
+        Verb::RmSatellite { name, satellite } => {
+            member(server, &name, &satellite, false)?;
+            say(&format!("satellite/{satellite} left group/{name}"))?;
+        }
+        Verb::Rm { name } => {
+            let request = Request::new(Method::Delete, &["api", "groups", &name], None);
+            ask(server, &name, &request)?;
+            say(&format!("group/{name} removed"))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ask(server: &Server, name: &str, request: &Request) -> Result<Value, Failure> {
+    server.ask_of("group", name, || server.names("groups", "GroupName"), request)
+}
+
+fn list(server: &Server, output: Output) -> Result<(), Failure> {
+    let mut table = Table::new(&["NAME", "REGISTRY", "IMAGES", "PLATFORMS", "UPDATED"]);
+    let mut documents = Vec::new();
+    for answer in elements(server.get(&["api", "groups"])?) {
+        let group = plan::group(&answer)?;
+        let images = plan::images(std::iter::once(&group)).len().to_string();
+        let (platforms, updated) = (group.platforms.join(","), text(&answer, "UpdatedAt"));
+        documents.push(written(&group));
+        table.row(vec![group.group, group.registry, images, platforms, updated]);
+    }
+    output.many(&documents, &table)
+}
+
+fn show(server: &Server, name: &str, output: Output) -> Result<(), Failure> {
+    let request = Request::new(Method::Get, &["api", "groups", name], None);
+    let answer = ask(server, name, &request)?;
+    let group = plan::group(&answer)?;
+    let members = elements(server.get(&["api", "groups", name, "satellites"])?);
+    let members: Vec<String> = members.iter().map(|member| text(member, "Name")).collect();
+    output.one(&written(&group), || {
+        let or_none = |text: String| if text.is_empty() { "-".to_owned() } else { text };
+        let head = [
+            ("group", name.to_owned()),
+            ("registry", or_none(group.registry.clone())),
+            ("platforms", or_none(group.platforms.join(", "))),
+            ("satellites", format!("{} {}", members.len(), members.join(" "))),
+        ];
+        let head = head.iter().map(|(key, value)| format!("{key:<12}{}\n", value.trim_end()));
+        let mut table = Table::new(&["IMAGE"]);
+        for image in plan::images(std::iter::once(&group)) {
+            table.row(vec![image]);
+        }
+        head.collect::<String>() + "\n" + &table.draw()
+    })
+}
+
+/// The document that makes this group.
+fn written(group: &GroupState) -> Value {
+    let mut spec = json!(group);
+    if let Value::Object(fields) = &mut spec {
+        fields.remove("group");
+    }
+    document::written(Kind::Group, &group.group, spec, None)
+}
+
+fn member(server: &Server, name: &str, satellite: &str, join: bool) -> Result<(), Failure> {
+    let request = plan::membership(satellite, name, join);
+    let satellites = || server.names("satellites", "Name");
+    // Either of the two may be what is not there.
+    let asked = server.ask_of("satellite", satellite, satellites, &request);
+    match asked {
+        Err(failure) if failure.message.contains("Group Not Found") => {
+            let known = server.names("groups", "GroupName").unwrap_or_default();
+            Err(super::http::missing("group", name, &known))
+        }
+        asked => asked.map(drop),
+    }
+}
+
+fn change_images<'a>(
+    group: &mut GroupState,
+    add: impl Iterator<Item = &'a String>,
+    remove: &[String],
+) -> Result<(), Failure> {
+    for image in remove {
+        let gone = artifact(image)?;
+        let tag = gone.tags.first();
+        let mut found = false;
+        for held in group.artifacts.iter_mut().filter(|held| held.repository == gone.repository) {
+            let is_there = match tag {
+                Some(tag) => held.tags.contains(tag),
+                None => held.tags.is_empty() && held.digest == gone.digest,
+            };
+            if is_there {
+                found = true;
+                held.tags.retain(|held| Some(held) != tag);
+                if held.tags.is_empty() {
+                    held.repository.clear();
+                }
+            }
+        }
+        if !found {
+            let group = &group.group;
+            return Err(format!("image {image:?}: not in group {group:?}").into());
+        }
+        group.artifacts.retain(|held| !held.repository.is_empty());
+    }
+    for image in add {
+        let new = artifact(image)?;
+        if group.artifacts.contains(&new) {
+            continue;
+        }
+        // A digest is of one tag, and shares its row with no other.
+        let joins = |held: &&mut Artifact| {
+            held.repository == new.repository
+                && held.digest.is_empty()
+                && new.digest.is_empty()
+                && !held.deleted
+        };
+        match group.artifacts.iter_mut().find(joins) {
+            Some(held) => {
+                let new = new.tags.into_iter().find(|tag| !held.tags.contains(tag));
+                held.tags.extend(new);
+            }
+            None => group.artifacts.push(new),
+        }
+    }
+    Ok(())
+}
+
+/// `REPOSITORY:TAG`, with a digest or one in place of the tag. The group checks its grammar.
+fn artifact(image: &str) -> Result<Artifact, Failure> {
+    let wrong = |what: &str| Failure::from(format!("image {image:?}: {what}"));
+    let (name, digest) = match image.split_once('@') {
+        Some((name, digest)) => {
+            digest.parse::<Digest>().map_err(|_| wrong("expected a digest sha256:<64 hex>"))?;
+            (name, digest.to_owned())
+        }
+        None => (image, String::new()),
+    };
+    let (repository, tags) = match name.rsplit_once(':') {
+        Some((repository, tag)) => (repository, vec![tag.to_owned()]),
+        None => (name, Vec::new()),
+    };
+    if repository.contains(':') || repository.contains("//") {
+        return Err(wrong("expected REPOSITORY:TAG; --registry names the registry"));
+    }
+    if tags.is_empty() && digest.is_empty() {
+        return Err(wrong("expected a tag or a digest, as in library/nginx:1.27"));
+    }
+    let kind = "IMAGE".to_owned();
+    Ok(Artifact { repository: repository.to_owned(), tags, digest, kind, ..Artifact::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changed(add: &[&str], remove: &[&str]) -> Result<Vec<String>, Failure> {
+        let owned = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let mut group = GroupState::default();
+        change_images(&mut group, owned(&["a:1", "a:2", "b:1"]).iter(), &[])?;
+        change_images(&mut group, owned(add).iter(), &owned(remove))?;
+        Ok(plan::images(std::iter::once(&group)).into_iter().collect())
+    }
+
+    #[test]
+    fn images_come_and_go() {
+        assert_eq!(changed(&["a:3", "b:1"], &["a:1"]).unwrap(), ["a:2", "a:3", "b:1"]);
+        assert_eq!(changed(&[], &["b:1"]).unwrap(), ["a:1", "a:2"]);
+        let digest = format!("b@sha256:{}", "0".repeat(64));
+        assert_eq!(changed(&[&digest], &[]).unwrap().last(), Some(&digest));
+        assert_eq!(changed(&[], &["a:1", "a:2"]).unwrap(), ["b:1"]);
+        let mut both = GroupState::default();
+        change_images(&mut both, [digest.clone(), "b:1".to_owned()].iter(), &[]).unwrap();
+        change_images(&mut both, [].iter(), &["b:1".to_owned()]).unwrap();
+        assert_eq!(plan::images(std::iter::once(&both)), [digest].into(), "a digest stays");
+        for bad in ["a", "a@x", "h:5000/a:1", "https://h/a:1"] {
+            assert!(changed(&[bad], &[]).is_err(), "{bad}");
+        }
+        let message = changed(&[], &["a:9"]).unwrap_err().message;
+        assert!(message.starts_with("image \"a:9\": not in group"), "{message}");
+    }
+}

@@ -1,0 +1,448 @@
+//! What would have to change for a fleet to become what documents say.
+//!
+//! A plan is made of what the documents say and what the server has, before anything is changed. It
+//! holds the requests and, for people, the differences: `apply` sends the ones, `--dry-run` and
+//! `diff` show the others.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use super::Failure;
+use super::document::{Document, Kind, Satellite, Spec, all_of};
+use super::http::{Method, Request, Server};
+use super::output::{elements, text, texts};
+use super::patch;
+use crate::fleet::state::{Artifact, GroupState};
+use crate::ground::mask;
+
+/// What a server has.
+#[derive(Default)]
+pub struct Fleet {
+    pub configs: BTreeMap<String, Value>,
+    pub groups: BTreeMap<String, GroupState>,
+    /// All by name; with what they are given only those that were asked for.
+    pub satellites: BTreeMap<String, Option<Satellite>>,
+}
+
+impl Fleet {
+    /// Asks for all configurations and groups, and for the satellites of these names.
+    pub fn read<'a>(
+        server: &Server,
+        satellites: impl Iterator<Item = &'a str>,
+    ) -> Result<Self, Failure> {
+        let configs = elements(server.get(&["api", "configs"])?);
+        let configs = configs.into_iter().map(|mut config| {
+            (
+                text(&config, "ConfigName"),
+                config.get_mut("Config").map(Value::take).unwrap_or_default(),
+            )
+        });
+        let groups = elements(server.get(&["api", "groups"])?);
+        let groups =
+            groups.iter().map(|answer| group(answer).map(|group| (group.group.clone(), group)));
+        let mut fleet = Self {
+            configs: configs.collect(),
+            groups: groups.collect::<Result<_, Failure>>()?,
+            satellites: server
+                .names("satellites", "Name")?
+                .into_iter()
+                .map(|name| (name, None))
+                .collect(),
+        };
+        for name in satellites {
+            if let Some(known) = fleet.satellites.get_mut(name) {
+                *known = server.find(&["api", "satellites", name])?.as_ref().map(satellite);
+            }
+        }
+        Ok(fleet)
+    }
+}
+
+/// A group, out of an answer.
+pub fn group(answer: &Value) -> Result<GroupState, Failure> {
+    let state = json!({
+        "group": answer.get("GroupName"),
+        "registry": answer.get("Registry"),
+        "artifacts": answer.get("Artifacts"),
+        "platforms": answer.get("Platforms"),
+    });
+    serde_json::from_value(state).map_err(|error| format!("a group of the server: {error}").into())
+}
+
+/// What a satellite is given, out of an answer.
+pub fn satellite(answer: &Value) -> Satellite {
+    let labels = answer.get("Labels").and_then(Value::as_object).into_iter().flatten();
+    Satellite {
+        config: text(answer, "ConfigName"),
+        groups: texts(answer, "Groups").into_iter().collect(),
+        labels: labels
+            .map(|(key, value)| (key.clone(), value.as_str().map(str::to_owned)))
+            .collect(),
+    }
+}
+
+/// The images that groups have together, as lines.
+pub fn images<'a>(groups: impl Iterator<Item = &'a GroupState>) -> BTreeSet<String> {
+    let mut images = BTreeSet::new();
+    for group in groups {
+        let registry = group.registry.split("://").last().unwrap_or_default();
+        let prefix = if registry.is_empty() { String::new() } else { format!("{registry}/") };
+        for artifact in group.artifacts.iter().filter(|artifact| !artifact.deleted) {
+            images.extend(references(artifact).map(|image| format!("{prefix}{image}")));
+        }
+    }
+    images
+}
+
+/// What the tags and the digest of a repository name.
+fn references(artifact: &Artifact) -> impl Iterator<Item = String> {
+    let Artifact { repository, tags, digest, .. } = artifact;
+    let digest = if digest.is_empty() { String::new() } else { format!("@{digest}") };
+    let bare = tags.is_empty().then(|| format!("{repository}{digest}"));
+    tags.iter().map(move |tag| format!("{repository}:{tag}{digest}")).chain(bare)
+}
+
+/// What becomes of a thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    Create,
+    Change,
+    Keep,
+    Remove,
+}
+
+impl Action {
+    /// As it is reported.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Create => "created",
+            Self::Change => "changed",
+            Self::Keep => "unchanged",
+            Self::Remove => "removed",
+        }
+    }
+}
+
+/// What is to be done to one thing.
+#[derive(Debug)]
+pub struct Step {
+    pub kind: Kind,
+    pub name: String,
+    pub action: Action,
+    /// The differences, for people; no secrets.
+    pub lines: Vec<String>,
+    /// What has to be asked for, in order.
+    pub requests: Vec<Request>,
+}
+
+/// All that is to be done, in an order in which it can be done.
+#[derive(Debug)]
+pub struct Plan {
+    pub steps: Vec<Step>,
+}
+
+impl Plan {
+    /// Compares. What satellites name must be in the documents or on the server; with `prune`
+    /// things are removed that no document has, of the kinds that documents are of.
+    pub fn make(documents: &[Document], fleet: &Fleet, prune: bool) -> Result<Self, Failure> {
+        let mut wanted = fleet.groups.clone();
+        let mut configs: BTreeSet<&str> = fleet.configs.keys().map(String::as_str).collect();
+        for document in documents {
+            match &document.spec {
+                Spec::Config(_) => drop(configs.insert(&document.name)),
+                Spec::Group(group) => drop(wanted.insert(group.group.clone(), group.clone())),
+                Spec::Satellite(_) => {}
+            }
+        }
+        all_of(dangling(documents, &configs, &wanted))?;
+        let mut documents: Vec<&Document> = documents.iter().collect();
+        documents.sort_by(|one, other| (one.kind(), &one.name).cmp(&(other.kind(), &other.name)));
+        let steps = documents.iter().map(|document| {
+            let name = &document.name;
+            match &document.spec {
+                Spec::Config(config) => config_step(name, fleet.configs.get(name), config),
+                Spec::Group(group) => group_step(name, fleet.groups.get(name), group),
+                Spec::Satellite(given) => {
+                    let before = fleet.satellites.get(name).and_then(Option::as_ref);
+                    let mut step = satellite_step(name, before, given);
+                    let held = before.map(|before| held(before, &fleet.groups)).unwrap_or_default();
+                    if step.action != Action::Keep {
+                        let images = self::held(given, &wanted);
+                        step.lines
+                            .extend(difference(&held, &images).map(|line| format!("holds {line}")));
+                    }
+                    step
+                }
+            }
+        });
+        let mut steps: Vec<Step> = steps.collect();
+        if prune {
+            steps.extend(removals(&documents, fleet));
+        }
+        Ok(Self { steps })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.steps.iter().all(|step| step.action == Action::Keep)
+    }
+}
+
+/// What a satellite holds of these groups.
+pub fn held(satellite: &Satellite, groups: &BTreeMap<String, GroupState>) -> BTreeSet<String> {
+    images(satellite.groups.iter().filter_map(|name| groups.get(name)))
+}
+
+/// A line for each image that comes, `+ image`, or goes.
+pub fn difference<'a>(
+    before: &'a BTreeSet<String>,
+    after: &'a BTreeSet<String>,
+) -> impl Iterator<Item = String> + 'a {
+    let gone = before.difference(after).map(|image| format!("- {image}"));
+    gone.chain(after.difference(before).map(|image| format!("+ {image}")))
+}
+
+fn dangling(
+    documents: &[Document],
+    configs: &BTreeSet<&str>,
+    groups: &BTreeMap<String, GroupState>,
+) -> Vec<String> {
+    let mut problems = Vec::new();
+    for document in documents {
+        let Spec::Satellite(satellite) = &document.spec else { continue };
+        let mut report = |field: &str, name: &str, noun: &str| {
+            problems.push(format!(
+                "{}, Satellite {:?}: {field} {name:?}: no such {noun}, neither in the documents \
+                 nor on the server",
+                document.place, document.name
+            ));
+        };
+        if !configs.contains(satellite.config.as_str()) {
+            report("spec.config", &satellite.config, "config");
+        }
+        for group in satellite.groups.iter().filter(|name| !groups.contains_key(*name)) {
+            report("spec.groups", group, "group");
+        }
+    }
+    problems
+}
+
+/// Secrets are not shown by the server and cannot be compared: they are sent each time, which
+/// changes nothing where they are the same.
+pub fn config_step(name: &str, before: Option<&Value>, config: &Value) -> Step {
+    let mut shown = config.clone();
+    mask::hide(&mut shown);
+    let step = |action, lines, request| {
+        let requests = Option::into_iter(request).collect();
+        Step { kind: Kind::Config, name: name.to_owned(), action, lines, requests }
+    };
+    let Some(before) = before else {
+        let body = json!({ "config_name": name, "config": config });
+        let request = Request::new(Method::Post, &["api", "configs"], Some(body));
+        return step(Action::Create, patch::lines(&Value::Null, &shown), Some(request));
+    };
+    let mut before_shown = before.clone();
+    mask::hide(&mut before_shown);
+    let lines = patch::lines(&before_shown, &shown);
+    let is_same = patch::between(&before_shown, &shown).is_none();
+    let request = patch::between(before, config)
+        .map(|patch| Request::new(Method::Patch, &["api", "configs", name], Some(patch)));
+    step(if is_same { Action::Keep } else { Action::Change }, lines, request)
+}
+
+/// A group that is to be as said.
+pub fn group_step(name: &str, before: Option<&GroupState>, group: &GroupState) -> Step {
+    let step = |action, lines, requests| Step {
+        kind: Kind::Group,
+        name: name.to_owned(),
+        action,
+        lines,
+        requests,
+    };
+    if before == Some(group) {
+        return step(Action::Keep, Vec::new(), Vec::new());
+    }
+    let nothing = GroupState::default();
+    let from = before.unwrap_or(&nothing);
+    let mut lines = Vec::new();
+    if from.registry != group.registry {
+        lines.push(format!("registry: {:?} -> {:?}", from.registry, group.registry));
+    }
+    if from.platforms != group.platforms {
+        lines.push(format!("platforms: {:?} -> {:?}", from.platforms, group.platforms));
+    }
+    let listed = |group: &GroupState| -> BTreeSet<String> {
+        group.artifacts.iter().flat_map(references).collect()
+    };
+    let (had, has) = (listed(from), listed(group));
+    lines.extend(difference(&had, &has));
+    if lines.is_empty() {
+        lines.push("order, labels or types of images".to_owned());
+    }
+    let action = if before.is_some() { Action::Change } else { Action::Create };
+    let body = Some(json!(group));
+    step(action, lines, vec![Request::new(Method::Post, &["api", "groups", "sync"], body)])
+}
+
+fn satellite_step(name: &str, before: Option<&Satellite>, given: &Satellite) -> Step {
+    let step = |action, lines, requests| Step {
+        kind: Kind::Satellite,
+        name: name.to_owned(),
+        action,
+        lines,
+        requests,
+    };
+    let nothing = Satellite::default();
+    let from = before.unwrap_or(&nothing);
+    let labels = given.labels.iter().filter(|(label, value)| {
+        from.labels.get(*label).and_then(Option::as_ref) != value.as_ref()
+    });
+    let labels: BTreeMap<&String, &Option<String>> = labels.collect();
+    let mut lines = Vec::new();
+    if from.config != given.config {
+        lines.push(format!("config: {:?} -> {:?}", from.config, given.config));
+    }
+    lines.extend(difference(&from.groups, &given.groups).map(|line| format!("group {line}")));
+    for (label, value) in &labels {
+        let from = from.labels.get(*label).and_then(Option::as_ref);
+        lines.push(format!("label {label}: {} -> {}", quoted(from), quoted(value.as_ref())));
+    }
+    if before.is_none() {
+        let labels: BTreeMap<&String, &String> = given
+            .labels
+            .iter()
+            .filter_map(|(label, value)| Some((label, value.as_ref()?)))
+            .collect();
+        let body = json!({
+            "name": name, "config_name": given.config, "groups": given.groups, "labels": labels,
+        });
+        let request = Request::new(Method::Post, &["api", "satellites"], Some(body));
+        return step(Action::Create, lines, vec![request]);
+    }
+    let mut requests = Vec::new();
+    if from.config != given.config {
+        let body = json!({ "satellite": name, "config_name": given.config });
+        requests.push(Request::new(Method::Post, &["api", "configs", "satellite"], Some(body)));
+    }
+    for group in from.groups.symmetric_difference(&given.groups) {
+        requests.push(membership(name, group, given.groups.contains(group)));
+    }
+    if !labels.is_empty() {
+        let body = Some(json!({ "labels": labels }));
+        requests.push(Request::new(Method::Patch, &["api", "satellites", name], body));
+    }
+    step(if requests.is_empty() { Action::Keep } else { Action::Change }, lines, requests)
+}
+
+/// Puts a satellite into a group, or takes it out.
+pub fn membership(satellite: &str, group: &str, join: bool) -> Request {
+    let method = if join { Method::Post } else { Method::Delete };
+    let body = json!({ "satellite": satellite, "group": group });
+    Request::new(method, &["api", "groups", "satellite"], Some(body))
+}
+
+fn quoted(value: Option<&String>) -> String {
+    value.map_or_else(|| "nothing".to_owned(), |value| format!("{value:?}"))
+}
+
+/// In the opposite order: a configuration in use cannot be removed.
+fn removals(documents: &[&Document], fleet: &Fleet) -> Vec<Step> {
+    let has = |kind: Kind| documents.iter().any(|document| document.kind() == kind);
+    let named: BTreeSet<(Kind, &str)> =
+        documents.iter().map(|document| (document.kind(), document.name.as_str())).collect();
+    let satellites = fleet.satellites.keys().map(|name| (Kind::Satellite, "satellites", name));
+    let groups = fleet.groups.keys().map(|name| (Kind::Group, "groups", name));
+    let configs = fleet.configs.keys().map(|name| (Kind::Config, "configs", name));
+    let surplus = satellites.chain(groups).chain(configs);
+    let surplus =
+        surplus.filter(|(kind, _, name)| has(*kind) && !named.contains(&(*kind, name.as_str())));
+    let steps = surplus.map(|(kind, list, name)| Step {
+        kind,
+        name: name.clone(),
+        action: Action::Remove,
+        lines: Vec::new(),
+        requests: vec![Request::new(Method::Delete, &["api", list, name], None)],
+    });
+    steps.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(name: &str, images: &[(&str, &str)]) -> GroupState {
+        let artifacts = images.iter().map(|(repository, tag)| Artifact {
+            repository: (*repository).to_owned(),
+            tags: vec![(*tag).to_owned()],
+            ..Artifact::default()
+        });
+        GroupState { group: name.to_owned(), artifacts: artifacts.collect(), ..Default::default() }
+    }
+
+    fn document(name: &str, spec: Spec) -> Document {
+        Document { place: "f: document 1".to_owned(), name: name.to_owned(), spec }
+    }
+
+    fn satellite(config: &str, groups: &[&str]) -> Satellite {
+        let groups = groups.iter().map(|name| (*name).to_owned()).collect();
+        Satellite { config: config.to_owned(), groups, labels: BTreeMap::new() }
+    }
+
+    fn fleet() -> Fleet {
+        let groups = [group("a", &[("x", "1")]), group("b", &[("x", "1"), ("y", "2")])];
+        Fleet {
+            configs: [(
+                "c".to_owned(),
+                json!({"moonlet": {"registries": [{"password": mask::MASK}]}}),
+            )]
+            .into(),
+            groups: groups.map(|group| (group.group.clone(), group)).into(),
+            satellites: [("s".to_owned(), Some(satellite("c", &["a"]))), ("t".to_owned(), None)]
+                .into(),
+        }
+    }
+
+    #[test]
+    fn what_a_satellite_holds_is_merged_before_it_is_compared() {
+        let documents = [
+            document("s", Spec::Satellite(satellite("c", &["a", "b"]))),
+            document("b", Spec::Group(group("b", &[("x", "1"), ("z", "3")]))),
+        ];
+        let plan = Plan::make(&documents, &fleet(), false).unwrap();
+        let [first, second] = &plan.steps[..] else { panic!("{:?}", plan.steps) };
+        assert_eq!((first.kind, first.action), (Kind::Group, Action::Change), "groups come first");
+        assert_eq!(first.lines, ["- y:2", "+ z:3"]);
+        assert_eq!(second.lines, ["group + b", "holds + z:3"]);
+        assert_eq!(second.requests, [membership("s", "b", true)]);
+    }
+
+    #[test]
+    fn a_secret_is_sent_again_and_never_shown() {
+        let config = json!({"moonlet": {"registries": [{"password": "hidden"}]}});
+        let step = config_step("c", fleet().configs.get("c"), &config);
+        assert_eq!((step.action, step.requests.len()), (Action::Keep, 1));
+        let step = config_step("d", None, &config);
+        assert_eq!(step.action, Action::Create);
+        assert!(!step.lines.join("\n").contains("hidden"), "{:?}", step.lines);
+        let step = config_step("c", Some(&json!({})), &json!({}));
+        assert_eq!((step.action, step.requests.len()), (Action::Keep, 0));
+    }
+
+    #[test]
+    fn names_that_lead_nowhere_are_refused() {
+        let documents = [document("s", Spec::Satellite(satellite("d", &["a", "e"])))];
+        let message = Plan::make(&documents, &fleet(), false).unwrap_err().message;
+        assert!(message.contains("f: document 1, Satellite \"s\": spec.config \"d\""), "{message}");
+        assert!(message.contains("spec.groups \"e\""), "{message}");
+    }
+
+    #[test]
+    fn only_kinds_that_documents_have_are_pruned() {
+        let documents = [document("s", Spec::Satellite(satellite("c", &["a"])))];
+        let plan = Plan::make(&documents, &fleet(), true).unwrap();
+        let removed: Vec<_> =
+            plan.steps.iter().filter(|step| step.action == Action::Remove).collect();
+        assert_eq!(removed.len(), 1);
+        assert_eq!((removed[0].kind, removed[0].name.as_str()), (Kind::Satellite, "t"));
+    }
+}
