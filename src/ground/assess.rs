@@ -42,7 +42,7 @@ impl Updated {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
     Healthy,
-    /// It works, and somebody should look at it.
+    /// It works, and needs attention.
     Degraded,
     /// An image cannot be had.
     Error,

@@ -212,7 +212,7 @@ fn tokens_are_shown_once_and_end() {
             assert!(answer["message"].as_str().unwrap().starts_with(part), "{answer}");
         }
 
-        // Nobody makes one that may do more than they, and it ends with its user.
+        // No one makes one that may do more than they, and it ends with its user.
         let user = r#"{"username":"eve","password":"Battery-staple-2"}"#;
         admin.expect(201, "POST", "/api/users", user);
         let eve = server.basic("eve", "Battery-staple-2");

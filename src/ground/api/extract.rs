@@ -247,7 +247,7 @@ pub fn check_name(what: &str, name: &str, reserved: &[&str]) -> Result<(), Fault
 
 /// What the user names of satellites begin with, as in Harbor.
 pub const ROBOT_PREFIX: &str = "robot$";
-/// What API tokens begin with, so that they are told from sessions, and found where they leaked.
+/// What API tokens begin with, to differ from sessions, and to be found where they leaked.
 pub const TOKEN_PREFIX: &str = "gct_";
 /// The use of a token is noted at most so often.
 const TOKEN_USED_SECONDS: i64 = 3600;

@@ -6,7 +6,7 @@ use sqlx::{Result, Row as _};
 use super::Rows;
 use crate::ground::clock;
 
-/// A change that somebody made.
+/// A change that a person made.
 pub struct Entry {
     pub id: i64,
     pub at: i64,

@@ -203,7 +203,9 @@ CREATE TABLE published (
 mod tests {
     use sqlx::any::AnyPoolOptions;
 
+    use super::super::{Lifecycle, Wanted};
     use super::*;
+    use crate::ground::labels::Selector;
     use crate::ground::settings::Database;
 
     /// What the first version kept is there after it was brought up to date.
@@ -245,6 +247,19 @@ mod tests {
             assert_eq!((status.number, status.report.activity.as_str()), (7, "x"));
             let group = rows.group("g1").await.unwrap().unwrap();
             assert!(group.state.platforms.is_empty());
+            let selector = Selector::default();
+            let all = Wanted {
+                after: "",
+                part: "",
+                connections: "",
+                group: "",
+                selector: &selector,
+                rows_max: 10,
+            };
+            let page = rows.page(&all, 0).await.unwrap();
+            let last = page.first().unwrap().1.as_ref().unwrap();
+            assert_eq!((page.len(), last.updated.as_str(), last.image_count), (2, "Unknown", 0));
+            assert_eq!(page.first().unwrap().0.lifecycle(), Lifecycle::Registered);
             drop(read);
             store.close().await;
         });

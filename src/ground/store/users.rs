@@ -15,7 +15,7 @@ pub struct User {
     pub created_at: i64,
 }
 
-/// What somebody may do, the least first.
+/// What a person may do, the least first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// Reads.
