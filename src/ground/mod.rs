@@ -15,6 +15,7 @@
 //! | `assess` | compares what a satellite is to hold with what it said |
 //! | `publish` | makes the artifacts, in the transaction that changed what they say |
 //! | `journal` | writes down who changed what, and what happened to satellites |
+//! | `webhook` | sends events to a URL |
 //! | `watch` | finds satellites that fell silent |
 //! | `mask` | hides secrets from people |
 //! | `store` | SQLite or PostgreSQL |
@@ -40,6 +41,7 @@ mod server;
 mod settings;
 mod store;
 mod watch;
+mod webhook;
 
 use std::io::Write as _;
 use std::process::ExitCode;
