@@ -17,6 +17,7 @@
 //! | `assess` | compares what a satellite is to hold with what it said |
 //! | `publish` `artifact` | make the artifacts, in the transaction that changed what they say |
 //! | `journal` | writes down who changed what, and what happened to satellites |
+//! | `webhook` | sends events to a URL |
 //! | `watch` | finds satellites that fell silent |
 //! | `secret` `limit` | passwords, tokens and secrets; how often they may be tried |
 //! | `mask` `labels` | secrets hidden from people; labels and selectors |
@@ -46,5 +47,6 @@ mod server;
 mod settings;
 mod store;
 mod watch;
+mod webhook;
 
 pub use cli::main;

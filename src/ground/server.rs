@@ -74,8 +74,19 @@ async fn serve(settings: Settings) -> Result<(), String> {
     let app = App::prepare(store.clone(), url.clone(), timeout, password, show).await?;
     tracing::info!("serving {url} on {address}");
     let watch = tokio::spawn(watch::run(Arc::clone(&app)));
+    let webhook = match settings.webhook {
+        Some(webhook) => {
+            let prepared = webhook.prepare(&app).await;
+            prepared.map_err(|fault| format!("preparing the webhook: {}", fault.message))?;
+            Some(tokio::spawn(webhook.run(Arc::clone(&app))))
+        }
+        None => None,
+    };
     let result = accept(listener, tls, api::router(app)).await;
     watch.abort();
+    if let Some(webhook) = webhook {
+        webhook.abort();
+    }
     store.close().await;
     tracing::info!("stopped");
     result

@@ -7,6 +7,8 @@ use std::time::Duration;
 use clap::Args;
 use serde::Deserialize;
 
+use super::webhook::Webhook;
+
 /// Where the server keeps its data, which `backup` and `restore` ask as well.
 #[derive(Args, Clone, Default)]
 pub struct Place {
@@ -42,6 +44,9 @@ pub struct Serve {
     /// The longest that a request may take, its body included: 60 unless given
     #[arg(long, value_name = "SECONDS")]
     pub request_seconds: Option<u16>,
+    /// Where events are sent; GROUND_CONTROL_WEBHOOK_SECRET or the file has the key that signs them
+    #[arg(long, value_name = "URL")]
+    pub webhook_url: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -54,6 +59,8 @@ struct File {
     tls_cert: Option<PathBuf>,
     tls_key: Option<PathBuf>,
     request_seconds: Option<u16>,
+    webhook_url: Option<String>,
+    webhook_secret: Option<String>,
 }
 
 /// The server's settings, complete and checked.
@@ -65,6 +72,8 @@ pub struct Settings {
     pub database: Database,
     pub tls: Option<Tls>,
     pub request_timeout: Duration,
+    /// Where events are sent.
+    pub webhook: Option<Webhook>,
     /// The first password of `admin`, if the environment has one.
     pub admin_password: Option<String>,
 }
@@ -119,8 +128,16 @@ impl Settings {
         let seconds = seconds.or_else(|| var("REQUEST_SECONDS"));
         let seconds = seconds.or_else(|| file.request_seconds.map(|seconds| seconds.to_string()));
         let request_timeout = request_timeout(seconds)?;
+        // A secret is no argument: every user of the machine sees those.
+        let secret = var("WEBHOOK_SECRET").or(file.webhook_secret);
+        let webhook = match (text(&arguments.webhook_url, "WEBHOOK_URL", file.webhook_url), secret)
+        {
+            (Some(url), Some(secret)) => Some(Webhook::new(&url, &secret)?),
+            (None, None) => None,
+            _ => return Err("webhook_url and webhook_secret: expected both or neither".to_owned()),
+        };
         let admin_password = var("ADMIN_PASSWORD");
-        Ok(Self { listen, url, database, tls, request_timeout, admin_password })
+        Ok(Self { listen, url, database, tls, request_timeout, webhook, admin_password })
     }
 }
 
@@ -254,6 +271,8 @@ mod tests {
         assert!(resolve(&[], &[]).unwrap_err().contains("--data"));
         assert!(resolve(&["--data", "/d", "--tls-cert", "c"], &[]).is_err());
         assert!(resolve(&["--data", "/d", "--request-seconds", "0"], &[]).is_err());
+        let half = resolve(&["--data", "/d", "--webhook-url", "https://h/"], &[]).unwrap_err();
+        assert!(half.starts_with("webhook_url and webhook_secret"), "{half}");
         let secret = resolve(&["--database", "mysql://u:secret@h/n"], &[]).unwrap_err();
         assert!(!secret.contains("secret"));
     }
@@ -263,17 +282,17 @@ mod tests {
         let name = format!("ground_settings_{}.toml", std::process::id());
         let path = std::env::temp_dir().join(name);
         for line in [
-            "database = postgres://u:secret@h/n",
-            "database = \"postgres://u:secret@h/n",
-            "database = \"postgres://u:se\"secret@h/n\"",
-            "database \"postgres://u:secret@h/n\"",
-            "database = [\"postgres://u:secret@h/n\"]",
-            "database = { url = \"postgres://u:secret@h/n\" }",
-            "databse = \"postgres://u:secret@h/n\"",
+            "database = postgres://u:hunter2@h/n",
+            "database = \"postgres://u:hunter2@h/n",
+            "database = \"postgres://u:hu\"hunter2@h/n\"",
+            "database \"postgres://u:hunter2@h/n\"",
+            "database = [\"postgres://u:hunter2@h/n\"]",
+            "database = { url = \"postgres://u:hunter2@h/n\" }",
+            "databse = \"postgres://u:hunter2@h/n\"",
         ] {
             std::fs::write(&path, format!("listen = \"127.0.0.1:1\"\n{line}\n")).unwrap();
             let error = resolve(&["--config", path.to_str().unwrap()], &[]).unwrap_err();
-            assert!(!error.contains("secret"), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
             assert!(error.contains(".toml, line 2: "), "{error}");
         }
         std::fs::remove_file(path).unwrap();

@@ -1,11 +1,14 @@
 //! Who changed what, and what happened to satellites.
 
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::console::Browser;
-use crate::harness::{Client, GROUP, Server, enrolled, on_each_store};
+use crate::harness::{Client, GROUP, PASSWORD, REPORT, Server, enrolled, on_each_store};
 
 fn kinds(admin: &Client) -> Vec<String> {
     let events = admin.expect(200, "GET", "/api/events?after=0", "").json();
@@ -142,4 +145,81 @@ fn what_happens_to_satellites_is_said_once() {
         let page = Browser::log_in(&server).get("/console/events").text();
         assert!(page.contains("storage_nearly_full") && page.contains("no space"), "{page}");
     });
+}
+
+/// Takes one request, answers it, and returns its head and its body.
+fn take(listener: &TcpListener, status: &str) -> (String, Vec<u8>) {
+    let (mut socket, _): (TcpStream, _) = listener.accept().unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let mut bytes = Vec::new();
+    loop {
+        let mut part = [0; 4096];
+        let count = socket.read(&mut part).unwrap();
+        assert!(count > 0, "the request is not whole");
+        bytes.extend_from_slice(&part[..count]);
+        let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
+        let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
+        let (_, length) = head.split_once("Content-Length: ").unwrap();
+        let length: usize = length.lines().next().unwrap().parse().unwrap();
+        if bytes.len() == end + 4 + length {
+            let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+            socket.write_all(answer.as_bytes()).unwrap();
+            return (head, bytes[end + 4..].to_vec());
+        }
+    }
+}
+
+#[test]
+fn events_are_sent_to_a_webhook() {
+    on_each_store(|database| {
+        // What happened before there was a webhook is not sent.
+        let server = Server::start(&database);
+        let (_, satellite) = enrolled(&server);
+        satellite.client(&server).expect(200, "POST", "/satellites/sync", REPORT);
+        let listen = server.address;
+        assert!(server.stop());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let start = || {
+            let url = format!("http://{}/hook?x=1", listener.local_addr().unwrap());
+            let mut child = Server::command(&database, listen)
+                .args(["--webhook-url", &url])
+                .env("GROUND_CONTROL_WEBHOOK_SECRET", "0123456789abcdef")
+                .env("GROUND_CONTROL_ADMIN_PASSWORD", PASSWORD)
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            let address = Server::address_of(&mut child);
+            Server { child, address }
+        };
+        let server = start();
+        let admin = server.admin();
+        admin.expect(200, "POST", "/api/satellites/edge1/revoke", "");
+        let (head, first) = take(&listener, "503 Service Unavailable");
+        assert!(head.starts_with("POST /hook?x=1 HTTP/1.1\r\n"), "{head}");
+        // It comes again after a restart, and what follows a refusal comes too.
+        server.kill();
+        let server = start();
+        let (head, body) = take(&listener, "400 Bad Request");
+        assert_eq!(body, first);
+        let event: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!((&event["kind"], &event["satellite"]), (&json!("revoked"), &json!("edge1")));
+        let signed = format!("X-Ground-Control-Signature: sha256={}", hmac(&body));
+        assert!(head.ends_with(&signed), "{head}");
+        server.admin().expect(200, "DELETE", "/api/satellites/edge1", "");
+        let (head, _) = take(&listener, "204 No Content");
+        assert!(head.contains("X-Ground-Control-Event: decommissioned\r\n"), "{head}");
+    });
+}
+
+/// HMAC-SHA256 by another program.
+fn hmac(body: &[u8]) -> String {
+    let mut child = std::process::Command::new("openssl")
+        .args(["dgst", "-sha256", "-hmac", "0123456789abcdef"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(body).unwrap();
+    let text = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    text.trim().rsplit(' ').next().unwrap().to_owned()
 }

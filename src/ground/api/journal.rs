@@ -12,7 +12,7 @@ use super::satellites::limit;
 use crate::fleet::shown;
 use crate::ground::app::{App, Fault};
 use crate::ground::clock;
-use crate::ground::store::Part;
+use crate::ground::store::{Event, Part};
 
 /// Which part of a log is asked for: the newest first, those before an id, or those after one,
 /// which come oldest first, so that a program can follow.
@@ -73,17 +73,19 @@ pub async fn events(
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<Value>, Fault> {
     let events = app.store.read().await?.rows().events(&wanted.part()?).await?;
-    let events = events.iter().map(|event| {
-        json!({
-            "id": event.id,
-            "at": clock::rfc3339(event.at),
-            "kind": event.kind,
-            "satellite": event.satellite,
-            "object": event.object,
-            "message": event.message,
-        })
-    });
-    Ok(Json(events.collect()))
+    Ok(Json(events.iter().map(event).collect()))
+}
+
+/// An event as the API answers it and as a webhook sends it.
+pub fn event(event: &Event) -> Value {
+    json!({
+        "id": event.id,
+        "at": clock::rfc3339(event.at),
+        "kind": event.kind,
+        "satellite": event.satellite,
+        "object": event.object,
+        "message": event.message,
+    })
 }
 
 /// Without a limit.

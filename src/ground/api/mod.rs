@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 
 pub use extract::{authenticate_robot, authorization, check_password};
 pub use groups::{change_groups, put_group};
-pub use journal::Wanted as LogWanted;
+pub use journal::{Wanted as LogWanted, event};
 pub use satellites::{
     NewSatellite, add_satellite, change_labels, find as find_satellite, new_token, revoke_satellite,
 };
