@@ -77,9 +77,7 @@ fn act(args: &Args) -> Result<ExitCode, Failure> {
             Command::Status { json } => show::status(config, *json).await,
             Command::ImageLs { json } => show::images(config, *json).await,
             Command::ImageImport { file, wish } => images::import(config, file, wish).await,
-            Command::ImageExport { names, file, signed } => {
-                images::export(config, names, file, signed.as_ref()).await
-            }
+            Command::ImageExport(order) => images::export(config, order).await,
             Command::ImageRm { name } => images::remove(config, name).await,
             Command::StoreStat { json } => show::store(config, *json).await,
             Command::StoreScrub { json } => show::scrub(config, *json).await,
