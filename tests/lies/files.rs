@@ -267,7 +267,7 @@ fn what_is_wrong_is_refused_and_nothing_of_it_is_visible() {
         ),
         ([head("a"), whole.clone()].concat(), "checksum is wrong".to_owned()),
         (whole[..whole.len() / 2].to_vec(), "cut short within".to_owned()),
-        (whole[..700].to_vec(), "cut short".to_owned()),
+        (whole[..700].to_vec(), "no index.json, expected one".to_owned()),
         (tar::head("oci-layout", 1 << 49), "cut short within".to_owned()),
         (b"no tar at all, but long enough to be one".repeat(99), "expected a directory".to_owned()),
         (Vec::new(), "expected an OCI layout".to_owned()),
