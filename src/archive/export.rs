@@ -32,6 +32,8 @@ pub struct Export<'a> {
     pub stop: &'a Latch,
     /// Which.
     pub names: &'a [Reference],
+    /// Images that are held where it goes: their layers are left out.
+    pub held: Vec<Digest>,
     /// With which key, as which sequence and for which satellite, to make a bundle.
     pub signed: Option<(Signer, u64, Option<String>)>,
     /// The time, for people.
@@ -113,6 +115,9 @@ impl Export<'_> {
         }
         let mut entries: Vec<Entry> =
             digests.iter().filter_map(|digest| store.entry(digest)).collect();
+        let held: Vec<Root<'_>> = self.held.iter().map(|digest| Root::whole(*digest)).collect();
+        let held = catalog.reachable(&held)?;
+        entries.retain(|entry| entry.media_type.is_some() || !held.contains(&entry.digest));
         entries.sort_by_key(|entry| (entry.media_type.is_none(), entry.digest));
         let manifests =
             listed.iter().filter_map(|(name, digest)| self.descriptor(name.as_deref(), digest));

@@ -1,20 +1,23 @@
 //! Images from files and to files, from the command line.
 
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::io::Read as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use async_signal::{Signal, Signals};
 use smol::future::or;
 
+use super::args::ExportOrder;
 use super::run::Satellite;
 use super::{Failure, show};
 use crate::archive::{self, Archive, Export, Import, Keys, Signer, Terms, Wish};
 use crate::catalog::Imports;
 use crate::clock::date::rfc3339;
 use crate::config::Config;
-use crate::oci::Reference;
+use crate::oci::{Digest, Reference};
 use crate::pull::{signed_digest, tag_key};
+use crate::status::ImageReport;
 use crate::units::ByteCount;
 
 /// Takes images from `file`.
@@ -48,22 +51,18 @@ pub async fn import(config: Config, file: &Path, wish: &Wish) -> Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes images to `file`: those named, or all that are held. `signed` has the key, the sequence
-/// and the satellite of a bundle.
-pub async fn export(
-    config: Config,
-    names: &[Reference],
-    file: &Path,
-    signed: Option<&(PathBuf, u64, Option<String>)>,
-) -> Result<ExitCode, Failure> {
+/// Writes images to a file.
+pub async fn export(config: Config, order: &ExportOrder) -> Result<ExitCode, Failure> {
+    let ExportOrder { names, file, lacking, signed } = order;
     let signed = match signed {
         Some((key, sequence, satellite)) => {
             Some((Signer::read(key)?, *sequence, satellite.clone()))
         }
         None => None,
     };
+    let held = lacking.as_deref().map(held).transpose()?.unwrap_or_default();
     let satellite = Satellite::inspect(config).await?;
-    let mut names = names.to_vec();
+    let mut names = names.clone();
     if names.is_empty() {
         // Signatures come with what they sign.
         let tags = satellite.store.tags().into_iter().map(|(key, _)| key);
@@ -75,6 +74,7 @@ pub async fn export(
         catalog: &satellite.catalog,
         stop: satellite.stop(),
         names: &names,
+        held,
         signed,
         created: rfc3339(satellite.clock.unix_seconds()),
         each: &show::share,
@@ -85,6 +85,21 @@ pub async fn export(
     let (count, bytes, file) = (names.len(), ByteCount(bytes?), file.display());
     show::print(&format!("{file}: {count} images, {bytes}\n"))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is held by the report of another satellite, as `image ls --json` prints it.
+fn held(path: &Path) -> Result<Vec<Digest>, Failure> {
+    let wrong = |what: String| Failure(format!("{}: {what}", path.display()));
+    let mut text = Vec::new();
+    let file = std::fs::File::open(path).map_err(|error| wrong(error.to_string()))?;
+    let read = file.take(REPORT_BYTES_MAX + 1).read_to_end(&mut text);
+    if read.map_err(|error| wrong(error.to_string()))? as u64 > REPORT_BYTES_MAX {
+        return Err(wrong(format!("expected at most {REPORT_BYTES_MAX} bytes")));
+    }
+    let images: Vec<ImageReport> = serde_json::from_slice(&text)
+        .map_err(|error| wrong(format!("{error}; expected what moonlet image ls --json prints")))?;
+    let held = images.into_iter().filter(|image| image.state.starts_with("held"));
+    Ok(held.filter_map(|image| image.digest?.parse().ok()).collect())
 }
 
 /// Gives up an image that was imported and that is not desired.
@@ -113,3 +128,6 @@ async fn until_stopped<T>(
     let mut signals = Signals::new([Signal::Term, Signal::Int])?;
     or(work, satellite.wait_for_stop(&mut signals, async || {})).await
 }
+
+/// A report of some thousand images.
+const REPORT_BYTES_MAX: u64 = 1 << 20;

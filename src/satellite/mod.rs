@@ -73,9 +73,7 @@ fn act(args: &Args) -> Result<ExitCode, Failure> {
             Command::Status { json } => show::status(loaded.config, *json).await,
             Command::ImageLs { json } => show::images(loaded.config, *json).await,
             Command::ImageImport { file, wish } => images::import(loaded.config, file, wish).await,
-            Command::ImageExport { names, file, signed } => {
-                images::export(loaded.config, names, file, signed.as_ref()).await
-            }
+            Command::ImageExport(order) => images::export(loaded.config, order).await,
             Command::ImageRm { name } => images::remove(loaded.config, name).await,
             Command::StoreStat { json } => show::store(loaded.config, *json).await,
             Command::StoreScrub { json } => show::scrub(loaded.config, *json).await,

@@ -56,6 +56,17 @@ pub fn pack(files: &Files) -> Vec<u8> {
     all
 }
 
+/// A symbolic link in a tar.
+fn link(name: &str, to: &str) -> Vec<u8> {
+    let mut head = tar::head(name, 0);
+    head[156] = b'2';
+    head[157..157 + to.len()].copy_from_slice(to.as_bytes());
+    head[148..156].fill(b' ');
+    let sum: u32 = head.iter().map(|byte| u32::from(*byte)).sum();
+    head[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    head
+}
+
 fn write(path: PathBuf, bytes: &[u8]) -> PathBuf {
     fs::write(&path, bytes).unwrap();
     path
@@ -200,6 +211,19 @@ fn names_come_from_the_file_or_the_command() {
         &other,
         "holds registry.test/app:1, registry.test/app:2: expected one",
     );
+    // Manifests for several platforms, without an index of their own: index.json is one.
+    let platform = |name: &str| format!(r#","platform":{{"os":"linux","architecture":"{name}"}}"#);
+    let index = format!(
+        r#"{{"manifests":[{},{}]}}"#,
+        listed(&one.manifest, &platform("amd64")),
+        listed(&two.manifest, &platform("arm64"))
+    );
+    let mut files = layout(&one, "");
+    files[1].1 = index.clone().into_bytes();
+    files.extend(layout(&two, "").into_iter().skip(2));
+    let file = write(satellite.directory.join("i.tar"), &pack(&files));
+    let out = import(&satellite, &file, &["--name", "registry.test/app:9", "--platform", "all"]);
+    assert!(out.contains(&Digest::sha256(index.as_bytes()).to_string()), "{out}");
     let pinned = format!("registry.test/app:2@{}", Digest::sha256(b"x"));
     refused(&satellite, &both, &["--name", &pinned], "expected sha256:");
 }
@@ -219,8 +243,9 @@ fn what_is_wrong_is_refused_and_nothing_of_it_is_visible() {
     let head = |name: &str| tar::head(name, 5);
     let layer = Digest::sha256(&image.layer);
     let cases: Vec<(Vec<u8>, String)> = vec![
-        (changed(&|files| files[4].1[99] ^= 1), "the bytes that arrived have digest".to_owned()),
+        // The configuration first: once it is held, the file's is not looked at.
         (changed(&|files| files[3].1[1] ^= 1), "the bytes that arrived have digest".to_owned()),
+        (changed(&|files| files[4].1[99] ^= 1), "the bytes that arrived have digest".to_owned()),
         (changed(&|files| files[2].1[1] ^= 1), "the file is corrupt".to_owned()),
         (changed(&|files| drop(files.pop())), format!("has no blob {layer}, and it is not held")),
         (
@@ -242,7 +267,7 @@ fn what_is_wrong_is_refused_and_nothing_of_it_is_visible() {
         ),
         ([head("a"), whole.clone()].concat(), "checksum is wrong".to_owned()),
         (whole[..whole.len() / 2].to_vec(), "cut short within".to_owned()),
-        (whole[..700].to_vec(), "cut short".to_owned()),
+        (whole[..700].to_vec(), "no index.json, expected one".to_owned()),
         (tar::head("oci-layout", 1 << 49), "cut short within".to_owned()),
         (b"no tar at all, but long enough to be one".repeat(99), "expected a directory".to_owned()),
         (Vec::new(), "expected an OCI layout".to_owned()),
@@ -408,6 +433,10 @@ fn a_docker_archive_gets_manifests() {
     let mut other = archive(&config(&ids), both);
     other[2].1.push(b' ');
     refused(&satellite, &file(&other), &[], "the file is corrupt");
+    let linked = pack(&archive(&config(&[ids[0], ids[0]]), r#""a/layer.tar","c/layer.tar""#));
+    let linked = [link("c/layer.tar", "../a/layer.tar"), linked].concat();
+    let out = import(&satellite, &write(at.join("linked.tar"), &linked), &[]);
+    assert!(out.contains("registry.test/app:1: sha256:"), "{out}");
     let config = config(&ids);
     let out = import(&satellite, &gzip(&file(&archive(&config, both))), &[]);
     assert!(out.contains("made of a docker-archive"), "{out}");
@@ -464,6 +493,16 @@ fn only_good_and_later_bundles_are_let_in() {
     import(&guarded, &mine, &[]);
     refused(&guarded, &five, &[], "a bundle of sequence 5, the last was 7: expected more");
     refused(&guarded, &bundle(&keys[0], "7", &[]), &[], "a bundle of sequence 7, the last was 7");
+    // What the satellite has by its own report is left out, and what it has not is missed.
+    let (_, report, _) = guarded.run(&["image", "ls", "--json"]);
+    let report = write(at.join("report.json"), report.as_bytes());
+    let less = bundle(&keys[0], "10", &["--lacking", report.to_str().unwrap()]);
+    assert!(fs::metadata(&less).unwrap().len() < 10_000, "it has the layer");
+    import(&guarded, &less, &[]);
+    let empty = prepare("bundle-empty", |directory| {
+        format!("{}[import]\nkey_file = {public:?}\n", text(directory, "1s", &[], &[]))
+    });
+    refused(&empty, &less, &[], "and it is not held");
     // Where no key is asked for it is a layout like others.
     let open = alone("bundle-open");
     import(&open, &theirs, &[]);

@@ -67,6 +67,10 @@ pub struct ImageExport {
     /// all images that are held
     #[argh(switch)]
     all: bool,
+    /// leave out the layers of what is held by this report of another satellite: moonlet image ls
+    /// --json
+    #[argh(option, arg_name = "report")]
+    lacking: Option<PathBuf>,
     /// make a signed bundle with this private key, PEM: Ed25519 or ECDSA P-256
     #[argh(option, arg_name = "key")]
     sign: Option<PathBuf>,
@@ -85,6 +89,19 @@ pub struct ImageRm {
     /// its reference
     #[argh(positional)]
     reference: Reference,
+}
+
+/// What to write to a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportOrder {
+    /// Which images; all that are held, if none is named.
+    pub names: Vec<Reference>,
+    /// The new file or directory.
+    pub file: PathBuf,
+    /// The report of the satellite that it goes to.
+    pub lacking: Option<PathBuf>,
+    /// The key, the sequence and the satellite of a signed bundle.
+    pub signed: Option<(PathBuf, u64, Option<String>)>,
 }
 
 impl ImageVerb {
@@ -106,7 +123,7 @@ impl ImageVerb {
 
 impl ImageExport {
     fn command(self) -> Result<Command, String> {
-        let Self { words, all, sign, sequence, satellite } = self;
+        let Self { words, all, lacking, sign, sequence, satellite } = self;
         let (file, names) = words.split_last().ok_or("expected the name of a new file")?;
         if all != names.is_empty() {
             return Err("expected references and a file, or --all and a file".to_owned());
@@ -118,7 +135,8 @@ impl ImageExport {
             (None, None) if satellite.is_none() => None,
             _ => return Err("--sign and --sequence: expected both for a signed bundle".to_owned()),
         };
-        Ok(Command::ImageExport { names, file: PathBuf::from(file), signed })
+        let file = PathBuf::from(file);
+        Ok(Command::ImageExport(ExportOrder { names, file, lacking, signed }))
     }
 }
 
@@ -134,7 +152,7 @@ mod tests {
             Image::from_args(&["image"], &words).unwrap().verb.command()
         };
         let names = |text: &str| match export(text) {
-            Ok(Command::ImageExport { names, file, signed }) => (
+            Ok(Command::ImageExport(ExportOrder { names, file, signed, .. })) => (
                 names.len(),
                 file.to_str().unwrap().to_owned(),
                 signed.map(|(_, sequence, _)| sequence),

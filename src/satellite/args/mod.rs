@@ -14,6 +14,7 @@ use log::LevelFilter;
 use crate::archive::Wish;
 use crate::config::nearest;
 use crate::oci::Reference;
+pub use image::ExportOrder;
 use image::{Image, ImageVerb};
 
 /// A satellite that holds container images on flash and serves them.
@@ -149,14 +150,7 @@ pub enum Command {
         wish: Wish,
     },
     /// Write images to a file.
-    ImageExport {
-        /// Which; all that are held, if none is named.
-        names: Vec<Reference>,
-        /// The file or directory.
-        file: PathBuf,
-        /// The key, the sequence and the satellite of a signed bundle.
-        signed: Option<(PathBuf, u64, Option<String>)>,
-    },
+    ImageExport(ExportOrder),
     /// Give up an image that was imported.
     ImageRm {
         /// Which.
@@ -331,9 +325,9 @@ fn answer(text: &str, is_wanted: bool) -> ExitCode {
 
 const CONFIG_PATH: &str = "/etc/moonlet/moonlet.toml";
 /// Options of commands that have a value.
-const VALUED: [&str; 5] = ["--name", "--platform", "--sign", "--sequence", "--for"];
+const VALUED: [&str; 6] = ["--name", "--platform", "--lacking", "--sign", "--sequence", "--for"];
 /// For "did you mean".
-const OPTIONS: [&str; 12] = [
+const OPTIONS: [&str; 13] = [
     "--config",
     "--log-level",
     "--version",
@@ -343,6 +337,7 @@ const OPTIONS: [&str; 12] = [
     "--all",
     "--name",
     "--platform",
+    "--lacking",
     "--sign",
     "--sequence",
     "--for",
