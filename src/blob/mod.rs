@@ -16,6 +16,7 @@ pub mod counts;
 mod error;
 mod evict;
 mod finish;
+mod follow;
 pub mod format;
 mod gc;
 mod hashed;
@@ -42,6 +43,7 @@ mod writer;
 
 pub use admit::{Admission, Room, Want};
 pub use error::Error;
+pub use follow::Follower;
 pub use format::{Spent, TagKey};
 pub use hashed::HashedReader;
 pub use reader::{Reader, Span};

@@ -26,7 +26,7 @@ impl Reader<'_> {
                 self.problem(span.clone(), "[[upstream]] registry", &quoted(name), &expected);
                 continue;
             }
-            if wanted.contains(&name.as_str()) {
+            if wanted.contains(&name.as_str()) || upstream.pull_through.is_some() {
                 continue;
             }
             let unnamed: Vec<&str> = wanted.iter().copied().filter(|name| !named(name)).collect();

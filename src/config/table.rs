@@ -140,6 +140,19 @@ impl<'a> Reader<'a> {
         }
     }
 
+    pub fn flag(&mut self, table: &mut Table<'a>, key: &str) -> Option<bool> {
+        let value = table.take(key)?;
+        let span = value.span();
+        match value.into_inner() {
+            DeValue::Boolean(flag) => Some(flag),
+            _ => {
+                let shown = self.text.get(span.clone()).unwrap_or("").to_owned();
+                self.problem(span, &table.key(key), &shown, "true or false");
+                None
+            }
+        }
+    }
+
     pub fn count(&mut self, table: &mut Table<'a>, key: &str) -> Option<u32> {
         let value = table.take(key)?;
         let span = value.span();

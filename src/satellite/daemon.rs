@@ -18,7 +18,7 @@ use smol::{LocalExecutor, Task, Timer};
 use super::identity::{self, Certificate};
 use super::notify::Notifier;
 use super::random::random;
-use super::run::Satellite;
+use super::run::{Satellite, spawner};
 use super::service::{Place, Service};
 use super::{Failure, scrub, upkeep};
 use crate::config::{self, Config, Location};
@@ -50,9 +50,10 @@ pub struct Daemon {
 impl Daemon {
     /// What `satellite` does, about to begin.
     pub fn new(satellite: Satellite, path: PathBuf, executor: Rc<LocalExecutor<'static>>) -> Self {
-        let reconciler = satellite.reconciler();
+        let reconciler = satellite.reconciler(spawner(&executor));
         let (store, catalog) = (satellite.store.clone(), satellite.catalog.clone());
-        let api = Api::new(store, catalog, registries(&satellite.config()));
+        let api = Api::new(store, catalog, registries(&satellite.config()))
+            .pulling(Rc::clone(reconciler.puller()));
         let serve = Service {
             what: "serving the OCI read API",
             executor: Rc::clone(&executor),
@@ -104,6 +105,8 @@ impl Daemon {
             self.satellite.open_upstreams();
             let outcome = self.reconciler.run().await;
             if self.satellite.is_stopping() {
+                // Those that clients wait for are suspended as well.
+                self.reconciler.puller().landed().await;
                 return Ok(());
             }
             info!("sync: {} images held, {} not", outcome.held, outcome.failed);

@@ -16,6 +16,7 @@ mod satellite;
 mod several;
 mod shelf;
 mod stop;
+mod through;
 mod trust;
 
 use std::sync::Arc;
