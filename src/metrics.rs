@@ -80,6 +80,10 @@ metrics! {
     Counter fetch_repeated_bytes "moonlet_fetch_repeated_bytes_total" "Blob bytes fetched more than once.";
     Counter fetch_retries "moonlet_fetch_retries_total" "Requests to upstream registries that were tried again.";
     Counter fetch_digest_mismatches "moonlet_fetch_digest_mismatches_total" "Downloads refused for a wrong digest.";
+    Counter pull_through_hits "moonlet_pull_through_hits_total" "Requests for what may be fetched on demand that were answered from what is held.";
+    Counter pull_through_misses "moonlet_pull_through_misses_total" "Requests for what may be fetched on demand that were not.";
+    Counter pull_through_stale "moonlet_pull_through_stale_total" "Tags served as they were held because their registry could not tell.";
+    Counter pull_through_bytes "moonlet_pull_through_bytes_total" "Blob bytes fetched because a client asked for them.";
     Counter flash_programmed_bytes "moonlet_flash_programmed_bytes_total" "Bytes programmed on the flash device.";
     Counter flash_image_bytes "moonlet_flash_image_bytes_total" "Blob bytes acknowledged into the log.";
     Counter flash_copied_bytes "moonlet_flash_copied_bytes_total" "Bytes copied on flash to make room.";
@@ -115,7 +119,7 @@ fn metric(text: &mut String, name: &str, kind: &str, help: &str, value: u64) {
 }
 
 /// Room for all series, so that rendering allocates once.
-const RENDER_BYTES: usize = 12 << 10;
+const RENDER_BYTES: usize = 13 << 10;
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
 //! Whether there is room for all of an image, before its first byte is fetched.
 //!
-//! Room that blobs have which are pinned or tagged is theirs; all others give way. What is asked
+//! Room that blobs have which are pinned is theirs; all others give way. What is asked
 //! for is counted as the log would lay it out, in bytes of data segments and in bytes of the index.
 //! A log that is fragmented may still be full before that: then a reservation says so.
 
@@ -93,8 +93,7 @@ impl Admission {
 }
 
 impl Store {
-    /// Whether `wanted` can be held beside what is pinned, what tags name, and what is `promised`
-    /// to others.
+    /// Whether `wanted` can be held beside what is pinned, and what is `promised` to others.
     pub fn admission(&self, wanted: &[Want], promised: &[Want]) -> Admission {
         let geometry = self.device().geometry();
         let bytes = |want: &Want| reserved_bytes(want.size, geometry);
@@ -102,7 +101,6 @@ impl Store {
         let others = promised.iter().filter(|want| !wanted.contains_key(&want.digest));
         let promised: BTreeMap<Digest, Want> = others.map(|w| (w.digest, *w)).collect();
         let state = self.0.state.borrow();
-        let tagged: BTreeSet<&Digest> = state.index.tags.values().collect();
         let mut admission = Admission::default();
         let Admission { data, index, .. } = &mut admission;
         data.capacity = state.space.capacity_bytes();
@@ -124,7 +122,7 @@ impl Store {
                 continue;
             }
             let reserved = reserved_bytes(record.size, geometry);
-            if record.pinned || tagged.contains(digest) {
+            if record.pinned {
                 data.kept = data.kept.saturating_add(reserved);
                 index.kept += blob_bytes(&record);
             } else {
@@ -230,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_pinned_tagged_or_promised_stays_and_the_rest_gives_way() {
+    fn what_is_pinned_or_promised_stays_and_the_rest_gives_way() {
         let (segment_count, segment_bytes, program_bytes) = (24, 16_384, 64);
         let geometry = Geometry { segment_count, segment_bytes, program_bytes, reprogram: true };
         let device = Arc::new(sim::Device::new(geometry));
@@ -257,8 +255,9 @@ mod tests {
         let promised = [absent("promised", 2048), fresh];
         let admission = store.admission(&wanted, &promised);
         assert_eq!(admission.data.needed, 640 + 1024 + 1024);
-        assert_eq!(admission.data.kept, 640 + 640 + 2048);
-        assert_eq!((admission.evictable, admission.fresh), (640, 1024));
+        assert_eq!(admission.data.kept, 640 + 2048);
+        // A tag alone keeps nothing: what nobody desires is a cache.
+        assert_eq!((admission.evictable, admission.fresh), (2 * 640, 1024));
         assert_eq!(admission.used, 4 * 640 + 1024);
         assert!(admission.is_granted() && admission.lacking() == 0);
         assert_eq!(store.reserved().into_iter().map(|(_, bytes)| bytes).sum::<u64>(), 1024);

@@ -2,14 +2,15 @@
 //!
 //! What the desired state needs is pinned and stays. The rest is a cache: an image that was desired
 //! yesterday and may be again tomorrow, or what a client asked for once. It costs nothing while
-//! there is room, and goes, least recently used first, when something else needs its place.
-//! Nothing is given up that a tag names, that is being written, or that somebody is reading.
+//! there is room, and goes, least recently used first, when something else needs its place; tags
+//! that name it go with it. Nothing is given up that is being written, or that somebody is reading.
 
 use std::collections::BTreeSet;
 use std::rc::Weak;
 
 use log::info;
 
+use super::format::{Record, TagKey};
 use super::{Error, Store};
 use crate::oci::Digest;
 use crate::units::ByteCount;
@@ -29,21 +30,30 @@ impl Store {
             ByteCount(size)
         );
         self.metrics().store_evicted_bytes.add(size);
+        // No tag may mean what is not held, not even after a cut.
+        for key in self.tags_of(&victims) {
+            self.append(Record::Untag { key })?;
+        }
         self.delete(&victims).await?;
         Ok(true)
     }
 
+    fn tags_of(&self, digests: &[Digest]) -> Vec<TagKey> {
+        let digests: BTreeSet<&Digest> = digests.iter().collect();
+        let state = self.0.state.borrow();
+        let tags = state.index.tags.iter().filter(|(_, digest)| digests.contains(digest));
+        tags.map(|(key, _)| key.clone()).collect()
+    }
+
     fn victims(&self, bytes: u64) -> Vec<Digest> {
         let state = self.0.state.borrow();
-        let tagged: BTreeSet<&Digest> = state.index.tags.values().collect();
         let read: BTreeSet<Digest> =
             state.leases.iter().filter_map(Weak::upgrade).map(|record| record.digest).collect();
         let mut idle: Vec<(u32, u64, Digest)> = state
             .index
             .blobs
             .summaries()
-            .filter(|brief| !brief.pinned)
-            .filter(|brief| !tagged.contains(&brief.digest) && !read.contains(&brief.digest))
+            .filter(|brief| !brief.pinned && !read.contains(&brief.digest))
             .map(|brief| (brief.used, brief.size, brief.digest))
             .collect();
         idle.sort_unstable();

@@ -18,6 +18,7 @@ mod error;
 mod evict;
 mod finish;
 mod flush;
+mod follow;
 pub mod format;
 mod gc;
 mod hashed;
@@ -46,6 +47,7 @@ mod writer;
 
 pub use admit::{Admission, Room, Want};
 pub use error::Error;
+pub use follow::Follower;
 pub use format::{Spent, TagKey};
 pub use hashed::HashedReader;
 pub use reader::{Reader, Span};

@@ -7,6 +7,10 @@
 //! is made durable itself. A writer [`LAG_BYTES`] further before that waits. So neither a kill
 //! nor a power cut loses more than the two together, and the pieces in which bytes came.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
+use super::follow::Follower;
 use super::format::{BlobRecord, CHUNK_BYTES, Record};
 use super::index::PartialBlob;
 use super::layout::{self, is_small, trailer};
@@ -31,6 +35,8 @@ pub struct Writer {
     recorded_chunks: usize,
     /// Bytes programmed; a multiple of the program unit until the blob's end.
     programmed: u64,
+    /// The same, for those who read behind this writer.
+    landed: Rc<Cell<u64>>,
     /// What is being programmed, and how many bytes. It outlasts the task that waits for it.
     under_way: Option<(Programming, u64)>,
     /// What arrived after that, less than a unit.
@@ -78,6 +84,7 @@ impl Writer {
             recorded_chunks: chunks.len(),
             chunks,
             programmed: frontier,
+            landed: Rc::new(Cell::new(frontier)),
             under_way: None,
             rest: Vec::new(),
             syncing: None,
@@ -93,6 +100,16 @@ impl Writer {
     pub fn frontier(&self) -> u64 {
         let under_way = self.under_way.as_ref().map_or(0, |(_, bytes)| *bytes);
         self.programmed + under_way + self.rest.len() as u64
+    }
+
+    /// Reads what this writer has written, for as long as it lives.
+    pub fn follow(&self) -> Follower {
+        Follower {
+            store: self.store.clone(),
+            extents: self.record.extents.clone(),
+            landed: Rc::clone(&self.landed),
+            mounted: self.mounted,
+        }
     }
 
     /// The desired state needs the blob: it is pinned from the moment that it is held.
@@ -229,6 +246,7 @@ impl Writer {
         let units = self.store.end_program(outcome)?;
         self.absorb(&units);
         self.programmed += units.len() as u64;
+        self.landed.set(self.programmed);
         Ok(())
     }
 

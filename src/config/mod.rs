@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::oci::{Platform, Reference};
+use crate::oci::{Pattern, Platform, Reference};
 use crate::units::{ByteCount, ByteRate, exact_duration};
 pub use files::{exposed_mode, file_warnings};
 pub use read::is_token;
@@ -197,6 +197,27 @@ pub struct Upstream {
     pub client_cert: Option<PathBuf>,
     /// Its key, PEM.
     pub client_key: Option<PathBuf>,
+    /// What clients may have fetched from it, if `pull_through` is set.
+    pub pull_through: Option<PullThrough>,
+}
+
+/// `pull_through = true` of an `[[upstream]]`, with what goes with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PullThrough {
+    /// For how long what a tag means is believed before the registry is asked again.
+    pub tag_ttl: Duration,
+    /// Repositories that may be fetched; all if there are none.
+    pub allow: Vec<Pattern>,
+    /// Those of them that may not.
+    pub deny: Vec<Pattern>,
+}
+
+impl PullThrough {
+    /// Whether a repository may be fetched.
+    pub fn allows(&self, repository: &str) -> bool {
+        let fits = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.fits(repository));
+        (self.allow.is_empty() || fits(&self.allow)) && !fits(&self.deny)
+    }
 }
 
 /// One `[[image]]`
@@ -355,6 +376,11 @@ impl fmt::Display for Config {
             optional(f, "ca_file", upstream.ca_file.as_ref())?;
             optional(f, "client_cert", upstream.client_cert.as_ref())?;
             optional(f, "client_key", upstream.client_key.as_ref())?;
+            if let Some(PullThrough { tag_ttl, allow, deny }) = &upstream.pull_through {
+                writeln!(f, "pull_through = true\ntag_ttl = \"{}\"", exact_duration(*tag_ttl))?;
+                patterns(f, "allow", allow)?;
+                patterns(f, "deny", deny)?;
+            }
         }
         for image in images {
             let platforms: Vec<_> = image.platforms.iter().map(|p| format!("\"{p}\"")).collect();
@@ -370,6 +396,11 @@ fn optional(f: &mut fmt::Formatter<'_>, key: &str, value: Option<impl fmt::Debug
         Some(value) => writeln!(f, "{key} = {value:?}"),
         None => Ok(()),
     }
+}
+
+fn patterns(f: &mut fmt::Formatter<'_>, key: &str, patterns: &[Pattern]) -> fmt::Result {
+    let texts: Vec<&str> = patterns.iter().map(Pattern::as_str).collect();
+    if texts.is_empty() { Ok(()) } else { writeln!(f, "{key} = {texts:?}") }
 }
 
 /// The one of `known` that a mistyped `word` is most like; empty when none is known.

@@ -28,7 +28,8 @@ impl Reader<'_> {
                 self.problem(span.clone(), "[[upstream]] registry", &quoted(name), &expected);
                 continue;
             }
-            if wanted.contains(&name.as_str()) || others_may_come {
+            let may_be_asked = others_may_come || upstream.pull_through.is_some();
+            if wanted.contains(&name.as_str()) || may_be_asked {
                 continue;
             }
             let unnamed: Vec<&str> = wanted.iter().copied().filter(|name| !named(name)).collect();

@@ -73,7 +73,8 @@ pub async fn read<T: DeserializeOwned>(
         let expected = format!("expected 1 to {LAYER_BYTES_MAX}");
         return Err(invalid(format!("a layer of {} bytes, {expected}", layer.size)));
     }
-    let opened = registry.blob(repository, &layer_digest, 0, layer.size - 1, layer.size).await?;
+    let opened =
+        registry.blob(repository, &layer_digest, 0, layer.size - 1, Some(layer.size)).await?;
     let bytes = opened.body.bytes(layer.size).await?;
     if layer_digest.algorithm().digest(&bytes) != layer_digest {
         return Err(Error::new(

@@ -159,6 +159,7 @@ impl Desired {
             ca_file: None,
             client_cert: None,
             client_key: None,
+            pull_through: None,
         })
     }
 }

@@ -7,6 +7,7 @@ mod digest;
 mod json;
 mod manifest;
 pub mod media_type;
+mod pattern;
 mod platform;
 mod reference;
 
@@ -15,6 +16,7 @@ pub use manifest::{
     Child, Descriptor, LISTED_MAX, Listed, MANIFEST_BYTES_MAX, Manifest, ManifestError,
     ManifestKind,
 };
+pub use pattern::{Pattern, PatternError};
 pub use platform::{Platform, Selection, platform_list};
 pub use reference::{
     Reference, ReferenceError, registry_name, valid_registry, valid_repository, valid_tag,

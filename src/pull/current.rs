@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::backoff::Backoff;
 use super::plan::tag_text;
 use super::{Error, Puller, tag_key};
 use crate::fetch::{self, Latch};
@@ -17,6 +18,16 @@ impl Puller {
     /// # Errors
     /// [`Kind::Missing`] when there is no such tag.
     pub async fn current(&self, reference: &Reference, answered: &Latch) -> Result<Digest, Error> {
+        self.current_with(reference, answered, Backoff::default).await
+    }
+
+    /// The same, with as many attempts as `backoff` makes.
+    pub(super) async fn current_with(
+        &self,
+        reference: &Reference,
+        answered: &Latch,
+        backoff: fn() -> Backoff,
+    ) -> Result<Digest, Error> {
         if let Some(digest) = reference.digest {
             answered.open();
             return Ok(digest);
@@ -33,7 +44,7 @@ impl Puller {
         };
         let is_asked = self.head_is_worth_asking(&self.head_in_vain.borrow().get(&key).copied());
         if is_asked {
-            let head = self.retrying(async || {
+            let head = self.retrying_with(backoff(), async || {
                 match source.registry.head_manifest(source.repository, &tag).await {
                     // Whatever a registry has against HEAD: GET may tell more.
                     Err(error) if !error.is_unanswered() && !error.is_throttled() => {
@@ -48,7 +59,7 @@ impl Puller {
                 return Ok(digest);
             }
         }
-        let digest = self.retrying(async || {
+        let digest = self.retrying_with(backoff(), async || {
             let opened = source.registry.open_manifest(source.repository, &tag).await;
             let opened = opened.map_err(|error| heard(error.into()))?;
             answered.open();
@@ -57,7 +68,11 @@ impl Puller {
         let digest = digest.await.map_err(about)?;
         if is_asked {
             // Only now: where GET fails too, HEAD said all that there is.
-            self.head_in_vain.borrow_mut().insert(key, self.parts.clock.monotonic());
+            let mut in_vain = self.head_in_vain.borrow_mut();
+            if in_vain.len() >= IN_VAIN_MAX {
+                in_vain.pop_first();
+            }
+            in_vain.insert(key, self.parts.clock.monotonic());
         }
         Ok(digest)
     }
@@ -91,4 +106,6 @@ impl Puller {
 
 /// How long a reference of which HEAD gave nothing is asked for by GET alone.
 const HEAD_INTERVAL: Duration = Duration::from_hours(6);
+/// Tags of which that is remembered; what is forgotten costs a HEAD.
+const IN_VAIN_MAX: usize = 1024;
 const BUFFER_BYTES: usize = 8 << 10;

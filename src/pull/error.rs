@@ -1,6 +1,7 @@
 //! Why an image could not be made present.
 
 use std::fmt;
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::kind::Kind;
@@ -20,6 +21,8 @@ enum Cause {
     Fetch(fetch::Error),
     Store(blob::Error),
     Manifest(ManifestError),
+    /// That of a download which others wait for as well.
+    Shared(Rc<Error>),
     Other(Kind, String),
 }
 
@@ -36,6 +39,7 @@ impl Error {
             Cause::Fetch(error) => error.kind(),
             Cause::Store(error) => error.kind(),
             Cause::Manifest(_) => Kind::Invalid,
+            Cause::Shared(error) => error.kind(),
             Cause::Other(kind, _) => *kind,
         }
     }
@@ -47,13 +51,32 @@ impl Error {
 
     /// Whether the registry did not answer at all, as against answering with an error.
     pub fn is_unanswered(&self) -> bool {
-        matches!(&self.cause, Cause::Registry(error) if error.is_unanswered())
+        match &self.cause {
+            Cause::Registry(error) => error.is_unanswered(),
+            Cause::Shared(error) => error.is_unanswered(),
+            _ => false,
+        }
+    }
+
+    /// Of a download that ended for all who wait for it.
+    pub(super) fn shared(error: Rc<Self>) -> Self {
+        Self { what: String::new(), cause: Cause::Shared(error) }
+    }
+
+    /// Whether it was only a stop.
+    pub(super) fn is_stopped(&self) -> bool {
+        match &self.cause {
+            Cause::Fetch(fetch::Error::Stopped) => true,
+            Cause::Shared(error) => error.is_stopped(),
+            _ => false,
+        }
     }
 
     /// How long the registry asked to be left alone.
     pub fn retry_after(&self) -> Option<Duration> {
         match &self.cause {
             Cause::Registry(error) => error.retry_after(),
+            Cause::Shared(error) => error.retry_after(),
             _ => None,
         }
     }
@@ -74,6 +97,7 @@ impl fmt::Display for Error {
             Cause::Fetch(error) => error.fmt(f),
             Cause::Store(error) => error.fmt(f),
             Cause::Manifest(error) => error.fmt(f),
+            Cause::Shared(error) => error.fmt(f),
             Cause::Other(_, problem) => f.write_str(problem),
         }
     }
@@ -86,6 +110,7 @@ impl std::error::Error for Error {
             Cause::Fetch(error) => Some(error),
             Cause::Store(error) => Some(error),
             Cause::Manifest(error) => Some(error),
+            Cause::Shared(error) => Some(error.as_ref()),
             Cause::Other(..) => None,
         }
     }

@@ -1,7 +1,7 @@
 //! The one verb: make this digest present.
 //!
-//! A digest is downloaded once: a second asker waits for the first and then finds it
-//! on flash. A cut link is retried here, with backoff, from the first missing byte; the digest is
+//! A digest is downloaded once, by a task of its own that all who ask share, an image or a client. A
+//! cut link is retried here, with backoff, from the first missing byte; the digest is
 //! verified by the log before anything becomes visible. Any number of images may be fetched at the
 //! same time: their downloads share the link's slots, and none keeps one while it backs off.
 //!
@@ -15,12 +15,16 @@
 
 mod backoff;
 mod current;
+mod download;
 mod error;
+mod flight;
 mod notes;
 mod plan;
 pub mod progress;
+mod refusals;
 mod repair;
 mod slots;
+mod through;
 mod walk;
 
 use std::cell::{Cell, RefCell};
@@ -34,9 +38,10 @@ use smol::Timer;
 use smol::future::zip;
 use smol::lock::Mutex;
 
-use crate::blob::{Store, TagKey, Want, Writer};
+use crate::blob::{Store, TagKey, Want};
 use crate::clock::SharedClock;
-use crate::fetch::{self, Latch, Pace};
+use crate::config::PullThrough;
+use crate::fetch::{Latch, Pace};
 use crate::kind::Kind;
 use crate::link::chunk::ChunkSize;
 use crate::metrics::Metrics;
@@ -44,13 +49,18 @@ use crate::oci::Digest;
 use crate::registry::Registry;
 use crate::units::ByteCount;
 use backoff::Backoff;
+pub use download::Spawner;
 pub use error::Error;
+pub use flight::Download;
+use flight::Flight;
 use notes::Notes;
 use plan::PlannedManifest;
 use plan::SIGNATURE_TAG_SUFFIXES;
 pub use plan::{Plan, PlannedBlob, signed_digest, tag_key};
 use progress::Progress;
-use slots::{Priority, Slots};
+use slots::Slots;
+use through::Asked;
+pub use through::Tagged;
 
 /// What the pull engine works with.
 pub struct Parts {
@@ -58,6 +68,10 @@ pub struct Parts {
     pub store: Store,
     /// The upstreams, by the registry's name; the satellite changes them.
     pub registries: Registries,
+    /// What clients may have fetched from them, by the registry's name.
+    pub policies: Policies,
+    /// Starts downloads.
+    pub spawn: Spawner,
     /// The pace that all downloads share.
     pub pace: Pace,
     /// Where progress is posted.
@@ -73,17 +87,26 @@ pub struct Parts {
 /// Upstreams by the registry's name, shared and changeable.
 pub type Registries = Rc<RefCell<BTreeMap<String, Registry>>>;
 
+/// Those of them that clients' misses are fetched from, shared and changeable.
+pub type Policies = Rc<RefCell<BTreeMap<String, PullThrough>>>;
+
 /// Makes digests present. Cheap to share behind one `Rc`.
 pub struct Puller {
     parts: Parts,
-    /// One lock a digest in flight; entries live as long as somebody holds or awaits one.
-    inflight: RefCell<BTreeMap<Digest, Rc<Mutex<()>>>>,
+    /// The downloads under way.
+    flights: RefCell<BTreeMap<Digest, Rc<Flight>>>,
     chunk: Cell<ChunkSize>,
     slots: Slots,
+    /// Those of downloads that clients wait for.
+    client_slots: Slots,
     /// When a HEAD last gave nothing, by what was asked for.
     head_in_vain: RefCell<BTreeMap<TagKey, Duration>>,
     /// Held while a task puts an image's manifests and tags.
     holding: Mutex<()>,
+    /// Tags of the desired state, which are the reconciler's.
+    desired: RefCell<BTreeSet<TagKey>>,
+    /// What clients asked for of late.
+    asked: Asked,
 }
 
 /// Where a digest is to be had.
@@ -124,11 +147,14 @@ impl Puller {
         let slots = if parts.pace.is_limited() { 1 } else { DOWNLOADS_MAX };
         Self {
             parts,
-            inflight: RefCell::default(),
+            flights: RefCell::default(),
             chunk: Cell::default(),
             slots: Slots::new(slots),
+            client_slots: Slots::new(CLIENT_DOWNLOADS_MAX),
             head_in_vain: RefCell::default(),
             holding: Mutex::new(()),
+            desired: RefCell::default(),
+            asked: Asked::default(),
         }
     }
 
@@ -140,7 +166,7 @@ impl Puller {
     /// Downloads what `plan` lacks and makes it visible under its tag. What had to be left out of
     /// what only accompanies the image goes into the progress. The downloads of an image with a
     /// lower `rank` come first.
-    pub async fn fetch(&self, plan: &Plan, rank: usize) -> Result<(), Error> {
+    pub async fn fetch(self: &Rc<Self>, plan: &Plan, rank: usize) -> Result<(), Error> {
         let source = self.source(&plan.key.registry, &plan.key.repository)?;
         let job = Job { source, image: &plan.name, rank };
         let missing = self.missing(plan);
@@ -265,117 +291,6 @@ impl Puller {
         }
     }
 
-    /// Makes one blob whole: from the store, by joining a download, or by downloading. It is held
-    /// once the store is flushed.
-    async fn blob(&self, job: &Job<'_>, wanted: &PlannedBlob) -> Result<(), Error> {
-        let lock = Rc::clone(self.inflight.borrow_mut().entry(wanted.digest).or_default());
-        let guard = lock.lock().await;
-        let outcome = if self.parts.store.is_whole(&wanted.digest) {
-            Ok(())
-        } else {
-            self.parts.progress.begin(wanted.digest, job.image);
-            let outcome = self.download(job, wanted).await;
-            self.parts.progress.end(&wanted.digest);
-            let Source { registry, repository } = &job.source;
-            outcome.map_err(|error| error.about(format!("{}/{repository}", registry.name())))
-        };
-        drop(guard);
-        // Two are left: this one and the map's.
-        if Rc::strong_count(&lock) == 2 {
-            self.inflight.borrow_mut().remove(&wanted.digest);
-        }
-        outcome
-    }
-
-    async fn download(&self, job: &Job<'_>, wanted: &PlannedBlob) -> Result<(), Error> {
-        let mut backoff = if wanted.required { Backoff::default() } else { Backoff::brief() };
-        let mut refetched = false;
-        let Job { source, rank, .. } = job;
-        loop {
-            let priority = Priority { failures: backoff.failures(), rank: *rank };
-            let slot = self.unless_stopped(self.slots.take(priority)).await?;
-            let begun = self.parts.clock.monotonic();
-            let mut writer = self.parts.store.writer(&wanted.digest, wanted.size, None).await?;
-            writer.pin();
-            let begun_at = writer.frontier();
-            let error = match self.stream(source, wanted, &mut writer).await {
-                Ok(()) => match writer.finish().await {
-                    Ok(()) => return Ok(()),
-                    Err(error) if error.kind() == Kind::Corrupt && !refetched => {
-                        refetched = true;
-                        self.parts.metrics.fetch_digest_mismatches.add(1);
-                        self.parts.metrics.fetch_repeated_bytes.add(wanted.size);
-                        let Source { registry, repository } = source;
-                        let from = format!("{}/{repository}", registry.name());
-                        warn!("{from}: {error}; fetching it once more from the beginning");
-                        continue;
-                    }
-                    Err(error) => return Err(error.into()),
-                },
-                Err(error) => {
-                    if writer.frontier() >= begun_at + PROGRESS_BYTES {
-                        backoff.progress();
-                    }
-                    writer.suspend().await?;
-                    error
-                }
-            };
-            drop(slot);
-            self.back_off(&mut backoff, begun, error).await?;
-        }
-    }
-
-    /// Requests chunk after chunk until the writer has all bytes.
-    async fn stream(
-        &self,
-        source: &Source<'_>,
-        wanted: &PlannedBlob,
-        writer: &mut Writer,
-    ) -> Result<(), Error> {
-        while writer.frontier() < wanted.size {
-            let start = writer.frontier();
-            let end = (start + self.chunk.get().bytes()).min(wanted.size);
-            let began = self.parts.clock.monotonic();
-            let outcome = self.chunk(source, wanted, writer, start..end).await;
-            let mut chunk = self.chunk.get();
-            let span = self.parts.clock.monotonic().saturating_sub(began);
-            match &outcome {
-                Ok(()) => chunk.went_through(writer.frontier() - start, span),
-                Err(_) => chunk.was_cut(),
-            }
-            self.chunk.set(chunk);
-            outcome?;
-        }
-        Ok(())
-    }
-
-    async fn chunk(
-        &self,
-        source: &Source<'_>,
-        wanted: &PlannedBlob,
-        writer: &mut Writer,
-        range: std::ops::Range<u64>,
-    ) -> Result<(), Error> {
-        let Source { registry, repository } = source;
-        let last = range.end - 1;
-        let digest = &wanted.digest;
-        let opening = registry.blob(repository, digest, range.start, last, wanted.size);
-        let mut opened = self.unless_stopped(opening).await??;
-        if opened.start < range.start {
-            let again = ByteCount(range.start - opened.start);
-            warn!("{}: Range not kept to, {again} of {digest} come again", registry.name());
-        }
-        // The whole blob may come, whatever was asked for. Taking all of it is the cheapest way on:
-        // stopping would only mean paying for the same beginning again.
-        let end = opened.end;
-        let arrived = |bytes| {
-            self.parts.progress.arrived(digest, bytes, self.parts.clock.monotonic());
-        };
-        let pace = &self.parts.pace;
-        fetch::copy(&mut opened.body, opened.start, writer, end, pace, arrived).await?;
-        Ok(())
-    }
-
     /// Waits before another attempt if `error`, of one that began at `begun`, calls for one; else
     /// gives it back. What a registry wants a longer pause for is for the next pass.
     async fn back_off(
@@ -434,9 +349,9 @@ impl Puller {
 
 /// Downloads at a time where the link is not limited; else there is one.
 const DOWNLOADS_MAX: usize = 3;
+/// Downloads at a time that clients wait for, beside those.
+const CLIENT_DOWNLOADS_MAX: usize = 4;
 /// Manifests that are put into the store at the same time.
 const HELD_AT_ONCE: usize = 16;
 /// A pause that is waited for with the image in hand.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
-/// Progress that proves a link works.
-const PROGRESS_BYTES: u64 = 1 << 20;

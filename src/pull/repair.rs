@@ -90,7 +90,8 @@ impl Puller {
         let Source { registry, repository } = source;
         let _slot = self.slots.take(Priority { failures: 0, rank: 0 }).await;
         let (first, last) = (range.start, range.end.saturating_sub(1));
-        let mut opened = registry.blob(repository, &blob.digest, first, last, blob.size).await?;
+        let size = Some(blob.size);
+        let mut opened = registry.blob(repository, &blob.digest, first, last, size).await?;
         let mut part = Part { start: range.start, bytes: Vec::new() };
         let (pace, end) = (&self.parts.pace, range.end);
         let again = |bytes| self.parts.metrics.fetch_repeated_bytes.add(bytes);

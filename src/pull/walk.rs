@@ -147,6 +147,16 @@ impl<'a> Walk<'a> {
         signature_tags
     }
 
+    /// One manifest, whatever it names; it is held once it is put into the store.
+    pub(super) async fn one(
+        &self,
+        wanted: &str,
+        digest: &Digest,
+    ) -> Result<PlannedManifest, Error> {
+        let (manifest, _) = self.read(wanted, Some(*digest), Need::Accompanying).await?;
+        Ok(manifest)
+    }
+
     /// What came of it.
     pub(super) fn plan(
         self,

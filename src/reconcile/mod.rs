@@ -39,6 +39,7 @@ use crate::oci::{Digest, Reference};
 use crate::pull::progress::{Progress, State};
 use crate::pull::{self, Puller};
 use image::Memory;
+use sweep::Idle;
 
 /// What the reconciler works with.
 pub struct Parts {
@@ -83,6 +84,8 @@ pub struct Reconciler {
     repairing: Mutex<()>,
     /// Blobs that could not be repaired, and why.
     unrepaired: RefCell<BTreeMap<Digest, String>>,
+    /// Downloads that no image waits for.
+    idle: RefCell<Idle>,
 }
 
 /// How things stand after a pass.
@@ -106,6 +109,7 @@ impl Reconciler {
     pub fn new(parts: Parts, desired: Desired) -> Self {
         let Desired { images, is_whole } = desired;
         let memories = images.iter().map(|_| Memory::default()).collect();
+        parts.puller.set_desired(tags(&images));
         Self {
             parts,
             images: RefCell::new(images.into()),
@@ -115,7 +119,13 @@ impl Reconciler {
             poll_at: Cell::default(),
             repairing: Mutex::new(()),
             unrepaired: RefCell::default(),
+            idle: RefCell::default(),
         }
+    }
+
+    /// What makes digests present.
+    pub fn puller(&self) -> &Rc<Puller> {
+        &self.parts.puller
     }
 
     /// Posts what is already on flash, before the registry is asked anything.
@@ -134,6 +144,7 @@ impl Reconciler {
         let before = self.images();
         let is_new = |image: &&Image| before.iter().all(|other| other.reference != image.reference);
         let new: Vec<Image> = desired.images.iter().filter(is_new).cloned().collect();
+        self.parts.puller.set_desired(tags(&desired.images));
         self.next_images.replace(Some(desired));
         self.poll_now();
         new.iter().try_for_each(|image| self.post(image))
@@ -231,8 +242,9 @@ impl Reconciler {
         Ok(entries.map(|entry| entry.size).sum())
     }
 
-    /// Removes the tags that are not desired and pins what the others reach; every other blob, but
-    /// what images under way need, is held only for as long as nothing else needs its room.
+    /// Removes the tags that are not desired, but for those that clients may have fetched, and pins
+    /// what the desired ones reach; every other blob, but what images under way need, is held only
+    /// for as long as nothing else needs its room.
     async fn collect(&self) -> Result<(), blob::Error> {
         let Parts { store, catalog, .. } = &self.parts;
         if !self.is_whole.get() {
@@ -247,7 +259,9 @@ impl Reconciler {
         let roots: Vec<Root<'_>> =
             held.map(|(digest, image)| Root { digest, platforms: &image.platforms }).collect();
         let mut reachable = catalog.reachable(&roots)?;
-        let (signatures, gone) = sweep::sort_tags(&tags, &desired, &reachable);
+        let (signatures, gone) = sweep::sort_tags(&tags, &desired, &reachable, |key| {
+            self.parts.puller.pulls_through(&key.registry, &key.repository)
+        });
         for key in gone {
             info!("{}/{}:{} is not desired any more", key.registry, key.repository, key.tag);
             store.remove_tag(key).await?;
@@ -263,7 +277,7 @@ impl Reconciler {
     }
 
     /// Gives up the downloads that no image waits for, once every image is known to wait for what
-    /// it was planned with, or for nothing.
+    /// it was planned with, or for nothing. Those that a client may come back for are kept a while.
     async fn drop_downloads(&self) -> Result<(), blob::Error> {
         let dead: Vec<Digest> = {
             let memories = self.memories.borrow();
@@ -271,8 +285,11 @@ impl Reconciler {
                 return Ok(());
             }
             let planned: BTreeSet<Digest> = memories.iter().flat_map(Memory::planned).collect();
-            let partials = self.parts.store.partials().into_iter().map(|partial| partial.digest);
-            partials.filter(|digest| !planned.contains(digest)).collect()
+            let mut partials = self.parts.store.partials();
+            partials.retain(|partial| !planned.contains(&partial.digest));
+            let now = self.parts.clock.monotonic();
+            let for_clients = self.parts.puller.pulls_any_through();
+            self.idle.borrow_mut().dead(&partials, now, for_clients)
         };
         self.parts.store.delete(&dead).await
     }
@@ -284,6 +301,11 @@ impl Reconciler {
         self.parts.metrics.images_held.set(held.count() as u64);
         self.parts.metrics.images_desired.set(images.len() as u64);
     }
+}
+
+/// The tags of images.
+fn tags(images: &[Image]) -> BTreeSet<TagKey> {
+    images.iter().map(|image| pull::tag_key(&image.reference)).collect()
 }
 
 /// All images were looked at, and when they will be again is not decided.

@@ -1,27 +1,54 @@
 //! What has to change for the log to hold what is desired and no more: the difference between the
 //! two, as a value.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::blob::{Partial, TagKey};
 use crate::oci::Digest;
 use crate::pull::signed_digest;
 
 /// Sorts tags by what becomes of them: the digests of those that stay because of an image that is
-/// `desired` and held with `reachable`, and the tags that go.
+/// `desired` and held with `reachable`, and the tags that go. What nobody desires and `is_cached`
+/// stays without keeping anything.
 pub fn sort_tags<'a>(
     tags: &'a [(TagKey, Digest)],
     desired: &BTreeSet<TagKey>,
     reachable: &BTreeSet<Digest>,
+    is_cached: impl Fn(&TagKey) -> bool,
 ) -> (Vec<Digest>, Vec<&'a TagKey>) {
     let (mut signatures, mut gone) = (Vec::new(), Vec::new());
     for (key, root) in tags.iter().filter(|(key, _)| !desired.contains(key)) {
         match signed_digest(&key.tag) {
             Some(subject) if reachable.contains(&subject) => signatures.push(*root),
+            _ if is_cached(key) => {}
             _ => gone.push(key),
         }
     }
     (signatures, gone)
+}
+
+/// Downloads that no image waits for, with how far each was when it was first seen so.
+#[derive(Default)]
+pub struct Idle(BTreeMap<Digest, (u64, Duration)>);
+
+impl Idle {
+    /// Those of `partials` to give up: all, unless they are kept `for_clients`, of which one may come
+    /// back for a download until that has not moved for [`IDLE_MAX`].
+    pub fn dead(&mut self, partials: &[Partial], now: Duration, for_clients: bool) -> Vec<Digest> {
+        let before = std::mem::take(&mut self.0);
+        let mut dead = Vec::new();
+        for Partial { digest, frontier, .. } in partials {
+            let known = before.get(digest).filter(|(at, _)| at == frontier);
+            let since = known.map_or(now, |(_, since)| *since);
+            if !for_clients || now.saturating_sub(since) >= IDLE_MAX {
+                dead.push(*digest);
+            } else {
+                self.0.insert(*digest, (*frontier, since));
+            }
+        }
+        dead
+    }
 }
 
 /// The downloads to give up so that `lacking` bytes come free, with the bytes that each has room
@@ -51,6 +78,9 @@ pub fn give_way(
     enough.map(|(_, _, digest, _)| digest).collect()
 }
 
+/// How long a client's download is kept after it was begun and left.
+const IDLE_MAX: Duration = Duration::from_hours(1);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,9 +106,24 @@ mod tests {
         ];
         let desired = BTreeSet::from([key("1")]);
         let reachable = BTreeSet::from([digest("held")]);
-        let (signatures, gone) = sort_tags(&tags, &desired, &reachable);
+        let (signatures, gone) = sort_tags(&tags, &desired, &reachable, |_| false);
         assert_eq!(signatures, [digest("signature")]);
         assert_eq!(gone, [&tags[1].0, &tags[3].0, &tags[4].0]);
+        let cached = |key: &TagKey| key.tag == "2";
+        let (signatures, gone) = sort_tags(&tags, &desired, &reachable, cached);
+        assert_eq!(signatures, [digest("signature")], "a cached tag keeps nothing");
+        assert_eq!(gone, [&tags[3].0, &tags[4].0]);
+    }
+
+    #[test]
+    fn downloads_of_clients_are_kept_while_they_move_and_a_while_longer() {
+        let partial = |frontier| [Partial { digest: digest("x"), size: 9, frontier }];
+        let mut idle = Idle::default();
+        assert_eq!(idle.dead(&partial(1), Duration::ZERO, false), [digest("x")]);
+        assert_eq!(idle.dead(&partial(1), Duration::ZERO, true), []);
+        assert_eq!(idle.dead(&partial(2), IDLE_MAX, true), [], "it moved");
+        assert_eq!(idle.dead(&partial(2), IDLE_MAX * 2, true), [digest("x")]);
+        assert!(idle.0.is_empty());
     }
 
     #[test]

@@ -79,6 +79,8 @@ pub struct Opened {
     /// The blob's byte at which the body ends, exclusive: it may be before or after the one that
     /// was asked for.
     pub end: u64,
+    /// Bytes of the whole blob.
+    pub size: u64,
 }
 
 impl Registry {

@@ -10,25 +10,31 @@ use crate::net::http::{ClientResponse, Headers, Method};
 use crate::oci::Digest;
 
 impl Registry {
-    /// Opens the bytes from `start` to `last` (inclusive) of a blob of `size` bytes, or more.
+    /// Opens the bytes from `start` to `last` (inclusive) of a blob of `size` bytes, or more; where
+    /// the size is not known, the registry tells it.
     ///
     /// # Errors
-    /// [`Kind::Missing`] when it is not there, [`Kind::Invalid`] when it has another size.
+    /// [`Kind::Missing`] when it is not there, [`Kind::Invalid`] when it has another size, or no
+    /// answer tells one.
     pub async fn blob(
         &self,
         repository: &str,
         digest: &Digest,
         start: u64,
         last: u64,
-        size: u64,
+        size: Option<u64>,
     ) -> Result<Opened, Error> {
         let path = format!("{repository}/blobs/{digest}");
-        if start > 0 || last + 1 < size {
+        if start > 0 || size.is_none_or(|size| last + 1 < size) {
             let mut headers = Headers::new();
             headers.append("range", format!("bytes={start}-{last}"));
             let response = self.request(Method::Get, &path, repository, headers).await?;
             match response.status {
-                200 => return self.whole(response, &path, size),
+                200 if size.is_some() || response.body.len().is_some() => {
+                    return self.whole(response, &path, size);
+                }
+                // Of which length is to be known first.
+                200 => {}
                 206 => {
                     if let Some(opened) = self.part(response, &path, start, size)? {
                         return Ok(opened);
@@ -38,15 +44,43 @@ impl Registry {
                 _ => return Err(self.error_of(response, &path, repository).await),
             }
         }
+        let size = match size {
+            Some(size) => size,
+            None => self.blob_size(repository, digest).await?,
+        };
         let response = self.request(Method::Get, &path, repository, Headers::new()).await?;
         let response = self.expect(response, &path, repository).await?;
-        self.whole(response, &path, size)
+        self.whole(response, &path, Some(size))
     }
 
-    fn whole(&self, response: ClientResponse, path: &str, size: u64) -> Result<Opened, Error> {
-        match response.body.len().filter(|length| *length != size) {
-            Some(length) => Err(self.other_size(path, length, size)),
-            None => Ok(Opened { body: response.body, start: 0, end: size }),
+    /// Asks how long a blob is, without fetching it.
+    ///
+    /// # Errors
+    /// [`Kind::Missing`] when it is not there, [`Kind::Invalid`] when that is not told.
+    pub async fn blob_size(&self, repository: &str, digest: &Digest) -> Result<u64, Error> {
+        let path = format!("{repository}/blobs/{digest}");
+        let response = self.request(Method::Head, &path, repository, Headers::new()).await?;
+        let response = self.expect(response, &path, repository).await?;
+        let length = response.headers.get("content-length").and_then(|text| text.parse().ok());
+        length.ok_or_else(|| self.problem(Kind::Invalid, &path, "no answer tells its length"))
+    }
+
+    fn whole(
+        &self,
+        response: ClientResponse,
+        path: &str,
+        size: Option<u64>,
+    ) -> Result<Opened, Error> {
+        let length = response.body.len();
+        match (length, size) {
+            (Some(length), Some(size)) if length != size => {
+                Err(self.other_size(path, length, size))
+            }
+            (None, None) => Err(self.problem(Kind::Invalid, path, "no answer tells its length")),
+            _ => {
+                let size = size.or(length).unwrap_or_default();
+                Ok(Opened { body: response.body, start: 0, end: size, size })
+            }
         }
     }
 
@@ -56,18 +90,24 @@ impl Registry {
         response: ClientResponse,
         path: &str,
         start: u64,
-        size: u64,
+        size: Option<u64>,
     ) -> Result<Option<Opened>, Error> {
         let range = response.headers.get("content-range").and_then(content_range);
         let Some((first, last, all)) = range else { return Ok(None) };
-        if let Some(all) = all.filter(|all| *all != size) {
+        if let Some((all, size)) = all.zip(size).filter(|(all, size)| all != size) {
             return Err(self.other_size(path, all, size));
         }
+        let Some(size) = size.or(all) else { return Ok(None) };
         let end = last.saturating_add(1);
         let is_length =
             response.body.len().is_none_or(|length| Some(length) == end.checked_sub(first));
         let is_wanted = first <= start && start < end && end <= size;
-        Ok((is_wanted && is_length).then_some(Opened { body: response.body, start: first, end }))
+        Ok((is_wanted && is_length).then_some(Opened {
+            body: response.body,
+            start: first,
+            end,
+            size,
+        }))
     }
 
     fn other_size(&self, path: &str, length: u64, size: u64) -> Error {

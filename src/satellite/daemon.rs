@@ -19,7 +19,7 @@ use super::fleet::Member;
 use super::identity::{self, Certificate};
 use super::notify::Notifier;
 use super::random::random;
-use super::run::Satellite;
+use super::run::{Satellite, spawner};
 use super::service::{Place, Service};
 use super::{Failure, scrub, upkeep};
 use crate::config::{self, Config, Loaded, Location};
@@ -54,9 +54,10 @@ pub struct Daemon {
 impl Daemon {
     /// What `satellite` does, about to begin.
     pub fn new(satellite: Satellite, path: PathBuf, executor: Rc<LocalExecutor<'static>>) -> Self {
-        let reconciler = satellite.reconciler();
+        let reconciler = satellite.reconciler(spawner(&executor));
         let (store, catalog) = (satellite.store.clone(), satellite.catalog.clone());
-        let api = Api::new(store, catalog, satellite.served_registries());
+        let api = Api::new(store, catalog, satellite.served_registries())
+            .pulling(Rc::clone(reconciler.puller()));
         let serve = Service {
             what: "serving the OCI read API",
             executor: Rc::clone(&executor),
@@ -132,6 +133,8 @@ impl Daemon {
             self.member.passed(&self.satellite, took, changed);
             let _ = self.member_wake.0.try_send(());
             if self.satellite.is_stopping() {
+                // Those that clients wait for are suspended as well.
+                self.reconciler.puller().landed().await;
                 return Ok(());
             }
             info!("sync: {} images held, {} not", outcome.held, outcome.failed);

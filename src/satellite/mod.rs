@@ -96,12 +96,12 @@ fn limit_threads() {
 async fn sync(
     config: Config,
     once: bool,
-    executor: &LocalExecutor<'static>,
+    executor: &Rc<LocalExecutor<'static>>,
 ) -> Result<ExitCode, Failure> {
     let satellite = Rc::new(Satellite::open(config)?);
     let watched = Rc::clone(&satellite);
     let drawing = executor.spawn(async move { show::progress(&watched).await });
-    let outcome = satellite.sync(once).await;
+    let outcome = satellite.sync(once, run::spawner(executor)).await;
     drawing.cancel().await;
     let outcome = outcome?;
     show::print(&format!("{} images held, {} not\n", outcome.held, outcome.failed))?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_signal::{Signal, Signals};
 use log::{info, warn};
+use smol::LocalExecutor;
 use smol::future::or;
 use smol::stream::StreamExt as _;
 
@@ -25,7 +26,7 @@ use crate::link::rate::Bucket;
 use crate::metrics::Metrics;
 use crate::net::{Network, Proxies, Resolver, tls};
 use crate::pull::progress::Progress;
-use crate::pull::{Parts, Puller, Registries};
+use crate::pull::{Parts, Policies, Puller, Registries, Spawner};
 use crate::reconcile::{self, Desired, Outcome, Reconciler};
 use crate::registry::{self, Password, Registry};
 use crate::status::{Admin, Health, Report, STORE};
@@ -80,6 +81,7 @@ pub struct Satellite {
     pub(super) store: Store,
     pub(super) catalog: Catalog,
     registries: Registries,
+    policies: Policies,
     network: RefCell<Network>,
     pace: Pace,
     /// Opened when a signal asks to stop.
@@ -143,6 +145,7 @@ impl Satellite {
             store,
             catalog,
             registries: Registries::default(),
+            policies: Policies::default(),
             network: RefCell::new(network(&config)),
             config: RefCell::new(Rc::new(config.clone())),
             local: RefCell::new(config),
@@ -215,8 +218,11 @@ impl Satellite {
 
     /// Opens the upstreams that are not open, and reports those whose files are missing.
     pub(super) fn open_upstreams(&self) {
+        let config = self.config();
+        let policy = |up: &Upstream| Some((up.registry.clone(), up.pull_through.clone()?));
+        self.policies.replace(config.upstreams.iter().filter_map(policy).collect());
         let mut registries = self.registries.borrow_mut();
-        for upstream in &self.config().upstreams {
+        for upstream in &config.upstreams {
             registries.entry(upstream.registry.clone()).or_insert_with(|| {
                 let (clock, metrics) = (Rc::clone(&self.clock), Rc::clone(&self.metrics));
                 let network = self.network.borrow().clone();
@@ -240,8 +246,8 @@ impl Satellite {
 
     /// Makes held what is desired: in one pass, or in as many as it takes, or until a signal asks
     /// to stop.
-    pub async fn sync(&self, once: bool) -> Result<Outcome, Failure> {
-        let reconciler = self.reconciler();
+    pub async fn sync(&self, once: bool, spawn: Spawner) -> Result<Outcome, Failure> {
+        let reconciler = self.reconciler(spawn);
         reconciler.observe()?;
         let work = async {
             loop {
@@ -316,7 +322,8 @@ impl Satellite {
 
     /// The state of images and store.
     pub fn observe(&self) -> Result<Report, Failure> {
-        self.reconciler().observe()?;
+        // Who only looks downloads nothing.
+        self.reconciler(Rc::new(drop)).observe()?;
         Ok(self.admin().report())
     }
 
@@ -369,13 +376,16 @@ impl Satellite {
         }
     }
 
-    /// A reconciler over the upstreams as they are, and as they are changed.
-    pub(super) fn reconciler(&self) -> Reconciler {
+    /// A reconciler over the upstreams as they are, and as they are changed; `spawn` starts its
+    /// downloads.
+    pub(super) fn reconciler(&self, spawn: Spawner) -> Reconciler {
         self.set_pace(&self.config().link);
         self.open_upstreams();
         let puller = Puller::new(Parts {
             store: self.store.clone(),
             registries: Rc::clone(&self.registries),
+            policies: Rc::clone(&self.policies),
+            spawn,
             pace: self.pace.clone(),
             progress: self.progress.clone(),
             clock: Rc::clone(&self.clock),
@@ -397,6 +407,12 @@ impl Satellite {
     pub(super) fn desired(&self) -> Desired {
         Desired { images: self.config().images.clone(), is_whole: self.control.is_known() }
     }
+}
+
+/// Starts downloads on `executor`.
+pub(super) fn spawner(executor: &Rc<LocalExecutor<'static>>) -> Spawner {
+    let executor = Rc::clone(executor);
+    Rc::new(move |download| executor.spawn(download).detach())
 }
 
 fn network(config: &Config) -> Network {

@@ -42,7 +42,7 @@ impl Api {
         })
     }
 
-    async fn held_manifest(
+    pub(super) async fn held_manifest(
         &self,
         request: &ServerRequest,
         digest: &Digest,

@@ -1,6 +1,7 @@
 //! The read API: the pull part of the OCI distribution-spec, version 1.1.
 //!
-//! What is on flash is served, and nothing else is asked: the link may be down. Every write is
+//! What is on flash is served, and nothing else is asked: the link may be down. Only of upstreams
+//! with `pull_through` is what is not held fetched, and served as it lands. Every write is
 //! refused with 405. A held digest is served under any repository name that is known, because
 //! access is decided by who reaches the port, or by an htpasswd file, and not by name. A manifest is served whatever `Accept`
 //! names: there is only the one that is held, and its digest is what was asked for.
@@ -13,10 +14,12 @@
 //! and that of referrers is made while it is sent.
 
 mod access;
+mod growing;
 mod lists;
 mod manifest;
 mod referrers;
 mod route;
+mod through;
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -33,6 +36,7 @@ use crate::net::http::{
     FileSpan, Gate, Handler, Headers, Method, ResponseBody, ServerRequest, ServerResponse, Source,
 };
 use crate::oci::{Digest, registry_name};
+use crate::pull::Puller;
 use access::Users;
 use route::{Range, Route, Target, range};
 
@@ -46,6 +50,8 @@ pub struct Api {
     users: RefCell<Option<(PathBuf, Rc<Users>)>>,
     /// Small manifests served of late.
     cached: RefCell<Vec<(Digest, Rc<[u8]>)>>,
+    /// Fetches what is not held, where that is configured.
+    puller: Option<Rc<Puller>>,
 }
 
 /// A repository as the store names it.
@@ -59,7 +65,13 @@ impl Api {
     pub fn new(store: Store, catalog: Catalog, registries: Vec<String>) -> Self {
         let registries = RefCell::new(registries);
         let (users, cached) = (RefCell::default(), RefCell::default());
-        Self { store, catalog, registries, users, cached }
+        Self { store, catalog, registries, users, cached, puller: None }
+    }
+
+    /// Has `puller` fetch what is not held of upstreams with `pull_through`.
+    #[must_use]
+    pub fn pulling(self, puller: Rc<Puller>) -> Self {
+        Self { puller: Some(puller), ..self }
     }
 
     /// Lets only the users of an htpasswd file read, or anyone. `key` is random: by it they are
@@ -97,18 +109,24 @@ impl Api {
             return reply(200, JSON, b"{}".as_slice().into());
         };
         let namespace = query(request, "ns");
-        let mut response = match (target, self.repository(&route.name, namespace)) {
-            (Target::Catalog, _) => self.repositories(request).await,
-            (_, None) => {
+        let candidates = self.candidates(&route.name, namespace);
+        let is_known = |one: &&Repository<'_>| self.has(one) || self.through(one).is_some();
+        let mut known: Vec<&Repository<'_>> = candidates.iter().filter(is_known).collect();
+        // What is held needs no upstream, and must not come to need one.
+        known.sort_by_key(|repository| !self.has(repository));
+        let held = known.iter().find(|repository| self.has(repository));
+        let mut response = match (target, known.is_empty(), held) {
+            (Target::Catalog, ..) => self.repositories(request).await,
+            (_, true, _) | (Target::Tags, _, None) => {
                 let what = format!("repository {:?} is not held here", route.name);
                 problem(404, "NAME_UNKNOWN", &what)
             }
-            (Target::Manifest(reference), Some(repository)) => {
-                self.manifest(request, &repository, &reference).await
+            (Target::Manifest(reference), ..) => {
+                self.find_manifest(request, &known, &reference).await
             }
-            (Target::Blob(digest), _) => self.blob(request, &digest).await,
-            (Target::Tags, Some(repository)) => self.tags(request, &repository, &route.name),
-            (Target::Referrers(digest), _) => self.referrers(request, &digest).await,
+            (Target::Blob(digest), ..) => self.find_blob(request, &known, &digest).await,
+            (Target::Tags, _, Some(repository)) => self.tags(request, repository, &route.name),
+            (Target::Referrers(digest), ..) => self.referrers(request, &digest).await,
         };
         if let Some(namespace) = namespace {
             response.headers.append("oci-namespace", namespace);
@@ -116,53 +134,40 @@ impl Api {
         response
     }
 
-    /// The first repository that is held, of those that a name may mean.
-    fn repository<'a>(&self, name: &'a str, namespace: Option<&str>) -> Option<Repository<'a>> {
-        let has = |registry: &str, name: &'a str| {
-            let held = self.store.has_repository(registry, name);
-            held.then(|| Repository { registry: registry.to_owned(), name })
-        };
+    /// The repositories that a name may mean; the first that is known counts.
+    fn candidates<'a>(&self, name: &'a str, namespace: Option<&str>) -> Vec<Repository<'a>> {
         if let Some(namespace) = namespace {
-            return has(&registry_name(namespace)?, name);
+            let registry = registry_name(namespace);
+            return registry.map(|registry| Repository { registry, name }).into_iter().collect();
         }
         let registries = self.registries.borrow();
         let prefixed = name.split_once('/');
         let prefixed = prefixed.and_then(|(first, rest)| Some((registry_name(first)?, rest)));
         let prefixed = prefixed.filter(|(first, _)| registries.contains(first));
-        prefixed
-            .and_then(|(registry, rest)| has(&registry, rest))
-            .or_else(|| registries.iter().find_map(|registry| has(registry, name)))
+        let prefixed = prefixed.map(|(registry, name)| Repository { registry, name });
+        let bare =
+            registries.iter().map(|registry| Repository { registry: registry.clone(), name });
+        prefixed.into_iter().chain(bare).collect()
+    }
+
+    /// Whether anything of a repository is held under a tag.
+    fn has(&self, repository: &Repository<'_>) -> bool {
+        self.store.has_repository(&repository.registry, repository.name)
     }
 
     async fn blob(&self, request: &ServerRequest, digest: &Digest) -> ServerResponse {
         let entry = self.store.entry(digest);
         let unknown = || problem(404, "BLOB_UNKNOWN", &format!("{digest} is not held here"));
         let Some(Entry { size, .. }) = entry else { return unknown() };
-        let etag = format!("\"{digest}\"");
-        let applies = request.headers.get("if-range").is_none_or(|value| value == etag);
-        let wanted = request.headers.get("range").filter(|_| applies);
-        let (status, first, length) = match wanted.map_or(Range::Whole, |text| range(text, size)) {
-            Range::Whole => (200, 0, size),
-            Range::Part { first, length } => (206, first, length),
-            Range::Outside => {
-                let mut response = problem(416, "RANGE_INVALID", "the range is not in the blob");
-                response.headers.append("content-range", format!("bytes */{size}"));
-                return response;
-            }
+        let window = match Window::of(request, digest, size) {
+            Ok(window) => window,
+            Err(response) => return response,
         };
         let Ok(reader) = self.store.reader(digest) else { return unknown() };
-        let Some(body) = self.body(request.method, reader, first..first + length).await else {
+        let Some(body) = self.body(request.method, reader, window.range()).await else {
             return damaged();
         };
-        let mut headers = Headers::new();
-        headers.append("content-type", "application/octet-stream");
-        headers.append("accept-ranges", "bytes");
-        content(&mut headers, digest);
-        if status == 206 {
-            let last = first + length - 1;
-            headers.append("content-range", format!("bytes {first}-{last}/{size}"));
-        }
-        ServerResponse { status, headers, body }
+        window.response(digest, body)
     }
 
     /// Bytes of a blob, from its files where it has some, else read piece by piece; none if any of
@@ -182,7 +187,7 @@ impl Api {
             return None;
         }
         let (spans, lease) = (reader.spans(first, length), reader.lease());
-        let part = Box::new(Part { reader, first, length, at: 0, admitted: 0 });
+        let part = Box::new(Part::new(reader, range));
         let Some(spans) = spans else {
             return Some(ResponseBody::Stream { len: length, source: part });
         };
@@ -205,6 +210,50 @@ impl Handler for Api {
     }
 }
 
+/// What is asked for of a blob.
+struct Window {
+    status: u16,
+    first: u64,
+    length: u64,
+    /// Bytes of the whole blob.
+    size: u64,
+}
+
+impl Window {
+    /// What `request` asks for of a blob of `size` bytes; the answer, if the blob does not have it.
+    fn of(request: &ServerRequest, digest: &Digest, size: u64) -> Result<Self, ServerResponse> {
+        let etag = format!("\"{digest}\"");
+        let applies = request.headers.get("if-range").is_none_or(|value| value == etag);
+        let wanted = request.headers.get("range").filter(|_| applies);
+        match wanted.map_or(Range::Whole, |text| range(text, size)) {
+            Range::Whole => Ok(Self { status: 200, first: 0, length: size, size }),
+            Range::Part { first, length } => Ok(Self { status: 206, first, length, size }),
+            Range::Outside => {
+                let mut response = problem(416, "RANGE_INVALID", "the range is not in the blob");
+                response.headers.append("content-range", format!("bytes */{size}"));
+                Err(response)
+            }
+        }
+    }
+
+    fn range(&self) -> std::ops::Range<u64> {
+        self.first..self.first + self.length
+    }
+
+    fn response(&self, digest: &Digest, body: ResponseBody) -> ServerResponse {
+        let Self { status, first, length, size } = *self;
+        let mut headers = Headers::new();
+        headers.append("content-type", "application/octet-stream");
+        headers.append("accept-ranges", "bytes");
+        content(&mut headers, digest);
+        if status == 206 {
+            let last = first + length - 1;
+            headers.append("content-range", format!("bytes {first}-{last}/{size}"));
+        }
+        ServerResponse { status, headers, body }
+    }
+}
+
 /// A part of a blob that is being sent.
 struct Part {
     reader: Reader,
@@ -214,6 +263,14 @@ struct Part {
     at: u64,
     /// How far it may be.
     admitted: u64,
+}
+
+impl Part {
+    /// Nothing of it was sent.
+    fn new(reader: Reader, range: std::ops::Range<u64>) -> Self {
+        let (first, length) = (range.start, range.end - range.start);
+        Self { reader, first, length, at: 0, admitted: 0 }
+    }
 }
 
 impl Gate for Part {

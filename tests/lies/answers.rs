@@ -75,7 +75,7 @@ fn part(answer: impl Fn(&Asked, &[u8]) -> Said + Send + Sync + 'static) -> (Open
         None => said(200, &layer),
         Some(_) => answer(asked, &layer),
     });
-    let opened = block_on(client(&registry.url()).blob("app", &digest, 1000, 1999, 5000));
+    let opened = block_on(client(&registry.url()).blob("app", &digest, 1000, 1999, Some(5000)));
     (opened.unwrap(), registry.asked().len())
 }
 

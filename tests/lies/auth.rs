@@ -40,7 +40,7 @@ fn a_redirects_target_gets_no_credentials_and_changes_nothing() {
         let ours = client_with_password(&registry.url(), password());
         block_on(async {
             ours.open_manifest("app", "1").await.unwrap();
-            let error = ours.blob("app", &Digest::sha256(b""), 0, 9, 10).await.err().unwrap();
+            let error = ours.blob("app", &Digest::sha256(b""), 0, 9, Some(10)).await.err().unwrap();
             assert_eq!(error.kind(), Kind::Denied);
             let text = error.to_string();
             assert!(text.contains("redirected to http://localhost:"), "{text}");
@@ -65,7 +65,7 @@ fn a_target_of_an_open_registry_gets_no_credentials_either() {
             let line = format!("Location: http://localhost:{}/cdn", storage.address.port());
             let registry = Odd::start(move |_| said(307, "").with(&line));
             let ours = client_with_password(&registry.url(), password());
-            block_on(ours.blob("app", &Digest::sha256(b""), 0, 9, 10)).err().unwrap();
+            block_on(ours.blob("app", &Digest::sha256(b""), 0, 9, Some(10))).err().unwrap();
             assert_eq!(storage.asked().len(), 1, "{status}");
             for asked in [storage.asked(), registry.asked()].concat() {
                 assert!(asked.authorization().is_empty(), "{asked:?}");

@@ -18,6 +18,7 @@ mod satellite;
 mod several;
 mod shelf;
 mod stop;
+mod through;
 mod trust;
 
 use std::sync::Arc;

@@ -236,6 +236,9 @@ pub fn puller(url: &str) -> Puller {
     Puller::new(Parts {
         store,
         registries: Rc::new(RefCell::new(registries)),
+        policies: Rc::default(),
+        // No blob is asked for.
+        spawn: Rc::new(drop),
         pace: Pace::new(None, Latch::default(), Rc::clone(&clock), Rc::clone(&metrics)),
         progress: Progress::default(),
         clock,

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use moonlet::blob::Store;
+use moonlet::blob::{Store, TagKey};
 use moonlet::flash::sim::{Device, Worn};
 use moonlet::flash::{Device as _, Geometry};
 use moonlet::kind::Kind;
@@ -162,7 +162,7 @@ fn a_store_that_is_full_to_the_last_byte_still_deletes() {
 }
 
 /// What no desired image needs gives way, least recently used first; the order of use outlives a
-/// restart; what is pinned, tagged or read by somebody stays.
+/// restart; what is pinned or read by somebody stays. A tag goes with what it names.
 #[test]
 fn what_nobody_needs_gives_way_oldest_use_first() {
     let geometry = Geometry { segment_bytes: 64 << 10, segment_count: 16, ..EMMC };
@@ -185,6 +185,13 @@ fn what_nobody_needs_gives_way_oldest_use_first() {
         store.reader(digest).unwrap();
     }
     let busy = store.reader(&held[3]).unwrap();
+    let key = |tag: &str| TagKey {
+        registry: "r".to_owned(),
+        repository: "app".to_owned(),
+        tag: tag.to_owned(),
+    };
+    smol::block_on(store.set_tag(&key("old"), &held[4])).unwrap();
+    smol::block_on(store.set_tag(&key("pinned"), &held[0])).unwrap();
     put(&store, 20).unwrap();
     put(&store, 21).unwrap();
     drop(store);
@@ -192,6 +199,7 @@ fn what_nobody_needs_gives_way_oldest_use_first() {
     let is_held = |index: usize| store.entry(&held[index]).is_some();
     assert!(is_held(0) && is_held(1) && is_held(2) && is_held(3));
     assert!(!is_held(4) && !is_held(5) && is_held(6), "the oldest two gave way");
+    assert_eq!((store.tag(&key("old")), store.tag(&key("pinned"))), (None, Some(held[0])));
     drop(busy);
     let pinned: Vec<Digest> = store.digests();
     smol::block_on(store.pin(&pinned, true)).unwrap();
