@@ -333,13 +333,17 @@ impl Puller {
     ) -> Result<(), Error> {
         while writer.frontier() < wanted.size {
             let start = writer.frontier();
-            let end = (start + self.chunk.get().bytes()).min(wanted.size);
+            self.parts.pace.may_fetch()?;
+            let bytes = self.parts.pace.fit(self.chunk.get().bytes());
+            let end = start.saturating_add(bytes).min(wanted.size);
             let began = self.parts.clock.monotonic();
             let outcome = self.chunk(source, wanted, writer, start..end).await;
             let mut chunk = self.chunk.get();
             let span = self.parts.clock.monotonic().saturating_sub(began);
             match &outcome {
                 Ok(()) => chunk.went_through(writer.frontier() - start, span),
+                // What was held back says nothing of the link.
+                Err(error) if error.held_back().is_some() => {}
                 Err(_) => chunk.was_cut(),
             }
             self.chunk.set(chunk);
@@ -386,6 +390,7 @@ impl Puller {
         let (now, asked) = (self.parts.clock.monotonic(), error.retry_after());
         let is_worth_trying = error.kind() == Kind::Retry
             && !self.stop().is_open()
+            && error.held_back().is_none()
             && asked.is_none_or(|asked| asked <= PAUSE_MAX)
             && backoff.is_worth_trying(error.is_unanswered(), begun, now);
         let wait = match is_worth_trying {

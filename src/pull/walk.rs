@@ -363,6 +363,7 @@ impl<'a> Walk<'a> {
     ) -> Result<(PlannedManifest, Manifest), Error> {
         let Source { registry, repository } = self.source;
         let store = &self.puller.parts.store;
+        self.puller.parts.pace.may_fetch()?;
         let opening = registry.open_manifest(repository, wanted);
         let opened = self.puller.unless_stopped(opening).await??;
         let expected = expected.or(opened.digest);

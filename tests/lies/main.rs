@@ -11,6 +11,7 @@ mod fleet;
 mod flips;
 mod life;
 mod odd;
+mod plan;
 mod registry;
 mod repair;
 mod satellite;
