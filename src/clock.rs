@@ -20,6 +20,11 @@ pub trait Clock {
     fn monotonic(&self) -> Duration;
     /// Seconds since 1970-01-01 UTC, never earlier than the floor.
     fn unix_seconds(&self) -> u64;
+    /// Whether that is what the device's own clock shows. Where it is not, because the clock was
+    /// never set, it is the floor, and stands still.
+    fn is_set(&self) -> bool {
+        true
+    }
     /// Raises the floor of [`Clock::unix_seconds`]; a lower value changes nothing.
     fn raise_floor(&self, unix_seconds: u64);
 }
@@ -55,6 +60,11 @@ impl Clock for SystemClock {
         unix_seconds_from(self.floor.get())
     }
 
+    fn is_set(&self) -> bool {
+        let now = kernel_seconds();
+        later(now, self.floor.get()) == now
+    }
+
     fn raise_floor(&self, unix_seconds: u64) {
         self.floor.set(self.floor.get().max(unix_seconds));
     }
@@ -63,8 +73,11 @@ impl Clock for SystemClock {
 /// What the kernel's clock shows, in seconds since 1970-01-01 UTC; `floor` instead, when that is
 /// later and to be believed.
 pub fn unix_seconds_from(floor: u64) -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    later(now, floor)
+    later(kernel_seconds(), floor)
+}
+
+fn kernel_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn later(now: u64, floor: u64) -> u64 {

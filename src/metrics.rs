@@ -76,6 +76,11 @@ metrics! {
     Counter link_received_bytes "moonlet_link_received_bytes_total" "Bytes received from upstream registries, headers and TLS included.";
     Counter link_sent_bytes "moonlet_link_sent_bytes_total" "Bytes sent to upstream registries.";
     Counter link_connections "moonlet_link_connections_total" "Connections opened to upstream registries.";
+    Gauge link_day_used_bytes "moonlet_link_day_used_bytes" "Bytes of the data plan spent today; 0 without day_max.";
+    Gauge link_day_max_bytes "moonlet_link_day_max_bytes" "Bytes of the data plan for a day; 0 without day_max.";
+    Gauge link_month_used_bytes "moonlet_link_month_used_bytes" "Bytes of the data plan spent this month; 0 without month_max.";
+    Gauge link_month_max_bytes "moonlet_link_month_max_bytes" "Bytes of the data plan for a month; 0 without month_max.";
+    Gauge link_window_open "moonlet_link_window_open" "1 while images may be fetched, 0 outside the time windows.";
     Counter fetch_body_bytes "moonlet_fetch_body_bytes_total" "Blob and manifest bytes taken from upstream bodies.";
     Counter fetch_repeated_bytes "moonlet_fetch_repeated_bytes_total" "Blob bytes fetched more than once.";
     Counter fetch_retries "moonlet_fetch_retries_total" "Requests to upstream registries that were tried again.";

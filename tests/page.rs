@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use moonlet::status::{
-    ImageReport, LinkReport, ProblemReport, Report, ScrubReport, StoreReport, render,
+    ImageReport, LinkReport, PlanReport, ProblemReport, Report, ScrubReport, StoreReport,
+    WindowReport, render,
 };
 
 /// All that can go wrong at once, with names as long as they may be.
@@ -39,9 +40,16 @@ fn bad_day() -> Report {
         image("docker.io/library/alpine:3", "held (gone upstream)", 734_003_200, None),
         image(&format!("{long}/{path}/{path}:latest@{digest}"), "syncing", 300_000_000, None),
         image(&format!("{long}/{path}:1"), "failed", 0, Some(&failure)),
+        image("ghcr.io/a/b:1", "waiting", 1 << 20, Some("waits for the window until 22:00")),
         image("quay.io/prometheus/node-exporter:v1.8.2", "pending", 0, None),
     ];
     images[0].missing.push(format!("a signature of {digest}"));
+    let plan = |max_bytes: u64, until: &str| PlanReport {
+        used_bytes: max_bytes / 3,
+        max_bytes,
+        until_unix_seconds: 1_796_000_000,
+        until: until.to_owned(),
+    };
     let problem = |part: &str, reason: &str| ProblemReport {
         part: part.to_owned(),
         reason: reason.to_owned(),
@@ -79,7 +87,18 @@ fn bad_day() -> Report {
                 corrupt_chunks: 2,
             },
         },
-        link: LinkReport { received_bytes: 1 << 35, sent_bytes: 1 << 25, repeated_bytes: 1 << 20 },
+        link: LinkReport {
+            received_bytes: 1 << 35,
+            sent_bytes: 1 << 25,
+            repeated_bytes: 1 << 20,
+            day: Some(plan(200 << 20, "00:00")),
+            month: Some(plan(5 << 30, "2026-12-15")),
+            window: Some(WindowReport {
+                open: false,
+                until_unix_seconds: Some(1_796_000_000),
+                until: "sat 22:00".to_owned(),
+            }),
+        },
     }
 }
 
@@ -103,7 +122,7 @@ fn it_is_small_and_needs_nothing_but_itself() {
         assert!(page.contains("Scrub: "), "{page}");
     }
     let page = render(&bad_day());
-    let wrong = ["input/output error", "1 of 5 failed", "2 corrupt chunks", "401: unauthorized"];
+    let wrong = ["input/output error", "1 of 6 failed", "2 corrupt chunks", "401: unauthorized"];
     for what in wrong {
         assert!(page.contains(what), "{what} is not in {page}");
     }

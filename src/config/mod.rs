@@ -10,6 +10,7 @@
 //! used. [`file_warnings`] looks at those for a person who asks.
 
 mod files;
+mod link;
 mod read;
 mod rules;
 mod table;
@@ -24,6 +25,7 @@ use url::Url;
 use crate::oci::{Pattern, Platform, Reference};
 use crate::units::{ByteCount, ByteRate, exact_duration};
 pub use files::{exposed_mode, file_warnings};
+pub use link::Window;
 pub use read::is_token;
 
 /// Everything the operator decided; defaults filled in.
@@ -131,6 +133,16 @@ pub struct Link {
     pub rate_max: Option<ByteRate>,
     /// What stands between this device and every registry that `NO_PROXY` does not name.
     pub proxy: Option<ProxyUrl>,
+    /// Bytes in both directions from midnight to midnight, local time.
+    pub day_max: Option<ByteCount>,
+    /// The same from one `month_day` to the next.
+    pub month_max: Option<ByteCount>,
+    /// The day on which the month of the data plan begins: 1 to 28.
+    pub month_day: u8,
+    /// When images may be fetched; at any time if there are none.
+    pub windows: Vec<Window>,
+    /// Whether what a client waits for may be fetched outside the windows.
+    pub urgent: bool,
 }
 
 /// `[import]`
@@ -345,14 +357,7 @@ impl fmt::Display for Config {
         writeln!(f, "cycles_rated = {}", store.cycles_rated)?;
         let interval = exact_duration(sync.poll_interval);
         writeln!(f, "\n[sync]\npoll_interval = \"{interval}\"")?;
-        let Link { rate_max, proxy } = link;
-        if rate_max.is_some() || proxy.is_some() {
-            writeln!(f, "\n[link]")?;
-        }
-        if let Some(rate) = rate_max {
-            writeln!(f, "rate_max = \"{}\"", rate.exact())?;
-        }
-        optional(f, "proxy", proxy.as_ref())?;
+        link.fmt(f)?;
         if let Some(path) = &import.key_file {
             writeln!(f, "\n[import]\nkey_file = {path:?}")?;
         }
@@ -388,6 +393,24 @@ impl fmt::Display for Config {
             writeln!(f, "platforms = [{}]", platforms.join(", "))?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rate_max, proxy, day_max, month_max, month_day, windows, urgent } = self;
+        writeln!(f, "\n[link]")?;
+        optional(f, "rate_max", rate_max.map(ByteRate::exact))?;
+        optional(f, "proxy", proxy.as_ref())?;
+        optional(f, "day_max", day_max.map(ByteCount::exact))?;
+        if let Some(month_max) = month_max {
+            writeln!(f, "month_max = \"{}\"\nmonth_day = {month_day}", month_max.exact())?;
+        }
+        if !windows.is_empty() {
+            let windows: Vec<_> = windows.iter().map(|window| format!("\"{window}\"")).collect();
+            writeln!(f, "windows = [{}]", windows.join(", "))?;
+        }
+        writeln!(f, "urgent = {urgent}")
     }
 }
 

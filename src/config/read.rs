@@ -10,11 +10,11 @@ use url::Url;
 
 use super::table::{Reader, Table, table};
 use super::{
-    Admin, Config, GroundControl, Image, Import, Link, Loaded, Location, MASK, ProxyUrl,
-    PullThrough, Secret, Serve, ServerTls, Store, Sync, Token, Upstream,
+    Admin, Config, GroundControl, Image, Import, Loaded, Location, MASK, ProxyUrl, PullThrough,
+    Secret, Serve, ServerTls, Store, Sync, Token, Upstream,
 };
 use crate::oci::{Pattern, Platform, Reference, registry_name};
-use crate::units::{ByteCount, ByteRate};
+use crate::units::ByteCount;
 
 /// Reads `text`, naming it `file` in problems.
 pub fn parse(file: &str, text: &str) -> Result<Loaded, Vec<String>> {
@@ -38,7 +38,7 @@ impl<'a> Reader<'a> {
         let mut admin = self.section(&mut top, "admin");
         let store = self.section(&mut top, "store");
         let mut sync = self.section(&mut top, "sync");
-        let mut link = self.section(&mut top, "link");
+        let link = self.section(&mut top, "link");
         let mut import = self.section(&mut top, "import");
         let ground_control = self.optional_section(&mut top, "ground_control");
         let upstreams = self.list(&mut top, "upstream");
@@ -71,10 +71,7 @@ impl<'a> Reader<'a> {
             self.wrong(&sync, "poll_interval", "at least \"1s\"");
         }
         self.finish(sync, &["poll_interval"], &[]);
-        let rate_max: Option<ByteRate> =
-            self.parsed(&mut link, "rate_max", "a rate such as \"1MiB/s\"");
-        let proxy = self.proxy(&mut link);
-        self.finish(link, &["rate_max", "proxy"], &LINK_PLANNED);
+        let link = self.link(link);
         let key_file = self.text(&mut import, "key_file").map(PathBuf::from);
         self.finish(import, &["key_file"], &[]);
         let ground_control = ground_control.and_then(|table| self.ground_control(table));
@@ -97,7 +94,7 @@ impl<'a> Reader<'a> {
             admin: Admin { listen: admin_listen },
             store,
             sync: Sync { poll_interval },
-            link: Link { rate_max, proxy },
+            link,
             import: Import { key_file },
             ground_control,
             upstreams,
@@ -254,7 +251,7 @@ impl<'a> Reader<'a> {
         Some(url)
     }
 
-    fn proxy(&mut self, table: &mut Table<'a>) -> Option<ProxyUrl> {
+    pub(super) fn proxy(&mut self, table: &mut Table<'a>) -> Option<ProxyUrl> {
         let (span, text) = self.spanned(table, "proxy")?;
         let is_proxy = |url: &Url| {
             let is_bare = matches!(url.path(), "" | "/") && url.query().is_none();
@@ -442,7 +439,6 @@ const UPSTREAM_KEYS: [&str; 11] = [
     "allow",
     "deny",
 ];
-const LINK_PLANNED: [&str; 5] = ["day_max", "month_max", "month_day", "windows", "urgent"];
 const STORE_KEYS: [&str; 6] =
     ["path", "device", "size_max", "scrub_interval", "verify_interval", "cycles_rated"];
 /// Cells lose their charge over months; cards are replaced after years.
@@ -747,14 +743,12 @@ mod tests {
 
     #[test]
     fn problems_name_line_key_value_and_expectation() {
-        let all =
-            problems("[store]\nsize_mx = \"1\"\nsize_max = \"big\"\n[link]\nday_max = \"1MiB\"\n");
+        let all = problems("[store]\nsize_mx = \"1\"\nsize_max = \"big\"\n");
         assert_eq!(
             all[0],
             "m.toml:3: [store] size_max = \"big\": expected a size such as \"4GiB\""
         );
         assert_eq!(all[1], "m.toml:2: [store] size_mx: an unknown key; did you mean size_max?");
-        assert!(all[2].contains("m.toml:5: [link] day_max: a known key"), "{}", all[2]);
         assert!(problems("[[image]]\nreference = 5\n")[0].contains("text in quotes"));
         assert!(problems("x = [")[0].starts_with("m.toml:1"));
         for url in ["http://edge:s3cret@h", "ftp://edge:s3cret@h", "http://edge:s3cret@h:x/"] {

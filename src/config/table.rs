@@ -220,6 +220,11 @@ impl<'a> Table<'a> {
         Some(self.keys.swap_remove(index).1)
     }
 
+    /// Whether a key is there and was not taken.
+    pub fn has(&self, key: &str) -> bool {
+        self.keys.iter().any(|(name, _)| name == key)
+    }
+
     fn key(&self, key: &str) -> String {
         if self.name.is_empty() { key.to_owned() } else { format!("{} {key}", self.name) }
     }

@@ -7,21 +7,25 @@
 //! A stop is obeyed between two pieces, and while waiting for one. A piece that has arrived is
 //! written whole, so that the writer can be suspended after it and nothing comes twice.
 
+pub mod gate;
 mod latch;
 
 use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
 use std::rc::Rc;
+use std::time::Duration;
 
 use smol::Timer;
 
 use crate::blob::{self, Writer};
 use crate::clock::SharedClock;
 use crate::kind::Kind;
+use crate::link::Urgency;
 use crate::link::rate::Bucket;
 use crate::metrics::Metrics;
 use crate::net::{self, http::Body};
+pub use gate::Gate;
 pub use latch::Latch;
 
 /// What all bodies of one process share: their pace, and the sign to stop.
@@ -31,6 +35,8 @@ pub struct Pace {
     stop: Latch,
     clock: SharedClock,
     metrics: Rc<Metrics>,
+    gate: Option<Gate>,
+    urgency: Urgency,
 }
 
 impl Pace {
@@ -42,7 +48,31 @@ impl Pace {
         clock: SharedClock,
         metrics: Rc<Metrics>,
     ) -> Self {
-        Self { bucket: Rc::new(RefCell::new(bucket)), stop, clock, metrics }
+        let bucket = Rc::new(RefCell::new(bucket));
+        Self { bucket, stop, clock, metrics, gate: None, urgency: Urgency::Sync }
+    }
+
+    /// The same pace, behind a gate.
+    pub fn behind(self, gate: Gate) -> Self {
+        Self { gate: Some(gate), ..self }
+    }
+
+    /// The same pace for what is fetched for another's sake.
+    pub fn of(&self, urgency: Urgency) -> Self {
+        Self { urgency, ..self.clone() }
+    }
+
+    /// Whether the content of images may be fetched now: to be asked before a request for some.
+    ///
+    /// # Errors
+    /// [`Error::HeldBack`] where the windows are closed.
+    pub fn may_fetch(&self) -> Result<(), Error> {
+        self.gate.as_ref().map_or(Ok(()), |gate| gate.may_fetch(self.urgency))
+    }
+
+    /// As much of a request for `bytes` as the data plan has room for, at least one.
+    pub fn fit(&self, bytes: u64) -> u64 {
+        self.gate.as_ref().map_or(bytes, |gate| gate.fit(bytes))
     }
 
     /// Changes the pace of all downloads, those under way included.
@@ -50,9 +80,9 @@ impl Pace {
         self.bucket.replace(bucket);
     }
 
-    /// Whether a rate was set: such a link is metered, and carries one download at a time.
+    /// Whether there is a rate or a data plan: such a link carries one download at a time.
     pub fn is_limited(&self) -> bool {
-        self.bucket.borrow().is_some()
+        self.bucket.borrow().is_some() || self.gate.as_ref().is_some_and(Gate::is_metered)
     }
 
     /// The sign to stop.
@@ -127,6 +157,7 @@ pub async fn copy(
     while position < end {
         let room = usize::try_from(end - position).unwrap_or(BUFFER_BYTES).min(BUFFER_BYTES);
         let into = buffer.get_mut(..room).unwrap_or_default();
+        pace.may_fetch()?;
         let piece = pace.stop.unless_opened(async {
             pace.wait().await;
             body.read(into).await
@@ -163,6 +194,13 @@ pub enum Error {
     },
     /// A stop was asked for.
     Stopped,
+    /// It may not be fetched now.
+    HeldBack {
+        /// Why, in one line.
+        reason: String,
+        /// After how long to ask again.
+        retry_after: Duration,
+    },
     /// The link failed.
     Link(net::Error),
     /// The device failed.
@@ -173,9 +211,18 @@ impl Error {
     /// What to do about it.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Short { .. } | Self::Stopped => Kind::Retry,
+            Self::Short { .. } | Self::Stopped | Self::HeldBack { .. } => Kind::Retry,
             Self::Link(error) => error.kind(),
             Self::Store(error) => error.kind(),
+        }
+    }
+
+    /// When what was held back may be asked for again; none for whatever else went wrong.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::HeldBack { retry_after, .. } => Some(*retry_after),
+            Self::Link(error) => error.retry_after(),
+            Self::Short { .. } | Self::Stopped | Self::Store(_) => None,
         }
     }
 }
@@ -187,6 +234,7 @@ impl fmt::Display for Error {
                 write!(f, "body ended at byte {at}, expected {expected}")
             }
             Self::Stopped => f.write_str("stopped"),
+            Self::HeldBack { reason, .. } => f.write_str(reason),
             Self::Link(error) => error.fmt(f),
             Self::Store(error) => error.fmt(f),
         }
@@ -196,7 +244,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Short { .. } | Self::Stopped => None,
+            Self::Short { .. } | Self::Stopped | Self::HeldBack { .. } => None,
             Self::Link(error) => Some(error),
             Self::Store(error) => Some(error),
         }

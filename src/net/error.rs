@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 use crate::kind::Kind;
 
@@ -14,6 +15,7 @@ pub struct Error {
     kind: Kind,
     message: String,
     source: Option<io::Error>,
+    retry_after: Option<Duration>,
 }
 
 impl Error {
@@ -22,13 +24,24 @@ impl Error {
         self.kind
     }
 
+    /// When what was held back may be tried again; none for whatever else went wrong.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// Nothing failed: the bytes may not go now, and can be asked for again after a while.
+    pub fn held_back(message: impl Into<String>, retry_after: Duration) -> Self {
+        Self { retry_after: Some(retry_after), ..Self::new(Kind::Retry, message) }
+    }
+
     pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        Self { kind, message: message.into(), source: None, retry_after: None }
     }
 
     /// A failed operation on a socket or file: `what` names it, the cause is appended.
     pub(crate) fn io(kind: Kind, what: impl fmt::Display, source: io::Error) -> Self {
-        Self { kind, message: format!("{what}: {}", plain(&source)), source: Some(source) }
+        let message = format!("{what}: {}", plain(&source));
+        Self { source: Some(source), ..Self::new(kind, message) }
     }
 }
 

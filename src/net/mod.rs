@@ -6,13 +6,17 @@
 
 pub mod dial;
 mod error;
+mod gate;
 pub mod http;
 mod listen;
 mod proxy;
 mod resolve;
 pub mod tls;
 
+use std::rc::Rc;
+
 pub use error::Error;
+pub use gate::{Admission, Gate};
 pub use listen::{Identity, listen};
 pub use proxy::Proxies;
 pub use resolve::Resolver;
@@ -24,4 +28,6 @@ pub struct Network {
     pub resolver: Resolver,
     /// What stands between.
     pub proxies: Proxies,
+    /// What says whether bytes may go; without one all may.
+    pub gate: Option<Rc<dyn Gate>>,
 }

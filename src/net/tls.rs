@@ -259,6 +259,10 @@ pub fn server_config(
 /// Says in plain words why `what`, tried with `peer`, failed. Under TLS 1.3 a refused client
 /// certificate is reported only after the handshake, hence any operation may end here.
 pub(super) fn failure(what: &str, peer: &str, error: io::Error) -> Error {
+    let error = match error.downcast::<Error>() {
+        Ok(held_back) => return held_back,
+        Err(error) => error,
+    };
     let Some(cause) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
     else {
         return Error::io(Kind::Retry, format_args!("{what} {peer}"), error);

@@ -19,8 +19,9 @@ use super::plan::PlannedBlob;
 use super::slots::{Priority, Slot};
 use super::{Error, Job, Puller};
 use crate::blob::{Want, Writer};
-use crate::fetch;
+use crate::fetch::{self, Pace};
 use crate::kind::Kind;
+use crate::link::Urgency;
 use crate::oci::Digest;
 use crate::registry::{Opened, Registry};
 use crate::units::ByteCount;
@@ -199,7 +200,7 @@ impl Puller {
         let (size, first) = match wanted.size.or_else(|| Some(begun()?.size)) {
             Some(size) => (size, None),
             None => {
-                let opened = self.open(wanted, 0, None).await.map_err(End::Cut)?;
+                let opened = self.open(flight, wanted, 0, None).await.map_err(End::Cut)?;
                 (opened.size, Some(opened))
             }
         };
@@ -256,7 +257,7 @@ impl Puller {
             let outcome = async {
                 let opened = match first.take() {
                     Some(opened) => opened,
-                    None => self.open(wanted, start, Some(size)).await?,
+                    None => self.open(flight, wanted, start, Some(size)).await?,
                 };
                 flight.open(size);
                 self.take(flight, wanted, opened, writer).await
@@ -266,6 +267,8 @@ impl Puller {
             let span = self.parts.clock.monotonic().saturating_sub(began);
             match &outcome {
                 Ok(()) => chunk.went_through(writer.frontier() - start, span),
+                // What was held back says nothing of the link.
+                Err(error) if error.held_back().is_some() => {}
                 Err(_) => chunk.was_cut(),
             }
             self.chunk.set(chunk);
@@ -275,9 +278,18 @@ impl Puller {
     }
 
     /// Asks for a chunk from byte `start` on.
-    async fn open(&self, wanted: &Wanted, start: u64, size: Option<u64>) -> Result<Opened, Error> {
+    async fn open(
+        &self,
+        flight: &Flight,
+        wanted: &Wanted,
+        start: u64,
+        size: Option<u64>,
+    ) -> Result<Opened, Error> {
         let Wanted { registry, repository, digest, .. } = wanted;
-        let end = start.saturating_add(self.chunk.get().bytes()).min(size.unwrap_or(u64::MAX));
+        let pace = self.pace(flight);
+        pace.may_fetch()?;
+        let bytes = pace.fit(self.chunk.get().bytes());
+        let end = start.saturating_add(bytes).min(size.unwrap_or(u64::MAX));
         let opening = registry.blob(repository, digest, start, end.saturating_sub(1), size);
         Ok(self.unless_stopped(opening).await??)
     }
@@ -306,9 +318,17 @@ impl Puller {
             }
             flight.wake();
         };
-        let pace = &self.parts.pace;
-        fetch::copy(&mut opened.body, opened.start, writer, end, pace, arrived).await?;
+        let pace = self.pace(flight);
+        fetch::copy(&mut opened.body, opened.start, writer, end, &pace, arrived).await?;
         Ok(())
+    }
+
+    /// The pace of a download: what a client waits for may go outside the windows.
+    fn pace(&self, flight: &Flight) -> Pace {
+        match flight.client.is_open() {
+            true => self.parts.pace.of(Urgency::Client),
+            false => self.parts.pace.clone(),
+        }
     }
 }
 

@@ -72,11 +72,22 @@ impl Error {
         }
     }
 
-    /// How long the registry asked to be left alone.
+    /// Why the link's limits or windows do not let it go now, where it is they.
+    pub fn held_back(&self) -> Option<String> {
+        match &self.cause {
+            Cause::Registry(error) if error.is_held_back() => Some(error.to_string()),
+            Cause::Fetch(error) if error.retry_after().is_some() => Some(error.to_string()),
+            Cause::Shared(error) => error.held_back(),
+            _ => None,
+        }
+    }
+
+    /// How long the registry asked to be left alone, or the link's limits do.
     pub fn retry_after(&self) -> Option<Duration> {
         match &self.cause {
             Cause::Registry(error) => error.retry_after(),
             Cause::Shared(error) => error.retry_after(),
+            Cause::Fetch(error) => error.retry_after(),
             _ => None,
         }
     }

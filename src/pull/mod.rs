@@ -302,6 +302,7 @@ impl Puller {
         let (now, asked) = (self.parts.clock.monotonic(), error.retry_after());
         let is_worth_trying = error.kind() == Kind::Retry
             && !self.stop().is_open()
+            && error.held_back().is_none()
             && asked.is_none_or(|asked| asked <= PAUSE_MAX)
             && backoff.is_worth_trying(error.is_unanswered(), begun, now);
         let wait = match is_worth_trying {

@@ -52,6 +52,8 @@ pub enum State {
     Held,
     /// Held whole; the registry does not have it any more.
     Gone,
+    /// It waits for a window or for the data plan; what was held before is still served.
+    Waiting,
     /// The last attempt failed; what was held before is still served.
     Failed,
 }

@@ -45,6 +45,7 @@ impl Puller {
         let Source { registry, repository } = source;
         let text = blob.digest.to_string();
         let read = self.retrying(async || {
+            self.parts.pace.may_fetch()?;
             let opened = registry.open_manifest(repository, &text).await?;
             let bytes = opened.body.bytes(MANIFEST_BYTES_MAX).await;
             Ok(bytes.map_err(fetch::Error::from)?)
@@ -89,6 +90,7 @@ impl Puller {
     ) -> Result<Vec<u8>, Error> {
         let Source { registry, repository } = source;
         let _slot = self.slots.take(Priority { failures: 0, rank: 0 }).await;
+        self.parts.pace.may_fetch()?;
         let (first, last) = (range.start, range.end.saturating_sub(1));
         let size = Some(blob.size);
         let mut opened = registry.blob(repository, &blob.digest, first, last, size).await?;

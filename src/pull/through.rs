@@ -292,6 +292,7 @@ impl Puller {
     ) -> Result<(), Error> {
         let source = self.source(registry, repository)?;
         let walk = Walk::new(self, &source, format!("{registry}/{repository}"), &[]);
+        let walk = walk.for_client();
         let mut outcome = Ok(());
         for name in names {
             match walk.one(name, digest).await {

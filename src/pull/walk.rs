@@ -23,6 +23,7 @@ use crate::blob::{HashedReader, TagKey};
 use crate::catalog;
 use crate::fetch;
 use crate::kind::Kind;
+use crate::link::Urgency;
 use crate::oci::{
     Child, Descriptor, Digest, MANIFEST_BYTES_MAX, Manifest, ManifestKind, Platform, Reference,
     Selection, media_type, platform_list,
@@ -35,6 +36,8 @@ pub(super) struct Walk<'a> {
     source: &'a Source<'a>,
     name: String,
     platforms: &'a [Platform],
+    /// For whose sake: a client may be let through where images wait.
+    urgency: Urgency,
     manifests: Vec<PlannedManifest>,
     blobs: Vec<PlannedBlob>,
     /// Where each blob is in `blobs`.
@@ -80,6 +83,7 @@ impl<'a> Walk<'a> {
             source,
             name,
             platforms,
+            urgency: Urgency::Sync,
             manifests: Vec::new(),
             blobs: Vec::new(),
             places: BTreeMap::new(),
@@ -93,6 +97,11 @@ impl<'a> Walk<'a> {
             notes: Notes::default(),
             failures: 0,
         }
+    }
+
+    /// The same for a client that waits.
+    pub(super) fn for_client(self) -> Self {
+        Self { urgency: Urgency::Client, ..self }
     }
 
     /// Takes in all that the image requires; gives the digest of its manifest or index.
@@ -373,6 +382,7 @@ impl<'a> Walk<'a> {
     ) -> Result<(PlannedManifest, Manifest), Error> {
         let Source { registry, repository } = self.source;
         let store = &self.puller.parts.store;
+        self.puller.parts.pace.of(self.urgency).may_fetch()?;
         let opening = registry.open_manifest(repository, wanted);
         let opened = self.puller.unless_stopped(opening).await??;
         let expected = expected.or(opened.digest);

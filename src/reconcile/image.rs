@@ -22,6 +22,8 @@ pub(super) struct Memory {
     pub end: End,
     /// Before when its registry is not to be asked again, by the monotonic clock.
     pub not_before: Option<Duration>,
+    /// Whether that is the link's doing, which a reload may change.
+    pub is_held_back: bool,
     /// What was last reported of it.
     pub reported: Option<String>,
     /// Whether its registry left the last request for it without an answer.

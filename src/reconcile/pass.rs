@@ -12,13 +12,14 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use log::{debug, error, warn};
+use log::{debug, error, info, warn};
 use smol::Timer;
 use smol::future::or;
 
 use super::image::{End, Memory};
 use super::join::{Work, join};
 use super::{NOT_DUE, Outcome, Reconciler};
+use crate::config::Image;
 use crate::fetch::Latch;
 use crate::kind::Kind;
 use crate::pull;
@@ -107,7 +108,7 @@ impl Reconciler {
         images.sort_by_key(|(_, ((_, memory), _))| memory.was_unanswered);
         for (index, ((image, memory), decided)) in images {
             let may = match memory.not_before {
-                Some(not_before) => not_before <= now,
+                Some(not_before) => not_before <= now || memory.is_held_back && is_poll,
                 None => is_poll,
             };
             if !may {
@@ -209,6 +210,15 @@ impl Reconciler {
                 // One that wants no pause, or a time that has passed, must not be asked for ever.
                 let pause = error.retry_after().filter(|_| error.kind() == Kind::Retry);
                 memory.not_before = pause.map(|pause| now + pause.max(PAUSE_MIN));
+                let held_back = error.held_back();
+                memory.is_held_back = held_back.is_some();
+                if let Some(reason) = held_back {
+                    if memory.is_news(&reason) {
+                        info!("{}: {reason}", image.reference);
+                    }
+                    self.post_end(image, memory, End::Failed, State::Waiting, Some(reason));
+                    return;
+                }
                 let is_held = self.held(image).is_some();
                 let text = failure(&error, is_held, memory);
                 // Nothing but a change of the figures is worth a line at each poll.
@@ -225,6 +235,17 @@ impl Reconciler {
             End::Gone(_) => State::Gone,
             End::Failed => State::Failed,
         };
+        self.post_end(image, memory, end, state, problem);
+    }
+
+    fn post_end(
+        &self,
+        image: &Image,
+        memory: &mut Memory,
+        end: End,
+        state: State,
+        problem: Option<String>,
+    ) {
         memory.end = end;
         self.parts.progress.update(&image.reference.to_string(), |notice| {
             notice.state = state;

@@ -13,16 +13,29 @@ pub struct Error {
     retry_after: Option<Duration>,
     is_unanswered: bool,
     is_throttled: bool,
+    is_held_back: bool,
 }
 
 impl Error {
     pub(super) fn new(kind: Kind, what: String) -> Self {
-        Self { kind, what, retry_after: None, is_unanswered: false, is_throttled: false }
+        Self {
+            kind,
+            what,
+            retry_after: None,
+            is_unanswered: false,
+            is_throttled: false,
+            is_held_back: false,
+        }
     }
 
     /// With the time that the registry asked to be left alone for.
     pub(super) fn after(self, retry_after: Option<Duration>) -> Self {
         Self { retry_after, ..self }
+    }
+
+    /// Of a request that may not go over the link before that time.
+    pub(super) fn held_back(self, retry_after: Duration) -> Self {
+        Self { retry_after: Some(retry_after), is_held_back: true, ..self }
     }
 
     /// Of a request that the registry did not answer.
@@ -43,6 +56,11 @@ impl Error {
     /// Whether the registry could not be reached or did not answer in time.
     pub fn is_unanswered(&self) -> bool {
         self.is_unanswered
+    }
+
+    /// Whether it is the link's limits and no registry that asks for a pause.
+    pub fn is_held_back(&self) -> bool {
+        self.is_held_back
     }
 
     /// What to do about it.

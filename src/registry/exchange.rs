@@ -176,8 +176,9 @@ impl Registry {
             let request = ClientRequest { method, url: url.clone(), headers, body: Vec::new() };
             let response = self.0.client.send(request).await;
             let response = response.map_err(|error| {
-                let does_not_answer =
-                    url.origin() == self.0.base.origin() && error.kind() == Kind::Retry;
+                let does_not_answer = url.origin() == self.0.base.origin()
+                    && error.kind() == Kind::Retry
+                    && error.retry_after().is_none();
                 let error = self.link(path, error);
                 // Storage elsewhere that does not answer says nothing of the registry.
                 if does_not_answer { error.unanswered() } else { error }
@@ -353,7 +354,11 @@ impl Registry {
     }
 
     pub(super) fn link(&self, path: &str, error: crate::net::Error) -> Error {
-        self.problem(error.kind(), path, error.to_string())
+        match error.retry_after() {
+            // Nothing of it is about this registry.
+            Some(after) => Error::new(error.kind(), error.to_string()).held_back(after),
+            None => self.problem(error.kind(), path, error.to_string()),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 
 use super::run::tls_options;
-use super::{EXIT_ERROR, Failure, show};
+use super::{EXIT_ERROR, Failure, show, zone};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{self, Config, Loaded, Location};
 use crate::flash::{self, SEGMENTS_MAX};
@@ -22,6 +22,7 @@ pub fn check(loaded: &Loaded) -> Result<ExitCode, Failure> {
     let readable = |path: &Path| std::fs::read(path).is_ok_and(|bytes| !bytes.is_empty());
     warnings.extend(files);
     warnings.extend(tls_warnings(config, readable));
+    warnings.extend(zone::read().err().map(|problem| format!("{problem}; UTC is used")));
     let refused = store_problem(config, &mut warnings);
     for warning in &warnings {
         show::complain(&format!("warning: {warning}"));

@@ -114,6 +114,7 @@ impl Daemon {
         let background = or(background, obeying);
         or(or(self.reconcile(), stopping), background).await?;
         notifier.stopping();
+        self.satellite.gate.settle().await;
         Ok(upkeep::finish(&self.satellite.store, &self.satellite.clock).await?)
     }
 

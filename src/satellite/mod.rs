@@ -15,6 +15,7 @@ mod scrub;
 mod service;
 mod show;
 mod upkeep;
+mod zone;
 
 use std::fmt;
 use std::process::ExitCode;

@@ -13,16 +13,17 @@ use smol::future::or;
 use smol::stream::StreamExt as _;
 
 use super::random::{jittered, random};
-use super::{Failure, fleet};
+use super::{Failure, fleet, zone};
 use crate::blob::{self, MountReport, Store};
 use crate::catalog::{Catalog, Imports};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, Link, Location, ProxyUrl, Upstream};
 use crate::control::{self, Control, Wanted};
-use crate::fetch::{Latch, Pace};
+use crate::fetch::{Gate, Latch, Pace};
 use crate::flash::{self, Device};
 use crate::kind::Kind;
 use crate::link::rate::Bucket;
+use crate::link::zone::Zone;
 use crate::metrics::Metrics;
 use crate::net::{Network, Proxies, Resolver, tls};
 use crate::pull::progress::Progress;
@@ -84,6 +85,7 @@ pub struct Satellite {
     policies: Policies,
     network: RefCell<Network>,
     pace: Pace,
+    pub(super) gate: Gate,
     /// Opened when a signal asks to stop.
     stop: Latch,
 }
@@ -128,6 +130,7 @@ impl Satellite {
             clock.raise_floor(recorded);
         }
         let catalog = Catalog::new(store.clone());
+        let gate = Gate::new(store.clone(), Rc::clone(&clock), Rc::clone(&metrics));
         let stop = Latch::default();
         let control = Control::new(control::Parts {
             store: store.clone(),
@@ -136,7 +139,8 @@ impl Satellite {
             facts: fleet::facts(),
         });
         let satellite = Self {
-            pace: Pace::new(None, stop.clone(), Rc::clone(&clock), Rc::clone(&metrics)),
+            pace: Pace::new(None, stop.clone(), Rc::clone(&clock), Rc::clone(&metrics))
+                .behind(gate.clone()),
             stop,
             clock,
             metrics,
@@ -146,11 +150,13 @@ impl Satellite {
             catalog,
             registries: Registries::default(),
             policies: Policies::default(),
-            network: RefCell::new(network(&config)),
+            network: RefCell::new(network(&config, &gate)),
+            gate,
             config: RefCell::new(Rc::new(config.clone())),
             local: RefCell::new(config),
             control,
         };
+        satellite.set_limits();
         satellite.join_fleet();
         satellite.refresh();
         Ok((satellite, report))
@@ -165,10 +171,14 @@ impl Satellite {
     /// rate, and whom to obey.
     pub(super) fn set_config(&self, config: Config) {
         let before = self.local.replace(config.clone());
-        let is_rerouted = config.link.proxy != before.link.proxy;
+        let was_metered = self.gate.is_metered();
+        self.set_limits();
+        // Connections of a link without a data plan have receive buffers of any size.
+        let is_rerouted =
+            config.link.proxy != before.link.proxy || !was_metered && self.gate.is_metered();
         if is_rerouted {
             // Every way leads elsewhere now.
-            self.network.replace(network(&config));
+            self.network.replace(network(&config, &self.gate));
             self.registries.borrow_mut().clear();
         }
         if is_rerouted || config.ground_control != before.ground_control {
@@ -238,6 +248,21 @@ impl Satellite {
         }
     }
 
+    /// Puts the data plan and the time windows into effect, by the local time as it is kept now.
+    fn set_limits(&self) {
+        let zone = match zone::read() {
+            Ok(zone) => {
+                self.health.works(zone::PART);
+                zone
+            }
+            Err(problem) => {
+                self.health.degraded(zone::PART, &format!("{problem}; UTC is used"));
+                Zone::utc()
+            }
+        };
+        self.gate.configure(&self.local.borrow().link, zone);
+    }
+
     fn set_pace(&self, link: &Link) {
         let now = self.clock.monotonic();
         let counted = self.metrics.link_received_bytes.value();
@@ -266,7 +291,9 @@ impl Satellite {
             }
         };
         let mut signals = Signals::new([Signal::Term, Signal::Int])?;
-        or(work, self.wait_for_stop(&mut signals, async || {})).await
+        let outcome = or(work, self.wait_for_stop(&mut signals, async || {})).await;
+        self.gate.settle().await;
+        outcome
     }
 
     /// Opens `stop` at the first signal that asks for it, upon which whatever is under way ends by
@@ -372,6 +399,7 @@ impl Satellite {
             clock: Rc::clone(&self.clock),
             metrics: Rc::clone(&self.metrics),
             cycles_rated: Cell::new(self.config().store.cycles_rated),
+            gate: self.gate.clone(),
             health: self.health.clone(),
         }
     }
@@ -415,9 +443,9 @@ pub(super) fn spawner(executor: &Rc<LocalExecutor<'static>>) -> Spawner {
     Rc::new(move |download| executor.spawn(download).detach())
 }
 
-fn network(config: &Config) -> Network {
+fn network(config: &Config, gate: &Gate) -> Network {
     let proxies = Proxies::from_environment(config.link.proxy.as_ref().map(ProxyUrl::url));
-    Network { resolver: Resolver::default(), proxies }
+    Network { resolver: Resolver::default(), proxies, gate: Some(gate.into()) }
 }
 
 fn part(upstream: &Upstream) -> String {

@@ -17,12 +17,16 @@ use std::rc::Rc;
 
 use crate::blob::Store;
 use crate::clock::SharedClock;
+use crate::fetch::Gate;
 use crate::metrics::Metrics;
 use crate::net::http::{Handler, Headers, Method, ResponseBody, ServerRequest, ServerResponse};
 use crate::pull::progress::Progress;
 pub use health::{Health, ProblemReport};
 pub use page::render;
-pub use report::{HealthReport, ImageReport, LinkReport, Report, ScrubReport, StoreReport};
+pub use report::{
+    HealthReport, ImageReport, LinkReport, PlanReport, Report, ScrubReport, StoreReport,
+    WindowReport,
+};
 pub use table::{bar, draw, draw_images, draw_scrub, draw_store};
 
 /// Answers on the admin address.
@@ -39,6 +43,8 @@ pub struct Admin {
     pub metrics: Rc<Metrics>,
     /// Erases that the medium is rated for.
     pub cycles_rated: Cell<u32>,
+    /// For what the link may carry.
+    pub gate: Gate,
     /// What does not work.
     pub health: Health,
 }
@@ -49,7 +55,8 @@ impl Admin {
         let now = self.clock.monotonic();
         let (progress, metrics) = (&self.progress, &self.metrics);
         let store = StoreReport::new(&self.store, self.cycles_rated.get(), metrics);
-        Report::new(&self.name.borrow(), self.problems(), store, progress, now, metrics)
+        let link = LinkReport::new(metrics, &self.gate);
+        Report::new(&self.name.borrow(), self.problems(), store, progress, now, link)
     }
 
     /// What does not work, the store included.
@@ -76,6 +83,7 @@ impl Admin {
             "/readyz" => readiness(&self.problems()),
             "/metrics" => {
                 self.store.export_gauges();
+                self.gate.export_gauges();
                 reply(200, "text/plain; version=0.0.4; charset=utf-8", self.metrics.render())
             }
             "/status" => match serde_json::to_string_pretty(&self.report()) {

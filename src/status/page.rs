@@ -32,11 +32,18 @@ pub fn render(report: &Report) -> String {
     // Writing to a String cannot fail, here and below.
     let _ = write!(
         page,
-        "<h2>Link</h2>\n<p>{} received, {} sent, {} fetched twice.</p></body></html>\n",
+        "<h2>Link</h2>\n<p>{} received, {} sent, {} fetched twice.</p>\n",
         ByteCount(report.link.received_bytes),
         ByteCount(report.link.sent_bytes),
         ByteCount(report.link.repeated_bytes),
     );
+    for plan in report.link.day.iter().chain(&report.link.month) {
+        page += &progress(plan.used_bytes, plan.max_bytes, "data plan used");
+    }
+    for (name, limit) in report.link.limits() {
+        let _ = writeln!(page, "<p>{name}: {}</p>", escape(&limit));
+    }
+    page += "</body></html>\n";
     page
 }
 
@@ -85,7 +92,9 @@ fn image(page: &mut String, image: &ImageReport) {
         progress(image.held_bytes, image.total_bytes, &image.reference),
     );
     let digest = image.digest.as_deref().map(|digest| ("dim", digest.to_owned()));
-    let error = image.error.as_deref().map(|error| ("error", error.to_owned()));
+    // To wait for the link is no failure.
+    let error_class = if image.state == "waiting" { "dim" } else { "error" };
+    let error = image.error.as_deref().map(|error| (error_class, error.to_owned()));
     let missing = image.missing.iter().map(|what| ("dim", format!("held without: {what}")));
     for (class, line) in error.into_iter().chain(missing).chain(digest) {
         let _ = write!(page, "<p class=\"{class}\">{}</p>", escape(&line));

@@ -6,9 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::ProblemReport;
 use crate::blob::Store;
+use crate::fetch::Gate;
+use crate::fetch::gate::{Standing, Used};
 use crate::flash::{Health, Reserve};
 use crate::metrics::Metrics;
 use crate::pull::progress::{Progress, State};
+use crate::units::ByteCount;
 
 /// All that a satellite reports of itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -26,7 +29,7 @@ pub struct Report {
     pub images: Vec<ImageReport>,
     /// The blob log.
     pub store: StoreReport,
-    /// The uplink, since the process began.
+    /// The uplink.
     pub link: LinkReport,
 }
 
@@ -35,7 +38,7 @@ pub struct Report {
 pub struct ImageReport {
     /// As the configuration has it, normalised.
     pub reference: String,
-    /// `pending`, `syncing`, `held`, `held (gone upstream)` or `failed`.
+    /// `pending`, `syncing`, `waiting`, `held`, `held (gone upstream)` or `failed`.
     pub state: String,
     /// The digest held under its tag.
     pub digest: Option<String>,
@@ -117,7 +120,7 @@ pub struct ScrubReport {
     pub corrupt_chunks: u64,
 }
 
-/// The uplink.
+/// The uplink, since the process began; the data plan, since its day or month began.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LinkReport {
     /// Bytes received, headers and TLS included.
@@ -126,6 +129,85 @@ pub struct LinkReport {
     pub sent_bytes: u64,
     /// Blob bytes that were fetched more than once.
     pub repeated_bytes: u64,
+    /// What is spent of the day's limit, if there is one.
+    #[serde(default)]
+    pub day: Option<PlanReport>,
+    /// What is spent of the month's, if there is one.
+    #[serde(default)]
+    pub month: Option<PlanReport>,
+    /// Whether images may be fetched now, if there are time windows.
+    #[serde(default)]
+    pub window: Option<WindowReport>,
+}
+
+/// What is spent of one limit of the data plan.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PlanReport {
+    /// Bytes spent, packets' headers included.
+    pub used_bytes: u64,
+    /// The limit.
+    pub max_bytes: u64,
+    /// When it begins anew, in seconds since 1970.
+    pub until_unix_seconds: u64,
+    /// The same by the local clock, for people.
+    pub until: String,
+}
+
+/// The time windows.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WindowReport {
+    /// Whether one is open.
+    pub open: bool,
+    /// When that changes, in seconds since 1970.
+    pub until_unix_seconds: Option<u64>,
+    /// The same by the local clock, for people; empty where it never does.
+    pub until: String,
+}
+
+impl LinkReport {
+    /// What went over the link, and what `gate` lets go.
+    pub fn new(metrics: &Metrics, gate: &Gate) -> Self {
+        let Standing { day, month, window } = gate.standing();
+        let plan = |used: Used| PlanReport {
+            used_bytes: used.used_bytes,
+            max_bytes: used.max_bytes,
+            until_unix_seconds: used.until,
+            until: used.until_text,
+        };
+        Self {
+            received_bytes: metrics.link_received_bytes.value(),
+            sent_bytes: metrics.link_sent_bytes.value(),
+            repeated_bytes: metrics.fetch_repeated_bytes.value(),
+            day: day.map(plan),
+            month: month.map(plan),
+            window: window.map(|window| WindowReport {
+                open: window.is_open,
+                until_unix_seconds: window.until,
+                until: window.until_text,
+            }),
+        }
+    }
+
+    /// The limits in a line each, for people: what is limited, and how it stands.
+    pub fn limits(&self) -> Vec<(&'static str, String)> {
+        let plan = |plan: &PlanReport| {
+            let (used, max) = (ByteCount(plan.used_bytes), ByteCount(plan.max_bytes));
+            format!("{used} of {max} used, until {}", plan.until)
+        };
+        let window = |window: &WindowReport| {
+            let state = if window.open { "open" } else { "closed" };
+            match window.until.as_str() {
+                "" => state.to_owned(),
+                until => format!("{state} until {until}"),
+            }
+        };
+        let limits = [
+            ("day", self.day.as_ref().map(plan)),
+            ("month", self.month.as_ref().map(plan)),
+            ("window", self.window.as_ref().map(window)),
+        ];
+        limits.into_iter().filter_map(|(name, text)| Some((name, text?))).collect()
+    }
 }
 
 impl Report {
@@ -136,7 +218,7 @@ impl Report {
         store: StoreReport,
         progress: &Progress,
         now: Duration,
-        metrics: &Metrics,
+        link: LinkReport,
     ) -> Self {
         Self {
             name: name.to_owned(),
@@ -145,11 +227,7 @@ impl Report {
             problems,
             images: images(progress, now),
             store,
-            link: LinkReport {
-                received_bytes: metrics.link_received_bytes.value(),
-                sent_bytes: metrics.link_sent_bytes.value(),
-                repeated_bytes: metrics.fetch_repeated_bytes.value(),
-            },
+            link,
         }
     }
 }
@@ -222,6 +300,7 @@ fn state_name(state: State) -> &'static str {
     match state {
         State::Pending => "pending",
         State::Syncing => "syncing",
+        State::Waiting => "waiting",
         State::Held => "held",
         State::Gone => "held (gone upstream)",
         State::Failed => "failed",

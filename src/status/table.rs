@@ -40,6 +40,9 @@ pub fn draw(report: &Report) -> String {
         ByteCount(report.link.sent_bytes),
         ByteCount(report.link.repeated_bytes),
     );
+    for (name, limit) in report.link.limits() {
+        let _ = writeln!(text, "{name:<6} {limit}");
+    }
     text
 }
 

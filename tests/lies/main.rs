@@ -12,6 +12,7 @@ mod fleet;
 mod flips;
 mod life;
 mod odd;
+mod plan;
 mod registry;
 mod repair;
 mod satellite;

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -211,7 +211,16 @@ fn moonlet() -> Command {
     for name in ["http_proxy", "https_proxy", "no_proxy"] {
         command.env_remove(name).env_remove(name.to_uppercase());
     }
+    command.env("TZ", noon());
     command
+}
+
+/// A time zone in which it is between noon and one o'clock: no day ends in the middle of a test.
+fn noon() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let hour = i64::try_from(now / 3_600 % 24).unwrap();
+    // West of UTC it is earlier.
+    format!("<noon>{}", hour - 12)
 }
 
 impl Drop for Satellite {

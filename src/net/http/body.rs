@@ -106,6 +106,9 @@ impl Body {
         let room = usize::try_from(left).unwrap_or(into.len()).min(into.len());
         let wait = Wait::Stall(self.stall);
         let Some(wire) = &mut self.wire else { return Err(self.cut()) };
+        if let Framing::Length(_) = self.framing {
+            wire.expect(left);
+        }
         let into = into.get_mut(..room).unwrap_or_default();
         let began = Instant::now();
         let got = match wire.read(into, wait).await {
@@ -122,7 +125,7 @@ impl Body {
         if got == 0 {
             if matches!(self.framing, Framing::UntilEnd) {
                 self.framing = Framing::None;
-                self.wire = None;
+                self.give_back();
                 return Ok(0);
             }
             return Err(self.cut());
@@ -164,11 +167,11 @@ impl Body {
 
     /// The connection is used again if nothing of it is left unread.
     fn give_back(&mut self) {
-        if let Some(wire) = self.wire.take()
-            && self.home.is_reusable
-            && wire.buffered().is_empty()
-        {
-            self.home.pool.put(&self.home.peer, wire);
+        if let Some(mut wire) = self.wire.take().filter(|wire| wire.buffered().is_empty()) {
+            wire.release();
+            if self.home.is_reusable {
+                self.home.pool.put(&self.home.peer, wire);
+            }
         }
     }
 

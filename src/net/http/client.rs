@@ -25,6 +25,7 @@ use super::pool::{Peer, Pool};
 use super::wire::{Socket, Stream, Wait, Wire};
 use crate::kind::Kind;
 use crate::metrics::Metrics;
+use crate::net::gate::Link;
 use crate::net::proxy::Proxy;
 use crate::net::{Error, Network, dial, tls};
 
@@ -160,10 +161,15 @@ impl Client {
 
     async fn dial(&self, host: &str, port: u16) -> Result<Socket, Error> {
         let ClientLimits { connect_deadline: deadline, receive_buffer_bytes, .. } = self.limits;
+        let gate = self.network.gate.clone();
+        let receive_buffer_bytes =
+            receive_buffer_bytes.or_else(|| gate.as_ref()?.receive_buffer_bytes());
+        let mut link = Link::new(Rc::clone(&self.metrics), gate, receive_buffer_bytes);
+        link.admit(HANDSHAKE_BYTES, u64::MAX).await?;
         let options = dial::Options { deadline, receive_buffer_bytes };
         let socket = dial::connect(host, port, &self.network.resolver, &options).await?;
-        self.metrics.link_connections.add(1);
-        Ok(Socket::new(socket, Some(Rc::clone(&self.metrics))))
+        link.connected();
+        Ok(Socket::new(socket, Some(link)))
     }
 
     /// Asks a proxy for a connection to `peer`.
@@ -221,6 +227,8 @@ impl Client {
             error: Error::new(Kind::Retry, format!("{what}: {text}")),
             is_stale: false,
         };
+        let held_back = |error| Failure { error, is_stale: false };
+        wire.ask(bytes.len()).await.map_err(held_back)?;
         wire.write_all(bytes, Wait::Stall(self.limits.stall_deadline)).await.map_err(failed)?;
         let until = Wait::Until(Instant::now() + self.limits.head_deadline);
         for _ in 0..INTERIM_MAX {
@@ -328,5 +336,7 @@ fn authority(url: &Url) -> String {
 
 /// Bytes of a response's head: there are proxies and stores with lines of 32 KiB.
 const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Of a TLS handshake, both ways, with a long chain of certificates.
+const HANDSHAKE_BYTES: u64 = 32 << 10;
 /// Interim (1xx) responses before the one that counts.
 const INTERIM_MAX: usize = 8;

@@ -10,7 +10,6 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,8 @@ use smol::future::Future;
 use smol::io::{AsyncRead, AsyncWrite};
 use smol::{Async, Timer};
 
-use crate::metrics::Metrics;
+use crate::net::Error;
+use crate::net::gate::Link;
 
 /// How long to wait for a socket.
 #[derive(Clone, Copy, Debug)]
@@ -39,12 +39,47 @@ pub(super) struct Wire {
     end: usize,
     buffer_bytes_max: usize,
     deadline: Deadline,
+    /// Bytes that the peer may still send before it is asked for more.
+    pending: u64,
 }
 
 impl Wire {
     pub(super) fn new(stream: Stream, buffer_bytes_max: usize) -> Self {
         let deadline = Deadline { timer: Timer::never(), armed: None };
-        Self { stream, buffer: Vec::new(), start: 0, end: 0, buffer_bytes_max, deadline }
+        let (buffer, pending) = (Vec::new(), u64::MAX);
+        Self { stream, buffer, start: 0, end: 0, buffer_bytes_max, deadline, pending }
+    }
+
+    /// Asks whether a request of `bytes` may be sent, whatever comes in answer.
+    pub(super) async fn ask(&mut self, bytes: usize) -> Result<(), Error> {
+        self.pending = u64::MAX;
+        let sent = u64::try_from(bytes).unwrap_or(u64::MAX);
+        match &mut self.stream.socket_mut().link {
+            Some(link) => link.admit(sent, u64::MAX).await,
+            None => Ok(()),
+        }
+    }
+
+    /// No more than `bytes` of content are to come.
+    pub(super) fn expect(&mut self, bytes: u64) {
+        // Records of TLS have a few bytes for each kilobyte.
+        self.pending = bytes.saturating_add(bytes / 32).saturating_add(PENDING_SLACK_BYTES);
+    }
+
+    /// Nothing more is to come.
+    pub(super) fn release(&mut self) {
+        if let Some(link) = &mut self.stream.socket_mut().link {
+            link.release();
+        }
+    }
+
+    /// Asks whether what is pending may come.
+    async fn admit(&mut self) -> io::Result<()> {
+        let pending = self.pending;
+        match &mut self.stream.socket_mut().link {
+            Some(link) => link.admit(0, pending).await.map_err(io::Error::other),
+            None => Ok(()),
+        }
     }
 
     /// Bytes that have been read and not consumed.
@@ -80,6 +115,7 @@ impl Wire {
             let len = (2 * self.buffer.len()).clamp(BUFFER_BYTES, self.buffer_bytes_max);
             self.buffer.resize(len.max(self.end + 1), 0);
         }
+        self.admit().await?;
         let Self { stream, buffer, end, deadline, .. } = self;
         let spare = buffer.get_mut(*end..).unwrap_or_default();
         let bytes = deadline.limit(wait, |cx| Pin::new(&mut *stream).poll_read(cx, spare)).await?;
@@ -98,6 +134,7 @@ impl Wire {
             self.consume(bytes);
             return Ok(bytes);
         }
+        self.admit().await?;
         let Self { stream, deadline, .. } = self;
         deadline.limit(wait, |cx| Pin::new(&mut *stream).poll_read(cx, into)).await
     }
@@ -251,12 +288,21 @@ impl AsyncWrite for Stream {
 /// A TCP socket that counts its bytes where they are paid for.
 pub(super) struct Socket {
     tcp: Async<TcpStream>,
-    link: Option<Rc<Metrics>>,
+    link: Option<Link>,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let Some(link) = &mut self.link {
+            // A socket that cannot say so has failed, and holds nothing any more.
+            link.unread(rustix::io::ioctl_fionread(&self.tcp).unwrap_or(0));
+        }
+    }
 }
 
 impl Socket {
     /// `link` is given for sockets towards an upstream.
-    pub(super) fn new(tcp: Async<TcpStream>, link: Option<Rc<Metrics>>) -> Self {
+    pub(super) fn new(tcp: Async<TcpStream>, link: Option<Link>) -> Self {
         Self { tcp, link }
     }
 }
@@ -267,11 +313,16 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let bytes = ready!(Pin::new(&mut self.tcp).poll_read(cx, buf))?;
-        if let Some(metrics) = &self.link {
-            metrics.link_received_bytes.add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        let read = ready!(Pin::new(&mut self.tcp).poll_read(cx, buf));
+        if let Some(link) = &mut self.link {
+            match &read {
+                Ok(0) => link.ended(false),
+                Ok(bytes) => link.received(*bytes),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => link.ended(true),
+                Err(_) => {}
+            }
         }
-        Poll::Ready(Ok(bytes))
+        Poll::Ready(read)
     }
 }
 
@@ -282,8 +333,8 @@ impl AsyncWrite for Socket {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let bytes = ready!(Pin::new(&mut self.tcp).poll_write(cx, buf))?;
-        if let Some(metrics) = &self.link {
-            metrics.link_sent_bytes.add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        if let Some(link) = &self.link {
+            link.sent(bytes);
         }
         Poll::Ready(Ok(bytes))
     }
@@ -349,6 +400,8 @@ pub(super) fn advance(bytes: &[u8], written: usize) -> io::Result<&[u8]> {
     }
 }
 
+/// Beside the content: the head of the next chunk, or a TLS alert.
+const PENDING_SLACK_BYTES: u64 = 2 << 10;
 /// First size of a read buffer: a customary head fits.
 const BUFFER_BYTES: usize = 4 << 10;
 /// What is read away from a peer after our end.

@@ -1,0 +1,528 @@
+//! The uplink's gate: the data plan and the time windows, as the configuration has them.
+//!
+//! Every byte to and from an upstream passes [`net::Gate`], which the data plan is kept to by: what
+//! may come is recorded as spent in the log's ledger, and synced, before it is asked for. What a
+//! window is kept to by is [`Gate::may_fetch`], which is asked before the content of images, and not
+//! before polls, tokens and reports.
+//!
+//! What counts is what sockets carry in both directions, a sixteenth more for the headers of packets
+//! and their acknowledgements, and some packets for each connection. Where nothing can be recorded,
+//! because the log takes no writes, nothing goes over a link that has a limit.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use log::warn;
+use smol::lock::Mutex;
+
+use super::Error;
+use crate::blob::{self, Spent, Store};
+use crate::clock::SharedClock;
+use crate::config;
+use crate::link::Urgency;
+use crate::link::budget::{Account, Budget, Entry, Limits, Span, Verdict};
+use crate::link::window::{Schedule, State};
+use crate::link::zone::Zone;
+use crate::metrics::Metrics;
+use crate::net::{self, Admission};
+use crate::units::ByteCount;
+
+/// What the uplink may carry. Clones share it.
+#[derive(Clone)]
+pub struct Gate(Rc<Inner>);
+
+struct Inner {
+    store: Store,
+    clock: SharedClock,
+    metrics: Rc<Metrics>,
+    rules: RefCell<Rules>,
+    budget: RefCell<Budget>,
+    /// Bytes that may be on their way, of all connections.
+    exposed: Cell<u64>,
+    /// Bytes that are taken to have come though nobody has read them.
+    lost: Cell<u64>,
+    /// Held while a task records.
+    recording: Mutex<()>,
+}
+
+#[derive(Default)]
+struct Rules {
+    schedule: Schedule,
+    is_urgent: bool,
+    zone: Rc<Zone>,
+}
+
+/// How things stand, for people to look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The data plan's day.
+    pub day: Option<Used>,
+    /// The data plan's month.
+    pub month: Option<Used>,
+    /// The windows, if there are any.
+    pub window: Option<Window>,
+}
+
+/// How much of a limit is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Used {
+    /// Bytes spent.
+    pub used_bytes: u64,
+    /// Bytes of the limit.
+    pub max_bytes: u64,
+    /// When it begins anew, in seconds since 1970.
+    pub until: u64,
+    /// The same by the local clock, for people.
+    pub until_text: String,
+}
+
+/// Whether images may be fetched now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// They may.
+    pub is_open: bool,
+    /// When that changes, in seconds since 1970; never where there is none.
+    pub until: Option<u64>,
+    /// The same by the local clock, for people.
+    pub until_text: String,
+}
+
+impl Gate {
+    /// A gate that stands open, and records in `store`.
+    pub fn new(store: Store, clock: SharedClock, metrics: Rc<Metrics>) -> Self {
+        Self(Rc::new(Inner {
+            store,
+            clock,
+            metrics,
+            rules: RefCell::default(),
+            budget: RefCell::default(),
+            exposed: Cell::default(),
+            lost: Cell::default(),
+            recording: Mutex::new(()),
+        }))
+    }
+
+    /// Puts the limits and windows of `[link]` into effect, by the local time of `zone`. What was
+    /// spent stays spent.
+    pub fn configure(&self, link: &config::Link, zone: Zone) {
+        let inner = &self.0;
+        let schedule = Schedule::new(&link.windows);
+        let rules = Rules { schedule, is_urgent: link.urgent, zone: Rc::new(zone) };
+        inner.rules.replace(rules);
+        let limits = Limits {
+            day: link.day_max.map(|max| max.0),
+            month: link.month_max.map(|max| max.0),
+            month_day: link.month_day,
+        };
+        let ledger = inner.store.ledger();
+        let recorded = |account: &str| {
+            let spent = ledger.iter().find(|spent| spent.account == account)?;
+            Some((spent.period, spent.bytes))
+        };
+        let (now, counter) = (inner.now(), inner.counter());
+        inner.budget.borrow_mut().set(limits, now, &inner.zone(), counter, recorded);
+    }
+
+    /// Whether there is a data plan: such a link carries one download at a time.
+    pub fn is_metered(&self) -> bool {
+        !self.0.budget.borrow().accounts().is_empty()
+    }
+
+    /// As much of a request for `bytes` as the data plan has room for, at least one.
+    pub fn fit(&self, bytes: u64) -> u64 {
+        let inner = &self.0;
+        let room = inner.charged_budget(|budget| budget.room(charged(inner.exposed.get())));
+        // Less what it counts for, its own request and head.
+        let room = (room - room / 8).saturating_sub(OVERHEAD_BYTES);
+        bytes.min(room.max(1))
+    }
+
+    /// Whether the content of an image may be fetched now.
+    ///
+    /// # Errors
+    /// [`Error::HeldBack`] outside the windows, with when to ask again.
+    pub fn may_fetch(&self, urgency: Urgency) -> Result<(), Error> {
+        let inner = &self.0;
+        let rules = inner.rules.borrow();
+        let is_exempt = urgency == Urgency::Client && rules.is_urgent;
+        if is_exempt || !rules.schedule.has_windows() {
+            return Ok(());
+        }
+        if !inner.clock.is_set() {
+            let reason = "waits for the window: the clock of this device is not set".to_owned();
+            return Err(Error::HeldBack { reason, retry_after: CLOCK_PAUSE });
+        }
+        let (now, zone) = (inner.now(), inner.zone());
+        if rules.schedule.is_open(now, &zone) {
+            return Ok(());
+        }
+        let (State::Open(until) | State::Closed(until)) = rules.schedule.state(now, &zone);
+        let until = until.unwrap_or(i64::MAX);
+        let reason = format!("waits for the window until {}", zone.text(now, until));
+        Err(Error::HeldBack { reason, retry_after: pause(now, until) })
+    }
+
+    /// How things stand now.
+    pub fn standing(&self) -> Standing {
+        let inner = &self.0;
+        let (now, zone) = (inner.now(), inner.zone());
+        let used = |span: fn(&Span) -> bool| {
+            inner.charged_budget(|budget| {
+                let mut accounts = budget.accounts().iter();
+                let account = accounts.find(|account| span(&account.span))?;
+                let end = account.end(&zone);
+                Some(Used {
+                    used_bytes: account.spent,
+                    max_bytes: account.limit,
+                    until: u64::try_from(end).unwrap_or(0),
+                    until_text: zone.text(now, end),
+                })
+            })
+        };
+        let (day, month) =
+            (used(|span| matches!(span, Span::Day)), used(|span| matches!(span, Span::Month(_))));
+        let rules = inner.rules.borrow();
+        let window = rules.schedule.has_windows().then(|| {
+            let state = rules.schedule.state(now, &zone);
+            let (State::Open(until) | State::Closed(until)) = state;
+            Window {
+                is_open: matches!(state, State::Open(_)) && inner.clock.is_set(),
+                until: until.and_then(|until| u64::try_from(until).ok()),
+                until_text: until.map_or_else(String::new, |until| zone.text(now, until)),
+            }
+        });
+        Standing { day, month, window }
+    }
+
+    /// Sets the gauges of the data plan.
+    pub fn export_gauges(&self) {
+        let Standing { day, month, window } = self.standing();
+        let figures = |used: Option<Used>| used.map_or((0, 0), |u| (u.used_bytes, u.max_bytes));
+        let metrics = &self.0.metrics;
+        let (used, max) = figures(day);
+        metrics.link_day_used_bytes.set(used);
+        metrics.link_day_max_bytes.set(max);
+        let (used, max) = figures(month);
+        metrics.link_month_used_bytes.set(used);
+        metrics.link_month_max_bytes.set(max);
+        metrics.link_window_open.set(u64::from(window.is_none_or(|window| window.is_open)));
+    }
+
+    /// Records what was really spent, for a clean end: nothing of the plan is lost then.
+    pub async fn settle(&self) {
+        let inner = &self.0;
+        if !self.is_metered() || !inner.store.is_writable() {
+            return;
+        }
+        let _turn = inner.recording.lock().await;
+        let exposed = charged(inner.exposed.get());
+        let entries = inner.charged_budget(|budget| budget.settlement(exposed));
+        match inner.record(&entries).await {
+            Ok(()) => inner.budget.borrow_mut().recorded(&entries),
+            Err(error) => warn!("{error}; some of the data plan counts as spent that was not"),
+        }
+    }
+}
+
+impl Inner {
+    fn now(&self) -> i64 {
+        i64::try_from(self.clock.unix_seconds()).unwrap_or(i64::MAX)
+    }
+
+    fn zone(&self) -> Rc<Zone> {
+        Rc::clone(&self.rules.borrow().zone)
+    }
+
+    /// What the link has carried since the process began.
+    fn counter(&self) -> u64 {
+        let Metrics { link_received_bytes, link_sent_bytes, link_connections, .. } = &*self.metrics;
+        let carried = link_received_bytes.value().saturating_add(link_sent_bytes.value());
+        let connections = link_connections.value().saturating_mul(CONNECTION_BYTES);
+        charged(carried.saturating_add(self.lost.get())).saturating_add(connections)
+    }
+
+    /// The budget, after it was charged with all that was carried so far.
+    fn charged_budget<T>(&self, use_it: impl FnOnce(&Budget) -> T) -> T {
+        let mut budget = self.budget.borrow_mut();
+        budget.charge(self.counter(), self.now(), &self.zone());
+        use_it(&budget)
+    }
+
+    async fn admit(&self, held: u64, wanted: u64) -> Result<(), net::Error> {
+        loop {
+            let exposed = self.exposed.get().saturating_sub(held).saturating_add(wanted);
+            match self.charged_budget(|budget| budget.check(charged(exposed))) {
+                Verdict::Granted => {
+                    self.exposed.set(exposed);
+                    return Ok(());
+                }
+                Verdict::Refused(account) => return Err(self.refusal(&account)),
+                Verdict::Unrecorded => self.claim(charged(exposed)).await.map_err(|error| {
+                    let what = format!("the data plan cannot be recorded: {error}");
+                    net::Error::held_back(what, RECORD_PAUSE)
+                })?,
+            }
+        }
+    }
+
+    /// Records that `exposed` bytes, and a step more, are spent.
+    async fn claim(&self, exposed: u64) -> Result<(), blob::Error> {
+        let _turn = self.recording.lock().await;
+        if self.charged_budget(|budget| budget.check(exposed)) != Verdict::Unrecorded {
+            // Another has recorded enough meanwhile, or spent it.
+            return Ok(());
+        }
+        let entries = self.budget.borrow().claim(exposed);
+        self.record(&entries).await?;
+        self.budget.borrow_mut().recorded(&entries);
+        Ok(())
+    }
+
+    async fn record(&self, entries: &[Entry]) -> Result<(), blob::Error> {
+        let mut ledger = self.store.ledger();
+        ledger.retain(|spent| entries.iter().all(|entry| entry.account != spent.account));
+        ledger.extend(entries.iter().map(|entry| Spent {
+            account: entry.account.to_owned(),
+            period: entry.period,
+            bytes: entry.bytes,
+        }));
+        // It shares the page: after a restart no earlier day is believed than the ledger's.
+        self.store.record_time(self.clock.unix_seconds())?;
+        self.store.set_ledger(ledger).await
+    }
+
+    fn refusal(&self, account: &Account) -> net::Error {
+        let span = match account.span {
+            Span::Day => "day",
+            Span::Month(_) => "month",
+        };
+        let (now, zone) = (self.now(), self.zone());
+        let end = account.end(&zone);
+        let (limit, until) = (ByteCount(account.limit).exact(), zone.text(now, end));
+        let what = format!("{span} budget of {limit} used, until {until}");
+        net::Error::held_back(what, pause(now, end))
+    }
+}
+
+impl net::Gate for Inner {
+    fn admit(&self, held: u64, wanted: u64) -> Admission<'_> {
+        Box::pin(self.admit(held, wanted))
+    }
+
+    fn release(&self, held: u64, lost: u64) {
+        self.exposed.set(self.exposed.get().saturating_sub(held));
+        self.lost.set(self.lost.get().saturating_add(lost));
+    }
+
+    fn receive_buffer_bytes(&self) -> Option<u32> {
+        let is_metered = !self.budget.borrow().accounts().is_empty();
+        is_metered.then_some(RECEIVE_BUFFER_BYTES)
+    }
+}
+
+impl From<&Gate> for Rc<dyn net::Gate> {
+    fn from(gate: &Gate) -> Self {
+        Rc::<Inner>::clone(&gate.0)
+    }
+}
+
+/// What bytes on a socket count for: on the wire there are 40 to 60 more for each packet of some
+/// 1400, and an acknowledgement for every other one.
+fn charged(bytes: u64) -> u64 {
+    bytes.saturating_add(bytes / 16)
+}
+
+/// From now on until then, within bounds: the clock may be set meanwhile.
+fn pause(now: i64, until: i64) -> Duration {
+    let seconds = u64::try_from(until.saturating_sub(now)).unwrap_or(0);
+    Duration::from_secs(seconds).clamp(PAUSE_MIN, PAUSE_MAX)
+}
+
+/// Packets that begin and end a connection, and those that look up the name.
+const CONNECTION_BYTES: u64 = 512;
+/// Of a request: its own bytes, and the head of the response.
+const OVERHEAD_BYTES: u64 = 16 << 10;
+/// As much as may have come that nobody has read. More would leave more of a small plan unused at
+/// its end; less would be slow over a satellite: 256 KiB each 600 ms are 430 KiB/s.
+const RECEIVE_BUFFER_BYTES: u32 = 256 << 10;
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_hours(1);
+/// Until it is asked again whether the clock was set.
+const CLOCK_PAUSE: Duration = Duration::from_secs(15);
+/// Until it is tried again to record: a log that failed is mounted again after ten seconds or more.
+const RECORD_PAUSE: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use smol::block_on;
+
+    use super::*;
+    use crate::flash::{Geometry, sim};
+
+    /// 2026-11-26 12:00:00 UTC, a Thursday.
+    const NOON: u64 = 1_795_694_400;
+    const MIB: u64 = 1 << 20;
+
+    struct Hands {
+        now: Cell<u64>,
+        is_set: Cell<bool>,
+    }
+
+    impl crate::clock::Clock for Hands {
+        fn monotonic(&self) -> Duration {
+            Duration::from_secs(self.now.get())
+        }
+
+        fn unix_seconds(&self) -> u64 {
+            self.now.get()
+        }
+
+        fn is_set(&self) -> bool {
+            self.is_set.get()
+        }
+
+        fn raise_floor(&self, _: u64) {}
+    }
+
+    struct World {
+        gate: Gate,
+        clock: Rc<Hands>,
+        metrics: Rc<Metrics>,
+        store: Store,
+    }
+
+    fn world(device: Arc<sim::Device>) -> World {
+        let clock = Rc::new(Hands { now: Cell::new(NOON), is_set: Cell::new(true) });
+        let metrics = Rc::new(Metrics::default());
+        let (store, _) = Store::open(device, Rc::clone(&metrics)).unwrap();
+        let shared: SharedClock = Rc::<Hands>::clone(&clock);
+        let gate = Gate::new(store.clone(), shared, Rc::clone(&metrics));
+        World { gate, clock, metrics, store }
+    }
+
+    fn device() -> Arc<sim::Device> {
+        let geometry =
+            Geometry { segment_count: 9, segment_bytes: 65536, program_bytes: 64, reprogram: true };
+        Arc::new(sim::Device::new(geometry))
+    }
+
+    fn link(day_max: u64, windows: &[&str]) -> config::Link {
+        config::Link {
+            rate_max: None,
+            proxy: None,
+            day_max: (day_max > 0).then_some(ByteCount(day_max)),
+            month_max: None,
+            month_day: 1,
+            windows: windows.iter().map(|text| text.parse().unwrap()).collect(),
+            urgent: true,
+        }
+    }
+
+    impl World {
+        /// As a connection with a receive window does: pieces come until they are refused, or
+        /// `pieces` came. Gives the refusal.
+        fn receive(&self, pieces: usize) -> Option<net::Error> {
+            let gate: Rc<dyn net::Gate> = (&self.gate).into();
+            let mut held = 0;
+            for _ in 0..pieces {
+                if let Err(refused) = block_on(gate.admit(held, 200_000)) {
+                    gate.release(held, held);
+                    return Some(refused);
+                }
+                held = 200_000;
+                self.metrics.link_received_bytes.add(64 << 10);
+            }
+            gate.release(held, 0);
+            None
+        }
+
+        fn recorded(&self) -> u64 {
+            self.store.ledger().iter().map(|spent| spent.bytes).sum()
+        }
+
+        fn used(&self) -> u64 {
+            self.gate.standing().day.unwrap().used_bytes
+        }
+    }
+
+    #[test]
+    fn a_data_plan_is_kept_over_power_cuts() {
+        let mut device = device();
+        let (mut received, mut lives) = (0, 0);
+        let refused = loop {
+            let world = world(Arc::clone(&device));
+            world.gate.configure(&link(8 * MIB, &[]), Zone::utc());
+            assert!(world.used() >= received, "{} recorded of {received}", world.used());
+            let refused = world.receive(5);
+            received += world.metrics.link_received_bytes.value();
+            assert!(charged(received) <= 8 * MIB, "{received}");
+            lives += 1;
+            if let Some(refused) = refused {
+                break refused;
+            }
+            device = Arc::new(device.survivor(lives));
+        };
+        assert_eq!(refused.to_string(), "day budget of 8MiB used, until 00:00");
+        assert_eq!(refused.retry_after(), Some(PAUSE_MAX), "12 hours, and the clock may be set");
+        assert!(received > 4 * MIB, "{received} bytes of 8 MiB in {lives} lives");
+    }
+
+    #[test]
+    fn a_clean_end_loses_nothing_and_midnight_begins_anew() {
+        let device = device();
+        let first = world(Arc::clone(&device));
+        first.gate.configure(&link(8 * MIB, &[]), Zone::utc());
+        assert!(first.receive(10).is_none());
+        assert!(first.recorded() > first.used());
+        block_on(first.gate.settle());
+        assert_eq!(first.recorded(), first.used());
+        assert_eq!(first.used(), charged(10 * (64 << 10)));
+        let used = first.used();
+        drop(first);
+        let second = world(device);
+        second.gate.configure(&link(8 * MIB, &[]), Zone::utc());
+        assert_eq!(second.used(), used);
+        assert!(second.gate.fit(64 * MIB) < 8 * MIB && second.gate.fit(1000) == 1000);
+        assert!(second.receive(200).is_some());
+        second.clock.now.set(NOON + 43_200);
+        assert!(second.receive(5).is_none());
+        second.gate.configure(&link(0, &[]), Zone::utc());
+        assert!(second.receive(500).is_none() && !second.gate.is_metered());
+    }
+
+    #[test]
+    fn what_cannot_be_recorded_does_not_go() {
+        let device = device();
+        let world = world(Arc::clone(&device));
+        world.gate.configure(&link(8 * MIB, &[]), Zone::utc());
+        device.fail_sync_after(0);
+        let refused = world.receive(1).unwrap();
+        assert!(refused.to_string().contains("the data plan cannot be recorded"), "{refused}");
+        assert!(refused.retry_after().is_some());
+    }
+
+    #[test]
+    fn windows_are_for_images_and_need_a_clock() {
+        let world = world(device());
+        world.gate.configure(&link(0, &["22:00-06:00"]), Zone::utc());
+        let refused = |urgency| world.gate.may_fetch(urgency).err();
+        let error = refused(Urgency::Sync).unwrap();
+        assert_eq!(error.to_string(), "waits for the window until 22:00");
+        assert!(refused(Urgency::Client).is_none() && world.receive(3).is_none());
+        assert!(!world.gate.standing().window.unwrap().is_open);
+        world.clock.now.set(NOON + 10 * 3_600);
+        assert!(refused(Urgency::Sync).is_none());
+        assert_eq!(world.gate.standing().window.unwrap().until_text, "06:00");
+        world.clock.is_set.set(false);
+        let error = refused(Urgency::Sync).unwrap();
+        assert!(error.to_string().contains("the clock of this device is not set"), "{error}");
+        let calm = config::Link { urgent: false, ..link(0, &["fri-wed"]) };
+        world.clock.is_set.set(true);
+        world.clock.now.set(NOON);
+        world.gate.configure(&calm, Zone::utc());
+        assert!(refused(Urgency::Client).unwrap().to_string().ends_with("until 00:00"));
+    }
+}

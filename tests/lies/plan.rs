@@ -1,0 +1,188 @@
+//! The data plan and the time windows, kept by the program that is built, counted where the bytes
+//! are paid for: by what stands between it and the registry.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::net::sockopt::set_socket_send_buffer_size;
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::registry::{Image, Lie, Registry, Show};
+use crate::satellite::{Satellite, get, prepare, wait_until};
+
+/// Counts what goes through it, in both directions.
+struct Meter {
+    address: SocketAddr,
+    bytes: Arc<AtomicU64>,
+}
+
+impl Meter {
+    fn start(registry: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let bytes = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&bytes);
+        std::thread::spawn(move || {
+            for near in listener.incoming() {
+                let near = near.unwrap();
+                // What it holds has not been sent, and would be counted.
+                set_socket_send_buffer_size(&near, 4096).unwrap();
+                let far = TcpStream::connect(registry).unwrap();
+                for (mut from, mut to) in [
+                    (near.try_clone().unwrap(), far.try_clone().unwrap()),
+                    (far.try_clone().unwrap(), near.try_clone().unwrap()),
+                ] {
+                    let counted = Arc::clone(&counted);
+                    std::thread::spawn(move || {
+                        let mut buffer = [0; 4096];
+                        while let Ok(length @ 1..) = from.read(&mut buffer) {
+                            counted.fetch_add(length as u64, Ordering::Relaxed);
+                            if to.write_all(&buffer[..length]).is_err() {
+                                break;
+                            }
+                        }
+                        let _ = to.shutdown(std::net::Shutdown::Write);
+                    });
+                }
+            }
+        });
+        Self { address, bytes }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+fn text(directory: &Path, registry: SocketAddr, link: &str) -> String {
+    let store = directory.join("store");
+    format!(
+        "[serve]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+         [store]\npath = {store:?}\nsize_max = \"32MiB\"\n[sync]\npoll_interval = \"1s\"\n\
+         [link]\n{link}\n[[upstream]]\nregistry = \"registry.test\"\nurl = \"http://{registry}\"\n\
+         [[image]]\nreference = \"registry.test/app:1\"\n"
+    )
+}
+
+/// Starts it once more; gives the address that it answers at.
+fn run(satellite: &mut Satellite) -> String {
+    let before = std::fs::read_to_string(satellite.directory.join("log")).unwrap_or_default().len();
+    satellite.spawn("run");
+    let line = || {
+        let log = satellite.log();
+        let mut lines = log[before..].split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        lines.find(|line| line.contains("status, metrics and health on ")).map(str::to_owned)
+    };
+    wait_until(|| line().is_some(), || satellite.log());
+    line().unwrap().trim_end().rsplit(' ').next().unwrap().to_owned()
+}
+
+/// The status, once the image waits.
+fn await_waiting(admin: &str) -> Value {
+    let mut status = Value::Null;
+    wait_until(
+        || {
+            status = serde_json::from_slice(&get(admin, "/status", "").1).unwrap();
+            status["images"][0]["state"] == "waiting"
+        },
+        || "the image does not wait".to_owned(),
+    );
+    status
+}
+
+/// It is killed over and over, and never is more spent than the plan has; with a registry that
+/// keeps to a Range, and with one that sends all of the layer whatever is asked for.
+fn spend(lie: Lie) {
+    let image = Image::new(1, LAYER_BYTES);
+    let registry = Registry::start(Show { image: image.clone(), lie, tls: None });
+    let meter = Meter::start(registry.address);
+    let link = |max: &str| format!("rate_max = \"1MiB/s\"\nday_max = {max:?}");
+    let mut satellite = prepare(&format!("plan-{lie:?}"), |directory| {
+        text(directory, meter.address, &link("3MiB"))
+    });
+    let refusal = "day budget of 3MiB used, until 00:00";
+    let mut kills = 0;
+    loop {
+        let before = meter.bytes();
+        satellite.spawn("run");
+        let is_over = || satellite.log().contains(refusal);
+        wait_until(|| meter.bytes() > before + 300_000 || is_over(), || satellite.log());
+        satellite.kill();
+        assert!(meter.bytes() <= DAY_MAX, "{} bytes after {kills} kills", meter.bytes());
+        if satellite.log().contains(refusal) {
+            break;
+        }
+        kills += 1;
+    }
+    assert!(kills > 2, "{kills} kills");
+    // However often it is started: the day is over.
+    let admin = run(&mut satellite);
+    let status = await_waiting(&admin);
+    assert_eq!(status["images"][0]["error"], refusal);
+    let day = &status["link"]["day"];
+    assert_eq!(day["max_bytes"], DAY_MAX);
+    let used = day["used_bytes"].as_u64().unwrap();
+    assert!(used >= meter.bytes() && used <= DAY_MAX, "{used} of {}", meter.bytes());
+    let metrics = String::from_utf8(get(&admin, "/metrics", "").1).unwrap();
+    assert!(metrics.contains(&format!("moonlet_link_day_max_bytes {DAY_MAX}\n")), "{metrics}");
+    let spent = meter.bytes();
+    assert!(spent > DAY_MAX / 4 && spent <= DAY_MAX, "{spent}");
+    // A larger plan takes effect at once, and what came before does not come again but for what
+    // each kill may cost.
+    satellite.reload(&text(&satellite.directory, meter.address, &link("64MiB")));
+    satellite.await_line("held at");
+    let whole = meter.bytes();
+    if lie == Lie::None {
+        let most = LAYER_BYTES as u64 + (kills + 2) * KILL_BYTES_MAX;
+        assert!(whole < most, "{whole} bytes in all, expected {most} at most");
+    }
+    assert_eq!(satellite.stop(Signal::TERM), Some(0));
+}
+
+#[test]
+fn a_data_plan_is_never_exceeded() {
+    spend(Lie::None);
+}
+
+#[test]
+fn nor_by_a_registry_that_sends_more_than_is_asked_for() {
+    spend(Lie::RangeIgnored);
+}
+
+#[test]
+fn nothing_of_an_image_is_fetched_outside_the_windows() {
+    let image = Image::new(1, 300_000);
+    let registry = Registry::start(Show { image, lie: Lie::None, tls: None });
+    let link = |window: &str| format!("windows = {window:?}\nurgent = true");
+    // The local time of the programs here is noon.
+    let mut satellite =
+        prepare("window", |directory| text(directory, registry.address, &link("18:00-06:00")));
+    let admin = run(&mut satellite);
+    let status = await_waiting(&admin);
+    assert_eq!(status["images"][0]["error"], "waits for the window until 18:00");
+    assert_eq!(status["link"]["window"]["open"], false);
+    assert_eq!(status["link"]["window"]["until"], "18:00");
+    // The registry is polled all the same, so that what there is to do is known.
+    let polls = || registry.heads().iter().filter(|head| head.starts_with("head ")).count();
+    let before = polls();
+    wait_until(|| polls() > before + 1, || "no polls".to_owned());
+    let gets = registry.heads().into_iter().filter(|head| head.starts_with("get "));
+    assert_eq!(gets.collect::<Vec<_>>(), <[String; 0]>::default());
+    let page = String::from_utf8(get(&admin, "/", "").1).unwrap();
+    assert!(page.contains("window: closed until 18:00"), "{page}");
+    satellite.reload(&text(&satellite.directory, registry.address, &link("06:00-18:00")));
+    satellite.await_line("held at");
+    satellite.reload(&text(&satellite.directory, registry.address, &link("noon")));
+    satellite.await_line("expected a window such as");
+    assert!(satellite.lives());
+}
+
+/// As the configuration has it.
+const DAY_MAX: u64 = 3 << 20;
+const LAYER_BYTES: usize = 8 << 20;
+/// A kill costs no more of a download than this: README.md.
+const KILL_BYTES_MAX: u64 = (2 << 20) + (256 << 10);
