@@ -42,3 +42,44 @@ impl Follower {
         Ok(length)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::flash::{Geometry, sim};
+    use crate::kind::Kind;
+    use crate::metrics::Metrics;
+    use crate::oci::Digest;
+
+    #[test]
+    fn what_was_programmed_is_read_and_no_more() {
+        for reprogram in [true, false] {
+            let geometry =
+                Geometry { segment_count: 16, segment_bytes: 16_384, program_bytes: 64, reprogram };
+            let device = Arc::new(sim::Device::new(geometry));
+            let (store, _) = Store::open(device, Rc::new(Metrics::default())).unwrap();
+            let bytes: Vec<u8> = (0..40_000_u32).flat_map(u32::to_le_bytes).take(40_000).collect();
+            let digest = Digest::sha256(&bytes);
+            let mut writer = smol::block_on(store.writer(&digest, 40_000, None)).unwrap();
+            let follower = writer.follow();
+            let mut buffer = vec![0; 50_000];
+            assert_eq!(follower.read_at(0, &mut buffer).ok(), Some(0));
+            smol::block_on(writer.write(&bytes[..20_050])).unwrap();
+            let whole_units = 20_050 / 64 * 64;
+            assert_eq!(follower.read_at(0, &mut buffer).ok(), Some(whole_units));
+            assert!(buffer[..whole_units] == bytes[..whole_units]);
+            assert_eq!(follower.read_at(17_000, &mut buffer[..100]).ok(), Some(100));
+            assert!(buffer[..100] == bytes[17_000..17_100], "over the end of a segment");
+            assert_eq!(follower.read_at(30_000, &mut buffer).ok(), Some(0));
+            smol::block_on(writer.write(&bytes[20_050..])).unwrap();
+            assert_eq!(follower.read_at(20_000, &mut buffer).ok(), Some(20_000));
+            assert!(buffer[..20_000] == bytes[20_000..]);
+            smol::block_on(writer.commit()).unwrap();
+            smol::block_on(store.remount()).unwrap();
+            let after = follower.read_at(0, &mut buffer).map_err(|error| error.kind());
+            assert_eq!(after, Err(Kind::Retry), "its room may be another's now");
+        }
+    }
+}

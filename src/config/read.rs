@@ -447,7 +447,7 @@ const SCRUB_INTERVAL: Duration = Duration::from_hours(7 * 24);
 const VERIFY_INTERVAL: Duration = Duration::from_hours(24);
 /// What eMMC and SD cards of three bits a cell are mostly rated for.
 const CYCLES_RATED: u32 = 3000;
-/// A fleet that starts the same tag at once asks once a satellite and minute.
+/// Clients that start together cost one question, and a moved tag is seen soon.
 const TAG_TTL: Duration = Duration::from_mins(1);
 const STORE_PATH: &str = "/var/lib/moonlet";
 const SIZE_MAX_DEFAULT: u64 = 4 << 30;

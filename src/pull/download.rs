@@ -231,10 +231,12 @@ impl Puller {
         Ok(())
     }
 
-    /// Nothing gives way to what has no room even then.
+    /// Nothing gives way to what has no room even then, beside what is pinned and what images need
+    /// that are being fetched.
     fn check_room(&self, wanted: &Wanted, size: u64) -> Result<(), Error> {
         let want = Want { digest: wanted.digest, size };
-        let admission = self.parts.store.admission(&[want], &[]);
+        let promised: Vec<Want> = self.promised.borrow().values().flatten().copied().collect();
+        let admission = self.parts.store.admission(&[want], &promised);
         if admission.is_granted() && admission.stuck() == 0 {
             return Ok(());
         }

@@ -101,6 +101,8 @@ pub struct Puller {
     client_slots: Slots,
     /// When a HEAD last gave nothing, by what was asked for.
     head_in_vain: RefCell<BTreeMap<TagKey, Duration>>,
+    /// What images need that are being fetched, by their names.
+    promised: RefCell<BTreeMap<String, Vec<Want>>>,
     /// Held while a task puts an image's manifests and tags.
     holding: Mutex<()>,
     /// Tags of the desired state, which are the reconciler's.
@@ -152,6 +154,7 @@ impl Puller {
             slots: Slots::new(slots),
             client_slots: Slots::new(CLIENT_DOWNLOADS_MAX),
             head_in_vain: RefCell::default(),
+            promised: RefCell::default(),
             holding: Mutex::new(()),
             desired: RefCell::default(),
             asked: Asked::default(),
@@ -167,6 +170,13 @@ impl Puller {
     /// what only accompanies the image goes into the progress. The downloads of an image with a
     /// lower `rank` come first.
     pub async fn fetch(self: &Rc<Self>, plan: &Plan, rank: usize) -> Result<(), Error> {
+        self.promised.borrow_mut().insert(plan.name.clone(), plan.wants().0);
+        let outcome = self.fetch_promised(plan, rank).await;
+        self.promised.borrow_mut().remove(&plan.name);
+        outcome
+    }
+
+    async fn fetch_promised(self: &Rc<Self>, plan: &Plan, rank: usize) -> Result<(), Error> {
         let source = self.source(&plan.key.registry, &plan.key.repository)?;
         let job = Job { source, image: &plan.name, rank };
         let missing = self.missing(plan);

@@ -381,6 +381,7 @@ async fn send_stream(
         wire.write_all(block, Wait::Stall(deadline.stall)).await?;
         deadline.slot.taken(block.len());
         total = total.saturating_add(length(block));
+        smol::future::yield_now().await;
     }
     Ok(Sent::Whole(total))
 }
