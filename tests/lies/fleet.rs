@@ -166,10 +166,18 @@ fn group_state(group: &str) -> String {
 }
 
 fn tar(text: &[u8]) -> Vec<u8> {
+    tar_of("artifacts.json", text)
+}
+
+fn tar_of(name: &str, text: &[u8]) -> Vec<u8> {
     let mut archive = vec![0; 512];
-    archive[..14].copy_from_slice(b"artifacts.json");
+    archive[..name.len()].copy_from_slice(name.as_bytes());
     archive[124..135].copy_from_slice(format!("{:011o}", text.len()).as_bytes());
     archive[156] = b'0';
+    archive[148..156].fill(b' ');
+    let sum: u32 = archive.iter().map(|byte| u32::from(*byte)).sum();
+    archive[148..154].copy_from_slice(format!("{sum:06o}").as_bytes());
+    archive[154] = 0;
     archive.extend_from_slice(text);
     archive.resize(archive.len().next_multiple_of(512) + 1024, 0);
     archive
@@ -286,7 +294,7 @@ fn an_unchanged_state_costs_no_body_and_no_write() {
 fn state_that_makes_no_sense_leaves_what_was_known() {
     let (fleet, odd, satellite) = converged("fleet-nonsense");
     let group = group_state("g1");
-    let bomb = gzip(&vec![0; 16 << 20]);
+    let bomb = gzip(&tar_of("zeros", &vec![0; 16 << 20]));
     let good = r#"{"group":"g1","artifacts":[{"repository":"library/app","tag":["1"]}]}"#;
     let long = format!("{good}{}", " ".repeat(1 << 20));
     let bad: [(&str, &dyn Fn()); 8] = [
@@ -295,7 +303,7 @@ fn state_that_makes_no_sense_leaves_what_was_known() {
         }),
         ("artifacts.json", &|| fleet.publish(&group, "<html>")),
         ("expected at most", &|| fleet.publish(&group, &long)),
-        ("gzip", &|| fleet.publish_layer(&group, &bomb)),
+        ("a tar cut short", &|| fleet.publish_layer(&group, &bomb)),
         ("a layer without", &|| fleet.publish_layer(&group, &gzip(&[0; 1024]))),
         ("0 layers", &|| fleet.publish_manifest(&group, &json!({ "layers": [] }))),
         ("expected a digest", &|| {
