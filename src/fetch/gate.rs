@@ -21,7 +21,7 @@ use crate::blob::{self, Spent, Store};
 use crate::clock::SharedClock;
 use crate::config;
 use crate::link::Urgency;
-use crate::link::budget::{Account, Budget, Entry, Limits, Span, Verdict};
+use crate::link::budget::{Account, Budget, Entry, Limits, Moment, Span, Verdict};
 use crate::link::window::{Schedule, State};
 use crate::link::zone::Zone;
 use crate::metrics::Metrics;
@@ -120,8 +120,8 @@ impl Gate {
             let spent = ledger.iter().find(|spent| spent.account == account)?;
             Some((spent.period, spent.bytes))
         };
-        let (now, counter) = (inner.now(), inner.counter());
-        inner.budget.borrow_mut().set(limits, now, &inner.zone(), counter, recorded);
+        let (at, counter) = (inner.moment(), inner.counter());
+        inner.budget.borrow_mut().set(limits, at, &inner.zone(), counter, recorded);
     }
 
     /// Whether there is a data plan: such a link carries one download at a time.
@@ -230,6 +230,11 @@ impl Inner {
         i64::try_from(self.clock.unix_seconds()).unwrap_or(i64::MAX)
     }
 
+    fn moment(&self) -> Moment {
+        let monotonic = i64::try_from(self.clock.monotonic().as_secs()).unwrap_or(i64::MAX);
+        Moment { now: self.now(), monotonic, is_set: self.clock.is_set() }
+    }
+
     fn zone(&self) -> Rc<Zone> {
         Rc::clone(&self.rules.borrow().zone)
     }
@@ -245,7 +250,7 @@ impl Inner {
     /// The budget, after it was charged with all that was carried so far.
     fn charged_budget<T>(&self, use_it: impl FnOnce(&Budget) -> T) -> T {
         let mut budget = self.budget.borrow_mut();
-        budget.charge(self.counter(), self.now(), &self.zone());
+        budget.charge(self.counter(), self.moment(), &self.zone());
         use_it(&budget)
     }
 
@@ -440,7 +445,8 @@ mod tests {
         }
 
         fn recorded(&self) -> u64 {
-            self.store.ledger().iter().map(|spent| spent.bytes).sum()
+            let ledger = self.store.ledger();
+            ledger.iter().find(|spent| spent.account == "link/day").unwrap().bytes
         }
 
         fn used(&self) -> u64 {
