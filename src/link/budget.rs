@@ -343,6 +343,27 @@ mod tests {
         assert_eq!(budget.settlement(7)[0].bytes, MIB + 7);
     }
 
+    /// Each is a page of flash: DESIGN.md says how many there are.
+    #[test]
+    fn a_plan_takes_some_hundred_records() {
+        let mut budget = budget(day(200 * MIB), noon(11, 26));
+        let (mut records, mut counter) = (0, 0);
+        loop {
+            match budget.check(256 << 10) {
+                Verdict::Granted => counter += 64 << 10,
+                Verdict::Unrecorded => {
+                    let claim = budget.claim(256 << 10);
+                    budget.recorded(&claim);
+                    records += 1;
+                }
+                Verdict::Refused(_) => break,
+            }
+            budget.charge(counter, at(noon(11, 26)), &Zone::utc());
+        }
+        assert!((400..600).contains(&records), "{records} records for {counter} bytes");
+        assert!(counter > 199 * MIB);
+    }
+
     #[test]
     fn the_limit_is_never_passed_and_used_to_the_last() {
         let (mut spent, mut cuts) = (0, 0);
