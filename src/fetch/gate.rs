@@ -9,6 +9,8 @@
 //! and their acknowledgements, and some packets for each connection. Where nothing can be recorded,
 //! because the log takes no writes, nothing goes over a link that has a limit.
 
+mod standing;
+
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,12 +23,13 @@ use crate::blob::{self, Spent, Store};
 use crate::clock::SharedClock;
 use crate::config;
 use crate::link::Urgency;
-use crate::link::budget::{Account, Budget, Entry, Limits, Span, Verdict};
+use crate::link::budget::{Account, Budget, Entry, Limits, Moment, Span, Verdict};
 use crate::link::window::{Schedule, State};
 use crate::link::zone::Zone;
 use crate::metrics::Metrics;
 use crate::net::{self, Admission};
 use crate::units::ByteCount;
+pub use standing::{Standing, Used, Window};
 
 /// What the uplink may carry. Clones share it.
 #[derive(Clone)]
@@ -51,41 +54,6 @@ struct Rules {
     schedule: Schedule,
     is_urgent: bool,
     zone: Rc<Zone>,
-}
-
-/// How things stand, for people to look at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// The data plan's day.
-    pub day: Option<Used>,
-    /// The data plan's month.
-    pub month: Option<Used>,
-    /// The windows, if there are any.
-    pub window: Option<Window>,
-}
-
-/// How much of a limit is used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Used {
-    /// Bytes spent.
-    pub used_bytes: u64,
-    /// Bytes of the limit.
-    pub max_bytes: u64,
-    /// When it begins anew, in seconds since 1970.
-    pub until: u64,
-    /// The same by the local clock, for people.
-    pub until_text: String,
-}
-
-/// Whether images may be fetched now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Window {
-    /// They may.
-    pub is_open: bool,
-    /// When that changes, in seconds since 1970; never where there is none.
-    pub until: Option<u64>,
-    /// The same by the local clock, for people.
-    pub until_text: String,
 }
 
 impl Gate {
@@ -120,8 +88,8 @@ impl Gate {
             let spent = ledger.iter().find(|spent| spent.account == account)?;
             Some((spent.period, spent.bytes))
         };
-        let (now, counter) = (inner.now(), inner.counter());
-        inner.budget.borrow_mut().set(limits, now, &inner.zone(), counter, recorded);
+        let (at, counter) = (inner.moment(), inner.counter());
+        inner.budget.borrow_mut().set(limits, at, &inner.zone(), counter, recorded);
     }
 
     /// Whether there is a data plan: such a link carries one download at a time.
@@ -163,52 +131,6 @@ impl Gate {
         Err(Error::HeldBack { reason, retry_after: pause(now, until) })
     }
 
-    /// How things stand now.
-    pub fn standing(&self) -> Standing {
-        let inner = &self.0;
-        let (now, zone) = (inner.now(), inner.zone());
-        let used = |span: fn(&Span) -> bool| {
-            inner.charged_budget(|budget| {
-                let mut accounts = budget.accounts().iter();
-                let account = accounts.find(|account| span(&account.span))?;
-                let end = account.end(&zone);
-                Some(Used {
-                    used_bytes: account.spent,
-                    max_bytes: account.limit,
-                    until: u64::try_from(end).unwrap_or(0),
-                    until_text: zone.text(now, end),
-                })
-            })
-        };
-        let (day, month) =
-            (used(|span| matches!(span, Span::Day)), used(|span| matches!(span, Span::Month(_))));
-        let rules = inner.rules.borrow();
-        let window = rules.schedule.has_windows().then(|| {
-            let state = rules.schedule.state(now, &zone);
-            let (State::Open(until) | State::Closed(until)) = state;
-            Window {
-                is_open: matches!(state, State::Open(_)) && inner.clock.is_set(),
-                until: until.and_then(|until| u64::try_from(until).ok()),
-                until_text: until.map_or_else(String::new, |until| zone.text(now, until)),
-            }
-        });
-        Standing { day, month, window }
-    }
-
-    /// Sets the gauges of the data plan.
-    pub fn export_gauges(&self) {
-        let Standing { day, month, window } = self.standing();
-        let figures = |used: Option<Used>| used.map_or((0, 0), |u| (u.used_bytes, u.max_bytes));
-        let metrics = &self.0.metrics;
-        let (used, max) = figures(day);
-        metrics.link_day_used_bytes.set(used);
-        metrics.link_day_max_bytes.set(max);
-        let (used, max) = figures(month);
-        metrics.link_month_used_bytes.set(used);
-        metrics.link_month_max_bytes.set(max);
-        metrics.link_window_open.set(u64::from(window.is_none_or(|window| window.is_open)));
-    }
-
     /// Records what was really spent, for a clean end: nothing of the plan is lost then.
     pub async fn settle(&self) {
         let inner = &self.0;
@@ -230,6 +152,11 @@ impl Inner {
         i64::try_from(self.clock.unix_seconds()).unwrap_or(i64::MAX)
     }
 
+    fn moment(&self) -> Moment {
+        let monotonic = i64::try_from(self.clock.monotonic().as_secs()).unwrap_or(i64::MAX);
+        Moment { now: self.now(), monotonic, is_set: self.clock.is_set() }
+    }
+
     fn zone(&self) -> Rc<Zone> {
         Rc::clone(&self.rules.borrow().zone)
     }
@@ -245,7 +172,7 @@ impl Inner {
     /// The budget, after it was charged with all that was carried so far.
     fn charged_budget<T>(&self, use_it: impl FnOnce(&Budget) -> T) -> T {
         let mut budget = self.budget.borrow_mut();
-        budget.charge(self.counter(), self.now(), &self.zone());
+        budget.charge(self.counter(), self.moment(), &self.zone());
         use_it(&budget)
     }
 
@@ -440,7 +367,8 @@ mod tests {
         }
 
         fn recorded(&self) -> u64 {
-            self.store.ledger().iter().map(|spent| spent.bytes).sum()
+            let ledger = self.store.ledger();
+            ledger.iter().find(|spent| spent.account == "link/day").unwrap().bytes
         }
 
         fn used(&self) -> u64 {

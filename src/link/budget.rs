@@ -7,7 +7,10 @@
 //! spent is never too little; it is too much by a step and what was exposed, at most.
 //!
 //! A day ends at midnight by the local clock. An account never goes back to an earlier day or month:
-//! a clock that is set back brings no new budget.
+//! a clock that is set back brings no new budget. Nor does one that is set forward, for what was
+//! spent while it was wrong was spent today: what went before the clock was set since the device was
+//! switched on is recorded in an account of its own, and, as what went before a leap of the clock,
+//! stays spent when the day or month changes.
 
 use super::zone::Zone;
 use crate::clock::date::{date_of, days_of};
@@ -43,6 +46,17 @@ pub struct Entry {
     pub bytes: u64,
 }
 
+/// What time it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Seconds since 1970.
+    pub now: i64,
+    /// Seconds by a clock that nobody sets.
+    pub monotonic: i64,
+    /// Whether the device's clock was set since it was switched on.
+    pub is_set: bool,
+}
+
 /// How one account stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Account {
@@ -56,6 +70,8 @@ pub struct Account {
     period: u32,
     /// Bytes that are recorded as spent.
     recorded: u64,
+    /// Bytes of what was spent that this process has seen go.
+    seen: u64,
 }
 
 /// Whether bytes may be asked for.
@@ -75,6 +91,11 @@ pub struct Budget {
     accounts: Vec<Account>,
     /// Where the link's counter was.
     counted: u64,
+    /// When that was.
+    last: Option<Moment>,
+    /// Bytes spent while the clock was not set, and those recorded as such.
+    unset: u64,
+    unset_recorded: u64,
 }
 
 impl Span {
@@ -140,12 +161,16 @@ impl Budget {
     pub fn set(
         &mut self,
         limits: Limits,
-        now: i64,
+        at: Moment,
         zone: &Zone,
         counter: u64,
         recorded: impl Fn(&str) -> Option<(u32, u64)>,
     ) {
-        self.charge(counter, now, zone);
+        self.charge(counter, at, zone);
+        if self.accounts.is_empty() {
+            self.unset = recorded(UNSET).map_or(0, |(_, bytes)| bytes);
+            self.unset_recorded = self.unset;
+        }
         let day = limits.day.map(|limit| (Span::Day, limit));
         let month = limits.month.map(|limit| (Span::Month(limits.month_day), limit));
         let accounts = day.into_iter().chain(month).map(|(span, limit)| {
@@ -154,32 +179,48 @@ impl Budget {
                 return Account { span, limit, ..*known };
             }
             let (period, spent) =
-                recorded(span.account()).unwrap_or_else(|| (span.period(now, zone), 0));
-            Account { span, limit, spent, period, recorded: spent }
+                recorded(span.account()).unwrap_or_else(|| (span.period(at.now, zone), 0));
+            Account { span, limit, spent, period, recorded: spent, seen: 0 }
         });
         self.accounts = accounts.collect();
-        self.turn(now, zone);
+        self.turn(at, zone, false);
     }
 
     /// Charges all bytes that the link's counter shows since the last call.
-    pub fn charge(&mut self, counter: u64, now: i64, zone: &Zone) {
+    pub fn charge(&mut self, counter: u64, at: Moment, zone: &Zone) {
         let spent = counter.saturating_sub(self.counted);
         self.counted = counter;
         for account in &mut self.accounts {
             account.spent = account.spent.saturating_add(spent);
+            account.seen = account.seen.saturating_add(spent);
         }
-        self.turn(now, zone);
+        if !at.is_set {
+            self.unset = self.unset.saturating_add(spent);
+        }
+        let leapt = self
+            .last
+            .replace(at)
+            .is_some_and(|last| at.now - last.now > at.monotonic - last.monotonic + LEAP_SECONDS);
+        self.turn(at, zone, leapt);
     }
 
-    /// Begins the accounts anew whose day or month is over.
-    fn turn(&mut self, now: i64, zone: &Zone) {
+    /// Begins the accounts anew whose day or month is over, but for what was spent while the clock
+    /// was wrong.
+    fn turn(&mut self, at: Moment, zone: &Zone, leapt: bool) {
         for account in &mut self.accounts {
-            let period = account.span.period(now, zone);
+            let period = account.span.period(at.now, zone);
             if period > account.period {
-                (account.period, account.spent, account.recorded) = (period, 0, 0);
+                let seen = if leapt { account.seen } else { 0 };
+                (account.period, account.spent, account.recorded) =
+                    (period, seen.max(self.unset), 0);
+                account.seen = seen;
             } else if account.period - period > account.span.ahead_max() {
                 account.period = period;
             }
+        }
+        if at.is_set {
+            // It is in all accounts by now.
+            self.unset = 0;
         }
     }
 
@@ -189,7 +230,8 @@ impl Budget {
         if let Some(account) = self.accounts.iter().find(|account| sum(account) > account.limit) {
             return Verdict::Refused(*account);
         }
-        match self.accounts.iter().all(|account| sum(account) <= account.recorded) {
+        let is_known = self.is_set() || self.unset.saturating_add(exposed) <= self.unset_recorded;
+        match is_known && self.accounts.iter().all(|account| sum(account) <= account.recorded) {
             true => Verdict::Granted,
             false => Verdict::Unrecorded,
         }
@@ -206,7 +248,11 @@ impl Budget {
 
     /// What is to be recorded so that `exposed` bytes may be on their way, and a step more.
     pub fn claim(&self, exposed: u64) -> Vec<Entry> {
-        self.entries(|account| {
+        let unset = match self.is_set() {
+            true => self.unset,
+            false => self.unset.saturating_add(exposed).saturating_add(STEP_MAX),
+        };
+        self.entries(unset, |account| {
             let sum = account.spent.saturating_add(exposed);
             let step = (account.limit.saturating_sub(sum) / 100).clamp(STEP_MIN, STEP_MAX);
             sum.saturating_add(step).min(account.limit).max(account.recorded)
@@ -215,16 +261,22 @@ impl Budget {
 
     /// What is to be recorded so that nothing is lost: what was spent, and `exposed`.
     pub fn settlement(&self, exposed: u64) -> Vec<Entry> {
-        self.entries(|account| account.spent.saturating_add(exposed))
+        let unset = if self.is_set() { 0 } else { self.unset.saturating_add(exposed) };
+        self.entries(unset, |account| account.spent.saturating_add(exposed))
     }
 
-    fn entries(&self, bytes: impl Fn(&Account) -> u64) -> Vec<Entry> {
+    fn is_set(&self) -> bool {
+        self.last.is_none_or(|last| last.is_set)
+    }
+
+    fn entries(&self, unset: u64, bytes: impl Fn(&Account) -> u64) -> Vec<Entry> {
         let entry = |account: &Account| Entry {
             account: account.span.account(),
             period: account.period,
             bytes: bytes(account),
         };
-        self.accounts.iter().map(entry).collect()
+        let unset = Entry { account: UNSET, period: 0, bytes: unset };
+        self.accounts.iter().map(entry).chain([unset]).collect()
     }
 
     /// These were recorded.
@@ -237,10 +289,16 @@ impl Budget {
                 account.recorded = entry.bytes;
             }
         }
+        let unset = entries.iter().find(|entry| entry.account == UNSET);
+        self.unset_recorded = unset.map_or(0, |entry| entry.bytes);
     }
 }
 
 const DAY: i64 = 86_400;
+/// The account of what was spent while the clock was not set.
+const UNSET: &str = "link/unset";
+/// By how much a clock may gain on another that nobody sets; more is a leap.
+const LEAP_SECONDS: i64 = 60;
 /// What is recorded beforehand: a hundredth of what is left, so that a power cut costs little of
 /// it, within these. Each step costs a page of flash.
 const STEP_MIN: u64 = 16 << 10;
@@ -256,9 +314,14 @@ mod tests {
         days_of(2026, month, day) * DAY + 43_200
     }
 
+    /// By a clock that was set and goes right.
+    fn at(now: i64) -> Moment {
+        Moment { now, monotonic: now, is_set: true }
+    }
+
     fn budget(limits: Limits, now: i64) -> Budget {
         let mut budget = Budget::default();
-        budget.set(limits, now, &Zone::utc(), 0, |_| None);
+        budget.set(limits, at(now), &Zone::utc(), 0, |_| None);
         budget
     }
 
@@ -275,9 +338,30 @@ mod tests {
         budget.recorded(&claim);
         assert_eq!(budget.check(5 + MIB), Verdict::Granted);
         assert_eq!(budget.check(6 + MIB), Verdict::Unrecorded);
-        budget.charge(MIB, noon(11, 26), &Zone::utc());
+        budget.charge(MIB, at(noon(11, 26)), &Zone::utc());
         assert_eq!((budget.check(5), budget.check(6)), (Verdict::Granted, Verdict::Unrecorded));
         assert_eq!(budget.settlement(7)[0].bytes, MIB + 7);
+    }
+
+    /// Each is a page of flash: DESIGN.md says how many there are.
+    #[test]
+    fn a_plan_takes_some_hundred_records() {
+        let mut budget = budget(day(200 * MIB), noon(11, 26));
+        let (mut records, mut counter) = (0, 0);
+        loop {
+            match budget.check(256 << 10) {
+                Verdict::Granted => counter += 64 << 10,
+                Verdict::Unrecorded => {
+                    let claim = budget.claim(256 << 10);
+                    budget.recorded(&claim);
+                    records += 1;
+                }
+                Verdict::Refused(_) => break,
+            }
+            budget.charge(counter, at(noon(11, 26)), &Zone::utc());
+        }
+        assert!((400..600).contains(&records), "{records} records for {counter} bytes");
+        assert!(counter > 199 * MIB);
     }
 
     #[test]
@@ -287,7 +371,9 @@ mod tests {
         // Each life spends what it may in pieces, and is killed at a time of its own.
         for life in 1_u64.. {
             let mut budget = Budget::default();
-            budget.set(day(3 * MIB), noon(11, 26), &Zone::utc(), 0, |_| ledger);
+            budget.set(day(3 * MIB), at(noon(11, 26)), &Zone::utc(), 0, |name| {
+                ledger.filter(|_| name == "link/day")
+            });
             let mut counter = 0;
             for piece in 0..life % 7 {
                 let exposed = 20_000 + piece * 1000;
@@ -308,7 +394,7 @@ mod tests {
                 }
                 counter += exposed;
                 spent += exposed;
-                budget.charge(counter, noon(11, 26), &Zone::utc());
+                budget.charge(counter, at(noon(11, 26)), &Zone::utc());
             }
             cuts += 1;
         }
@@ -319,24 +405,65 @@ mod tests {
         let zone = Zone::from_posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
         let midnight = days_of(2026, 11, 27) * DAY - 3_600;
         let mut budget = Budget::default();
-        budget.set(day(10 * MIB), midnight - 10, &zone, 0, |_| None);
-        budget.charge(10 * MIB, midnight - 1, &zone);
+        budget.set(day(10 * MIB), at(midnight - 10), &zone, 0, |_| None);
+        budget.charge(10 * MIB, at(midnight - 1), &zone);
         let Verdict::Refused(account) = budget.check(1) else { panic!("10 MiB were spent") };
         assert_eq!(account.end(&zone), midnight);
-        budget.charge(10 * MIB, midnight, &zone);
+        budget.charge(10 * MIB, at(midnight), &zone);
         assert_eq!((budget.accounts()[0].spent, budget.room(0)), (0, 10 * MIB));
-        budget.charge(11 * MIB, midnight, &zone);
+        budget.charge(11 * MIB, at(midnight), &zone);
         // Set back, the clock brings nothing.
-        budget.charge(11 * MIB, midnight - 3 * DAY, &zone);
+        budget.charge(11 * MIB, at(midnight - 3 * DAY), &zone);
         assert_eq!(budget.accounts()[0].spent, MIB);
-        budget.charge(11 * MIB, midnight + DAY - 1, &zone);
+        budget.charge(11 * MIB, at(midnight + DAY - 1), &zone);
         assert_eq!(budget.accounts()[0].spent, MIB);
         // It was years ahead: then what was spent is of today.
-        budget.charge(12 * MIB, midnight + 3000 * DAY, &zone);
-        budget.charge(14 * MIB, midnight + 3000 * DAY, &zone);
-        budget.charge(14 * MIB, midnight + DAY, &zone);
+        budget.charge(12 * MIB, at(midnight + 3000 * DAY), &zone);
+        budget.charge(14 * MIB, at(midnight + 3000 * DAY), &zone);
+        budget.charge(14 * MIB, at(midnight + DAY), &zone);
         assert_eq!(budget.accounts()[0].spent, 2 * MIB);
         assert_eq!(budget.accounts()[0].end(&zone), midnight + 2 * DAY);
+    }
+
+    #[test]
+    fn what_was_spent_by_a_wrong_clock_was_spent_today() {
+        let utc = Zone::utc();
+        let stale = |monotonic| Moment { now: noon(11, 26), monotonic, is_set: false };
+        let right = |monotonic| Moment { now: noon(11, 28), monotonic, is_set: true };
+        // Spent before a power cut, before a second one, and before the clock is set at last.
+        let mut ledger = vec![Entry { account: "link/day", period: 20_783, bytes: 5 * MIB }];
+        for _ in 0..2 {
+            let mut budget = Budget::default();
+            let recorded = |name: &str| {
+                let entry = ledger.iter().find(|entry| entry.account == name)?;
+                Some((entry.period, entry.bytes))
+            };
+            budget.set(day(20 * MIB), stale(0), &utc, 0, recorded);
+            assert_eq!(budget.check(MIB), Verdict::Unrecorded);
+            let claim = budget.claim(MIB);
+            budget.recorded(&claim);
+            assert_eq!(budget.check(MIB), Verdict::Granted);
+            budget.charge(MIB, stale(5), &utc);
+            ledger = budget.settlement(0);
+        }
+        assert_eq!((ledger[0].bytes, ledger[1].bytes), (7 * MIB, 2 * MIB));
+        let mut budget = Budget::default();
+        let recorded = |name: &str| {
+            let entry = ledger.iter().find(|entry| entry.account == name)?;
+            Some((entry.period, entry.bytes))
+        };
+        budget.set(day(20 * MIB), stale(0), &utc, 0, recorded);
+        budget.charge(MIB, stale(5), &utc);
+        budget.charge(2 * MIB, right(10), &utc);
+        assert_eq!(budget.accounts()[0].spent, 3 * MIB, "and what came as it was being set");
+        budget.charge(2 * MIB, at(noon(11, 29)), &utc);
+        assert_eq!(budget.accounts()[0].spent, 0);
+        // One that looked as if it was set, and leaps over midnight.
+        let mut budget = self::budget(day(20 * MIB), noon(11, 26));
+        budget.charge(MIB, at(noon(11, 26) + 5), &utc);
+        let later = Moment { now: noon(11, 27), ..at(noon(11, 26) + 10) };
+        budget.charge(3 * MIB, later, &utc);
+        assert_eq!(budget.accounts()[0].spent, 3 * MIB);
     }
 
     #[test]
@@ -355,9 +482,9 @@ mod tests {
             let end = days_of(2026, end.0, end.1) * DAY;
             assert_eq!(account.end(&utc), end, "{first} {now}");
             let mut same = budget(limits, now);
-            same.charge(5, end - 1, &utc);
+            same.charge(5, at(end - 1), &utc);
             assert_eq!(same.accounts()[0].spent, 5);
-            same.charge(5, end, &utc);
+            same.charge(5, at(end), &utc);
             assert_eq!(same.accounts()[0].spent, 0);
         }
         let limits = Limits { day: None, month: Some(MIB), month_day: 20 };
@@ -369,18 +496,18 @@ mod tests {
     fn the_smaller_room_counts_and_limits_may_change() {
         let both = Limits { day: Some(2 * MIB), month: Some(3 * MIB), month_day: 1 };
         let mut budget = budget(both, noon(11, 26));
-        budget.charge(2 * MIB, noon(11, 26), &Zone::utc());
+        budget.charge(2 * MIB, at(noon(11, 26)), &Zone::utc());
         assert_eq!(budget.room(0), 0);
-        budget.charge(2 * MIB, noon(11, 27), &Zone::utc());
+        budget.charge(2 * MIB, at(noon(11, 27)), &Zone::utc());
         assert_eq!((budget.room(0), budget.room(MIB)), (MIB, 0), "of the month");
         let month = Limits { day: None, month: Some(9 * MIB), month_day: 1 };
-        budget.set(month, noon(11, 27), &Zone::utc(), 3 * MIB, |_| None);
+        budget.set(month, at(noon(11, 27)), &Zone::utc(), 3 * MIB, |_| None);
         assert_eq!(budget.room(0), 6 * MIB, "what was spent stays spent");
         let less = Limits { day: None, month: Some(MIB), month_day: 1 };
-        budget.set(less, noon(11, 27), &Zone::utc(), 3 * MIB, |_| None);
+        budget.set(less, at(noon(11, 27)), &Zone::utc(), 3 * MIB, |_| None);
         assert!(matches!(budget.check(0), Verdict::Refused(_)));
         assert_eq!(budget.claim(0)[0].bytes, MIB);
-        budget.set(Limits::default(), noon(11, 27), &Zone::utc(), 3 * MIB, |_| None);
+        budget.set(Limits::default(), at(noon(11, 27)), &Zone::utc(), 3 * MIB, |_| None);
         assert_eq!((budget.check(u64::MAX), budget.room(0)), (Verdict::Granted, u64::MAX));
     }
 }

@@ -210,9 +210,13 @@ fn cached(image: &status::ImageReport, listen: &str) -> Option<CachedImage> {
 fn activity(report: &status::Report) -> String {
     let moving = report.images.iter().find(|image| image.state == "syncing");
     let failed = report.images.iter().filter(|image| image.state == "failed").count();
+    let waiting = report.images.iter().find(|image| image.state == "waiting");
     let text = match (moving, failed) {
         (Some(image), _) => format!("fetching {}", image.reference),
-        (None, 0) => "all images held".to_owned(),
+        (None, 0) => match waiting.and_then(|image| image.error.as_deref()) {
+            Some(reason) => reason.to_owned(),
+            None => "all images held".to_owned(),
+        },
         (None, failed) => format!("{failed} of {} images failed", report.images.len()),
     };
     cut(&text, ACTIVITY_CHARS_MAX)

@@ -181,8 +181,38 @@ fn nothing_of_an_image_is_fetched_outside_the_windows() {
     assert!(satellite.lives());
 }
 
+#[test]
+fn a_window_that_closes_suspends_what_is_under_way() {
+    let image = Image::new(1, LAYER_BYTES);
+    let registry = Registry::start(Show { image, lie: Lie::None, tls: None });
+    let meter = Meter::start(registry.address);
+    let link =
+        |window: &str| format!("rate_max = \"1MiB/s\"\nday_max = \"64MiB\"\nwindows = {window:?}");
+    let mut satellite =
+        prepare("closing", |directory| text(directory, meter.address, &link("06:00-18:00")));
+    let admin = run(&mut satellite);
+    wait_until(|| meter.bytes() > 2_000_000, || satellite.log());
+    satellite.reload(&text(&satellite.directory, meter.address, &link("18:00-06:00")));
+    let status = await_waiting(&admin);
+    assert!(status["images"][0]["held_bytes"].as_u64().unwrap() > 1_000_000, "{status}");
+    let gets = || registry.heads().iter().filter(|head| head.starts_with("get ")).count();
+    // The request that was under way was for 4 MiB.
+    assert!(meter.bytes() < 4_000_000, "{}", meter.bytes());
+    let before = gets();
+    satellite.await_line("sync: 0 images held, 1 not");
+    satellite.await_line("sync: 0 images held, 1 not");
+    assert_eq!(gets(), before, "nothing but polls");
+    satellite.reload(&text(&satellite.directory, meter.address, &link("06:00-18:00")));
+    satellite.await_line("held at");
+    // What was on its way when it closed came twice, and nothing else.
+    let most = LAYER_BYTES as u64 + CUT_BYTES_MAX;
+    assert!(meter.bytes() < most, "{} bytes, expected {most} at most", meter.bytes());
+}
+
 /// As the configuration has it.
 const DAY_MAX: u64 = 3 << 20;
 const LAYER_BYTES: usize = 8 << 20;
+/// A receive window, and polls.
+const CUT_BYTES_MAX: u64 = (256 << 10) + (64 << 10);
 /// A kill costs no more of a download than this: README.md.
 const KILL_BYTES_MAX: u64 = (2 << 20) + (256 << 10);
