@@ -13,6 +13,7 @@ mod files;
 mod read;
 mod rules;
 mod table;
+mod through;
 
 use std::fmt;
 use std::net::SocketAddr;
