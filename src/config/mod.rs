@@ -14,6 +14,7 @@ mod link;
 mod read;
 mod rules;
 mod table;
+mod through;
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -10,10 +10,10 @@ use url::Url;
 
 use super::table::{Reader, Table, table};
 use super::{
-    Admin, Config, GroundControl, Image, Import, Loaded, Location, MASK, ProxyUrl, PullThrough,
-    Secret, Serve, ServerTls, Store, Sync, Token, Upstream,
+    Admin, Config, GroundControl, Image, Import, Loaded, Location, MASK, ProxyUrl, Secret, Serve,
+    ServerTls, Store, Sync, Token, Upstream,
 };
-use crate::oci::{Pattern, Platform, Reference, registry_name};
+use crate::oci::{Platform, Reference, registry_name};
 use crate::units::ByteCount;
 
 /// Reads `text`, naming it `file` in problems.
@@ -179,34 +179,6 @@ impl<'a> Reader<'a> {
             pull_through,
         };
         Some((span, upstream))
-    }
-
-    fn pull_through(&mut self, table: &mut Table<'a>) -> Option<PullThrough> {
-        let is_on = self.flag(table, "pull_through").unwrap_or(false);
-        let tag_ttl = self.duration(table, "tag_ttl");
-        let mut patterns = |reader: &mut Self, key: &str| {
-            let label = format!("{} {key}", table.name);
-            let mut patterns = Vec::new();
-            for (span, text) in reader.texts(table, key) {
-                match text.parse::<Pattern>() {
-                    Ok(pattern) => patterns.push(pattern),
-                    Err(_) => {
-                        let expected =
-                            "a repository, or a pattern such as \"library/*\" or \"team/**\"";
-                        reader.problem(span, &label, &format!("{text:?}"), expected);
-                    }
-                }
-            }
-            patterns
-        };
-        let allow = patterns(self, "allow");
-        let deny = patterns(self, "deny");
-        if !is_on && (tag_ttl.is_some() || !allow.is_empty() || !deny.is_empty()) {
-            let what =
-                "[[upstream]] tag_ttl, allow and deny do nothing without pull_through = true";
-            self.warn(table.span.clone(), what);
-        }
-        is_on.then(|| PullThrough { tag_ttl: tag_ttl.unwrap_or(TAG_TTL), allow, deny })
     }
 
     fn registry(&mut self, table: &mut Table<'a>) -> Option<String> {
@@ -447,8 +419,6 @@ const SCRUB_INTERVAL: Duration = Duration::from_hours(7 * 24);
 const VERIFY_INTERVAL: Duration = Duration::from_hours(24);
 /// What eMMC and SD cards of three bits a cell are mostly rated for.
 const CYCLES_RATED: u32 = 3000;
-/// Clients that start together cost one question, and a moved tag is seen soon.
-const TAG_TTL: Duration = Duration::from_mins(1);
 const STORE_PATH: &str = "/var/lib/moonlet";
 const SIZE_MAX_DEFAULT: u64 = 4 << 30;
 /// Six of the smallest segments: FORMAT.md section 2.
@@ -589,41 +559,6 @@ mod tests {
         assert!(all[0].contains("up.tset: no image is from it; did you mean up.test?"), "{all:?}");
         assert!(all[1].contains("up.test/x:1: no [[upstream]] has this registry"), "{all:?}");
         assert!(warnings(&image("up.test/x:1")).is_empty(), "no upstream has to be named");
-    }
-
-    #[test]
-    fn pulling_through_is_asked_for_and_limited() {
-        let text = upstream("up.test", "http://h");
-        let of = |lines: &str| parse("m.toml", &format!("{text}{lines}")).unwrap();
-        assert_eq!(of("").upstreams[0].pull_through, None);
-        assert_eq!(of("pull_through = false\n").upstreams[0].pull_through, None);
-        let plain = of("pull_through = true\n");
-        let policy = plain.upstreams[0].pull_through.clone().unwrap();
-        assert!(policy.allows("any/thing") && policy.tag_ttl == TAG_TTL);
-        let limited = "pull_through = true\ntag_ttl = \"90s\"\nallow = [\"library/*\", \"team/**\"]\n\
-                       deny = \"team/secret\"\n";
-        let config = of(limited);
-        let policy = config.upstreams[0].pull_through.clone().unwrap();
-        assert!(policy.allows("library/x") && policy.allows("team/a/b"));
-        assert!(!policy.allows("other") && !policy.allows("team/secret"));
-        assert_eq!(parse("again", &config.to_string()).unwrap(), config);
-        assert!(warnings(&format!("{text}{limited}")).is_empty(), "it needs no image");
-        let idle = warnings(&format!("{text}allow = \"a\"\n{}", image("up.test/x:1")));
-        assert!(idle[0].contains("do nothing without pull_through = true"), "{idle:?}");
-        for (line, expected) in [
-            (
-                "pull_through = \"yes\"",
-                "m.toml:4: [[upstream]] pull_through = \"yes\": expected true or false",
-            ),
-            (
-                "pull_through = true\nallow = [\"A\"]",
-                "m.toml:5: [[upstream]] allow = \"A\": expected a repository",
-            ),
-            ("pull_through = true\ntag_ttl = \"0s\"", "tag_ttl = \"0s\": expected a time"),
-        ] {
-            let all = problems(&format!("{text}{line}\n"));
-            assert!(all[0].contains(expected), "{all:?}");
-        }
     }
 
     #[test]

@@ -91,9 +91,13 @@ impl Puller {
 
     /// The download of a digest: the one that is under way, or a new one.
     pub(super) fn ensure(self: &Rc<Self>, wanted: Wanted, asker: Asker) -> Download {
+        let name = wanted.asker.clone();
         let flight = self.flight(&wanted.digest).unwrap_or_else(|| self.begin(wanted));
         match asker {
             Asker::Image(rank) => {
+                if !flight.image.is_open() {
+                    self.parts.progress.begin(flight.digest, &name);
+                }
                 flight.rank.set(rank.min(flight.rank.get()));
                 flight.image.open();
             }

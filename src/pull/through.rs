@@ -23,7 +23,7 @@ use super::backoff::Backoff;
 use super::download::{Asker, Wanted};
 use super::flight::{Download, Flight};
 use super::refusals::{Refusal, Refusals};
-use super::walk::Walk;
+use super::walk::{Need, Walk};
 use super::{Error, Puller};
 use crate::blob::TagKey;
 use crate::fetch::Latch;
@@ -295,8 +295,8 @@ impl Puller {
         let walk = walk.for_client();
         let mut outcome = Ok(());
         for name in names {
-            match walk.one(name, digest).await {
-                Ok(manifest) => {
+            match walk.read(name, Some(*digest), Need::Accompanying).await {
+                Ok((manifest, _)) => {
                     let _turn = self.holding.lock().await;
                     return self.hold(&manifest).await;
                 }
@@ -344,7 +344,7 @@ impl Puller {
         Err(error)
     }
 
-    /// Refuses `name` for a while; and all of a registry that does not answer.
+    /// Refuses `name` for a while; and all of a registry that does not answer, or wants a pause.
     fn refuse(&self, registry: &str, name: String, error: &Error) {
         let now = self.parts.clock.monotonic();
         let pause = match error.kind() {
@@ -353,7 +353,9 @@ impl Puller {
         };
         let mut refusals = self.asked.refusals.borrow_mut();
         let what = error.to_string();
-        if error.is_unanswered() {
+        let wanted = error.retry_after();
+        if error.is_unanswered() || wanted.is_some() {
+            let pause = pause.max(wanted.unwrap_or_default());
             refusals.note(registry.to_owned(), error.kind(), &what, now, pause);
         }
         refusals.note(name, error.kind(), &what, now, pause);
@@ -412,4 +414,4 @@ const FAILURE_PAUSE: Duration = Duration::from_secs(15);
 /// Tags of which it is known when they were asked for.
 const CHECKED_MAX: usize = 1024;
 /// Tags in the store beyond which no further one of a client's is kept.
-const TAGS_MAX: usize = 4096;
+const TAGS_MAX: usize = 1024;

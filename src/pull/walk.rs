@@ -62,7 +62,7 @@ pub(super) struct Walk<'a> {
 
 /// What a manifest is wanted for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Need {
+pub(super) enum Need {
     /// The image is nothing without it.
     Required,
     /// It accompanies the image, and is nothing without all that it names.
@@ -154,16 +154,6 @@ impl<'a> Walk<'a> {
             ));
         }
         signature_tags
-    }
-
-    /// One manifest, whatever it names; it is held once it is put into the store.
-    pub(super) async fn one(
-        &self,
-        wanted: &str,
-        digest: &Digest,
-    ) -> Result<PlannedManifest, Error> {
-        let (manifest, _) = self.read(wanted, Some(*digest), Need::Accompanying).await?;
-        Ok(manifest)
     }
 
     /// What came of it.
@@ -327,7 +317,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Reads one manifest: from the store if it is held, else from the registry.
-    async fn read(
+    pub(super) async fn read(
         &self,
         wanted: &str,
         expected: Option<Digest>,

@@ -277,6 +277,23 @@ fn an_upstream_that_is_away_is_not_waited_for_each_time() {
 }
 
 #[test]
+fn a_registry_that_wants_a_pause_has_it() {
+    let registry = Several::start();
+    let satellite = pulling("pause", &registry, &[], "");
+    registry.oddity(|_, _| Some(Answer::status(429).with("Retry-After", 600)));
+    assert_eq!(satellite.get("/v2/app/manifests/1").0, 503);
+    let asked = registry.asked().len();
+    registry.honest();
+    registry.push("1", &Image::new(1, 300_000));
+    for path in ["/v2/app/manifests/1", "/v2/other/manifests/2"] {
+        assert_eq!(satellite.get(path).0, 503, "{path}");
+    }
+    let blob = format!("/v2/app/blobs/{}", Digest::sha256(b"x"));
+    assert_eq!(satellite.get(&blob).0, 503);
+    assert_eq!((registry.asked().len(), asked), (1, 1));
+}
+
+#[test]
 fn what_is_not_there_is_not_asked_for_again_at_once() {
     let registry = Several::start();
     let image = Image::new(1, 300_000);
