@@ -104,7 +104,8 @@ pub fn assess(url: &str, groups: &[GroupState], report: Option<&Report>) -> Asse
     let behind: Vec<&Standing> = images.iter().filter(|image| !image.in_sync).collect();
     let updated = if behind.is_empty() {
         Updated::UpToDate
-    } else if behind.iter().all(|image| ["pending", "syncing", "waiting"].contains(&&*image.state)) {
+    } else if behind.iter().all(|image| ["pending", "syncing", "waiting"].contains(&&*image.state))
+    {
         Updated::Updating
     } else {
         Updated::OutOfDate
