@@ -11,7 +11,7 @@ use moonlet::oci::Digest;
 use rustix::process::Signal;
 
 use crate::registry::Image;
-use crate::satellite::{Satellite, start_with, wait_until};
+use crate::satellite::{Satellite, get, start_with, wait_until};
 use crate::several::{Answer, Request, Several};
 
 /// A satellite that holds `images` of the registry, and fetches on demand what `lines` let it.
@@ -158,6 +158,49 @@ fn an_image_and_a_client_share_a_download() {
     assert!(client.rest() == image.layer[EARLY_BYTES..]);
     satellite.await_line("held at");
     assert_eq!(asked_bytes(&registry, &image.layer), LAYER_BYTES);
+}
+
+/// A limited link has one slot for images, which a layer may have for hours.
+#[test]
+fn a_client_does_not_wait_for_the_layers_of_images() {
+    let registry = Several::start();
+    let (image, other) = (Image::new(1, LAYER_BYTES), Image::new(2, LAYER_BYTES));
+    registry.push("1", &image);
+    registry.push("2", &other);
+    let held_back = Digest::sha256(&image.layer).to_string();
+    registry.oddity(move |request, truth| {
+        let stalls_at = request.is("GET", &held_back).then_some(1000);
+        Some(Answer { stalls_at, ..truth.clone() })
+    });
+    let limited = "[link]\nrate_max = \"100MiB/s\"";
+    let satellite = pulling("slots", &registry, &["registry.test/app:1"], limited);
+    registry.await_count("GET", &Digest::sha256(&image.layer).to_string(), 1);
+    assert!(satellite.get(&layer_path(&other)) == (200, other.layer.clone()));
+    assert!(!satellite.log().contains("trying again"), "{}", satellite.log());
+}
+
+/// A bare name is that of what is held first, then of the first upstream that has it; whether one has
+/// it must be known before the next is asked.
+#[test]
+fn a_bare_name_is_found_in_the_order_of_the_upstreams() {
+    let (first, second) = (Several::start(), Several::start());
+    let (image, other) = (Image::new(1, 300_000), Image::new(2, 300_000));
+    second.push("1", &image);
+    second.push("2", &other);
+    let lines = |registry: &Several| format!("url = \"{}\"\npull_through = true", registry.url());
+    let (one, two) = (lines(&first), lines(&second));
+    let upstreams = [("first.test", one.as_str()), ("second.test", two.as_str())];
+    let satellite = start_with("order", "1s", &upstreams, &["second.test/app:1"]);
+    satellite.await_line("held at");
+    assert!(satellite.get("/v2/other/manifests/2") == (200, other.manifest.clone()));
+    assert!(first.count("HEAD", "other/manifests/2") == 1, "it was asked first");
+    first.oddity(|_, _| Some(Answer::status(500)));
+    assert_eq!(satellite.get("/v2/another/manifests/2").0, 503, "the first may have another");
+    assert_eq!(second.count("HEAD", "another/"), 0);
+    second.oddity(|_, _| Some(Answer::status(500)));
+    assert!(satellite.get("/v2/app/manifests/1") == (200, image.manifest.clone()));
+    assert!(satellite.get(&layer_path(&image)) == (200, image.layer.clone()));
+    assert_eq!(first.count("HEAD", "app/manifests/1"), 0, "what is held needs no upstream");
 }
 
 #[test]
@@ -369,6 +412,8 @@ fn a_cache_gives_way_and_what_is_desired_stays() {
         registry.push(&number.to_string(), image);
     }
     let satellite = pulling("evict", &registry, &["registry.test/app:0"], "tag_ttl = \"1h\"");
+    let admin = satellite.await_line("status, metrics and health on ");
+    let admin = admin.rsplit(' ').next().unwrap();
     satellite.await_line("held at");
     let pull = |number: usize| {
         let image = &images[number];
@@ -382,6 +427,17 @@ fn a_cache_gives_way_and_what_is_desired_stays() {
     pull(1);
     let layer = Digest::sha256(&images[1].layer).to_string();
     assert!(registry.count("GET", &layer) > 0, "it had given way, and came again");
+    let metrics = String::from_utf8(get(admin, "/metrics", "").1).unwrap();
+    let metric = |name: &str| -> usize {
+        let line = metrics.lines().find(|line| line.starts_with(&format!("moonlet_{name} ")));
+        line.unwrap().rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    // Of 1 to 11 and of 1 again a tag and a layer each, of which each tag is a manifest's.
+    assert_eq!(metric("pull_through_bytes_total"), 12 * LAYER_BYTES);
+    assert_eq!(metric("pull_through_misses_total"), 2 * 12);
+    pull(1);
+    let metrics = String::from_utf8(get(admin, "/metrics", "").1).unwrap();
+    assert!(metrics.contains("\nmoonlet_pull_through_hits_total 2\n"), "{metrics}");
     registry.oddity(|_: &Request, _| Some(Answer::status(503)));
     pull(0);
     pull(1);
