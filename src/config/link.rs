@@ -3,8 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::Link;
+use url::Url;
+
+use super::read::masked;
 use super::table::{Reader, Table};
+use super::{Link, ProxyUrl};
 use crate::units::{ByteCount, ByteRate, Expected};
 
 /// A part of the week, in local time. Written as `mon-fri 22:00-06:00`, `sat,sun` or
@@ -145,6 +148,20 @@ impl<'a> Reader<'a> {
             }
         }
         windows
+    }
+
+    fn proxy(&mut self, table: &mut Table<'a>) -> Option<ProxyUrl> {
+        let (span, text) = self.spanned(table, "proxy")?;
+        let is_proxy = |url: &Url| {
+            let is_bare = matches!(url.path(), "" | "/") && url.query().is_none();
+            url.scheme() == "http" && url.host_str().is_some() && is_bare
+        };
+        let url = text.parse::<Url>().ok().filter(is_proxy);
+        if url.is_none() {
+            let expected = "a proxy such as \"http://proxy.example:3128\"";
+            self.problem(span, "[link] proxy", &format!("{:?}", masked(&text)), expected);
+        }
+        url.map(ProxyUrl)
     }
 }
 

@@ -10,11 +10,13 @@
 //! used. [`file_warnings`] looks at those for a person who asks.
 
 mod files;
+mod ground_control;
 mod link;
 mod read;
 mod rules;
 mod table;
 mod through;
+mod upstream;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -26,8 +28,8 @@ use url::Url;
 use crate::oci::{Pattern, Platform, Reference};
 use crate::units::{ByteCount, ByteRate, exact_duration};
 pub use files::{exposed_mode, file_warnings};
+pub use ground_control::is_token;
 pub use link::Window;
-pub use read::is_token;
 
 /// Everything the operator decided; defaults filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -297,7 +299,9 @@ impl Config {
         for upstream in upstreams {
             let same = self.upstreams.iter_mut().find(|own| own.registry == upstream.registry);
             match same {
-                Some(own) if read::implied(&own.registry).as_ref() == Some(own) => *own = upstream,
+                Some(own) if upstream::implied(&own.registry).as_ref() == Some(own) => {
+                    *own = upstream
+                }
                 Some(_) => {}
                 None => self.upstreams.push(upstream),
             }
