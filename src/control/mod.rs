@@ -147,10 +147,12 @@ impl Control {
             // What another version wrote is fetched again.
             Some(if is_known { postcard::from_bytes(bytes).ok()? } else { Desired::default() })
         });
-        let (enrolment, desired) = (enrolment?, desired?);
+        // One that is lost takes the other with it only where both are.
+        let (enrolment, lost) = kept_or_lost(enrolment);
         self.enrolment.replace(enrolment);
+        let (desired, also_lost) = kept_or_lost(desired);
         self.desired.replace(Rc::new(desired.unwrap_or_default()));
-        Ok(())
+        lost.or(also_lost).map_or(Ok(()), Err)
     }
 
     /// Whether there is a Ground Control to obey.
@@ -203,7 +205,8 @@ impl Control {
         (text(desired.digest), text(desired.config.as_ref().and_then(|config| config.digest)))
     }
 
-    /// Enrols, unless that is done. What the answer says is durable before it is used.
+    /// Enrols, unless that is done; again where the credentials are refused and there is another
+    /// token than the one they were given for. What the answer says is durable before it is used.
     ///
     /// # Errors
     /// [`Kind::Denied`] when Ground Control refuses the token, [`Kind::Invalid`] when there is none.
@@ -215,11 +218,16 @@ impl Control {
         if known.is_some() && !self.is_refused.get() {
             return Ok(());
         }
-        let token = fleet.token()?;
+        let token = match (fleet.token(), &known) {
+            (Ok(token), _) => token,
+            // A token that is spent need not be there any more.
+            (Err(_), Some(_)) => return Ok(()),
+            (Err(error), None) => return Err(error),
+        };
         let token_hash = blake3::hash(token.as_bytes()).to_hex().to_string();
         if known.is_some_and(|known| known.token_hash == token_hash) {
-            let what = "the credentials are refused: a new enrolment token is needed";
-            return Err(Error::new(Kind::Denied, format!("{url}: {what}")));
+            // A registry that denies now may grant later.
+            return Ok(());
         }
         let request = Request { token, facts: self.parts.facts.clone() };
         let answer = fleet.ground.enrol(&request).await?;
@@ -243,7 +251,7 @@ impl Control {
         let fleet = self.fleet()?;
         let polled = self.read_state(&fleet).await;
         self.note(polled.as_ref().err());
-        polled
+        polled.map_err(refused)
     }
 
     async fn read_state(&self, fleet: &Fleet) -> Result<Polled, Error> {
@@ -333,7 +341,7 @@ impl Control {
         let enrolment = self.enrolled()?;
         let actions = fleet.ground.report(&enrolment.auth, report).await;
         self.note(actions.as_ref().err());
-        if actions?.iter().any(|action| action == REFRESH_CREDENTIALS)
+        if actions.map_err(refused)?.iter().any(|action| action == REFRESH_CREDENTIALS)
             && let Err(error) = self.refresh(&fleet, enrolment).await
         {
             warn!("{error}; the credentials in use stay");
@@ -465,6 +473,25 @@ impl Fleet {
     }
 }
 
+/// Says what to do where credentials are refused.
+fn refused(error: Error) -> Error {
+    match error.kind() {
+        Kind::Denied => {
+            let hint = "if this satellite was revoked, a new enrolment token is needed";
+            Error::new(Kind::Denied, format!("{error}; {hint}"))
+        }
+        _ => error,
+    }
+}
+
+/// What was kept, if anything was, and why it cannot be read.
+fn kept_or_lost<T>(kept: Result<Option<T>, Error>) -> (Option<T>, Option<Error>) {
+    match kept {
+        Ok(value) => (value, None),
+        Err(error) => (None, Some(error)),
+    }
+}
+
 fn tls_options(config: &config::GroundControl) -> tls::ClientOptions {
     tls::ClientOptions::new(&config.ca_file, &config.client_cert, &config.client_key)
 }
@@ -475,7 +502,60 @@ const DESIRED: &str = "desired";
 const DESIRED_VERSION: u8 = 1;
 const KERNEL_COMMAND_LINE: &str = "/proc/cmdline";
 const KERNEL_WORD: &str = "moonlet.token=";
-/// As Go's, whose configs say another one; of a fleet of Moonlets nobody needs it more often.
+/// As Go's, whose configs say another one; a fleet of Moonlets does not need it more often.
 const REPORT_INTERVAL: Duration = Duration::from_mins(5);
 /// Registries of state that are kept open: there is one, and two while a fleet moves.
 const REGISTRIES_MAX: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::config::Secret;
+    use crate::flash::{Geometry, sim};
+
+    fn control(store: &Store) -> Control {
+        Control::new(Parts {
+            store: store.clone(),
+            clock: Rc::new(SystemClock::new()),
+            metrics: Rc::default(),
+            facts: BTreeMap::new(),
+        })
+    }
+
+    #[test]
+    fn a_desired_state_that_is_lost_takes_no_credentials_with_it() {
+        let geometry =
+            Geometry { segment_count: 9, segment_bytes: 65536, program_bytes: 64, reprogram: true };
+        let device = Arc::new(sim::Device::new(geometry));
+        let (store, _) = Store::open(device, Rc::default()).unwrap();
+        let config = config::GroundControl {
+            url: "https://ground.test".parse().unwrap(),
+            token: Token::Text(Secret("t".to_owned())),
+            ca_file: None,
+            client_cert: None,
+            client_key: None,
+            key_file: None,
+        };
+        let first = control(&store);
+        first.configure(Some(&config), &Network::default()).unwrap();
+        assert!(first.name().is_none() && !first.is_known());
+        let enrolment = Enrolment {
+            ground_control: config.url.to_string(),
+            state: "https://ground.test/satellite/satellite-state/edge1/state:latest".to_owned(),
+            ..Enrolment::default()
+        };
+        smol::block_on(async {
+            let fleet = first.fleet().unwrap();
+            first.keep_enrolment(&fleet, enrolment).await.unwrap();
+            store.set_document(DESIRED, b"not sealed here").await.unwrap();
+        });
+        let second = control(&store);
+        let error = second.configure(Some(&config), &Network::default()).unwrap_err();
+        assert!(error.to_string().starts_with("kept desired: "), "{error}");
+        assert_eq!(second.name().as_deref(), Some("edge1"));
+        assert!(!second.is_known(), "nothing is removed until it is known again");
+    }
+}

@@ -27,7 +27,9 @@ use crate::kind::Kind;
 use crate::oci::Platform;
 use crate::status;
 
-/// As status names them.
+/// As status names it: enrolment.
+pub const ENROLMENT: &str = "enrolment";
+/// As status names it: reports.
 pub const GROUND_CONTROL: &str = "ground control";
 /// As status names it.
 pub const DESIRED_STATE: &str = "desired state";
@@ -103,7 +105,7 @@ impl Member {
             };
             let pause = next.saturating_sub(satellite.clock.monotonic()).min(PAUSE_MAX);
             let woken = async {
-                // It is closed by nobody while this runs.
+                // It is not closed while this runs.
                 let _ = woken.recv().await;
             };
             let pause = async {
@@ -131,7 +133,7 @@ impl Member {
             }
         }
         if satellite.control.name().is_none() {
-            // There is nobody to report as.
+            // There is no name to report under.
             self.report_at.set(self.poll_at.get());
         } else if self.report_at.get() <= now() {
             let report = self.report(satellite);
@@ -187,7 +189,7 @@ impl Member {
         let (busy_before, total_before) = self.ticks.replace((busy, total));
         let (busy, total) =
             (busy.saturating_sub(busy_before), total.saturating_sub(total_before).max(1));
-        // In hundredths of a percent, which is as much as anybody reads.
+        // In hundredths of a percent, which is as much as is worth reading.
         let hundredths = u32::try_from(busy.saturating_mul(10_000) / total).unwrap_or(u32::MAX);
         f64::from(hundredths.min(10_000)) / 100.0
     }
@@ -291,10 +293,10 @@ impl Satellite {
         let health = &self.health;
         let polled = match self.control.enrol().await {
             Ok(()) => {
-                health.forget(GROUND_CONTROL);
+                health.works(ENROLMENT);
                 self.control.poll().await.map_err(|error| (DESIRED_STATE, error))
             }
-            Err(error) => Err((GROUND_CONTROL, error)),
+            Err(error) => Err((ENROLMENT, error)),
         };
         match polled {
             Ok(polled) => {

@@ -182,8 +182,9 @@ impl Satellite {
             self.registries.borrow_mut().clear();
         }
         if is_rerouted || config.ground_control != before.ground_control {
-            self.health.forget(fleet::GROUND_CONTROL);
-            self.health.forget(fleet::DESIRED_STATE);
+            for part in [fleet::ENROLMENT, fleet::GROUND_CONTROL, fleet::DESIRED_STATE] {
+                self.health.forget(part);
+            }
             self.join_fleet();
         }
         self.refresh();
@@ -195,7 +196,7 @@ impl Satellite {
         let joined = self.control.configure(local.ground_control.as_ref(), &self.network.borrow());
         if let Err(error) = joined {
             let next = "it is fetched again, and nothing is removed until then";
-            self.health.degraded(fleet::GROUND_CONTROL, &format!("{error}; {next}"));
+            self.health.degraded(fleet::ENROLMENT, &format!("{error}; {next}"));
         }
         if self.control.is_unsealed() {
             let expected = "expected [ground_control] key_file, a serial number or a machine id";

@@ -25,6 +25,8 @@ struct World {
     reports: Vec<Report>,
     /// Ground Control and the registry answer nothing but 503.
     is_away: bool,
+    /// Ground Control alone does.
+    ground_is_away: bool,
     /// The next report is answered with a wish for new credentials.
     wants_refresh: bool,
 }
@@ -105,7 +107,8 @@ impl Fleet {
 
 impl World {
     fn answer(&mut self, asked: &Asked) -> Said {
-        if self.is_away {
+        let is_ground = asked.path.starts_with("/sat");
+        if self.is_away || is_ground && self.ground_is_away {
             return said(503, "away");
         }
         let base = format!("http://{}", asked.line("host").unwrap());
@@ -362,6 +365,21 @@ fn a_revoked_satellite_serves_on_and_enrols_again_with_a_new_token() {
     fleet.with(|world| world.tokens.push("second-token".to_owned()));
     satellite.reload(&config(&satellite.directory, &odd.url(), "second-token"));
     wait_until(|| odd.count("GET", "/satellites/ztr/second-token") == 1, || satellite.log());
+    fleet.push("library/app", "2", b"layer two");
+    fleet.set_group("g1", "library/app", "2");
+    await_image(&satellite, "library/app", "2", 200);
+}
+
+/// A registry that denies for a while must not need Ground Control to be asked again.
+#[test]
+fn what_was_denied_is_asked_for_again() {
+    let (fleet, _odd, satellite) = converged("fleet-denied");
+    let secret = fleet.with(|world| {
+        world.ground_is_away = true;
+        std::mem::replace(&mut world.secret, "another".to_owned())
+    });
+    await_problem(&satellite, "a new enrolment token is needed");
+    fleet.with(|world| world.secret = secret);
     fleet.push("library/app", "2", b"layer two");
     fleet.set_group("g1", "library/app", "2");
     await_image(&satellite, "library/app", "2", 200);
