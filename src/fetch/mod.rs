@@ -75,6 +75,11 @@ impl Pace {
         self.gate.as_ref().map_or(bytes, |gate| gate.fit(bytes))
     }
 
+    /// Whether what clients ask for has to wait for the windows or the data plan.
+    pub fn is_shut(&self) -> bool {
+        self.gate.as_ref().is_some_and(Gate::is_shut)
+    }
+
     /// Changes the pace of all downloads, those under way included.
     pub fn set_bucket(&self, bucket: Option<Bucket>) {
         self.bucket.replace(bucket);
