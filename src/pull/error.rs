@@ -21,7 +21,7 @@ enum Cause {
     Fetch(fetch::Error),
     Store(blob::Error),
     Manifest(ManifestError),
-    /// That of a download which others wait for as well.
+    /// That of something which others wait for as well.
     Shared(Rc<Error>),
     Other(Kind, String),
 }
@@ -58,8 +58,8 @@ impl Error {
         }
     }
 
-    /// Of a download that ended for all who wait for it.
-    pub(super) fn shared(error: Rc<Self>) -> Self {
+    /// Of something that ended for all who wait for it.
+    pub fn shared(error: Rc<Self>) -> Self {
         Self { what: String::new(), cause: Cause::Shared(error) }
     }
 
@@ -93,7 +93,7 @@ impl Error {
     }
 
     /// Says what was being done when the error came up.
-    pub(super) fn about(self, what: impl Into<String>) -> Self {
+    pub fn about(self, what: impl Into<String>) -> Self {
         Self { what: what.into(), ..self }
     }
 }

@@ -146,13 +146,16 @@ impl Plan {
 impl Puller {
     /// An engine at rest.
     pub fn new(parts: Parts) -> Self {
-        let slots = if parts.pace.is_limited() { 1 } else { DOWNLOADS_MAX };
+        let (slots, client_slots) = match parts.pace.is_limited() {
+            true => (1, 1),
+            false => (DOWNLOADS_MAX, CLIENT_DOWNLOADS_MAX),
+        };
         Self {
             parts,
             flights: RefCell::default(),
             chunk: Cell::default(),
             slots: Slots::new(slots),
-            client_slots: Slots::new(CLIENT_DOWNLOADS_MAX),
+            client_slots: Slots::new(client_slots),
             head_in_vain: RefCell::default(),
             promised: RefCell::default(),
             holding: Mutex::new(()),
@@ -169,14 +172,21 @@ impl Puller {
     /// Downloads what `plan` lacks and makes it visible under its tag. What had to be left out of
     /// what only accompanies the image goes into the progress. The downloads of an image with a
     /// lower `rank` come first.
-    pub async fn fetch(self: &Rc<Self>, plan: &Plan, rank: usize) -> Result<(), Error> {
+    ///
+    /// Gives why some of what only accompanies the image was left out, where it is the link's limits
+    /// that held it back: it is to be fetched when they allow it.
+    pub async fn fetch(self: &Rc<Self>, plan: &Plan, rank: usize) -> Result<Option<Error>, Error> {
         self.promised.borrow_mut().insert(plan.name.clone(), plan.wants().0);
         let outcome = self.fetch_promised(plan, rank).await;
         self.promised.borrow_mut().remove(&plan.name);
         outcome
     }
 
-    async fn fetch_promised(self: &Rc<Self>, plan: &Plan, rank: usize) -> Result<(), Error> {
+    async fn fetch_promised(
+        self: &Rc<Self>,
+        plan: &Plan,
+        rank: usize,
+    ) -> Result<Option<Error>, Error> {
         let source = self.source(&plan.key.registry, &plan.key.repository)?;
         let job = Job { source, image: &plan.name, rank };
         let missing = self.missing(plan);
@@ -188,16 +198,19 @@ impl Puller {
         let wanted: Vec<Digest> = plan.digests().into_iter().collect();
         self.parts.store.pin(&wanted, true).await?;
         let queue = RefCell::new(missing.into_iter());
-        let left_out = RefCell::new((BTreeSet::new(), plan.notes.clone()));
+        let left_out = RefCell::new((BTreeSet::new(), plan.notes.clone(), None));
         let worker = async || -> Result<(), Error> {
             loop {
                 let Some(blob) = queue.borrow_mut().next() else { return Ok(()) };
                 match self.blob(&job, &blob).await {
                     Ok(()) => {}
                     Err(error) if !blob.required && !self.stop().is_open() => {
-                        let (absent, notes) = &mut *left_out.borrow_mut();
+                        let (absent, notes, waits) = &mut *left_out.borrow_mut();
                         absent.insert(blob.digest);
-                        notes.add(error.to_string());
+                        match error.held_back() {
+                            Some(_) => *waits = Some(error),
+                            None => notes.add(error.to_string()),
+                        }
                     }
                     Err(error) => {
                         // The others finish the blob they are at and stop.
@@ -217,7 +230,7 @@ impl Puller {
         let flushed = self.parts.store.flush().await;
         fetched?;
         flushed?;
-        let (absent, notes) = left_out.into_inner();
+        let (absent, notes, waits) = left_out.into_inner();
         let is_gone = |blob: &PlannedBlob| {
             !absent.contains(&blob.digest) && self.parts.store.entry(&blob.digest).is_none()
         };
@@ -240,10 +253,7 @@ impl Puller {
         }
         self.parts.store.pin(&wanted, true).await?;
         // A signature that was left out has no tag.
-        let is_held = |digest: &Digest| {
-            self.parts.store.entry(digest).is_some_and(|entry| entry.media_type.is_some())
-        };
-        let tags = plan.tags().filter(|(_, digest)| is_held(digest));
+        let tags = plan.tags().filter(|(_, digest)| self.holds_manifest(digest));
         for (key, digest) in tags {
             if self.parts.store.tag(key) != Some(*digest) {
                 self.parts.store.set_tag(key, digest).await?;
@@ -253,7 +263,7 @@ impl Puller {
             warn!("{}: held without what accompanies it: {}", plan.name, notes.lines().join("; "));
         }
         self.parts.progress.update(&plan.name, |image| image.missing = notes.lines());
-        Ok(())
+        Ok(waits)
     }
 
     fn check_not_stopped(&self) -> Result<(), Error> {
@@ -360,7 +370,7 @@ impl Puller {
 
 /// Downloads at a time where the link is not limited; else there is one.
 const DOWNLOADS_MAX: usize = 3;
-/// Downloads at a time that clients wait for, beside those.
+/// Downloads at a time that clients wait for, beside those; where the link is limited there is one.
 const CLIENT_DOWNLOADS_MAX: usize = 4;
 /// Manifests that are put into the store at the same time.
 const HELD_AT_ONCE: usize = 16;

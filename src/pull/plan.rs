@@ -23,6 +23,8 @@ pub struct Plan {
     pub blobs: Vec<PlannedBlob>,
     /// What accompanies the image could not all be asked for, and may be had another time.
     pub is_provisional: bool,
+    /// Why some of it was not asked for, where the link's limits hold it back.
+    pub waits: Option<Error>,
     /// Of those that are required, children come before their parents.
     pub(super) manifests: Vec<PlannedManifest>,
     /// Cosign's tags of what is planned.

@@ -88,7 +88,8 @@ impl Reconciler {
     fn outcome(&self) -> Outcome {
         let memories = self.memories.borrow();
         let held = memories.iter().filter(|memory| memory.end.is_held()).count();
-        Outcome { held, failed: memories.len() - held }
+        let waiting = memories.iter().filter(|memory| memory.is_held_back).count();
+        Outcome { held, failed: memories.len() - held, waiting }
     }
 
     fn begin_pass(&self) -> Pass {
@@ -131,6 +132,9 @@ impl Reconciler {
     }
 
     async fn end_pass(&self, outcome: Outcome) {
+        if self.parts.puller.is_held_back() {
+            self.idle.borrow_mut().rest(self.parts.clock.monotonic());
+        }
         let swept = match self.collect().await {
             Ok(()) => self.drop_downloads().await,
             Err(error) => Err(error),
@@ -192,6 +196,7 @@ impl Reconciler {
         let mut memories = self.memories.borrow_mut();
         let Some(memory) = memories.get_mut(index) else { return };
         let now = self.parts.clock.monotonic();
+        memory.is_held_back = false;
         let (end, problem) = match outcome {
             Ok(End::Gone(why)) => {
                 let text = format!("gone upstream, what is held stays served: {why}");
@@ -216,7 +221,10 @@ impl Reconciler {
                     if memory.is_news(&reason) {
                         info!("{}: {reason}", image.reference);
                     }
-                    self.post_end(image, memory, End::Failed, State::Waiting, Some(reason));
+                    // What its registry has was not found to be another.
+                    let is_held = self.is_held_as(image, memory.current);
+                    let end = if is_held { End::Held } else { End::Failed };
+                    self.post_end(image, memory, end, State::Waiting, Some(reason));
                     return;
                 }
                 let is_held = self.held(image).is_some();

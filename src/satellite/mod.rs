@@ -105,7 +105,7 @@ async fn sync(
     let outcome = satellite.sync(once, run::spawner(executor)).await;
     drawing.cancel().await;
     let outcome = outcome?;
-    show::print(&format!("{} images held, {} not\n", outcome.held, outcome.failed))?;
+    show::print(&format!("{outcome}\n"))?;
     Ok(if outcome.is_converged() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOT_CONVERGED) })
 }
 
