@@ -302,6 +302,13 @@ impl Config {
                 Some(own) if upstream::implied(&own.registry).as_ref() == Some(own) => {
                     *own = upstream
                 }
+                // One that only says how to get there is opened with what was given for it.
+                Some(own)
+                    if own.username.is_none() && own.url.origin() == upstream.url.origin() =>
+                {
+                    own.username = upstream.username;
+                    own.password = upstream.password;
+                }
                 Some(_) => {}
                 None => self.upstreams.push(upstream),
             }

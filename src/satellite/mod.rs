@@ -106,6 +106,9 @@ async fn sync(
     drawing.cancel().await;
     let outcome = outcome?;
     show::print(&format!("{} images held, {} not\n", outcome.held, outcome.failed))?;
+    if !outcome.is_obeyed {
+        show::complain("what is desired could not be looked at: see the warnings above");
+    }
     Ok(if outcome.is_converged() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOT_CONVERGED) })
 }
 
