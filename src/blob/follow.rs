@@ -1,8 +1,8 @@
 //! Reading a blob that is still being written, as far as it has come.
 //!
-//! Nothing of it was verified yet, and it may turn out to be wrong as a whole: whoever passes bytes
-//! on keeps enough back for that. The bytes come from where they were programmed, so that no second
-//! copy of them is held for readers.
+//! Nothing of it was verified yet, and it may turn out to be wrong as a whole: a reader that passes
+//! bytes on keeps enough back for that. The bytes come from where they were programmed, so that no
+//! second copy of them is held for readers.
 
 use std::cell::Cell;
 use std::rc::Rc;

@@ -2,9 +2,8 @@
 //!
 //! Every problem is reported, not only the first, each with file, line, key, value and what was
 //! expected. A key that this program does not know is refused, with the nearest one it knows: on a
-//! device that is out of reach, a misspelt limit must not mean no limit. Keys that are planned
-//! and not enforced yet are refused for the same reason. What can be used and hardly does what was
-//! meant (an upstream of which there is no image) is a warning.
+//! device that is out of reach, a misspelt limit must not mean no limit. What can be used and
+//! hardly does what was meant (an upstream of which there is no image) is a warning.
 //!
 //! Nothing but the text is looked at: a file that it names may come later, and is read when it is
 //! used. [`file_warnings`] looks at those for a person who asks.
@@ -301,6 +300,13 @@ impl Config {
             match same {
                 Some(own) if upstream::implied(&own.registry).as_ref() == Some(own) => {
                     *own = upstream
+                }
+                // One that only says how to get there is opened with what was given for it.
+                Some(own)
+                    if own.username.is_none() && own.url.origin() == upstream.url.origin() =>
+                {
+                    own.username = upstream.username;
+                    own.password = upstream.password;
                 }
                 Some(_) => {}
                 None => self.upstreams.push(upstream),

@@ -23,7 +23,7 @@ impl<'a> Reader<'a> {
             self.wrong(&table, "username and password_file", "both or neither");
         }
         let pull_through = self.pull_through(&mut table);
-        self.finish(table, &UPSTREAM_KEYS, &[]);
+        self.finish(table, &UPSTREAM_KEYS);
         let registry = registry?;
         let url = match url {
             Some(url) => url?,

@@ -6,6 +6,9 @@
 //!
 //! A stop is obeyed between two pieces, and while waiting for one. A piece that has arrived is
 //! written whole, so that the writer can be suspended after it and nothing comes twice.
+//!
+//! [`gate`] keeps the link to its data plan, for which every byte of the uplink passes it, and to its
+//! windows, for which it is asked before content is and between two pieces.
 
 pub mod gate;
 mod latch;

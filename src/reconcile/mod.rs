@@ -98,6 +98,8 @@ pub struct Outcome {
     pub failed: usize,
     /// Images of either sort that wait for the link's data plan or windows.
     pub waiting: usize,
+    /// Whether it is known what is desired.
+    pub is_obeyed: bool,
 }
 
 impl fmt::Display for Outcome {
@@ -113,7 +115,7 @@ impl fmt::Display for Outcome {
 impl Outcome {
     /// Whether everything that is desired is held.
     pub fn is_converged(self) -> bool {
-        self.failed == 0
+        self.failed == 0 && self.is_obeyed
     }
 }
 
@@ -300,6 +302,9 @@ impl Reconciler {
     /// Gives up the downloads that no image waits for, once every image is known to wait for what
     /// it was planned with, or for nothing. Those that a client may come back for are kept a while.
     async fn drop_downloads(&self) -> Result<(), blob::Error> {
+        if !self.is_whole.get() {
+            return Ok(());
+        }
         let dead: Vec<Digest> = {
             let memories = self.memories.borrow();
             if !memories.iter().all(Memory::is_known) {

@@ -89,7 +89,7 @@ impl Reconciler {
         let memories = self.memories.borrow();
         let held = memories.iter().filter(|memory| memory.end.is_held()).count();
         let waiting = memories.iter().filter(|memory| memory.is_held_back).count();
-        Outcome { held, failed: memories.len() - held, waiting }
+        Outcome { held, failed: memories.len() - held, waiting, is_obeyed: true }
     }
 
     fn begin_pass(&self) -> Pass {

@@ -24,8 +24,10 @@ use crate::units::ByteCount;
 pub async fn import(config: Config, file: &Path, wish: &Wish) -> Result<ExitCode, Failure> {
     let keys = config.import.key_file.as_deref().map(Keys::read).transpose()?;
     let mut archive = Archive::open(file)?;
-    let terms = keys.map(|keys| Terms::read(&mut archive, &keys, &config.name)).transpose()?;
     let satellite = Satellite::open(config)?;
+    // A member of a fleet is meant by the name that Ground Control has for it.
+    let name = satellite.control.name().unwrap_or_else(|| satellite.config().name.clone());
+    let terms = keys.map(|keys| Terms::read(&mut archive, &keys, &name)).transpose()?;
     let desired = satellite.config();
     let import = Import {
         store: &satellite.store,
