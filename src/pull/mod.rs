@@ -11,7 +11,8 @@
 //! An image is planned first ([`Puller::plan`]: its manifests are read, so that its size is known
 //! and admission can be checked), then fetched ([`Puller::fetch`]): blobs, then manifests from the
 //! leaves up, and the tag last, in one record. Until that record the old image is served, after it
-//! the new one, and nothing in between.
+//! the new one, and nothing in between. Where the configuration wants a signature, it is checked before
+//! the first layer.
 
 mod backoff;
 mod current;
@@ -23,6 +24,7 @@ mod plan;
 pub mod progress;
 mod refusals;
 mod repair;
+mod signed;
 mod slots;
 mod through;
 mod walk;
@@ -40,7 +42,7 @@ use smol::lock::Mutex;
 
 use crate::blob::{Store, TagKey, Want};
 use crate::clock::SharedClock;
-use crate::config::PullThrough;
+use crate::config::{PullThrough, Verify};
 use crate::fetch::{Latch, Pace};
 use crate::kind::Kind;
 use crate::link::chunk::ChunkSize;
@@ -49,6 +51,7 @@ use crate::oci::Digest;
 use crate::registry::Registry;
 use crate::units::ByteCount;
 use backoff::Backoff;
+use download::Asker;
 pub use download::Spawner;
 pub use error::Error;
 pub use flight::Download;
@@ -70,6 +73,8 @@ pub struct Parts {
     pub registries: Registries,
     /// What clients may have fetched from them, by the registry's name.
     pub policies: Policies,
+    /// Which images must be signed.
+    pub verify: Rules,
     /// Starts downloads.
     pub spawn: Spawner,
     /// The pace that all downloads share.
@@ -89,6 +94,9 @@ pub type Registries = Rc<RefCell<BTreeMap<String, Registry>>>;
 
 /// Those of them that clients' misses are fetched from, shared and changeable.
 pub type Policies = Rc<RefCell<BTreeMap<String, PullThrough>>>;
+
+/// Which images must be signed, shared and changeable; the first rule that covers one counts.
+pub type Rules = Rc<RefCell<Vec<Verify>>>;
 
 /// Makes digests present. Cheap to share behind one `Rc`.
 pub struct Puller {
@@ -121,7 +129,7 @@ struct Source<'a> {
 struct Job<'a> {
     source: Source<'a>,
     image: &'a str,
-    rank: usize,
+    asker: Asker,
 }
 
 impl Plan {
@@ -188,7 +196,9 @@ impl Puller {
         rank: usize,
     ) -> Result<Option<Error>, Error> {
         let source = self.source(&plan.key.registry, &plan.key.repository)?;
-        let job = Job { source, image: &plan.name, rank };
+        let asker = Asker::Image(rank);
+        self.check_signed(plan, asker).await?;
+        let job = Job { source, image: &plan.name, asker };
         let missing = self.missing(plan);
         let bytes = missing.iter().map(|blob| blob.size).sum();
         if !missing.is_empty() {

@@ -26,6 +26,8 @@ pub(super) struct Memory {
     pub not_before: Option<Duration>,
     /// Whether that is the link's doing, which a reload may change.
     pub is_held_back: bool,
+    /// Whether it waits for a signature: with other keys it is tried at once.
+    pub is_unsigned: bool,
     /// What was last reported of it.
     pub reported: Option<String>,
     /// Whether its registry left the last request for it without an answer.

@@ -189,7 +189,9 @@ impl Reconciler {
         let memories = images.iter().map(|image| {
             let known = kept.remove(&image.reference.to_string());
             let known = known.filter(|(before, _)| *before == image);
-            known.map(|(_, memory)| memory).unwrap_or_default()
+            let mut memory = known.map(|(_, memory)| memory).unwrap_or_default();
+            memory.not_before = memory.not_before.filter(|_| !memory.is_unsigned);
+            memory
         });
         self.memories.replace(memories.collect());
     }

@@ -27,7 +27,7 @@ use crate::link::zone::Zone;
 use crate::metrics::Metrics;
 use crate::net::{Network, Proxies, Resolver, tls};
 use crate::pull::progress::Progress;
-use crate::pull::{Parts, Policies, Puller, Registries, Spawner};
+use crate::pull::{Parts, Policies, Puller, Registries, Rules, Spawner};
 use crate::reconcile::{self, Desired, Outcome, Reconciler};
 use crate::registry::{self, Password, Registry};
 use crate::status::{Admin, Health, Report, STORE};
@@ -83,6 +83,8 @@ pub struct Satellite {
     pub(super) catalog: Catalog,
     registries: Registries,
     policies: Policies,
+    /// Which images must be signed.
+    verify: Rules,
     network: RefCell<Network>,
     pace: Pace,
     pub(super) gate: Gate,
@@ -150,6 +152,7 @@ impl Satellite {
             catalog,
             registries: Registries::default(),
             policies: Policies::default(),
+            verify: Rules::default(),
             network: RefCell::new(network(&config, &gate)),
             gate,
             config: RefCell::new(Rc::new(config.clone())),
@@ -235,6 +238,7 @@ impl Satellite {
         let config = self.config();
         let policy = |up: &Upstream| Some((up.registry.clone(), up.pull_through.clone()?));
         self.policies.replace(config.upstreams.iter().filter_map(policy).collect());
+        self.verify.replace(config.verify.clone());
         let mut registries = self.registries.borrow_mut();
         for upstream in &config.upstreams {
             registries.entry(upstream.registry.clone()).or_insert_with(|| {
@@ -426,6 +430,7 @@ impl Satellite {
             store: self.store.clone(),
             registries: Rc::clone(&self.registries),
             policies: Rc::clone(&self.policies),
+            verify: Rc::clone(&self.verify),
             spawn,
             pace: self.pace.clone(),
             progress: self.progress.clone(),

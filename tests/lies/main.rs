@@ -19,6 +19,7 @@ mod repair;
 mod satellite;
 mod several;
 mod shelf;
+mod signed;
 mod stop;
 mod through;
 mod trust;
