@@ -3,6 +3,7 @@
 //! argh wants global options before the command and each option after the one that has it. People
 //! write them in any order, so the words are put into that order first.
 
+mod board;
 mod image;
 
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use log::LevelFilter;
 use crate::archive::Wish;
 use crate::config::nearest;
 use crate::oci::Reference;
+use board::{Board, BoardVerb};
 pub use image::ExportOrder;
 use image::{Image, ImageVerb};
 
@@ -50,6 +52,7 @@ enum Verb {
     Status(Status),
     Image(Image),
     Store(Store),
+    Board(Board),
 }
 
 /// Replicate and serve until stopped; SIGHUP reloads the configuration.
@@ -168,6 +171,20 @@ pub enum Command {
     },
     /// Look for rot in all that is held.
     StoreVerify,
+    /// List the boards that are known.
+    BoardLs,
+    /// Show one.
+    BoardShow {
+        /// Which.
+        name: String,
+        /// For scripts.
+        json: bool,
+    },
+    /// Print a configuration for one.
+    BoardConfig {
+        /// Which.
+        name: String,
+    },
 }
 
 /// The command line, understood.
@@ -209,6 +226,7 @@ impl Args {
                 Command::StoreScrub { json }
             }
             Some(Verb::Store(Store { verb: StoreVerb::Verify(_) })) => Command::StoreVerify,
+            Some(Verb::Board(Board { verb })) => verb.command(),
             None => {
                 let help = "which command?\n\n".to_owned() + &help();
                 return Err(answer(&help, false));
@@ -310,6 +328,7 @@ fn unknown_command(words: &[&str]) -> Option<String> {
     unknown(first, Verb::COMMANDS).or_else(|| match *first {
         "image" => unknown(second, ImageVerb::COMMANDS),
         "store" => unknown(second, StoreVerb::COMMANDS),
+        "board" => unknown(second, BoardVerb::COMMANDS),
         _ => None,
     })
 }
