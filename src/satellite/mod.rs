@@ -4,6 +4,7 @@ pub mod args;
 mod board;
 mod check;
 mod daemon;
+mod doctor;
 mod fleet;
 mod identity;
 mod images;
@@ -62,6 +63,7 @@ fn act(args: &Args) -> Result<ExitCode, Failure> {
         match &args.command {
             Command::Run => run(warned()?, args.config.clone(), spawner).await,
             Command::Check => check::check(&load()?),
+            Command::Doctor { json } => doctor::doctor(&args.config, *json, &spawner).await,
             Command::Sync { once } => sync(warned()?, *once, &spawner).await,
             Command::Status { json } => show::status(config()?, *json).await,
             Command::ImageLs { json } => show::images(config()?, *json).await,

@@ -7,6 +7,7 @@ mod admission;
 mod answers;
 mod apart;
 mod auth;
+mod doctor;
 mod files;
 mod fleet;
 mod flips;

@@ -49,6 +49,7 @@ enum Verb {
     Run(Run),
     Sync(Sync),
     Check(Check),
+    Doctor(Doctor),
     Status(Status),
     Image(Image),
     Store(Store),
@@ -73,6 +74,16 @@ struct Sync {
 #[derive(FromArgs)]
 #[argh(subcommand, name = "check")]
 struct Check {}
+
+/// Look for what is wrong with this device, and say what to do: configuration, files, clock, store,
+/// data plan, addresses, upstreams, Ground Control.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "doctor")]
+struct Doctor {
+    /// as JSON
+    #[argh(switch)]
+    json: bool,
+}
 
 /// Show images, progress, store and link, and what is wrong.
 #[derive(FromArgs)]
@@ -135,6 +146,11 @@ pub enum Command {
     },
     /// Print the effective configuration.
     Check,
+    /// Look for what is wrong.
+    Doctor {
+        /// For scripts.
+        json: bool,
+    },
     /// Show everything.
     Status {
         /// For scripts.
@@ -214,6 +230,7 @@ impl Args {
             Some(Verb::Run(_)) => Command::Run,
             Some(Verb::Sync(Sync { once })) => Command::Sync { once },
             Some(Verb::Check(_)) => Command::Check,
+            Some(Verb::Doctor(Doctor { json })) => Command::Doctor { json },
             Some(Verb::Status(Status { json })) => Command::Status { json },
             // Only an export can be mistaken here: what the others have wrong is found before.
             Some(Verb::Image(Image { verb })) => verb.command().map_err(|mistake| {
