@@ -471,7 +471,7 @@ fn part(upstream: &Upstream) -> String {
 }
 
 /// What describes `upstream` and its files, which are read when they are used.
-fn registry_options(upstream: &Upstream) -> registry::Options {
+pub(super) fn registry_options(upstream: &Upstream) -> registry::Options {
     registry::Options {
         registry: upstream.registry.clone(),
         url: upstream.url.clone(),
