@@ -2,7 +2,7 @@
 //! then each image's manifests from the leaves up, and at last its tag.
 //!
 //! What was begun is gone on with where it was, as with a download: the log has its progress. An
-//! image that nobody desires is recorded as imported, or it would be given up at the next pass.
+//! image that is not desired is recorded as imported, or it would be given up at the next pass.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};

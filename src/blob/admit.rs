@@ -256,7 +256,7 @@ mod tests {
         let admission = store.admission(&wanted, &promised);
         assert_eq!(admission.data.needed, 640 + 1024 + 1024);
         assert_eq!(admission.data.kept, 640 + 2048);
-        // A tag alone keeps nothing: what nobody desires is a cache.
+        // A tag alone keeps nothing: what is not desired is a cache.
         assert_eq!((admission.evictable, admission.fresh), (2 * 640, 1024));
         assert_eq!(admission.used, 4 * 640 + 1024);
         assert!(admission.is_granted() && admission.lacking() == 0);

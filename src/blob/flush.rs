@@ -1,8 +1,8 @@
 //! What makes changes durable: records on their way to META, and syncs of those and of the bytes
 //! of blobs.
 //!
-//! All who wait at the same time share one sync: whoever has the turn covers everything that was
-//! changed before, and the others find theirs done.
+//! All who wait at the same time share one sync: the one that has the turn covers everything that
+//! was changed before, and the others find theirs done.
 
 use std::future::poll_fn;
 

@@ -1,8 +1,8 @@
 //! Reading a blob that is still being written, as far as it has come.
 //!
-//! Nothing of it was verified yet, and it may turn out to be wrong as a whole: whoever passes bytes
-//! on keeps enough back for that. The bytes come from where they were programmed, so that no second
-//! copy of them is held for readers.
+//! Nothing of it was verified yet, and it may turn out to be wrong as a whole: a reader that passes
+//! bytes on keeps enough back for that. The bytes come from where they were programmed, so that no
+//! second copy of them is held for readers.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -28,6 +28,11 @@ impl Store {
 }
 
 impl Follower {
+    /// Whether the log is still mounted as it was: else the writer is about to fail.
+    pub fn is_mounted(&self) -> bool {
+        self.store.check_mounted(self.mounted).is_ok()
+    }
+
     /// Reads from byte `offset` of the blob; gives the number of bytes, 0 where nothing is there
     /// yet. The last bytes of a blob, less than a program unit, are not there before it is whole.
     ///
@@ -77,7 +82,9 @@ mod tests {
             assert_eq!(follower.read_at(20_000, &mut buffer).ok(), Some(20_000));
             assert!(buffer[..20_000] == bytes[20_000..]);
             smol::block_on(writer.commit()).unwrap();
+            assert!(follower.is_mounted());
             smol::block_on(store.remount()).unwrap();
+            assert!(!follower.is_mounted());
             let after = follower.read_at(0, &mut buffer).map_err(|error| error.kind());
             assert_eq!(after, Err(Kind::Retry), "its room may be another's now");
         }

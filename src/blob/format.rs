@@ -229,7 +229,7 @@ impl Header {
         }
         let mut healed = bytes.to_vec();
         // A header is all that says where the log is: one flipped bit is put right. The checksum
-        // still tells apart any two others (its Hamming distance at this length is 6).
+        // still distinguishes any two others (its Hamming distance at this length is 6).
         let state = Self::parse(bytes).or_else(|| {
             (0..8 * HEADER_BYTES).find_map(|bit| {
                 let flip = |bytes: &mut [u8]| {

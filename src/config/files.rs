@@ -42,6 +42,9 @@ pub fn file_warnings(config: &Config) -> Vec<String> {
         look("[ground_control]", "client_key", ground.client_key.as_deref(), true);
         look("[ground_control]", "key_file", ground.key_file.as_deref(), true);
     }
+    for rule in &config.verify {
+        look(&format!("[[verify]] {}", rule.registry), "key_file", Some(&rule.key_file), false);
+    }
     for upstream in &config.upstreams {
         let name = format!("[[upstream]] {}", upstream.registry);
         for (key, path, is_secret) in upstream.files() {

@@ -40,7 +40,7 @@ impl<'a> Reader<'a> {
         };
         let (ca_file, client_cert, client_key) = self.tls_files(&mut table);
         let key_file = self.text(&mut table, "key_file").map(PathBuf::from);
-        self.finish(table, &GROUND_CONTROL_KEYS, &[]);
+        self.finish(table, &GROUND_CONTROL_KEYS);
         Some(GroundControl { url: url??, token, ca_file, client_cert, client_key, key_file })
     }
 }

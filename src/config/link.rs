@@ -117,7 +117,7 @@ impl<'a> Reader<'a> {
         if urgent && windows.is_empty() {
             self.warn(table.span.clone(), "[link] urgent: there are no windows to break");
         }
-        self.finish(table, &KEYS, &[]);
+        self.finish(table, &KEYS);
         let month_day = month_day.and_then(|day| u8::try_from(day).ok()).unwrap_or(1);
         Link { rate_max, proxy, day_max, month_max, month_day, windows, urgent }
     }

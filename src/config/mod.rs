@@ -2,9 +2,8 @@
 //!
 //! Every problem is reported, not only the first, each with file, line, key, value and what was
 //! expected. A key that this program does not know is refused, with the nearest one it knows: on a
-//! device that is out of reach, a misspelt limit must not mean no limit. Keys that are planned
-//! and not enforced yet are refused for the same reason. What can be used and hardly does what was
-//! meant (an upstream of which there is no image) is a warning.
+//! device that is out of reach, a misspelt limit must not mean no limit. What can be used and
+//! hardly does what was meant (an upstream of which there is no image) is a warning.
 //!
 //! Nothing but the text is looked at: a file that it names may come later, and is read when it is
 //! used. [`file_warnings`] looks at those for a person who asks.
@@ -17,6 +16,7 @@ mod rules;
 mod table;
 mod through;
 mod upstream;
+mod verify;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -30,6 +30,7 @@ use crate::units::{ByteCount, ByteRate, exact_duration};
 pub use files::{exposed_mode, file_warnings};
 pub use ground_control::is_token;
 pub use link::Window;
+pub use verify::Verify;
 
 /// Everything the operator decided; defaults filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +53,8 @@ pub struct Config {
     pub ground_control: Option<GroundControl>,
     /// Registries that images come from; those that images imply included.
     pub upstreams: Vec<Upstream>,
+    /// Which images must be signed; the first rule that covers one counts.
+    pub verify: Vec<Verify>,
     /// What to hold.
     pub images: Vec<Image>,
 }
@@ -302,6 +305,13 @@ impl Config {
                 Some(own) if upstream::implied(&own.registry).as_ref() == Some(own) => {
                     *own = upstream
                 }
+                // One that only says how to get there is opened with what was given for it.
+                Some(own)
+                    if own.username.is_none() && own.url.origin() == upstream.url.origin() =>
+                {
+                    own.username = upstream.username;
+                    own.password = upstream.password;
+                }
                 Some(_) => {}
                 None => self.upstreams.push(upstream),
             }
@@ -334,7 +344,7 @@ impl fmt::Display for Config {
     /// As TOML that is read back as the same, but for secrets, which are masked.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, serve, admin, store, sync, link, .. } = self;
-        let Self { import, ground_control, upstreams, images, .. } = self;
+        let Self { import, ground_control, upstreams, verify, images, .. } = self;
         writeln!(f, "name = {name:?}\n\n[serve]")?;
         let listen: Vec<String> = serve.listen.iter().map(|a| format!("\"{a}\"")).collect();
         writeln!(f, "listen = [{}]", listen.join(", "))?;
@@ -391,6 +401,10 @@ impl fmt::Display for Config {
                 patterns(f, "allow", allow)?;
                 patterns(f, "deny", deny)?;
             }
+        }
+        for Verify { registry, repositories, key_file } in verify {
+            writeln!(f, "\n[[verify]]\nregistry = {registry:?}\nkey_file = {key_file:?}")?;
+            patterns(f, "repositories", repositories)?;
         }
         for image in images {
             let platforms: Vec<_> = image.platforms.iter().map(|p| format!("\"{p}\"")).collect();

@@ -40,20 +40,21 @@ impl<'a> Reader<'a> {
         let mut import = self.section(&mut top, "import");
         let ground_control = self.optional_section(&mut top, "ground_control");
         let upstreams = self.list(&mut top, "upstream");
+        let verify = self.list(&mut top, "verify");
         let images = self.list(&mut top, "image");
         let name = self.text(&mut top, "name").unwrap_or_else(|| "moonlet".to_owned());
-        self.finish(top, &TOP_KEYS, &[]);
+        self.finish(top, &TOP_KEYS);
         let mut listen = self.addresses(&mut serve);
         let tls = self.server_tls(&mut serve);
         let connections_max = self.count(&mut serve, "connections_max").unwrap_or(CONNECTIONS_MAX);
         let htpasswd = self.text(&mut serve, "htpasswd").map(PathBuf::from);
         let insecure = self.flag(&mut serve, "insecure").unwrap_or(false);
-        self.finish(serve, &SERVE_KEYS, &[]);
+        self.finish(serve, &SERVE_KEYS);
         let admin_listen = self.addresses(&mut admin);
         if let [_, second, ..] = admin_listen.as_slice() {
             self.problem(second.0.clone(), "[admin] listen", "several", "one address and port");
         }
-        self.finish(admin, &["listen"], &[]);
+        self.finish(admin, &["listen"]);
         if listen.is_empty() {
             listen.push((0..0, SocketAddr::from(([127, 0, 0, 1], LISTEN_PORT))));
         }
@@ -68,13 +69,14 @@ impl<'a> Reader<'a> {
         if poll_interval < POLL_INTERVAL_MIN {
             self.wrong(&sync, "poll_interval", "at least \"1s\"");
         }
-        self.finish(sync, &["poll_interval"], &[]);
+        self.finish(sync, &["poll_interval"]);
         let link = self.link(link);
         let key_file = self.text(&mut import, "key_file").map(PathBuf::from);
-        self.finish(import, &["key_file"], &[]);
+        self.finish(import, &["key_file"]);
         let ground_control = ground_control.and_then(|table| self.ground_control(table));
         let upstreams: Vec<(Range<usize>, Upstream)> =
             upstreams.into_iter().filter_map(|table| self.upstream(table)).collect();
+        let verify = verify.into_iter().filter_map(|table| self.verify(table)).collect();
         let images: Vec<(Range<usize>, Image)> =
             images.into_iter().filter_map(|table| self.image(table)).collect();
         self.check_upstreams(&upstreams, &images, ground_control.is_some());
@@ -96,6 +98,7 @@ impl<'a> Reader<'a> {
             import: Import { key_file },
             ground_control,
             upstreams,
+            verify,
             images,
         }
     }
@@ -133,7 +136,7 @@ impl<'a> Reader<'a> {
         if platforms.is_empty() {
             platforms.push(Platform::device());
         }
-        self.finish(table, &["reference", "platforms"], &[]);
+        self.finish(table, &["reference", "platforms"]);
         Some((span, Image { reference: reference?, platforms }))
     }
 
@@ -153,7 +156,7 @@ impl<'a> Reader<'a> {
         let verify_interval =
             self.duration(&mut table, "verify_interval").unwrap_or(VERIFY_INTERVAL);
         let cycles_rated = self.count(&mut table, "cycles_rated").unwrap_or(CYCLES_RATED);
-        self.finish(table, &STORE_KEYS, &[]);
+        self.finish(table, &STORE_KEYS);
         let (location, size_max) = match device {
             Some(device) => (Location::Device(PathBuf::from(device)), size_max),
             None => {
@@ -211,7 +214,7 @@ pub fn masked(text: &str) -> String {
     }
 }
 
-const TOP_KEYS: [&str; 10] = [
+const TOP_KEYS: [&str; 11] = [
     "name",
     "serve",
     "admin",
@@ -221,6 +224,7 @@ const TOP_KEYS: [&str; 10] = [
     "import",
     "ground_control",
     "upstream",
+    "verify",
     "image",
 ];
 const SERVE_KEYS: [&str; 7] =

@@ -173,18 +173,12 @@ impl<'a> Reader<'a> {
     }
 
     /// Refuses whatever was not taken.
-    pub fn finish(&mut self, table: Table<'a>, known: &[&str], planned: &[&str]) {
+    pub fn finish(&mut self, table: Table<'a>, known: &[&str]) {
         let Table { name, keys, .. } = table;
         for (key, value) in keys {
             let at = self.line(value.span());
             let place =
                 format!("{}:{at}: {name}{}", self.file, if name.is_empty() { "" } else { " " });
-            if planned.contains(&key.as_str()) {
-                self.problems.push(format!(
-                    "{place}{key}: a known key that this version does not enforce; remove it"
-                ));
-                continue;
-            }
             let nearest = nearest(&key, known);
             self.problems.push(format!("{place}{key}: an unknown key; did you mean {nearest}?"));
         }

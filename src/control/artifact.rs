@@ -4,13 +4,16 @@
 //! What it is is asked by HEAD first: an unchanged artifact costs no body. Every length is limited
 //! before a byte is read, and the digests are checked before a byte is believed.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io::Read;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::Error;
-use crate::fleet::state::{FILE, FILE_BYTES_MAX, Url};
+use crate::fleet::Invalid;
+use crate::fleet::state::{FILE, FILE_BYTES_MAX, GROUPS_MAX, Url};
 use crate::kind::Kind;
 use crate::oci::Digest;
 use crate::registry::Registry;
@@ -29,7 +32,29 @@ struct Layer {
     size: u64,
 }
 
-/// Reads the artifact at `url`, unless it is still `known`: its digest and what it says.
+/// Artifacts that make no sense, by URL: their digest, and why.
+#[derive(Default)]
+pub struct Unusable(RefCell<BTreeMap<String, (Digest, String)>>);
+
+impl Unusable {
+    /// Why the artifact at `url` is of no use, if it is still `digest`.
+    fn why(&self, url: &str, digest: &Digest) -> Option<Error> {
+        let known = self.0.borrow();
+        let (_, why) = known.get(url).filter(|(known, _)| known == digest)?;
+        Some(Error::new(Kind::Invalid, why.clone()))
+    }
+
+    fn note(&self, url: String, digest: Digest, error: &Error) {
+        let mut known = self.0.borrow_mut();
+        if known.len() >= UNUSABLE_MAX {
+            known.clear();
+        }
+        known.insert(url, (digest, error.to_string()));
+    }
+}
+
+/// Reads the artifact at `url`, unless it is still `known`: its digest and what it says, if that
+/// passes `check`. One that was of no use before is not fetched again while it stays what it is.
 ///
 /// # Errors
 /// [`Kind::Missing`] when there is none, [`Kind::Invalid`] when it is not such an artifact; the
@@ -38,12 +63,34 @@ pub async fn read<T: DeserializeOwned>(
     registry: &Registry,
     url: &Url,
     known: Option<&Digest>,
+    unusable: &Unusable,
+    check: impl Fn(&T) -> Result<(), Invalid>,
 ) -> Result<Option<(Digest, T)>, Error> {
-    let Url { repository, tag, .. } = url;
+    let Url { repository, tag, base } = url;
     let head = registry.head_manifest(repository, tag).await?;
     if head.digest.is_some() && head.digest.as_ref() == known {
         return Ok(None);
     }
+    let name = format!("{base}/{repository}:{tag}");
+    if let Some(error) = head.digest.and_then(|digest| unusable.why(&name, &digest)) {
+        return Err(error);
+    }
+    let read = fetch(registry, url, known, check).await;
+    if let (Err(error), Some(digest)) = (&read, head.digest)
+        && matches!(error.kind(), Kind::Invalid | Kind::Corrupt)
+    {
+        unusable.note(name, digest, error);
+    }
+    read
+}
+
+async fn fetch<T: DeserializeOwned>(
+    registry: &Registry,
+    url: &Url,
+    known: Option<&Digest>,
+    check: impl Fn(&T) -> Result<(), Invalid>,
+) -> Result<Option<(Digest, T)>, Error> {
+    let Url { repository, tag, .. } = url;
     let invalid = |what: String| {
         Error::new(Kind::Invalid, format!("{}/{repository}:{tag}: {what}", url.base))
     };
@@ -85,6 +132,7 @@ pub async fn read<T: DeserializeOwned>(
     let file = only_file(&bytes).map_err(&invalid)?;
     let value =
         serde_json::from_slice(&file).map_err(|error| invalid(format!("{FILE}: {error}")))?;
+    check(&value).map_err(|error| invalid(error.to_string()))?;
     Ok(Some((digest, value)))
 }
 
@@ -124,6 +172,8 @@ fn file_of(tar: impl Read) -> Result<Vec<u8>, String> {
 const TAR_BYTES_MAX: u64 = FILE_BYTES_MAX as u64 + 20 * BLOCK_BYTES as u64;
 /// What does not compress grows a little.
 const LAYER_BYTES_MAX: u64 = TAR_BYTES_MAX + 4096;
+/// More than a satellite's state can name.
+const UNUSABLE_MAX: usize = GROUPS_MAX + 2;
 /// A manifest of one layer has less than one.
 const MANIFEST_BYTES_MAX: u64 = 64 << 10;
 

@@ -32,15 +32,29 @@ impl GroundControl {
     /// # Errors
     /// [`Kind::Denied`] for a token that is unknown, spent or expired.
     pub async fn enrol(&self, request: &Request) -> Result<Answer, Error> {
+        // In Go's dialect the token is in the path, and an error would name that.
+        let hidden = |error: Error| error.without(&request.token);
+        self.ask_to_enrol(request).await.map_err(hidden)
+    }
+
+    async fn ask_to_enrol(&self, request: &Request) -> Result<Answer, Error> {
         let body = json(request)?;
         let mut response = self.ask(Method::Post, "satellites/ztr", None, body).await?;
         if matches!(response.status, 404 | 405) {
             let path = format!("satellites/ztr/{}", request.token);
             response = self.ask(Method::Get, &path, None, Vec::new()).await?;
         }
-        if matches!(response.status, 400 | 401 | 403 | 404) {
-            let what = "the enrolment token is refused: expected one that is not spent or expired";
-            return Err(self.refused(Kind::Denied, response, what).await);
+        match response.status {
+            400 | 401 | 403 => {
+                let what =
+                    "the enrolment token is refused: expected one that is not spent or expired";
+                return Err(self.refused(Kind::Denied, response, what).await);
+            }
+            404 | 405 => {
+                let what = "no Ground Control answers here";
+                return Err(self.refused(Kind::Invalid, response, what).await);
+            }
+            _ => {}
         }
         let answer: Answer = self.parsed(response, "the answer to the enrolment").await?;
         let wrong = |error| Error::new(Kind::Invalid, format!("{}: {error}", self.base));

@@ -10,6 +10,7 @@ use crate::fleet::config::Taken;
 use crate::fleet::enrol::Credentials;
 use crate::fleet::interval;
 use crate::fleet::state::{ALL_PLATFORMS, GroupState, SatelliteState};
+use crate::net::tls;
 use crate::oci::{Digest, Platform, Reference, registry_name};
 
 /// The state artifacts, each as it was last read and found good.
@@ -51,6 +52,30 @@ pub struct Remote {
     registries: Vec<(String, String, String)>,
 }
 
+/// The registry of the state, and what opens it: images without a registry of their own come from
+/// there, as a Go satellite has it.
+#[derive(Clone, Debug, Default)]
+pub struct Own {
+    /// Of the enrolment.
+    pub auth: Credentials,
+    /// Scheme and host of the satellite-state.
+    pub state: String,
+    /// How TLS is spoken there.
+    pub tls: tls::ClientOptions,
+}
+
+impl Own {
+    /// Whether credentials and certificates are for the registry at `base`.
+    pub fn is_at(&self, base: &str) -> bool {
+        is_same(&self.auth.url, base) || is_same(&self.state, base)
+    }
+
+    /// Where it is.
+    fn base(&self) -> &str {
+        if self.auth.url.is_empty() { &self.state } else { &self.auth.url }
+    }
+}
+
 /// What a desired state adds to the configuration.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
@@ -81,6 +106,20 @@ impl Desired {
         Self { digest: Some(digest), groups, config }
     }
 
+    /// Whether all of it was read. A group that never could be may have what others had before.
+    pub fn is_whole(&self) -> bool {
+        self.digest.is_some() && self.groups.iter().all(|group| group.digest.is_some())
+    }
+
+    /// How many images it names.
+    pub fn image_count(&self) -> usize {
+        self.groups
+            .iter()
+            .flat_map(|group| &group.images)
+            .map(|(_, tags, _)| tags.len().max(1))
+            .sum()
+    }
+
     /// The time between two looks at the state, if the config says one.
     pub fn poll_interval(&self) -> Option<Duration> {
         self.config.as_ref()?.poll_seconds.map(Duration::from_secs)
@@ -91,25 +130,24 @@ impl Desired {
         self.config.as_ref()?.report_seconds.map(Duration::from_secs)
     }
 
-    /// What it adds to the configuration. Images without a registry of their own come from where
-    /// the state is, as a Go satellite has it, with the credentials of the `enrolment`.
-    pub fn wanted(&self, enrolment: &Credentials) -> Wanted {
+    /// What it adds to the configuration.
+    pub fn wanted(&self, own: &Own) -> Wanted {
         let mut wanted = Wanted::default();
         for group in &self.groups {
-            self.add(group, enrolment, &mut wanted);
+            self.add(group, own, &mut wanted);
         }
         wanted
     }
 
-    fn add(&self, group: &Group, enrolment: &Credentials, wanted: &mut Wanted) {
+    fn add(&self, group: &Group, own: &Own, wanted: &mut Wanted) {
         let base = match group.registry.as_str() {
-            "" => enrolment.url.as_str(),
+            "" => own.base(),
             registry => registry,
         };
         if group.images.is_empty() {
             return;
         }
-        let Some(upstream) = self.upstream(base, enrolment) else {
+        let Some(upstream) = self.upstream(base, own) else {
             wanted.problems.push(format!("{}: images of {base:?}, no registry", group.url));
             return;
         };
@@ -136,19 +174,20 @@ impl Desired {
         }
     }
 
-    fn upstream(&self, base: &str, enrolment: &Credentials) -> Option<Upstream> {
+    fn upstream(&self, base: &str, own: &Own) -> Option<Upstream> {
         let url: url::Url = base.parse().ok()?;
         let host = url.host_str()?;
         let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-        let own = self.config.as_ref().map(|config| config.registries.as_slice());
-        let own = own.unwrap_or_default().iter().find(|(at, ..)| is_same(at, base));
-        let credentials = match own {
-            Some((_, name, password)) => Some((name.clone(), password.clone())),
-            None if is_same(&enrolment.url, base) => {
-                Some((enrolment.username.clone(), enrolment.password.clone()))
-            }
-            None => None,
+        let given = self.config.as_ref().map(|config| config.registries.as_slice());
+        let given = given.unwrap_or_default().iter().find(|(at, ..)| is_same(at, base));
+        let own = Some(own).filter(|own| own.is_at(base));
+        let credentials = match (given, own) {
+            (Some((_, name, password)), _) => Some((name.clone(), password.clone())),
+            (None, Some(own)) => Some((own.auth.username.clone(), own.auth.password.clone())),
+            (None, None) => None,
         };
+        let tls = own.map(|own| own.tls.clone()).unwrap_or_default();
+        let (client_cert, client_key) = tls.client_cert.unzip();
         let (username, password) = credentials.unzip();
         Some(Upstream {
             registry: registry_name(&host)?,
@@ -156,9 +195,9 @@ impl Desired {
             username,
             password_file: None,
             password: password.map(Secret),
-            ca_file: None,
-            client_cert: None,
-            client_key: None,
+            ca_file: tls.ca_file,
+            client_cert,
+            client_key,
             pull_through: None,
         })
     }
@@ -220,7 +259,7 @@ impl Remote {
 }
 
 /// Whether two URLs are the same registry.
-pub fn is_same(one: &str, other: &str) -> bool {
+fn is_same(one: &str, other: &str) -> bool {
     let origin = |text: &str| text.parse::<url::Url>().ok().map(|url| url.origin());
     origin(one).is_some() && origin(one) == origin(other)
 }
@@ -233,12 +272,14 @@ mod tests {
         Digest::sha256(&[number])
     }
 
-    fn enrolment() -> Credentials {
-        Credentials {
+    fn enrolment() -> Own {
+        let auth = Credentials {
             url: "https://harbor.test".into(),
             username: "robot$edge1".into(),
             password: "secret".into(),
-        }
+        };
+        let tls = tls::ClientOptions { ca_file: Some("/ca".into()), client_cert: None };
+        Own { auth, state: "https://harbor.test".into(), tls }
     }
 
     fn desired(groups: &[&str], config: &str) -> Desired {
@@ -289,7 +330,21 @@ mod tests {
         let group = r#"{"group":"a","registry":"https://other.test",
             "artifacts":[{"repository":"x","tag":["1"]}]}"#;
         let wanted = desired(&[group], "{}").wanted(&enrolment());
-        assert_eq!((&wanted.upstreams[0].username, &wanted.upstreams[0].password), (&None, &None));
+        let other = &wanted.upstreams[0];
+        assert_eq!((&other.username, &other.password, &other.ca_file), (&None, &None, &None));
+    }
+
+    #[test]
+    fn what_opens_the_state_opens_the_images_beside_it() {
+        let group = r#"{"group":"a","artifacts":[{"repository":"x","tag":["1"]}]}"#;
+        let mut own = enrolment();
+        for url in ["https://harbor.test/", ""] {
+            own.auth.url = url.to_owned();
+            let wanted = desired(&[group], "{}").wanted(&own);
+            let upstream = &wanted.upstreams[0];
+            assert_eq!(upstream.username.as_deref(), Some("robot$edge1"), "{url:?}");
+            assert_eq!(upstream.ca_file.as_deref(), Some(std::path::Path::new("/ca")));
+        }
     }
 
     #[test]

@@ -22,9 +22,9 @@ impl Error {
         Self { kind, text: source.to_string(), source: Some(Box::new(source)) }
     }
 
-    /// With what it is about in front.
-    pub(super) fn about(self, what: &str) -> Self {
-        Self { text: format!("{what}: {}", self.text), ..self }
+    /// The same, without a secret that may be part of it.
+    pub(super) fn without(self, secret: &str) -> Self {
+        Self::new(self.kind, self.text.replace(secret, "********"))
     }
 
     /// What to do about it.
@@ -59,12 +59,31 @@ impl From<registry::Error> for Error {
 
 impl From<blob::Error> for Error {
     fn from(error: blob::Error) -> Self {
-        Self::from_source(error.kind(), error)
+        // A store that takes no writes has nothing to do with credentials.
+        let kind = match error.kind() {
+            Kind::Denied => Kind::Retry,
+            kind => kind,
+        };
+        Self::from_source(kind, error)
     }
 }
 
 impl From<fleet::Invalid> for Error {
     fn from(error: fleet::Invalid) -> Self {
         Self::from_source(Kind::Invalid, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_in_a_path_is_not_shown() {
+        let error = Error::new(Kind::Retry, "GET ground/satellites/ztr/abc123: connection closed");
+        assert_eq!(
+            error.without("abc123").to_string(),
+            "GET ground/satellites/ztr/********: connection closed"
+        );
     }
 }

@@ -29,11 +29,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use log::{info, warn};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::blob::Store;
+use crate::blob::format::DOCUMENT_BYTES_MAX;
 use crate::clock::SharedClock;
 use crate::config::{self, Token, is_token};
+use crate::fleet::Invalid;
 use crate::fleet::config::Taken;
 use crate::fleet::enrol::{Credentials, REFRESH_CREDENTIALS, Request};
 use crate::fleet::report::Report;
@@ -42,12 +45,14 @@ use crate::kind::Kind;
 use crate::metrics::Metrics;
 use crate::net::http::{Client, ClientLimits};
 use crate::net::{Network, tls};
+use crate::oci::Digest;
 use crate::registry::{self, Password, Registry};
+use artifact::Unusable;
 use client::GroundControl;
 pub use desired::Wanted;
-use desired::{Desired, Group, Remote, is_same};
+use desired::{Desired, Own};
 pub use error::Error;
-use seal::Seal;
+use seal::{SEAL_BYTES, Seal};
 
 /// What the fleet's side works with.
 pub struct Parts {
@@ -67,6 +72,10 @@ pub struct Control {
     fleet: RefCell<Option<Rc<Fleet>>>,
     enrolment: RefCell<Option<Enrolment>>,
     desired: RefCell<Rc<Desired>>,
+    /// What was read and could not be kept: it is not fetched again for that.
+    unkept: RefCell<Option<Desired>>,
+    /// What the configuration is made of is another thing than when that was last taken.
+    is_changed: Cell<bool>,
     /// The credentials were refused since they were last good.
     is_refused: Cell<bool>,
 }
@@ -79,6 +88,8 @@ struct Fleet {
     ground: GroundControl,
     /// Registries that hold state, by URL, with the secret that each was opened with.
     registries: RefCell<BTreeMap<String, (String, Registry)>>,
+    /// Artifacts that make no sense, by URL: what they are is known without their body.
+    unusable: Unusable,
 }
 
 /// What Ground Control gave, as it is kept.
@@ -94,13 +105,13 @@ struct Enrolment {
     token_hash: String,
 }
 
-/// What became of a look at the desired state.
+/// What is kept for the fleet and cannot be read; each is fetched again.
 #[derive(Debug, Default)]
-pub struct Polled {
-    /// It is another one now.
-    pub changed: bool,
-    /// Artifacts that are left as they were, and why, a line each.
-    pub problems: Vec<String>,
+pub struct Lost {
+    /// The enrolment.
+    pub enrolment: Option<Error>,
+    /// The desired state.
+    pub desired: Option<Error>,
 }
 
 impl Control {
@@ -111,24 +122,21 @@ impl Control {
             fleet: RefCell::default(),
             enrolment: RefCell::default(),
             desired: RefCell::default(),
+            unkept: RefCell::default(),
+            is_changed: Cell::new(false),
             is_refused: Cell::new(false),
         }
     }
 
     /// Puts `[ground_control]` into effect, or its absence: reads what is kept for it.
-    ///
-    /// # Errors
-    /// [`Kind::Invalid`] for what is kept and cannot be opened: the satellite enrols again.
-    pub fn configure(
-        &self,
-        config: Option<&config::GroundControl>,
-        network: &Network,
-    ) -> Result<(), Error> {
+    pub fn configure(&self, config: Option<&config::GroundControl>, network: &Network) -> Lost {
+        self.is_refused.set(false);
+        self.unkept.replace(None);
         let Some(config) = config else {
             self.fleet.replace(None);
             self.enrolment.replace(None);
             self.desired.replace(Rc::default());
-            return Ok(());
+            return Lost::default();
         };
         let seal = Seal::new(Path::new("/"), config.key_file.clone());
         let trust = tls::Trust::new(tls_options(config), Rc::clone(&self.parts.clock));
@@ -136,10 +144,9 @@ impl Control {
         let client = Client::new(trust, network.clone(), limits, Rc::clone(&self.parts.metrics));
         let ground = GroundControl::new(client, config.url.clone());
         let (config, network) = (config.clone(), network.clone());
-        let registries = RefCell::default();
-        let fleet = Rc::new(Fleet { config, network, seal, ground, registries });
+        let (registries, unusable) = (RefCell::default(), Unusable::default());
+        let fleet = Rc::new(Fleet { config, network, seal, ground, registries, unusable });
         self.fleet.replace(Some(Rc::clone(&fleet)));
-        self.is_refused.set(false);
         let enrolment = self.load(&fleet, ENROLMENT, |text| serde_json::from_slice(text).ok());
         let desired = self.load(&fleet, DESIRED, |bytes| {
             let (version, bytes) = bytes.split_first()?;
@@ -147,12 +154,11 @@ impl Control {
             // What another version wrote is fetched again.
             Some(if is_known { postcard::from_bytes(bytes).ok()? } else { Desired::default() })
         });
-        // One that is lost takes the other with it only where both are.
-        let (enrolment, lost) = kept_or_lost(enrolment);
+        let (enrolment, no_enrolment) = kept_or_lost(enrolment);
         self.enrolment.replace(enrolment);
-        let (desired, also_lost) = kept_or_lost(desired);
+        let (desired, no_desired) = kept_or_lost(desired);
         self.desired.replace(Rc::new(desired.unwrap_or_default()));
-        lost.or(also_lost).map_or(Ok(()), Err)
+        Lost { enrolment: no_enrolment, desired: no_desired }
     }
 
     /// Whether there is a Ground Control to obey.
@@ -163,7 +169,12 @@ impl Control {
     /// Whether all that is desired is known: an image that is not in the desired state may be
     /// removed then.
     pub fn is_known(&self) -> bool {
-        !self.is_configured() || self.desired.borrow().digest.is_some()
+        !self.is_configured() || self.desired.borrow().is_whole()
+    }
+
+    /// Whether what the configuration is made of has changed since this was last asked.
+    pub fn take_changed(&self) -> bool {
+        self.is_changed.replace(false)
     }
 
     /// Whether credentials are kept on flash with a key that anybody could make.
@@ -173,17 +184,18 @@ impl Control {
 
     /// The name under which Ground Control knows this satellite.
     pub fn name(&self) -> Option<String> {
-        let enrolment = self.enrolment.borrow();
-        let url = Url::parse(&enrolment.as_ref()?.state).ok()?;
+        let url = Url::parse(&self.enrolled().ok()?.state).ok()?;
         let name = url.repository.strip_prefix("satellite/satellite-state/")?;
         Some(name.strip_suffix("/state")?.to_owned())
     }
 
-    /// What the desired state adds to the configuration.
+    /// What the desired state adds to the configuration. After `url` has changed it is still that of
+    /// the Ground Control before, until the new one has said another.
     pub fn wanted(&self) -> Wanted {
-        let enrolment = self.enrolment.borrow();
-        let auth = enrolment.as_ref().map(|enrolment| enrolment.auth.clone());
-        self.desired.borrow().wanted(&auth.unwrap_or_default())
+        let enrolment = self.enrolment.borrow().clone().unwrap_or_default();
+        let fleet = self.fleet.borrow();
+        let tls = fleet.as_ref().map(|fleet| tls_options(&fleet.config)).unwrap_or_default();
+        self.desired.borrow().wanted(&enrolment.own(tls))
     }
 
     /// The time between two looks at the desired state, if it says one.
@@ -199,9 +211,8 @@ impl Control {
     /// The digests of the satellite-state and of the config that are in effect; empty for none.
     pub fn digests(&self) -> (String, String) {
         let desired = self.desired.borrow();
-        let text = |digest: Option<crate::oci::Digest>| {
-            digest.map(|digest| digest.to_string()).unwrap_or_default()
-        };
+        let text =
+            |digest: Option<Digest>| digest.map(|digest| digest.to_string()).unwrap_or_default();
         (text(desired.digest), text(desired.config.as_ref().and_then(|config| config.digest)))
     }
 
@@ -213,8 +224,7 @@ impl Control {
     pub async fn enrol(&self) -> Result<(), Error> {
         let fleet = self.fleet()?;
         let url = fleet.config.url.as_str();
-        let known = self.enrolment.borrow().clone();
-        let known = known.filter(|known| known.ground_control == url);
+        let known = self.enrolled().ok();
         if known.is_some() && !self.is_refused.get() {
             return Ok(());
         }
@@ -229,6 +239,8 @@ impl Control {
             // A registry that denies now may grant later.
             return Ok(());
         }
+        // The answer may be the only one: what would lose it is found out before.
+        self.check_keeping(&fleet)?;
         let request = Request { token, facts: self.parts.facts.clone() };
         let answer = fleet.ground.enrol(&request).await?;
         let enrolment = Enrolment {
@@ -245,34 +257,35 @@ impl Control {
 
     /// Looks at the desired state. What has not changed costs no body and no write.
     ///
+    /// Gives the artifacts that are left as they were, and why, a line each.
+    ///
     /// # Errors
     /// Where the state itself cannot be read; what was known stays in effect.
-    pub async fn poll(&self) -> Result<Polled, Error> {
+    pub async fn poll(&self) -> Result<Vec<String>, Error> {
         let fleet = self.fleet()?;
         let polled = self.read_state(&fleet).await;
         self.note(polled.as_ref().err());
         polled.map_err(refused)
     }
 
-    async fn read_state(&self, fleet: &Fleet) -> Result<Polled, Error> {
+    async fn read_state(&self, fleet: &Rc<Fleet>) -> Result<Vec<String>, Error> {
         let enrolment = self.enrolled()?;
-        let before = Rc::clone(&self.desired.borrow());
-        let url = Url::parse(&enrolment.state)?;
-        let registry = self.registry(fleet, &enrolment, &url.base)?;
-        let state: Option<(_, SatelliteState)> =
-            artifact::read(&registry, &url, before.digest.as_ref()).await?;
-        let mut next = match state {
-            Some((digest, state)) => {
-                state.check()?;
-                before.with(digest, &state)
-            }
-            None => Desired::clone(&before),
+        let unkept = self.unkept.borrow().clone();
+        let before = unkept.unwrap_or_else(|| Desired::clone(&self.desired.borrow()));
+        let read: Option<(_, SatelliteState)> = self
+            .artifact(fleet, &enrolment, &enrolment.state, before.digest, SatelliteState::check)
+            .await?;
+        let mut next = match read {
+            Some((digest, state)) => before.with(digest, &state),
+            None => before,
         };
         let mut problems = Vec::new();
         for group in &mut next.groups {
-            match self.read_group(fleet, &enrolment, group).await {
+            let read =
+                self.artifact(fleet, &enrolment, &group.url, group.digest, GroupState::check).await;
+            match read {
                 Ok(None) => {}
-                Ok(Some(new)) => *group = new,
+                Ok(Some((digest, state))) => *group = group.with(digest, state),
                 // What is new and cannot be had yet must not cost what it takes the place of.
                 Err(error) if group.digest.is_none() && error.kind() == Kind::Retry => {
                     return Err(error);
@@ -281,54 +294,80 @@ impl Control {
             }
         }
         if let Some(config) = &mut next.config {
-            match self.read_config(fleet, &enrolment, config).await {
+            let read =
+                self.artifact(fleet, &enrolment, &config.url, config.digest, Taken::check).await;
+            match read {
                 Ok(None) => {}
-                Ok(Some(new)) => *config = new,
+                Ok(Some((digest, taken))) => *config = config.with(digest, taken),
                 Err(error) if config.digest.is_none() && error.kind() == Kind::Retry => {
                     return Err(error);
                 }
                 Err(error) => problems.push(error.to_string()),
             }
         }
-        let changed = next != *before;
-        if changed {
-            let mut bytes = vec![DESIRED_VERSION];
-            bytes = postcard::to_extend(&next, bytes)
-                .map_err(|error| Error::new(Kind::Invalid, format!("desired state: {error}")))?;
-            self.keep(fleet, DESIRED, &bytes).await?;
-            self.desired.replace(Rc::new(next));
+        self.keep_desired(fleet, next).await?;
+        Ok(problems)
+    }
+
+    /// Reads an artifact of the state, unless it is still the one `known`.
+    async fn artifact<T: DeserializeOwned>(
+        &self,
+        fleet: &Fleet,
+        enrolment: &Enrolment,
+        url: &str,
+        known: Option<Digest>,
+        check: impl Fn(&T) -> Result<(), Invalid>,
+    ) -> Result<Option<(Digest, T)>, Error> {
+        let parsed = Url::parse(url)?;
+        let registry = self.registry(fleet, enrolment, &parsed.base)?;
+        artifact::read(&registry, &parsed, known.as_ref(), &fleet.unusable, check).await
+    }
+
+    /// Puts another desired state into effect, once it is durable.
+    async fn keep_desired(&self, fleet: &Rc<Fleet>, next: Desired) -> Result<(), Error> {
+        if next == **self.desired.borrow() {
+            self.unkept.replace(None);
+            return Ok(());
         }
-        Ok(Polled { changed, problems })
+        let mut bytes = vec![DESIRED_VERSION];
+        bytes = postcard::to_extend(&next, bytes)
+            .map_err(|error| Error::new(Kind::Invalid, format!("desired state: {error}")))?;
+        if bytes.len() > DESIRED_BYTES_MAX {
+            let (length, images) = (bytes.len(), next.image_count());
+            self.unkept.replace(Some(next));
+            let expected = format!("expected at most {DESIRED_BYTES_MAX}, some 800 images");
+            let what = format!("the desired state has {length} bytes of {images} images");
+            return Err(Error::new(Kind::Invalid, format!("{what}: {expected}")));
+        }
+        let kept = self.keep(fleet, DESIRED, &bytes).await;
+        if !self.is_current(fleet) {
+            return Err(left());
+        }
+        if let Err(error) = kept {
+            self.unkept.replace(Some(next));
+            return Err(error);
+        }
+        self.unkept.replace(None);
+        self.desired.replace(Rc::new(next));
+        self.is_changed.set(true);
+        Ok(())
     }
 
-    async fn read_group(
-        &self,
-        fleet: &Fleet,
-        enrolment: &Enrolment,
-        group: &Group,
-    ) -> Result<Option<Group>, Error> {
-        let url = Url::parse(&group.url)?;
-        let registry = self.registry(fleet, enrolment, &url.base)?;
-        let read: Option<(_, GroupState)> =
-            artifact::read(&registry, &url, group.digest.as_ref()).await?;
-        let Some((digest, state)) = read else { return Ok(None) };
-        state.check().map_err(|error| Error::from(error).about(&group.url))?;
-        Ok(Some(group.with(digest, state)))
+    /// Whether `fleet` is the one to obey; a reload may have come meanwhile.
+    fn is_current(&self, fleet: &Rc<Fleet>) -> bool {
+        self.fleet.borrow().as_ref().is_some_and(|current| Rc::ptr_eq(current, fleet))
     }
 
-    async fn read_config(
-        &self,
-        fleet: &Fleet,
-        enrolment: &Enrolment,
-        config: &Remote,
-    ) -> Result<Option<Remote>, Error> {
-        let url = Url::parse(&config.url)?;
-        let registry = self.registry(fleet, enrolment, &url.base)?;
-        let read: Option<(_, Taken)> =
-            artifact::read(&registry, &url, config.digest.as_ref()).await?;
-        let Some((digest, read)) = read else { return Ok(None) };
-        read.check().map_err(|error| Error::from(error).about(&config.url))?;
-        Ok(Some(config.with(digest, read)))
+    /// Whether something could be sealed and recorded now.
+    fn check_keeping(&self, fleet: &Fleet) -> Result<(), Error> {
+        if let Err(error) = fleet.seal.seal(b"") {
+            return Err(Error::new(Kind::Invalid, format!("enrolment waits: {error}")));
+        }
+        if !self.parts.store.is_writable() {
+            let what = "enrolment waits: the store takes no writes";
+            return Err(Error::new(Kind::Retry, what));
+        }
+        Ok(())
     }
 
     /// Sends a report, and fetches new credentials if Ground Control asks for that.
@@ -349,7 +388,7 @@ impl Control {
         Ok(())
     }
 
-    async fn refresh(&self, fleet: &Fleet, mut enrolment: Enrolment) -> Result<(), Error> {
+    async fn refresh(&self, fleet: &Rc<Fleet>, mut enrolment: Enrolment) -> Result<(), Error> {
         enrolment.auth.password = fleet.ground.refresh(&enrolment.auth).await?;
         self.keep_enrolment(fleet, enrolment).await?;
         info!("{}: new credentials", fleet.config.url);
@@ -370,22 +409,24 @@ impl Control {
         self.fleet.borrow().clone().ok_or_else(none)
     }
 
+    /// The enrolment, if it is with the Ground Control that is configured.
     fn enrolled(&self) -> Result<Enrolment, Error> {
-        let none = || Error::new(Kind::Retry, "not enrolled yet");
-        self.enrolment.borrow().clone().ok_or_else(none)
+        let url = self.fleet()?.config.url.to_string();
+        let enrolment = self.enrolment.borrow().clone();
+        let enrolment = enrolment.filter(|enrolment| enrolment.ground_control == url);
+        enrolment.ok_or_else(|| Error::new(Kind::Retry, "not enrolled yet"))
     }
 
-    /// The registry at `base`. It gets the credentials only if they are for it.
+    /// The registry at `base`. It gets credentials and certificates only if they are for it.
     fn registry(
         &self,
         fleet: &Fleet,
         enrolment: &Enrolment,
         base: &str,
     ) -> Result<Registry, Error> {
-        let Enrolment { auth, state, .. } = enrolment;
-        let is_own = is_same(&auth.url, base)
-            || Url::parse(state).is_ok_and(|state| is_same(&state.base, base));
-        let secret = if is_own { auth.password.clone() } else { String::new() };
+        let own = enrolment.own(tls_options(&fleet.config));
+        let own = Some(own).filter(|own| own.is_at(base));
+        let secret = own.as_ref().map(|own| own.auth.password.clone()).unwrap_or_default();
         let mut registries = fleet.registries.borrow_mut();
         if let Some((known, registry)) = registries.get(base)
             && *known == secret
@@ -398,9 +439,9 @@ impl Control {
         let options = registry::Options {
             registry: url.host_str().unwrap_or_default().to_owned(),
             url,
-            username: is_own.then(|| auth.username.clone()),
-            password: is_own.then(|| Password::Text(auth.password.clone())),
-            tls: tls_options(&fleet.config),
+            username: own.as_ref().map(|own| own.auth.username.clone()),
+            password: own.as_ref().map(|own| Password::Text(own.auth.password.clone())),
+            tls: own.map(|own| own.tls).unwrap_or_default(),
         };
         let (clock, metrics) = (Rc::clone(&self.parts.clock), Rc::clone(&self.parts.metrics));
         let registry = Registry::new(options, fleet.network.clone(), clock, metrics);
@@ -432,12 +473,24 @@ impl Control {
         Ok(self.parts.store.set_document(name, &sealed).await?)
     }
 
-    async fn keep_enrolment(&self, fleet: &Fleet, enrolment: Enrolment) -> Result<(), Error> {
+    async fn keep_enrolment(&self, fleet: &Rc<Fleet>, enrolment: Enrolment) -> Result<(), Error> {
         let text = serde_json::to_vec(&enrolment)
             .map_err(|error| Error::new(Kind::Invalid, format!("enrolment: {error}")))?;
         self.keep(fleet, ENROLMENT, &text).await?;
+        if !self.is_current(fleet) {
+            return Err(left());
+        }
         self.enrolment.replace(Some(enrolment));
+        self.is_changed.set(true);
         Ok(())
+    }
+}
+
+impl Enrolment {
+    /// What it opens.
+    fn own(&self, tls: tls::ClientOptions) -> Own {
+        let state = Url::parse(&self.state).map(|url| url.base).unwrap_or_default();
+        Own { auth: self.auth.clone(), state, tls }
     }
 }
 
@@ -448,9 +501,9 @@ impl Fleet {
             Token::Text(secret) => (secret.0.clone(), "token".to_owned()),
             Token::File(path) => {
                 let place = format!("token_file {}", path.display());
-                let text = std::fs::read_to_string(path)
+                let bytes = seal::read(path)
                     .map_err(|error| Error::new(Kind::Invalid, format!("{place}: {error}")))?;
-                (text, place)
+                (String::from_utf8_lossy(&bytes).into_owned(), place)
             }
             Token::KernelCommandLine => {
                 let line = std::fs::read_to_string(KERNEL_COMMAND_LINE).unwrap_or_default();
@@ -471,6 +524,10 @@ impl Fleet {
         }
         Ok(token.to_owned())
     }
+}
+
+fn left() -> Error {
+    Error::new(Kind::Retry, "another configuration is in effect by now")
 }
 
 /// Says what to do where credentials are refused.
@@ -500,6 +557,8 @@ fn tls_options(config: &config::GroundControl) -> tls::ClientOptions {
 const ENROLMENT: &str = "enrolment";
 const DESIRED: &str = "desired";
 const DESIRED_VERSION: u8 = 1;
+/// A document's, less what the seal adds.
+const DESIRED_BYTES_MAX: usize = DOCUMENT_BYTES_MAX - SEAL_BYTES;
 const KERNEL_COMMAND_LINE: &str = "/proc/cmdline";
 const KERNEL_WORD: &str = "moonlet.token=";
 /// As Go's, whose configs say another one; a fleet of Moonlets does not need it more often.
@@ -540,7 +599,7 @@ mod tests {
             key_file: None,
         };
         let first = control(&store);
-        first.configure(Some(&config), &Network::default()).unwrap();
+        first.configure(Some(&config), &Network::default());
         assert!(first.name().is_none() && !first.is_known());
         let enrolment = Enrolment {
             ground_control: config.url.to_string(),
@@ -553,8 +612,9 @@ mod tests {
             store.set_document(DESIRED, b"not sealed here").await.unwrap();
         });
         let second = control(&store);
-        let error = second.configure(Some(&config), &Network::default()).unwrap_err();
-        assert!(error.to_string().starts_with("kept desired: "), "{error}");
+        let lost = second.configure(Some(&config), &Network::default());
+        let error = lost.desired.unwrap().to_string();
+        assert!(error.starts_with("kept desired: ") && lost.enrolment.is_none(), "{error}");
         assert_eq!(second.name().as_deref(), Some("edge1"));
         assert!(!second.is_known(), "nothing is removed until it is known again");
     }

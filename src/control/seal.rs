@@ -163,7 +163,8 @@ fn key(material: &[u8]) -> Result<LessSafeKey, Unsealed> {
     key.map(LessSafeKey::new).map_err(|_| Unsealed("a key of another length".to_owned()))
 }
 
-fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+/// Reads a small file: more than [`MATERIAL_BYTES_MAX`] of it is not looked at.
+pub fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     fs::File::open(path)?.take(MATERIAL_BYTES_MAX).read_to_end(&mut bytes)?;
     Ok(bytes)
@@ -173,6 +174,8 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
 const ALL: [Source; 5] =
     [Source::KeyFile, Source::BoardSerial, Source::EmmcId, Source::ProductId, Source::MachineId];
 const VERSION: u8 = 1;
+/// What sealing adds to a text.
+pub const SEAL_BYTES: usize = 2 + NONCE_LEN + 16;
 const MATERIAL_BYTES_MAX: u64 = 4096;
 const KEY_FILE_BYTES_MIN: usize = 16;
 
@@ -213,6 +216,7 @@ mod tests {
         let sealed = seal.seal(b"hunter2").unwrap();
         assert!(!sealed.windows(7).any(|part| part == b"hunter2"));
         assert_eq!(seal.open(&sealed).unwrap(), b"hunter2");
+        assert_eq!(sealed.len(), b"hunter2".len() + SEAL_BYTES);
         assert_ne!(seal.seal(b"hunter2").unwrap(), sealed, "another nonce");
         // A better number that shows up later locks nothing out.
         device.write("sys/firmware/devicetree/base/serial-number", b"10000000abcdef\0");

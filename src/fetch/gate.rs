@@ -97,6 +97,16 @@ impl Gate {
         !self.0.budget.borrow().accounts().is_empty()
     }
 
+    /// Whether what clients ask for has to wait: for a window, or for the plan to have room for a
+    /// connection.
+    pub fn is_shut(&self) -> bool {
+        let has_room = || {
+            let room = self.0.charged_budget(|budget| budget.room(0));
+            room >= charged(u64::from(RECEIVE_BUFFER_BYTES) + 2 * OVERHEAD_BYTES)
+        };
+        self.may_fetch(Urgency::Client).is_err() || !has_room()
+    }
+
     /// As much of a request for `bytes` as the data plan has room for, at least one.
     pub fn fit(&self, bytes: u64) -> u64 {
         let inner = &self.0;
@@ -184,7 +194,7 @@ impl Inner {
                     self.exposed.set(exposed);
                     return Ok(());
                 }
-                Verdict::Refused(account) => return Err(self.refusal(&account)),
+                Verdict::Refused(account) => return Err(self.refusal(&account, wanted)),
                 Verdict::Unrecorded => self.claim(charged(exposed)).await.map_err(|error| {
                     let what = format!("the data plan cannot be recorded: {error}");
                     net::Error::held_back(what, RECORD_PAUSE)
@@ -219,7 +229,8 @@ impl Inner {
         self.store.set_ledger(ledger).await
     }
 
-    fn refusal(&self, account: &Account) -> net::Error {
+    /// Why `wanted` bytes may not be on their way, and until when.
+    fn refusal(&self, account: &Account, wanted: u64) -> net::Error {
         let span = match account.span {
             Span::Day => "day",
             Span::Month(_) => "month",
@@ -227,6 +238,12 @@ impl Inner {
         let (now, zone) = (self.now(), self.zone());
         let end = account.end(&zone);
         let (limit, until) = (ByteCount(account.limit).exact(), zone.text(now, end));
+        // What others may have on its way comes to much more than what will come.
+        let alone = self.charged_budget(|budget| budget.check(charged(wanted)));
+        if !matches!(alone, Verdict::Refused(_)) {
+            let what = format!("what is left of the {span} budget of {limit} is in use");
+            return net::Error::held_back(what, EXPOSED_PAUSE);
+        }
         let what = format!("{span} budget of {limit} used, until {until}");
         net::Error::held_back(what, pause(now, end))
     }
@@ -277,6 +294,8 @@ const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_hours(1);
 /// Until it is asked again whether the clock was set.
 const CLOCK_PAUSE: Duration = Duration::from_secs(15);
+/// Until it is asked again for what is left of the plan, which other requests may take.
+const EXPOSED_PAUSE: Duration = Duration::from_secs(5);
 /// Until it is tried again to record: a log that failed is mounted again after ten seconds or more.
 const RECORD_PAUSE: Duration = Duration::from_secs(30);
 
@@ -433,6 +452,22 @@ mod tests {
     }
 
     #[test]
+    fn what_others_may_have_on_its_way_is_waited_for_briefly() {
+        let world = world(device());
+        world.gate.configure(&link(MIB, &[]), Zone::utc());
+        let gate: Rc<dyn net::Gate> = (&world.gate).into();
+        (0..3).for_each(|_| block_on(gate.admit(0, 300_000)).unwrap());
+        let refused = block_on(gate.admit(0, 300_000)).unwrap_err();
+        assert_eq!(refused.to_string(), "what is left of the day budget of 1MiB is in use");
+        assert_eq!(refused.retry_after(), Some(EXPOSED_PAUSE));
+        assert!(!world.gate.is_shut());
+        gate.release(900_000, 900_000);
+        let refused = block_on(gate.admit(0, 300_000)).unwrap_err();
+        assert_eq!(refused.to_string(), "day budget of 1MiB used, until 00:00");
+        assert!(world.gate.is_shut(), "none has room");
+    }
+
+    #[test]
     fn windows_are_for_images_and_need_a_clock() {
         let world = world(device());
         world.gate.configure(&link(0, &["22:00-06:00"]), Zone::utc());
@@ -440,6 +475,7 @@ mod tests {
         let error = refused(Urgency::Sync).unwrap();
         assert_eq!(error.to_string(), "waits for the window until 22:00");
         assert!(refused(Urgency::Client).is_none() && world.receive(3).is_none());
+        assert!(!world.gate.is_shut(), "clients are let through");
         assert!(!world.gate.standing().window.unwrap().is_open);
         world.clock.now.set(NOON + 10 * 3_600);
         assert!(refused(Urgency::Sync).is_none());
@@ -452,5 +488,6 @@ mod tests {
         world.clock.now.set(NOON);
         world.gate.configure(&calm, Zone::utc());
         assert!(refused(Urgency::Client).unwrap().to_string().ends_with("until 00:00"));
+        assert!(world.gate.is_shut());
     }
 }

@@ -6,6 +6,9 @@
 //!
 //! A stop is obeyed between two pieces, and while waiting for one. A piece that has arrived is
 //! written whole, so that the writer can be suspended after it and nothing comes twice.
+//!
+//! [`gate`] keeps the link to its data plan, for which every byte of the uplink passes it, and to its
+//! windows, for which it is asked before content is and between two pieces.
 
 pub mod gate;
 mod latch;
@@ -73,6 +76,11 @@ impl Pace {
     /// As much of a request for `bytes` as the data plan has room for, at least one.
     pub fn fit(&self, bytes: u64) -> u64 {
         self.gate.as_ref().map_or(bytes, |gate| gate.fit(bytes))
+    }
+
+    /// Whether what clients ask for has to wait for the windows or the data plan.
+    pub fn is_shut(&self) -> bool {
+        self.gate.as_ref().is_some_and(Gate::is_shut)
     }
 
     /// Changes the pace of all downloads, those under way included.

@@ -1,8 +1,8 @@
 //! Sends the fleet's events to a URL, in their order, each signed.
 //!
 //! What was sent is a number in the database: a restart goes on where it was, and an event may arrive
-//! twice but is never left out. A receiver that is away is tried again until the event is too old to
-//! be kept; one that refuses an event (4xx) does not stop those that follow.
+//! twice. After 408, 429, 5xx or no answer it is tried again until it is too old to be kept (30 days);
+//! any other answer but 2xx refuses it, and it does not stop those that follow.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -226,6 +226,10 @@ impl Budget {
 
     /// Whether `exposed` bytes may be on their way.
     pub fn check(&self, exposed: u64) -> Verdict {
+        if self.accounts.is_empty() {
+            // Nothing is recorded for a plan that there is not, whatever the clock.
+            return Verdict::Granted;
+        }
         let sum = |account: &Account| account.spent.saturating_add(exposed);
         if let Some(account) = self.accounts.iter().find(|account| sum(account) > account.limit) {
             return Verdict::Refused(*account);
@@ -509,5 +513,7 @@ mod tests {
         assert_eq!(budget.claim(0)[0].bytes, MIB);
         budget.set(Limits::default(), at(noon(11, 27)), &Zone::utc(), 3 * MIB, |_| None);
         assert_eq!((budget.check(u64::MAX), budget.room(0)), (Verdict::Granted, u64::MAX));
+        budget.charge(4 * MIB, Moment { is_set: false, ..at(noon(11, 27)) }, &Zone::utc());
+        assert_eq!(budget.check(MIB), Verdict::Granted, "there is no plan to record anything of");
     }
 }

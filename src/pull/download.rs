@@ -81,7 +81,7 @@ impl Puller {
                 required: blob.required,
                 asker: job.image.to_owned(),
             };
-            match self.ensure(wanted, Asker::Image(job.rank)).landed().await {
+            match self.ensure(wanted, job.asker).landed().await {
                 // Another's may be from elsewhere: what that has is not all that can be had.
                 Err(_) if is_joined && !self.stop().is_open() => {}
                 outcome => return outcome,

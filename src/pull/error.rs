@@ -21,8 +21,10 @@ enum Cause {
     Fetch(fetch::Error),
     Store(blob::Error),
     Manifest(ManifestError),
-    /// That of a download which others wait for as well.
+    /// That of something which others wait for as well.
     Shared(Rc<Error>),
+    /// The image is not signed as it must be.
+    Unsigned(String),
     Other(Kind, String),
 }
 
@@ -40,8 +42,19 @@ impl Error {
             Cause::Store(error) => error.kind(),
             Cause::Manifest(_) => Kind::Invalid,
             Cause::Shared(error) => error.kind(),
+            Cause::Unsigned(_) => Kind::Denied,
             Cause::Other(kind, _) => *kind,
         }
+    }
+
+    /// An image is not signed as it must be.
+    pub(super) fn unsigned(what: impl Into<String>, problem: String) -> Self {
+        Self { what: what.into(), cause: Cause::Unsigned(problem) }
+    }
+
+    /// Whether that is what is wrong: a signature may come later.
+    pub fn is_unsigned(&self) -> bool {
+        matches!(self.cause, Cause::Unsigned(_))
     }
 
     /// A stop was asked for while something was waited for.
@@ -58,8 +71,8 @@ impl Error {
         }
     }
 
-    /// Of a download that ended for all who wait for it.
-    pub(super) fn shared(error: Rc<Self>) -> Self {
+    /// Of something that ended for all who wait for it.
+    pub fn shared(error: Rc<Self>) -> Self {
         Self { what: String::new(), cause: Cause::Shared(error) }
     }
 
@@ -93,7 +106,7 @@ impl Error {
     }
 
     /// Says what was being done when the error came up.
-    pub(super) fn about(self, what: impl Into<String>) -> Self {
+    pub fn about(self, what: impl Into<String>) -> Self {
         Self { what: what.into(), ..self }
     }
 }
@@ -109,7 +122,7 @@ impl fmt::Display for Error {
             Cause::Store(error) => error.fmt(f),
             Cause::Manifest(error) => error.fmt(f),
             Cause::Shared(error) => error.fmt(f),
-            Cause::Other(_, problem) => f.write_str(problem),
+            Cause::Unsigned(problem) | Cause::Other(_, problem) => f.write_str(problem),
         }
     }
 }
@@ -122,7 +135,7 @@ impl std::error::Error for Error {
             Cause::Store(error) => Some(error),
             Cause::Manifest(error) => Some(error),
             Cause::Shared(error) => Some(error.as_ref()),
-            Cause::Other(..) => None,
+            Cause::Unsigned(_) | Cause::Other(..) => None,
         }
     }
 }

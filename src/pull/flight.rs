@@ -126,9 +126,12 @@ impl Flight {
             return Poll::Ready(outcome.clone().map(|()| 0).map_err(Error::shared));
         }
         let read = match &*self.follower.borrow() {
+            Some(follower) if follower.is_mounted() => match follower.read_at(at, buffer) {
+                Ok(read) => read,
+                Err(error) => return Poll::Ready(Err(error.into())),
+            },
             // One whose log was mounted again is about to end.
-            Some(follower) => follower.read_at(at, buffer).unwrap_or(0),
-            None => 0,
+            _ => 0,
         };
         if read > 0 {
             return Poll::Ready(Ok(read));
@@ -181,7 +184,37 @@ impl Download {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::blob::Store;
+    use crate::flash::{Geometry, sim};
+    use crate::metrics::Metrics;
+
+    #[test]
+    fn flash_that_cannot_be_read_ends_a_reader() {
+        let geometry = Geometry {
+            segment_count: 16,
+            segment_bytes: 16_384,
+            program_bytes: 64,
+            reprogram: true,
+        };
+        let device = Arc::new(sim::Device::new(geometry));
+        let worn = Arc::clone(&device);
+        let (store, _) = Store::open(device, Rc::new(Metrics::default())).unwrap();
+        let bytes = [7; 20_000];
+        let digest = Digest::sha256(&bytes);
+        let mut writer = smol::block_on(store.writer(&digest, 20_000, None)).unwrap();
+        smol::block_on(writer.write(&bytes[..10_000])).unwrap();
+        let flight = Flight::new(digest);
+        flight.follow(Some(writer.follow()));
+        let (download, mut buffer) = (flight.download(), [0; 100]);
+        assert_eq!(smol::block_on(download.read(0, &mut buffer)).map_err(|e| e.kind()), Ok(100));
+        (0..16).for_each(|segment| worn.wear_out(segment, sim::Worn::ReadError));
+        let read = async { Some(download.read(0, &mut buffer).await.is_err()) };
+        let waits = async { None };
+        assert_eq!(smol::block_on(smol::future::or(read, waits)), Some(true));
+    }
 
     #[test]
     fn all_who_wait_get_the_same_end() {

@@ -11,7 +11,8 @@
 //! An image is planned first ([`Puller::plan`]: its manifests are read, so that its size is known
 //! and admission can be checked), then fetched ([`Puller::fetch`]): blobs, then manifests from the
 //! leaves up, and the tag last, in one record. Until that record the old image is served, after it
-//! the new one, and nothing in between.
+//! the new one, and nothing in between. Where the configuration wants a signature, it is checked before
+//! the first layer.
 
 mod backoff;
 mod current;
@@ -23,6 +24,7 @@ mod plan;
 pub mod progress;
 mod refusals;
 mod repair;
+mod signed;
 mod slots;
 mod through;
 mod walk;
@@ -40,7 +42,7 @@ use smol::lock::Mutex;
 
 use crate::blob::{Store, TagKey, Want};
 use crate::clock::SharedClock;
-use crate::config::PullThrough;
+use crate::config::{PullThrough, Verify};
 use crate::fetch::{Latch, Pace};
 use crate::kind::Kind;
 use crate::link::chunk::ChunkSize;
@@ -49,6 +51,7 @@ use crate::oci::Digest;
 use crate::registry::Registry;
 use crate::units::ByteCount;
 use backoff::Backoff;
+use download::Asker;
 pub use download::Spawner;
 pub use error::Error;
 pub use flight::Download;
@@ -70,6 +73,8 @@ pub struct Parts {
     pub registries: Registries,
     /// What clients may have fetched from them, by the registry's name.
     pub policies: Policies,
+    /// Which images must be signed.
+    pub verify: Rules,
     /// Starts downloads.
     pub spawn: Spawner,
     /// The pace that all downloads share.
@@ -89,6 +94,9 @@ pub type Registries = Rc<RefCell<BTreeMap<String, Registry>>>;
 
 /// Those of them that clients' misses are fetched from, shared and changeable.
 pub type Policies = Rc<RefCell<BTreeMap<String, PullThrough>>>;
+
+/// Which images must be signed, shared and changeable; the first rule that covers one counts.
+pub type Rules = Rc<RefCell<Vec<Verify>>>;
 
 /// Makes digests present. Cheap to share behind one `Rc`.
 pub struct Puller {
@@ -121,7 +129,7 @@ struct Source<'a> {
 struct Job<'a> {
     source: Source<'a>,
     image: &'a str,
-    rank: usize,
+    asker: Asker,
 }
 
 impl Plan {
@@ -146,13 +154,16 @@ impl Plan {
 impl Puller {
     /// An engine at rest.
     pub fn new(parts: Parts) -> Self {
-        let slots = if parts.pace.is_limited() { 1 } else { DOWNLOADS_MAX };
+        let (slots, client_slots) = match parts.pace.is_limited() {
+            true => (1, 1),
+            false => (DOWNLOADS_MAX, CLIENT_DOWNLOADS_MAX),
+        };
         Self {
             parts,
             flights: RefCell::default(),
             chunk: Cell::default(),
             slots: Slots::new(slots),
-            client_slots: Slots::new(CLIENT_DOWNLOADS_MAX),
+            client_slots: Slots::new(client_slots),
             head_in_vain: RefCell::default(),
             promised: RefCell::default(),
             holding: Mutex::new(()),
@@ -169,16 +180,25 @@ impl Puller {
     /// Downloads what `plan` lacks and makes it visible under its tag. What had to be left out of
     /// what only accompanies the image goes into the progress. The downloads of an image with a
     /// lower `rank` come first.
-    pub async fn fetch(self: &Rc<Self>, plan: &Plan, rank: usize) -> Result<(), Error> {
+    ///
+    /// Gives why some of what only accompanies the image was left out, where it is the link's limits
+    /// that held it back: it is to be fetched when they allow it.
+    pub async fn fetch(self: &Rc<Self>, plan: &Plan, rank: usize) -> Result<Option<Error>, Error> {
         self.promised.borrow_mut().insert(plan.name.clone(), plan.wants().0);
         let outcome = self.fetch_promised(plan, rank).await;
         self.promised.borrow_mut().remove(&plan.name);
         outcome
     }
 
-    async fn fetch_promised(self: &Rc<Self>, plan: &Plan, rank: usize) -> Result<(), Error> {
+    async fn fetch_promised(
+        self: &Rc<Self>,
+        plan: &Plan,
+        rank: usize,
+    ) -> Result<Option<Error>, Error> {
         let source = self.source(&plan.key.registry, &plan.key.repository)?;
-        let job = Job { source, image: &plan.name, rank };
+        let asker = Asker::Image(rank);
+        self.check_signed(plan, asker).await?;
+        let job = Job { source, image: &plan.name, asker };
         let missing = self.missing(plan);
         let bytes = missing.iter().map(|blob| blob.size).sum();
         if !missing.is_empty() {
@@ -188,16 +208,19 @@ impl Puller {
         let wanted: Vec<Digest> = plan.digests().into_iter().collect();
         self.parts.store.pin(&wanted, true).await?;
         let queue = RefCell::new(missing.into_iter());
-        let left_out = RefCell::new((BTreeSet::new(), plan.notes.clone()));
+        let left_out = RefCell::new((BTreeSet::new(), plan.notes.clone(), None));
         let worker = async || -> Result<(), Error> {
             loop {
                 let Some(blob) = queue.borrow_mut().next() else { return Ok(()) };
                 match self.blob(&job, &blob).await {
                     Ok(()) => {}
                     Err(error) if !blob.required && !self.stop().is_open() => {
-                        let (absent, notes) = &mut *left_out.borrow_mut();
+                        let (absent, notes, waits) = &mut *left_out.borrow_mut();
                         absent.insert(blob.digest);
-                        notes.add(error.to_string());
+                        match error.held_back() {
+                            Some(_) => *waits = Some(error),
+                            None => notes.add(error.to_string()),
+                        }
                     }
                     Err(error) => {
                         // The others finish the blob they are at and stop.
@@ -217,7 +240,7 @@ impl Puller {
         let flushed = self.parts.store.flush().await;
         fetched?;
         flushed?;
-        let (absent, notes) = left_out.into_inner();
+        let (absent, notes, waits) = left_out.into_inner();
         let is_gone = |blob: &PlannedBlob| {
             !absent.contains(&blob.digest) && self.parts.store.entry(&blob.digest).is_none()
         };
@@ -240,10 +263,7 @@ impl Puller {
         }
         self.parts.store.pin(&wanted, true).await?;
         // A signature that was left out has no tag.
-        let is_held = |digest: &Digest| {
-            self.parts.store.entry(digest).is_some_and(|entry| entry.media_type.is_some())
-        };
-        let tags = plan.tags().filter(|(_, digest)| is_held(digest));
+        let tags = plan.tags().filter(|(_, digest)| self.holds_manifest(digest));
         for (key, digest) in tags {
             if self.parts.store.tag(key) != Some(*digest) {
                 self.parts.store.set_tag(key, digest).await?;
@@ -253,7 +273,7 @@ impl Puller {
             warn!("{}: held without what accompanies it: {}", plan.name, notes.lines().join("; "));
         }
         self.parts.progress.update(&plan.name, |image| image.missing = notes.lines());
-        Ok(())
+        Ok(waits)
     }
 
     fn check_not_stopped(&self) -> Result<(), Error> {
@@ -360,7 +380,7 @@ impl Puller {
 
 /// Downloads at a time where the link is not limited; else there is one.
 const DOWNLOADS_MAX: usize = 3;
-/// Downloads at a time that clients wait for, beside those.
+/// Downloads at a time that clients wait for, beside those; where the link is limited there is one.
 const CLIENT_DOWNLOADS_MAX: usize = 4;
 /// Manifests that are put into the store at the same time.
 const HELD_AT_ONCE: usize = 16;

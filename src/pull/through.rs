@@ -70,6 +70,19 @@ impl Puller {
         !self.parts.policies.borrow().is_empty()
     }
 
+    /// Whether what clients ask for has to wait for the link's windows or data plan.
+    pub fn is_held_back(&self) -> bool {
+        self.parts.pace.is_shut()
+    }
+
+    /// Whether the content of images may be fetched now.
+    ///
+    /// # Errors
+    /// Where the link's windows are closed, with when to ask again.
+    pub fn may_sync(&self) -> Result<(), Error> {
+        Ok(self.parts.pace.may_fetch()?)
+    }
+
     /// These tags are the reconciler's from here on.
     pub fn set_desired(&self, keys: BTreeSet<TagKey>) {
         self.desired.replace(keys);
@@ -78,6 +91,14 @@ impl Puller {
     /// Whether a tag is the reconciler's.
     pub fn is_desired(&self, key: &TagKey) -> bool {
         self.desired.borrow().contains(key)
+    }
+
+    /// Whether a manifest is held, and not known to be corrupt. One that was only written ahead has
+    /// no media type yet.
+    pub fn holds_manifest(&self, digest: &Digest) -> bool {
+        let store = &self.parts.store;
+        let is_typed = store.entry(digest).is_some_and(|entry| entry.media_type.is_some());
+        is_typed && !store.is_corrupt(digest, 0..u64::MAX)
     }
 
     /// Counts a request for what may be fetched: whether it was a hit in what is held.
@@ -93,7 +114,7 @@ impl Puller {
     /// # Errors
     /// [`Kind::Missing`] and [`Kind::Denied`] when nothing is held and its registry does not have, or
     /// not give it; others when that could not be found out.
-    pub async fn tag(&self, key: &TagKey) -> Result<Tagged, Error> {
+    pub async fn tag(self: &Rc<Self>, key: &TagKey) -> Result<Tagged, Error> {
         let outcome = match self.fresh(key) {
             Some(digest) => Ok(digest),
             None => self.asked.in_turn(key.to_string(), self.ask_tag(key)).await,
@@ -119,9 +140,9 @@ impl Puller {
         repository: &str,
         digest: &Digest,
     ) -> Result<(), Error> {
-        let name = format!("{registry}/{repository}@{digest}");
+        let name = format!("{registry}/{repository}/manifests/{digest}");
         let work = async {
-            if self.is_manifest(digest) {
+            if self.holds_manifest(digest) {
                 return Ok(());
             }
             let names = [digest.to_string()];
@@ -146,7 +167,7 @@ impl Puller {
         }
         self.check_refusals(&[&digest.to_string()])?;
         if self.flight(digest).is_none() {
-            self.check_refusals(&[registry, &format!("{registry}/{repository}@{digest}")])?;
+            self.check_refusals(&[registry, &blob_name(registry, repository, digest)])?;
             let of_clients = |flight: &&Rc<Flight>| flight.client.is_open();
             if self.flights.borrow().values().filter(of_clients).count() >= CLIENT_FLIGHTS_MAX {
                 let what = format!("{CLIENT_FLIGHTS_MAX} downloads for clients are under way");
@@ -179,7 +200,7 @@ impl Puller {
             return Ok(size);
         }
         self.check_refusals(&[&digest.to_string()])?;
-        let name = format!("{registry}/{repository}@{digest}");
+        let name = blob_name(registry, repository, digest);
         let source = self.source(registry, repository)?;
         let asking = self.retrying_with(Backoff::brief(), async || {
             Ok(source.registry.blob_size(source.repository, digest).await?)
@@ -189,14 +210,14 @@ impl Puller {
 
     /// Notes a download that came to nothing, so that clients' next attempts wait.
     pub(super) fn note_failure(&self, flight: &Flight, wanted: &Wanted, error: &Error) {
-        if !flight.client.is_open() || error.is_stopped() {
+        if !flight.client.is_open() || error.is_stopped() || error.held_back().is_some() {
             return;
         }
         let Wanted { registry, repository, digest, .. } = wanted;
         let registry = registry.name();
         match error.kind() {
             Kind::Missing | Kind::Denied => {
-                self.refuse(registry, format!("{registry}/{repository}@{digest}"), error);
+                self.refuse(registry, blob_name(registry, repository, digest), error);
             }
             _ => {
                 let pause = format_duration(FAILURE_PAUSE);
@@ -215,7 +236,7 @@ impl Puller {
 
     /// What is held under a tag.
     fn held(&self, key: &TagKey) -> Option<Digest> {
-        self.parts.store.tag(key).filter(|digest| self.is_manifest(digest))
+        self.parts.store.tag(key).filter(|digest| self.holds_manifest(digest))
     }
 
     /// The same, if its registry said so not long ago.
@@ -226,13 +247,7 @@ impl Puller {
         self.held(key).filter(|_| age < ttl)
     }
 
-    fn is_manifest(&self, digest: &Digest) -> bool {
-        let store = &self.parts.store;
-        let is_typed = store.entry(digest).is_some_and(|entry| entry.media_type.is_some());
-        is_typed && !store.is_corrupt(digest, 0..u64::MAX)
-    }
-
-    async fn ask_tag(&self, key: &TagKey) -> Result<Digest, Error> {
+    async fn ask_tag(self: &Rc<Self>, key: &TagKey) -> Result<Digest, Error> {
         // Whoever had the turn before may have asked.
         if let Some(digest) = self.fresh(key) {
             return Ok(digest);
@@ -242,11 +257,14 @@ impl Puller {
     }
 
     /// Asks what a tag means, makes its manifest held, and the tag mean it.
-    async fn look_up(&self, key: &TagKey) -> Result<Digest, Error> {
+    async fn look_up(self: &Rc<Self>, key: &TagKey) -> Result<Digest, Error> {
         let TagKey { registry, repository, tag } = key.clone();
         let reference = Reference { registry, repository, tag: Some(tag), digest: None };
         let digest = self.current_with(&reference, &Latch::default(), Backoff::brief).await?;
-        if !self.is_manifest(&digest) {
+        if self.parts.store.tag(key) != Some(digest) {
+            self.check_signed_for_client(key, digest).await?;
+        }
+        if !self.holds_manifest(&digest) {
             // There are registries that know their manifests by tag only.
             let names = [digest.to_string(), key.tag.clone()];
             self.take_manifest(&key.registry, &key.repository, &names, &digest).await?;
@@ -344,8 +362,12 @@ impl Puller {
         Err(error)
     }
 
-    /// Refuses `name` for a while; and all of a registry that does not answer, or wants a pause.
+    /// Refuses `name` for a while; and all of a registry that does not answer, or wants a pause. What
+    /// the link's limits hold back costs nothing to ask for again, and says nothing of a registry.
     fn refuse(&self, registry: &str, name: String, error: &Error) {
+        if error.held_back().is_some() {
+            return;
+        }
         let now = self.parts.clock.monotonic();
         let pause = match error.kind() {
             Kind::Missing | Kind::Denied => MISSING_PAUSE,
@@ -356,7 +378,8 @@ impl Puller {
         let wanted = error.retry_after();
         if error.is_unanswered() || wanted.is_some() {
             let pause = pause.max(wanted.unwrap_or_default());
-            refusals.note(registry.to_owned(), error.kind(), &what, now, pause);
+            // Whether it has what else is asked for is not known.
+            refusals.note(registry.to_owned(), Kind::Retry, &what, now, pause);
         }
         refusals.note(name, error.kind(), &what, now, pause);
     }
@@ -381,6 +404,11 @@ impl Asked {
         let _turn = place.lock.lock().await;
         work.await
     }
+}
+
+/// What a blob that is refused goes by: a registry may have a manifest of that digest.
+fn blob_name(registry: &str, repository: &str, digest: &Digest) -> String {
+    format!("{registry}/{repository}/blobs/{digest}")
 }
 
 /// A place among those who want a turn, left when whoever waits goes away.

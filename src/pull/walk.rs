@@ -58,6 +58,8 @@ pub(super) struct Walk<'a> {
     notes: Notes,
     /// Attempts at what accompanies the image that failed for want of an answer.
     failures: usize,
+    /// Why some of that was not asked for, where the link's limits hold it back.
+    waits: Option<Error>,
 }
 
 /// What a manifest is wanted for.
@@ -96,6 +98,7 @@ impl<'a> Walk<'a> {
             heads_room: HEADS_BYTES_MAX,
             notes: Notes::default(),
             failures: 0,
+            waits: None,
         }
     }
 
@@ -163,10 +166,10 @@ impl<'a> Walk<'a> {
         root: Digest,
         signature_tags: Vec<(TagKey, Digest)>,
     ) -> Plan {
-        let Self { name, manifests, mut blobs, notes, failures, .. } = self;
+        let Self { name, manifests, mut blobs, notes, failures, waits, .. } = self;
         blobs.sort_by_key(|blob| !blob.required);
         let is_provisional = failures > 0;
-        Plan { name, key, root, blobs, is_provisional, manifests, signature_tags, notes }
+        Plan { name, key, root, blobs, is_provisional, waits, manifests, signature_tags, notes }
     }
 
     /// Takes in something that the image can do without.
@@ -174,15 +177,18 @@ impl<'a> Walk<'a> {
         match self.manifest(&digest.to_string(), Some(digest), need, 1).await {
             Ok(_) => true,
             Err(error) => {
-                self.note(&error);
+                self.note(error);
                 false
             }
         }
     }
 
-    fn note(&mut self, error: &Error) {
+    fn note(&mut self, error: Error) {
         self.failures += usize::from(error.kind() == Kind::Retry);
-        self.notes.add(error.to_string());
+        match error.held_back() {
+            Some(_) => self.waits = Some(error),
+            None => self.notes.add(error.to_string()),
+        }
     }
 
     /// Takes in the manifest `wanted` (tag or digest), whose digest is to be `expected`, and
@@ -427,14 +433,17 @@ impl<'a> Walk<'a> {
         length: u64,
     ) -> Result<(PlannedManifest, Manifest), Error> {
         let super::Parts { store, pace, .. } = &self.puller.parts;
+        let pace = pace.of(self.urgency);
         let writer = store.writer(digest, length, None).await;
         let mut writer = writer.map_err(|error| match error.kind() {
             // Another image's walk is at it, and will be done with it soon.
             Kind::Invalid => Error::new(Kind::Retry, self.name.clone(), error.to_string()),
             _ => error.into(),
         })?;
-        writer.pin();
-        let copied = fetch::copy(&mut opened.body, 0, &mut writer, length, pace, |_| {}).await;
+        if self.urgency == Urgency::Sync {
+            writer.pin();
+        }
+        let copied = fetch::copy(&mut opened.body, 0, &mut writer, length, &pace, |_| {}).await;
         if let Err(error) = copied {
             writer.suspend().await?;
             return Err(error.into());
@@ -453,7 +462,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Takes in signatures and other referrers of `subjects`, and of those referrers in turn.
-    async fn referrers(&mut self, mut subjects: Vec<Digest>) {
+    pub(super) async fn referrers(&mut self, mut subjects: Vec<Digest>) {
         let mut next = 0;
         let mut left_out = 0;
         while let Some(subject) = subjects.get(next).copied() {
@@ -471,12 +480,12 @@ impl<'a> Walk<'a> {
             let listed = match self.puller.retrying_with(Backoff::brief(), listed).await {
                 Ok(listed) => listed,
                 Err(error) => {
-                    self.note(&error);
+                    self.note(error);
                     continue;
                 }
             };
             if let Some(problem) = listed.problem {
-                self.note(&problem.into());
+                self.note(problem.into());
             }
             left_out += listed.listed.count - listed.listed.digests.len();
             for referrer in listed.listed.digests {
@@ -498,7 +507,11 @@ impl<'a> Walk<'a> {
     }
 
     /// Takes in what cosign has tagged as belonging to `images`.
-    async fn signatures(&mut self, images: &[Digest], registry: &str) -> Vec<(TagKey, Digest)> {
+    pub(super) async fn signatures(
+        &mut self,
+        images: &[Digest],
+        registry: &str,
+    ) -> Vec<(TagKey, Digest)> {
         let mut tags = Vec::new();
         for image in images.iter().take(SUBJECTS_MAX) {
             for suffix in SIGNATURE_TAG_SUFFIXES {
@@ -516,7 +529,7 @@ impl<'a> Walk<'a> {
                         };
                         tags.push((key, digest));
                     }
-                    Err(error) => self.note(&error),
+                    Err(error) => self.note(error),
                 }
             }
         }
@@ -560,7 +573,8 @@ fn planned(
     bytes: Option<Vec<u8>>,
 ) -> PlannedManifest {
     let media_type = manifest.media_type;
-    PlannedManifest { digest, media_type, size, bytes, required: false, needs: Vec::new() }
+    let (required, needs, subject) = (false, Vec::new(), manifest.subject);
+    PlannedManifest { digest, media_type, size, bytes, required, needs, subject }
 }
 
 /// Indexes in indexes.

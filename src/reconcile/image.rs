@@ -6,7 +6,7 @@ use log::{info, warn};
 
 use super::Reconciler;
 use super::pass::{Lane, Pass};
-use crate::blob::{Room, Want};
+use crate::blob::{self, Room, Want};
 use crate::catalog::Root;
 use crate::config::Image;
 use crate::kind::Kind;
@@ -20,10 +20,14 @@ use crate::units::ByteCount;
 pub(super) struct Memory {
     /// How it stood when it was looked at last.
     pub end: End,
+    /// What its registry said last that it is.
+    pub current: Option<Digest>,
     /// Before when its registry is not to be asked again, by the monotonic clock.
     pub not_before: Option<Duration>,
     /// Whether that is the link's doing, which a reload may change.
     pub is_held_back: bool,
+    /// Whether it waits for a signature: with other keys it is tried at once.
+    pub is_unsigned: bool,
     /// What was last reported of it.
     pub reported: Option<String>,
     /// Whether its registry left the last request for it without an answer.
@@ -144,12 +148,15 @@ impl Reconciler {
             Err(error) => return Err(error),
         };
         let end = gone.map_or(End::Held, End::Gone);
+        self.remember(index, |memory| memory.current = Some(current));
         if held == Some(current) && self.is_sound(image, current).await? {
             let is_due = end == End::Held && self.referrers_are_due(index);
             if !is_due {
                 self.remember(index, |memory| memory.need = Need::Nothing);
                 return Ok(end);
             }
+            // What was planned before stays so, and what has come of it.
+            puller.may_sync()?;
         }
         self.refuse_again(index, current)?;
         self.parts.progress.update(&image.reference.to_string(), |notice| {
@@ -161,11 +168,16 @@ impl Reconciler {
             Err(error) => Err(error),
         };
         self.remember(index, |memory| match (&fetched, &mut memory.need) {
-            (Ok(()), need) => *need = Need::Nothing,
-            (Err(_), Need::Admitted(planned)) => planned.is_under_way = false,
+            (Ok(None), need) if plan.waits.is_none() => *need = Need::Nothing,
+            // What has come of the rest stays.
+            (_, Need::Admitted(planned)) => planned.is_under_way = false,
             _ => {}
         });
-        fetched?;
+        if let Some(waits) = fetched?.or(plan.waits) {
+            // The tag means it now, and what accompanied the one before it may not be due.
+            self.remember(index, |memory| memory.referrers_due = None);
+            return Err(waits);
+        }
         let interval = if plan.is_provisional { REFERRERS_RETRY } else { REFERRERS_INTERVAL };
         let due = self.parts.clock.monotonic() + interval;
         self.remember(index, |memory| memory.referrers_due = Some(due));
@@ -173,13 +185,13 @@ impl Reconciler {
         Ok(end)
     }
 
-    /// Fetches what was planned and admitted.
+    /// Fetches what was planned and admitted; gives why some of what accompanies it has to wait.
     async fn fetch(
         &self,
         index: usize,
         plan: &Plan,
         platforms: &[Platform],
-    ) -> Result<(), pull::Error> {
+    ) -> Result<Option<pull::Error>, pull::Error> {
         let name = &plan.name;
         let held = self.parts.store.tag(&plan.key);
         let total = plan.total_bytes();
@@ -190,7 +202,7 @@ impl Reconciler {
             notice.held_bytes = total.saturating_sub(missing) + partial;
             notice.error = None;
         });
-        match self.parts.puller.fetch(plan, index).await {
+        let waits = match self.parts.puller.fetch(plan, index).await {
             Err(error) if error.kind() == Kind::Full => {
                 warn!("{error}; giving up what is not desired and trying once more");
                 self.collect().await?;
@@ -200,10 +212,10 @@ impl Reconciler {
                 {
                     self.fell_short(index, error);
                 }
-                again?;
+                again?
             }
             other => other?,
-        }
+        };
         self.parts.catalog.learn(platforms).await?;
         self.parts.progress.update(name, |notice| {
             notice.digest = Some(plan.root);
@@ -216,7 +228,7 @@ impl Reconciler {
             Some(_) if missing == 0 => {}
             _ => info!("{name}: held at {}, {}", plan.root.short(), ByteCount(total)),
         }
-        Ok(())
+        Ok(waits)
     }
 
     /// Changes what is remembered of an image.
@@ -243,6 +255,20 @@ impl Reconciler {
             self.check_repaired(root)?;
         }
         Ok(self.parts.catalog.complete(&digest, &image.platforms)?)
+    }
+
+    /// Whether an image is held, whole and sound, as its registry had it last: `current`, where it was
+    /// asked since the start.
+    pub(super) fn is_held_as(&self, image: &Image, current: Option<Digest>) -> bool {
+        let held = self.held(image);
+        let is_whole = |digest| {
+            let root = Root { digest, platforms: &image.platforms };
+            let is_complete = || self.parts.catalog.complete(&digest, &image.platforms);
+            Ok::<_, blob::Error>(!self.is_corrupt_within(root)? && is_complete()?)
+        };
+        held.is_some_and(|held| {
+            current.is_none_or(|current| current == held) && is_whole(held).unwrap_or(false)
+        })
     }
 
     fn partial_bytes(&self, plan: &Plan) -> u64 {

@@ -22,6 +22,7 @@ mod sweep;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -83,7 +84,7 @@ pub struct Reconciler {
     /// Held while a task repairs.
     repairing: Mutex<()>,
     /// Blobs that could not be repaired, and why.
-    unrepaired: RefCell<BTreeMap<Digest, String>>,
+    unrepaired: RefCell<BTreeMap<Digest, Rc<pull::Error>>>,
     /// Downloads that no image waits for.
     idle: RefCell<Idle>,
 }
@@ -95,12 +96,26 @@ pub struct Outcome {
     pub held: usize,
     /// Images that are not; each was logged with its reason.
     pub failed: usize,
+    /// Images of either sort that wait for the link's data plan or windows.
+    pub waiting: usize,
+    /// Whether it is known what is desired.
+    pub is_obeyed: bool,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} images held, {} not", self.held, self.failed)?;
+        match self.waiting {
+            0 => Ok(()),
+            waiting => write!(f, "; {waiting} wait for the link's data plan or windows"),
+        }
+    }
 }
 
 impl Outcome {
     /// Whether everything that is desired is held.
     pub fn is_converged(self) -> bool {
-        self.failed == 0
+        self.failed == 0 && self.is_obeyed
     }
 }
 
@@ -109,8 +124,7 @@ impl Reconciler {
     pub fn new(parts: Parts, desired: Desired) -> Self {
         let Desired { images, is_whole } = desired;
         let memories = images.iter().map(|_| Memory::default()).collect();
-        parts.puller.set_desired(tags(&images));
-        Self {
+        let reconciler = Self {
             parts,
             images: RefCell::new(images.into()),
             next_images: RefCell::default(),
@@ -120,7 +134,9 @@ impl Reconciler {
             repairing: Mutex::new(()),
             unrepaired: RefCell::default(),
             idle: RefCell::default(),
-        }
+        };
+        reconciler.set_desired(&reconciler.images());
+        reconciler
     }
 
     /// What makes digests present.
@@ -144,7 +160,7 @@ impl Reconciler {
         let before = self.images();
         let is_new = |image: &&Image| before.iter().all(|other| other.reference != image.reference);
         let new: Vec<Image> = desired.images.iter().filter(is_new).cloned().collect();
-        self.parts.puller.set_desired(tags(&desired.images));
+        self.set_desired(&desired.images);
         self.next_images.replace(Some(desired));
         self.poll_now();
         new.iter().try_for_each(|image| self.post(image))
@@ -173,7 +189,9 @@ impl Reconciler {
         let memories = images.iter().map(|image| {
             let known = kept.remove(&image.reference.to_string());
             let known = known.filter(|(before, _)| *before == image);
-            known.map(|(_, memory)| memory).unwrap_or_default()
+            let mut memory = known.map(|(_, memory)| memory).unwrap_or_default();
+            memory.not_before = memory.not_before.filter(|_| !memory.is_unsigned);
+            memory
         });
         self.memories.replace(memories.collect());
     }
@@ -187,6 +205,13 @@ impl Reconciler {
         let imports = Imports::of(&self.parts.store);
         let image = |name: &Reference| Image { reference: name.clone(), platforms: Vec::new() };
         imports.names().iter().map(image).collect()
+    }
+
+    /// No client's request moves a tag of `images`, nor one that came from a file.
+    fn set_desired(&self, images: &[Image]) {
+        let imported = self.imported();
+        let keys = images.iter().chain(&imported).map(|image| pull::tag_key(&image.reference));
+        self.parts.puller.set_desired(keys.collect());
     }
 
     /// The name of image number `index`.
@@ -279,6 +304,9 @@ impl Reconciler {
     /// Gives up the downloads that no image waits for, once every image is known to wait for what
     /// it was planned with, or for nothing. Those that a client may come back for are kept a while.
     async fn drop_downloads(&self) -> Result<(), blob::Error> {
+        if !self.is_whole.get() {
+            return Ok(());
+        }
         let dead: Vec<Digest> = {
             let memories = self.memories.borrow();
             if !memories.iter().all(Memory::is_known) {
@@ -301,11 +329,6 @@ impl Reconciler {
         self.parts.metrics.images_held.set(held.count() as u64);
         self.parts.metrics.images_desired.set(images.len() as u64);
     }
-}
-
-/// The tags of images.
-fn tags(images: &[Image]) -> BTreeSet<TagKey> {
-    images.iter().map(|image| pull::tag_key(&image.reference)).collect()
 }
 
 /// All images were looked at, and when they will be again is not decided.

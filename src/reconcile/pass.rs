@@ -88,7 +88,8 @@ impl Reconciler {
     fn outcome(&self) -> Outcome {
         let memories = self.memories.borrow();
         let held = memories.iter().filter(|memory| memory.end.is_held()).count();
-        Outcome { held, failed: memories.len() - held }
+        let waiting = memories.iter().filter(|memory| memory.is_held_back).count();
+        Outcome { held, failed: memories.len() - held, waiting, is_obeyed: true }
     }
 
     fn begin_pass(&self) -> Pass {
@@ -131,6 +132,9 @@ impl Reconciler {
     }
 
     async fn end_pass(&self, outcome: Outcome) {
+        if self.parts.puller.is_held_back() {
+            self.idle.borrow_mut().rest(self.parts.clock.monotonic());
+        }
         let swept = match self.collect().await {
             Ok(()) => self.drop_downloads().await,
             Err(error) => Err(error),
@@ -192,6 +196,7 @@ impl Reconciler {
         let mut memories = self.memories.borrow_mut();
         let Some(memory) = memories.get_mut(index) else { return };
         let now = self.parts.clock.monotonic();
+        memory.is_held_back = false;
         let (end, problem) = match outcome {
             Ok(End::Gone(why)) => {
                 let text = format!("gone upstream, what is held stays served: {why}");
@@ -208,19 +213,26 @@ impl Reconciler {
             }
             Err(error) => {
                 // One that wants no pause, or a time that has passed, must not be asked for ever.
-                let pause = error.retry_after().filter(|_| error.kind() == Kind::Retry);
+                let pause = match error.is_unsigned() {
+                    true => Some(UNSIGNED_PAUSE),
+                    false => error.retry_after().filter(|_| error.kind() == Kind::Retry),
+                };
                 memory.not_before = pause.map(|pause| now + pause.max(PAUSE_MIN));
+                memory.is_unsigned = error.is_unsigned();
                 let held_back = error.held_back();
                 memory.is_held_back = held_back.is_some();
                 if let Some(reason) = held_back {
                     if memory.is_news(&reason) {
                         info!("{}: {reason}", image.reference);
                     }
-                    self.post_end(image, memory, End::Failed, State::Waiting, Some(reason));
+                    // What its registry has was not found to be another.
+                    let is_held = self.is_held_as(image, memory.current);
+                    let end = if is_held { End::Held } else { End::Failed };
+                    self.post_end(image, memory, end, State::Waiting, Some(reason));
                     return;
                 }
                 let is_held = self.held(image).is_some();
-                let text = failure(&error, is_held, memory);
+                let text = failure(&error, pause, is_held, memory);
                 // Nothing but a change of the figures is worth a line at each poll.
                 if memory.is_news(&text) || error.kind() != Kind::Full {
                     error!("{text}");
@@ -255,9 +267,9 @@ impl Reconciler {
 }
 
 /// The line that says why an image is not held, and what happens next.
-fn failure(error: &pull::Error, is_held: bool, memory: &Memory) -> String {
+fn failure(error: &pull::Error, pause: Option<Duration>, is_held: bool, memory: &Memory) -> String {
     let next = if is_held { "what is held stays served" } else { "not held yet" };
-    let when = match error.retry_after() {
+    let when = match pause.or_else(|| error.retry_after()) {
         Some(pause) => format!("tried again in {}", format_duration(pause)),
         None if memory.is_refused() => {
             "nothing is fetched for it until there is room or its registry has another".to_owned()
@@ -271,5 +283,7 @@ fn failure(error: &pull::Error, is_held: bool, memory: &Memory) -> String {
 const IN_HAND_MAX: usize = 3;
 /// The least that an image waits whose registry asked for a pause.
 const PAUSE_MIN: Duration = Duration::from_secs(10);
+/// How long an image waits that is not signed as it must be: asking again costs its manifests.
+const UNSIGNED_PAUSE: Duration = Duration::from_mins(10);
 /// How long an image that is ready to be admitted waits for those before it.
 const TURN_PATIENCE: Duration = Duration::from_secs(10);

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+use std::rc::Rc;
 
 use log::{error, info};
 
@@ -68,10 +69,13 @@ impl Reconciler {
                     self.unrepaired.borrow_mut().remove(&digest);
                 }
                 Err(error) => {
-                    let text = error.to_string();
-                    let known = self.unrepaired.borrow_mut().insert(digest, text.clone());
-                    if known.as_ref() != Some(&text) {
-                        error!("{digest}: corrupt on flash and not repaired: {text}");
+                    let error = Rc::new(error);
+                    let known = self.unrepaired.borrow_mut().insert(digest, Rc::clone(&error));
+                    let is_news = known.is_none_or(|known| known.to_string() != error.to_string());
+                    match error.held_back() {
+                        _ if !is_news => {}
+                        Some(_) => info!("{digest}: {NOT_REPAIRED}: {error}"),
+                        None => error!("{digest}: {NOT_REPAIRED}: {error}"),
                     }
                 }
             }
@@ -162,11 +166,43 @@ impl Reconciler {
             other => other?,
         };
         match unrepaired.iter().find(|(digest, _)| needed.contains(digest)) {
-            Some((digest, why)) => {
-                let what = format!("corrupt on flash and not repaired: {why}");
-                Err(pull::Error::new(Kind::Retry, digest.to_string(), what))
-            }
+            Some((digest, error)) => Err(not_repaired(digest, error)),
             None => Ok(()),
         }
+    }
+}
+
+/// What becomes of an image with a blob that could not be repaired: it waits as long as that has to.
+/// That another registry does not answer says nothing of the image's own.
+fn not_repaired(digest: &Digest, error: &Rc<pull::Error>) -> pull::Error {
+    match error.retry_after() {
+        Some(_) => pull::Error::shared(Rc::clone(error)).about(format!("{digest}: {NOT_REPAIRED}")),
+        None => {
+            pull::Error::new(Kind::Retry, format!("{digest}: {NOT_REPAIRED}"), error.to_string())
+        }
+    }
+}
+
+const NOT_REPAIRED: &str = "corrupt on flash and not repaired";
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::fetch;
+
+    #[test]
+    fn an_image_waits_as_long_as_its_repair_and_no_longer() {
+        let digest = Digest::sha256(b"x");
+        let (reason, hour) = ("waits for the window until 18:00", Duration::from_hours(1));
+        let waits = fetch::Error::HeldBack { reason: reason.to_owned(), retry_after: hour };
+        let error = not_repaired(&digest, &Rc::new(waits.into()));
+        assert_eq!(error.to_string(), format!("{digest}: {NOT_REPAIRED}: {reason}"));
+        let expected = (Some(reason.to_owned()), Some(hour));
+        assert_eq!((error.held_back(), error.retry_after()), expected);
+        let missing = Rc::new(pull::Error::new(Kind::Missing, "", "not there"));
+        let error = not_repaired(&digest, &missing);
+        assert_eq!((error.kind(), error.held_back()), (Kind::Retry, None));
     }
 }

@@ -49,6 +49,11 @@ impl Idle {
         }
         dead
     }
+
+    /// Nothing could move until `now`: what is idle is so from now on only.
+    pub fn rest(&mut self, now: Duration) {
+        self.0.values_mut().for_each(|(_, since)| *since = now);
+    }
 }
 
 /// The downloads to give up so that `lacking` bytes come free, with the bytes that each has room
@@ -122,7 +127,9 @@ mod tests {
         assert_eq!(idle.dead(&partial(1), Duration::ZERO, false), [digest("x")]);
         assert_eq!(idle.dead(&partial(1), Duration::ZERO, true), []);
         assert_eq!(idle.dead(&partial(2), IDLE_MAX, true), [], "it moved");
-        assert_eq!(idle.dead(&partial(2), IDLE_MAX * 2, true), [digest("x")]);
+        idle.rest(IDLE_MAX * 2);
+        assert_eq!(idle.dead(&partial(2), IDLE_MAX * 2, true), [], "it could not move");
+        assert_eq!(idle.dead(&partial(2), IDLE_MAX * 3, true), [digest("x")]);
         assert!(idle.0.is_empty());
     }
 

@@ -11,11 +11,11 @@ use crate::oci::Digest;
 
 impl Registry {
     /// Opens the bytes from `start` to `last` (inclusive) of a blob of `size` bytes, or more; where
-    /// the size is not known, the registry tells it.
+    /// the size is not known, the registry states it.
     ///
     /// # Errors
     /// [`Kind::Missing`] when it is not there, [`Kind::Invalid`] when it has another size, or no
-    /// answer tells one.
+    /// answer states one.
     pub async fn blob(
         &self,
         repository: &str,
@@ -56,7 +56,7 @@ impl Registry {
     /// Asks how long a blob is, without fetching it.
     ///
     /// # Errors
-    /// [`Kind::Missing`] when it is not there, [`Kind::Invalid`] when that is not told.
+    /// [`Kind::Missing`] when it is not there, [`Kind::Invalid`] when no answer states that.
     pub async fn blob_size(&self, repository: &str, digest: &Digest) -> Result<u64, Error> {
         let path = format!("{repository}/blobs/{digest}");
         let response = self.request(Method::Head, &path, repository, Headers::new()).await?;

@@ -138,7 +138,7 @@ impl Daemon {
                 self.reconciler.puller().landed().await;
                 return Ok(());
             }
-            info!("sync: {} images held, {} not", outcome.held, outcome.failed);
+            info!("sync: {outcome}");
             let due = self.reconciler.pause(self.satellite.poll_interval());
             let woken = async {
                 // It is not closed while this runs.

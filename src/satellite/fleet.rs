@@ -23,7 +23,6 @@ use crate::fleet::report::{
     ACTIVITY_CHARS_MAX, CachedImage, Details, IMAGES_MAX, ImageStatus, PROBLEMS_MAX,
     REASON_CHARS_MAX, REFERENCE_CHARS_MAX, Report,
 };
-use crate::kind::Kind;
 use crate::oci::Platform;
 use crate::status;
 
@@ -117,20 +116,18 @@ impl Member {
 
     async fn step(&self, satellite: &Satellite, apply: &impl AsyncFn()) {
         let now = || satellite.clock.monotonic();
+        let before = (satellite.config(), satellite.desired());
         if self.poll_at.get() <= now() {
-            let changed = satellite.look_at_fleet().await;
-            let pause = match &changed {
+            satellite.look_at_fleet().await;
+            let pause = match satellite.control.name() {
                 // Not enrolled: sooner at first, and ever later while it does not help.
-                Err(_) if satellite.control.name().is_none() => self.enrol_pause(),
-                _ => jittered(satellite.state_interval(), random()),
+                None => self.enrol_pause(),
+                Some(_) => {
+                    self.failures.set(0);
+                    jittered(satellite.state_interval(), random())
+                }
             };
             self.poll_at.set(now() + pause);
-            if let Ok(changed) = changed {
-                self.failures.set(0);
-                if changed {
-                    apply().await;
-                }
-            }
         }
         if satellite.control.name().is_none() {
             // There is no name to report under.
@@ -144,6 +141,13 @@ impl Member {
             }
             let interval = satellite.control.report_interval();
             self.report_at.set(now() + jittered(interval, random()));
+            // The answer may have brought new credentials.
+            if satellite.control.take_changed() {
+                satellite.refresh();
+            }
+        }
+        if (satellite.config(), satellite.desired()) != before {
+            apply().await;
         }
     }
 
@@ -279,7 +283,7 @@ fn processor_ticks() -> (u64, u64) {
     (total.saturating_sub(idle), total)
 }
 
-/// Whether an attempt is worth repeating soon is not asked: each is one small request.
+/// Whatever failed, it is tried again: each attempt is one small request.
 const ENROL_PAUSE_MIN: Duration = Duration::from_secs(5);
 const ENROL_PAUSE_MAX: Duration = Duration::from_mins(10);
 /// After images have changed: others may change too.
@@ -288,34 +292,39 @@ const REPORT_PAUSE: Duration = Duration::from_secs(5);
 const PAUSE_MAX: Duration = Duration::from_hours(1);
 
 impl Satellite {
-    /// Enrols if that is needed and looks at the desired state; says whether it is another one now,
-    /// which is in effect here then.
-    pub(super) async fn look_at_fleet(&self) -> Result<bool, Kind> {
+    /// Enrols if that is needed and looks at the desired state: what has changed is in effect here
+    /// then. False where something could not be read.
+    pub(super) async fn look_at_fleet(&self) -> bool {
         let health = &self.health;
-        let polled = match self.control.enrol().await {
-            Ok(()) => {
-                health.works(ENROLMENT);
-                self.control.poll().await.map_err(|error| (DESIRED_STATE, error))
-            }
-            Err(error) => Err((ENROLMENT, error)),
+        let next = match self.control.is_known() {
+            true => "what was desired before stays in effect",
+            false => "nothing is removed until it is known what is desired",
         };
+        let enrolled = self.control.enrol().await;
+        match &enrolled {
+            Ok(()) => health.works(ENROLMENT),
+            Err(error) => health.degraded(ENROLMENT, &format!("{error}; {next}")),
+        }
+        // The credentials there are may still be good where a new token is not.
+        if self.control.name().is_none() {
+            return false;
+        }
+        let polled = self.control.poll().await;
+        if self.control.take_changed() {
+            self.refresh();
+        }
         match polled {
-            Ok(polled) => {
-                if polled.changed {
-                    self.refresh();
-                }
-                let mut problems = polled.problems;
+            Ok(mut problems) => {
                 problems.extend(self.control.wanted().problems);
                 match problems.is_empty() {
                     true => health.works(DESIRED_STATE),
                     false => health.degraded(DESIRED_STATE, &problems.join("; ")),
                 }
-                Ok(polled.changed)
+                enrolled.is_ok()
             }
-            Err((part, error)) => {
-                let next = "what was desired before stays in effect";
-                health.degraded(part, &format!("{error}; {next}"));
-                Err(error.kind())
+            Err(error) => {
+                health.degraded(DESIRED_STATE, &format!("{error}; {next}"));
+                false
             }
         }
     }

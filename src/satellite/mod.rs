@@ -84,8 +84,9 @@ fn act(args: &Args) -> Result<ExitCode, Failure> {
 }
 
 /// Caps the pool of threads for blocking calls. Each costs a device some ten KiB of memory, while it
-/// is there: what changes flash takes one at a time, syncs one each of three downloads and one for
-/// records, and as many again are left for reads, so that no sync stops those.
+/// is there. What changes flash takes one at a time; syncs take one for each download (one on a
+/// limited link, else three, and up to four for what clients ask for) and one for records. The rest
+/// is left for reads: they wait for a sync only while clients have several downloads under way.
 #[allow(unsafe_code)]
 fn limit_threads() {
     // SAFETY: this is the first thing the process does; there is no other thread to read or
@@ -105,7 +106,10 @@ async fn sync(
     let outcome = satellite.sync(once, run::spawner(executor)).await;
     drawing.cancel().await;
     let outcome = outcome?;
-    show::print(&format!("{} images held, {} not\n", outcome.held, outcome.failed))?;
+    show::print(&format!("{outcome}\n"))?;
+    if !outcome.is_obeyed {
+        show::complain("what is desired could not be looked at: see the warnings above");
+    }
     Ok(if outcome.is_converged() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOT_CONVERGED) })
 }
 

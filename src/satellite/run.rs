@@ -27,7 +27,7 @@ use crate::link::zone::Zone;
 use crate::metrics::Metrics;
 use crate::net::{Network, Proxies, Resolver, tls};
 use crate::pull::progress::Progress;
-use crate::pull::{Parts, Policies, Puller, Registries, Spawner};
+use crate::pull::{Parts, Policies, Puller, Registries, Rules, Spawner};
 use crate::reconcile::{self, Desired, Outcome, Reconciler};
 use crate::registry::{self, Password, Registry};
 use crate::status::{Admin, Health, Report, STORE};
@@ -83,6 +83,8 @@ pub struct Satellite {
     pub(super) catalog: Catalog,
     registries: Registries,
     policies: Policies,
+    /// Which images must be signed.
+    verify: Rules,
     network: RefCell<Network>,
     pace: Pace,
     pub(super) gate: Gate,
@@ -150,6 +152,7 @@ impl Satellite {
             catalog,
             registries: Registries::default(),
             policies: Policies::default(),
+            verify: Rules::default(),
             network: RefCell::new(network(&config, &gate)),
             gate,
             config: RefCell::new(Rc::new(config.clone())),
@@ -193,10 +196,13 @@ impl Satellite {
     /// Reads what is kept for the Ground Control that the file names.
     fn join_fleet(&self) {
         let local = self.local.borrow();
-        let joined = self.control.configure(local.ground_control.as_ref(), &self.network.borrow());
-        if let Err(error) = joined {
-            let next = "it is fetched again, and nothing is removed until then";
-            self.health.degraded(fleet::ENROLMENT, &format!("{error}; {next}"));
+        let lost = self.control.configure(local.ground_control.as_ref(), &self.network.borrow());
+        let next = "it is fetched again, and nothing is removed until it is known what is desired";
+        let parts = [(fleet::ENROLMENT, lost.enrolment), (fleet::DESIRED_STATE, lost.desired)];
+        for (part, error) in parts {
+            if let Some(error) = error {
+                self.health.degraded(part, &format!("{error}; {next}"));
+            }
         }
         if self.control.is_unsealed() {
             let expected = "expected [ground_control] key_file, a serial number or a machine id";
@@ -232,6 +238,7 @@ impl Satellite {
         let config = self.config();
         let policy = |up: &Upstream| Some((up.registry.clone(), up.pull_through.clone()?));
         self.policies.replace(config.upstreams.iter().filter_map(policy).collect());
+        self.verify.replace(config.verify.clone());
         let mut registries = self.registries.borrow_mut();
         for upstream in &config.upstreams {
             registries.entry(upstream.registry.clone()).or_insert_with(|| {
@@ -278,12 +285,14 @@ impl Satellite {
         let work = async {
             loop {
                 self.resize().await?;
+                let mut is_obeyed = true;
                 if self.control.is_configured() {
-                    self.stop.unless_opened(self.look_at_fleet()).await;
+                    let looked = self.stop.unless_opened(self.look_at_fleet()).await;
+                    is_obeyed = looked == Some(true) && self.control.is_known();
                     reconciler.set_images(self.desired())?;
                 }
                 self.open_upstreams();
-                let outcome = reconciler.run().await;
+                let outcome = Outcome { is_obeyed, ..reconciler.run().await };
                 self.store.flush().await?;
                 if once || outcome.is_converged() || self.stop.is_open() {
                     return Ok(outcome);
@@ -325,14 +334,21 @@ impl Satellite {
     }
 
     /// The registries whose images are served: those of upstreams in the configuration's order, then
-    /// those of images that came from files.
+    /// those of images that came from files or whose desired state is not known.
     pub(super) fn served_registries(&self) -> Vec<String> {
         let config = self.config();
         let mut registries: Vec<String> =
             config.upstreams.iter().map(|upstream| upstream.registry.clone()).collect();
-        for name in Imports::of(&self.store).names() {
-            if !registries.contains(&name.registry) {
-                registries.push(name.registry.clone());
+        let imported = Imports::of(&self.store);
+        let mut others: Vec<String> =
+            imported.names().iter().map(|name| name.registry.clone()).collect();
+        if !self.control.is_known() {
+            // What is held is served by its name although it is not known who desires it.
+            others.extend(self.store.tags().into_iter().map(|(key, _)| key.registry));
+        }
+        for registry in others {
+            if !registries.contains(&registry) {
+                registries.push(registry);
             }
         }
         registries
@@ -414,6 +430,7 @@ impl Satellite {
             store: self.store.clone(),
             registries: Rc::clone(&self.registries),
             policies: Rc::clone(&self.policies),
+            verify: Rc::clone(&self.verify),
             spawn,
             pace: self.pace.clone(),
             progress: self.progress.clone(),

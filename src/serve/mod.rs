@@ -3,8 +3,9 @@
 //! What is on flash is served, and nothing else is asked: the link may be down. Only of upstreams
 //! with `pull_through` is what is not held fetched, and served as it lands. Every write is
 //! refused with 405. A held digest is served under any repository name that is known, because
-//! access is decided by who reaches the port, or by an htpasswd file, and not by name. A manifest is served whatever `Accept`
-//! names: there is only the one that is held, and its digest is what was asked for.
+//! access is decided by who reaches the port, or by an htpasswd file, and not by name. A manifest is
+//! served whatever `Accept` names: there is only the one that is held, and its digest is what was
+//! asked for.
 //!
 //! Three ways of naming lead to a repository: `?ns=docker.io` (containerd), a first path segment
 //! that is an upstream's registry (podman, CRI-O), and a bare path, which means the first upstream

@@ -77,7 +77,7 @@ impl Api {
         repository: &Repository<'_>,
         digest: &Digest,
     ) -> Result<(Option<Digest>, bool), Error> {
-        let is_held = self.store.entry(digest).is_some_and(|entry| entry.media_type.is_some());
+        let is_held = puller.holds_manifest(digest);
         puller.count(is_held);
         if !is_held {
             // On the heap: whoever asks for what is held should not pay for this.
@@ -90,7 +90,7 @@ impl Api {
     /// say.
     async fn tag_through(
         &self,
-        puller: &Puller,
+        puller: &Rc<Puller>,
         repository: &Repository<'_>,
         tag: &str,
     ) -> Result<(Option<Digest>, bool), Error> {
@@ -164,9 +164,8 @@ impl Api {
             });
         }
         let download = puller.client_blob(registry, name, digest)?;
-        let size = opened(&download, digest).await?;
+        let size = begun(&download, digest).await?;
         if size <= KEPT_BACK_BYTES {
-            download.landed().await?;
             self.store.flush().await?;
             return Ok(self.blob(request, digest).await);
         }
@@ -180,9 +179,17 @@ impl Api {
     }
 }
 
-/// Waits until a download has begun, but not for ever: it goes on, and the client elsewhere.
-async fn opened(download: &Download, digest: &Digest) -> Result<u64, Error> {
-    or(download.opened(), async {
+/// Waits until there is something to send of a download, but not for ever: it goes on, and the client
+/// elsewhere. Gives the size of the blob; one of which nothing is sent before its end has landed.
+async fn begun(download: &Download, digest: &Digest) -> Result<u64, Error> {
+    let begun = async {
+        let size = download.opened().await?;
+        if size <= KEPT_BACK_BYTES {
+            download.landed().await?;
+        }
+        Ok(size)
+    };
+    or(begun, async {
         Timer::after(BEGIN_PATIENCE).await;
         Err(Error::new(Kind::Retry, digest.to_string(), "its registry does not answer yet"))
     })

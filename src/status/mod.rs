@@ -3,8 +3,8 @@
 //!
 //! Read-only and unauthenticated, which is why it listens nowhere unless it is configured. The same
 //! [`Report`] feeds the page, `moonlet status` and `moonlet status --json`, so that they never
-//! disagree. `/healthz` says that the process works, `/readyz` whether all does that
-//! it is not ready without, and what does not.
+//! disagree. `/healthz` says that the process works; `/readyz` whether all that readiness depends on
+//! works, and what does not.
 
 mod health;
 mod page;

@@ -89,6 +89,26 @@ fn fleet(server: &Server) -> Client {
     admin
 }
 
+/// A fleet on SQLite with the group `g1`, which has the image `library/app:1`.
+struct Fleet {
+    server: Server,
+    registry: Registry,
+    admin: Client,
+    _database: Database,
+}
+
+impl Fleet {
+    fn start() -> Self {
+        let database = Database::sqlite();
+        let server = Server::start(&database);
+        let registry = Registry::start(&database);
+        let admin = fleet(&server);
+        registry.push("library/app", "1", "layer one");
+        set_group(&admin, &registry.url(), "g1", "library/app", "1");
+        Self { server, registry, admin, _database: database }
+    }
+}
+
 fn set_group(admin: &Client, registry: &str, group: &str, repository: &str, tag: &str) {
     let artifact = json!({ "repository": repository, "tag": [tag], "type": "IMAGE" });
     let body = json!({ "group": group, "registry": registry, "artifacts": [artifact] });
@@ -168,14 +188,10 @@ fn satellites_converge_and_outlive_their_fleet() {
 /// never spent for nothing, and the last start converges.
 #[test]
 fn power_loss_at_any_step_of_the_enrolment_strands_nothing() {
-    let database = Database::sqlite();
-    let server = Server::start(&database);
-    let registry = Registry::start(&database);
-    let admin = fleet(&server);
-    registry.push("library/app", "1", "layer one");
-    set_group(&admin, &registry.url(), "g1", "library/app", "1");
-    let token = register(&admin, "edge1", &["g1"]);
-    let mut satellite = prepare("members-killed", &server, &token);
+    let fleet = Fleet::start();
+    let Fleet { server, admin, .. } = &fleet;
+    let token = register(admin, "edge1", &["g1"]);
+    let mut satellite = prepare("members-killed", server, &token);
     let mut log = String::new();
     for step in 0..KILLS {
         satellite.spawn("run");
@@ -194,25 +210,21 @@ fn power_loss_at_any_step_of_the_enrolment_strands_nothing() {
 
 #[test]
 fn a_deleted_satellite_serves_on_and_a_new_token_takes_it_back() {
-    let database = Database::sqlite();
-    let server = Server::start(&database);
-    let registry = Registry::start(&database);
-    let admin = fleet(&server);
-    registry.push("library/app", "1", "layer one");
-    set_group(&admin, &registry.url(), "g1", "library/app", "1");
-    let mut satellite = prepare("members-deleted", &server, &register(&admin, "edge1", &["g1"]));
+    let fleet = Fleet::start();
+    let Fleet { server, registry, admin, .. } = &fleet;
+    let mut satellite = prepare("members-deleted", server, &register(admin, "edge1", &["g1"]));
     satellite.start_again();
     await_image(&satellite, "library/app", "1", 200);
     admin.expect(200, "DELETE", "/api/satellites/edge1", "");
     satellite.await_line("a new enrolment token is needed");
     assert_eq!(satellite.get("/v2/library/app/manifests/1").0, 200);
-    let token = register(&admin, "edge1", &["g1"]);
+    let token = register(admin, "edge1", &["g1"]);
     let text = std::fs::read_to_string(satellite.directory.join("moonlet.toml")).unwrap();
     let (before, _) = text.split_once("token = ").unwrap();
     satellite.reload(&format!("{before}token = \"{token}\"\n"));
     satellite.await_line("enrolled at");
     registry.push("library/app", "2", "layer two");
-    set_group(&admin, &registry.url(), "g1", "library/app", "2");
+    set_group(admin, &registry.url(), "g1", "library/app", "2");
     await_image(&satellite, "library/app", "2", 200);
 }
 

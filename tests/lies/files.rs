@@ -281,7 +281,7 @@ fn what_is_wrong_is_refused_and_nothing_of_it_is_visible() {
     std::os::unix::fs::symlink("/dev/zero", link.join(&path)).unwrap();
     refused(&satellite, &link, &[], "is a symbolic link");
     refused(&satellite, &at.join("nothing"), &[], "No such file");
-    // 4 GiB of zeros in 4 MiB, before the layout.
+    // A head that names 70 GiB, and 64 MiB of zeros, before the layout.
     let bomb = at.join("bomb.tar");
     let mut file = fs::File::create(&bomb).unwrap();
     file.write_all(&tar::head("zeros", 70 << 30)).unwrap();

@@ -25,6 +25,8 @@ struct World {
     reports: Vec<Report>,
     /// Ground Control and the registry answer nothing but 503.
     is_away: bool,
+    /// Repositories that answer 503.
+    broken: Vec<String>,
     /// Ground Control alone does.
     ground_is_away: bool,
     /// The next report is answered with a wish for new credentials.
@@ -147,6 +149,9 @@ impl World {
     fn read(&self, path: &str) -> Said {
         let path = path.strip_prefix("/v2/").unwrap();
         if let Some((repository, reference)) = path.split_once("/manifests/") {
+            if self.broken.iter().any(|broken| broken == repository) {
+                return said(503, "");
+            }
             let Some(bytes) = self.manifests.get(&format!("{repository}:{reference}")) else {
                 return said(404, "");
             };
@@ -218,6 +223,11 @@ fn converged(name: &str) -> (Fleet, Odd, Satellite) {
 fn await_image(satellite: &Satellite, repository: &str, tag: &str, status: u16) {
     let path = format!("/v2/{repository}/manifests/{tag}");
     wait_until(|| satellite.get(&path).0 == status, || format!("{path}: {}", satellite.log()));
+}
+
+fn await_layer(satellite: &Satellite, layer: &[u8]) {
+    let path = format!("/v2/library/app/blobs/{}", Digest::sha256(layer));
+    wait_until(|| satellite.get(&path).0 == 200, || format!("{path}: {}", satellite.log()));
 }
 
 /// What the satellite says of itself.
@@ -324,6 +334,9 @@ fn state_that_makes_no_sense_leaves_what_was_known() {
         publish();
         await_problem(&satellite, expected);
         assert_eq!(satellite.get("/v2/library/app/manifests/1").0, 200, "{expected}");
+        let (polls, gets) = (odd.count("HEAD", &group), odd.count("GET", &group));
+        wait_until(|| odd.count("HEAD", &group) > polls + 1, || satellite.log());
+        assert_eq!(odd.count("GET", &group), gets, "{expected}: it is not fetched again");
     }
     // A group that cannot be read holds up neither the list of groups nor the others.
     fleet.push("library/more", "1", b"layer three");
@@ -344,10 +357,9 @@ fn credentials_are_renewed_and_never_lie_open_on_flash() {
     wait_until(|| odd.count("POST", "/sat/refresh") == 1, || satellite.log());
     let count = fleet.with(|world| world.reports.len());
     wait_until(|| fleet.with(|world| world.reports.len() > count + 1), || satellite.log());
-    // The registry knows the new ones only.
-    fleet.push("library/app", "3", b"layer of the third");
-    fleet.set_group("g1", "library/app", "3");
-    await_image(&satellite, "library/app", "3", 200);
+    // The registry knows the new ones only, for state and images, and nothing desired has changed.
+    fleet.push("library/app", "1", b"layer of the third");
+    await_layer(&satellite, b"layer of the third");
     let log = std::fs::read(satellite.directory.join("store/log")).unwrap();
     let holds = |text: &[u8]| log.windows(text.len()).any(|part| part == text);
     assert!(holds(b"layer of the third"), "this is the log");
@@ -365,20 +377,107 @@ fn a_revoked_satellite_serves_on_and_enrols_again_with_a_new_token() {
     fleet.with(|world| world.tokens.push("second-token".to_owned()));
     satellite.reload(&config(&satellite.directory, &odd.url(), "second-token"));
     wait_until(|| odd.count("GET", "/satellites/ztr/second-token") == 1, || satellite.log());
-    fleet.push("library/app", "2", b"layer two");
-    fleet.set_group("g1", "library/app", "2");
-    await_image(&satellite, "library/app", "2", 200);
+    fleet.push("library/app", "1", b"layer two");
+    await_layer(&satellite, b"layer two");
+}
+
+/// What cannot be read yet may be what takes the place of a group.
+#[test]
+fn a_list_of_groups_counts_once_all_of_it_was_read() {
+    let (fleet, odd, satellite) = converged("fleet-moved");
+    fleet.set_group("moved", "library/app", "1");
+    fleet.with(|world| world.broken.push(group_state("moved")));
+    // Nor does one that is not there, which may be a matter of rights.
+    fleet.set_groups(&odd.url(), &["absent"]);
+    wait_until(|| odd.count("HEAD", &group_state("absent")) > 2, || satellite.log());
+    assert_eq!(satellite.get("/v2/library/app/manifests/1").0, 200);
+    fleet.set_groups(&odd.url(), &["moved"]);
+    let asked = || odd.count("HEAD", &group_state("moved"));
+    wait_until(|| asked() > 2, || satellite.log());
+    assert_eq!(satellite.get("/v2/library/app/manifests/1").0, 200);
+    fleet.push("library/more", "1", b"layer three");
+    fleet.set_group("moved", "library/more", "1");
+    fleet.with(|world| world.broken.clear());
+    await_image(&satellite, "library/more", "1", 200);
+    await_image(&satellite, "library/app", "1", 404);
+}
+
+/// The key of the seal is another one, as after an exchange of the board: nothing is known of what
+/// is desired until Ground Control is back.
+#[test]
+fn nothing_is_removed_while_it_is_not_known_what_is_desired() {
+    let (fleet, odd) = Fleet::start();
+    fleet.push("library/app", "1", b"layer one");
+    fleet.set_group("g1", "library/app", "1");
+    fleet.set_groups(&odd.url(), &["g1"]);
+    fleet.publish("satellite/config-state/c1/state", "{}");
+    let mut satellite = satellite::prepare("fleet-unknown", |directory| {
+        let key = directory.join("key");
+        std::fs::write(&key, "the first key of this board").unwrap();
+        format!("{}key_file = {key:?}\n", config(directory, &odd.url(), "first-token"))
+    });
+    satellite.start_again();
+    await_image(&satellite, "library/app", "1", 200);
+    satellite.kill();
+    std::fs::write(satellite.directory.join("key"), "the key of another board").unwrap();
+    fleet.with(|world| world.is_away = true);
+    satellite.start_again();
+    let sealed = "kept enrolment: sealed with key_file, which is another one now";
+    assert!(satellite.log().contains(sealed), "{}", satellite.log());
+    for _ in 0..3 {
+        satellite.await_line("INFO  sync: ");
+    }
+    assert_eq!(satellite.get("/v2/library/app/manifests/1").0, 200);
+    let cached = seen(&satellite)["store"]["cached_bytes"].as_u64().unwrap();
+    assert_eq!(cached, 0, "nothing gives way");
+    // It has enrolled, and its token is spent: what was sealed cannot be had again without another.
+    fleet.with(|world| {
+        world.is_away = false;
+        world.tokens.push("first-token".to_owned());
+    });
+    wait_until(|| seen(&satellite)["problems"] == json!([]), || satellite.log());
+    assert_eq!(satellite.get("/v2/library/app/manifests/1").0, 200);
+}
+
+#[test]
+fn another_ground_control_gets_no_credentials_of_the_one_before() {
+    let (_fleet, _odd, satellite) = converged("fleet-other");
+    let other = Odd::start(|_| said(404, ""));
+    satellite.reload(&config(&satellite.directory, &other.url(), "second-token"));
+    await_problem(&satellite, "no Ground Control answers here");
+    wait_until(|| other.count("POST", "/satellites/ztr") > 0, || satellite.log());
+    satellite.await_line("INFO  sync: ");
+    assert!(other.asked().iter().all(|asked| asked.authorization().is_empty()));
+    assert_eq!(satellite.get("/v2/library/app/manifests/1").0, 200);
+    assert!(!satellite.log().contains("second-token"), "{}", satellite.log());
+}
+
+#[test]
+fn credentials_go_to_the_registry_they_are_for() {
+    let (fleet, odd, satellite) = converged("fleet-elsewhere");
+    let elsewhere = Odd::start(|_| said(401, "").with("WWW-Authenticate: Basic realm=\"x\""));
+    let states = [
+        format!("{}/{}:latest", odd.url(), group_state("g1")),
+        format!("{}/{}:latest", elsewhere.url(), group_state("g2")),
+    ];
+    fleet.publish(SATELLITE, &json!({ "states": states }).to_string());
+    wait_until(|| elsewhere.count("HEAD", "g2") > 1, || satellite.log());
+    assert!(elsewhere.asked().iter().all(|asked| asked.authorization().is_empty()));
+    assert_eq!(satellite.get("/v2/library/app/manifests/1").0, 200);
 }
 
 /// A registry that denies for a while must not need Ground Control to be asked again.
 #[test]
 fn what_was_denied_is_asked_for_again() {
-    let (fleet, _odd, satellite) = converged("fleet-denied");
+    let (fleet, odd, satellite) = converged("fleet-denied");
     let secret = fleet.with(|world| {
         world.ground_is_away = true;
         std::mem::replace(&mut world.secret, "another".to_owned())
     });
     await_problem(&satellite, "a new enrolment token is needed");
+    // A token that is no good yet changes nothing of that.
+    satellite.reload(&config(&satellite.directory, &odd.url(), "another-token"));
+    await_problem(&satellite, "status 503");
     fleet.with(|world| world.secret = secret);
     fleet.push("library/app", "2", b"layer two");
     fleet.set_group("g1", "library/app", "2");
@@ -399,7 +498,8 @@ fn a_refused_token_is_reported_and_the_rest_goes_on() {
         satellite.kill();
         satellite.sync()
     };
-    assert!(said.contains("the enrolment token is refused"), "{code}: {said}");
+    assert!(said.contains("the enrolment token is refused"), "{said}");
+    assert_eq!(code, 1, "{said}");
 }
 
 const USER: &str = "robot$edge1";

@@ -257,3 +257,32 @@ fn problems_name_line_key_value_and_expectation() {
     }
     assert!(problems("[[upstream]]\nregistry = \"a\"\nurl = \"ftp://a\"\n")[0].contains("http"));
 }
+
+#[test]
+fn what_the_file_says_counts_before_what_is_added() {
+    let text =
+        upstream("one.test", "http://own:1") + &image("one.test/x:1") + &image("two.test/y:1");
+    let mut config = parse("m.toml", &text).unwrap();
+    let added = upstream("one.test", "http://other:1") + &upstream("two.test", "http://given:2");
+    let more = image("one.test/x:1") + &image("two.test/y:1") + &image("two.test/z:1");
+    let other = parse("m.toml", &(added + &more)).unwrap();
+    let mut images = other.images;
+    images[0].platforms = vec!["linux/s390x".parse().unwrap()];
+    config.extend(images, other.upstreams);
+    let urls: Vec<&str> = config.upstreams.iter().map(|up| up.url.as_str()).collect();
+    // That of two.test was only implied by an image.
+    assert_eq!(urls, ["http://own:1/", "http://given:2/"]);
+    let names: Vec<String> = config.images.iter().map(|one| one.reference.to_string()).collect();
+    assert_eq!(names, ["one.test/x:1", "two.test/y:1", "two.test/z:1"]);
+    assert_eq!(config.images[0].platforms.len(), 2, "the platforms of both are held");
+    // An upstream that says only how to get there is opened with what is given for it.
+    let mut given = parse("m.toml", &upstream("one.test", "http://own:1")).unwrap().upstreams;
+    given[0].username = Some("robot".to_owned());
+    config.extend(Vec::new(), given.clone());
+    assert_eq!(config.upstreams[0].username.as_deref(), Some("robot"));
+    given[0].url = "http://elsewhere:1".parse().unwrap();
+    given[0].username = Some("other".to_owned());
+    config.upstreams[0].username = None;
+    config.extend(Vec::new(), given);
+    assert_eq!(config.upstreams[0].username, None, "nothing goes to another host");
+}

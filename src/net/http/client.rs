@@ -137,7 +137,11 @@ impl Client {
             None => self.dial(host, *port).await?,
             Some(proxy) => {
                 let socket = self.dial(&proxy.host, proxy.port).await.map_err(|error| {
-                    Error::new(error.kind(), format!("proxy for {host}: {error}"))
+                    // What the link holds back says nothing of the proxy.
+                    match error.retry_after() {
+                        Some(_) => error,
+                        None => Error::new(error.kind(), format!("proxy for {host}: {error}")),
+                    }
                 })?;
                 if *is_tls { self.tunnel(socket, proxy, peer).await? } else { socket }
             }

@@ -198,8 +198,9 @@ impl Args {
             Some(Verb::Sync(Sync { once })) => Command::Sync { once },
             Some(Verb::Check(_)) => Command::Check,
             Some(Verb::Status(Status { json })) => Command::Status { json },
+            // Only an export can be mistaken here: what the others have wrong is found before.
             Some(Verb::Image(Image { verb })) => verb.command().map_err(|mistake| {
-                answer(&format!("{mistake}\nmoonlet image --help says more\n"), false)
+                answer(&format!("{mistake}\nmoonlet help image export says more\n"), false)
             })?,
             Some(Verb::Store(Store { verb: StoreVerb::Stat(StoreStat { json }) })) => {
                 Command::StoreStat { json }
