@@ -40,7 +40,9 @@ pub fn main() -> ExitCode {
         Err(code) => return code,
     };
     log::install(args.log_level);
-    match act(&args) {
+    let done = act(&args);
+    log::end();
+    match done {
         Ok(code) => code,
         Err(failure) => {
             show::complain(&failure.to_string());
