@@ -154,22 +154,30 @@ impl Plan {
 impl Puller {
     /// An engine at rest.
     pub fn new(parts: Parts) -> Self {
-        let (slots, client_slots) = match parts.pace.is_limited() {
-            true => (1, 1),
-            false => (DOWNLOADS_MAX, CLIENT_DOWNLOADS_MAX),
-        };
-        Self {
+        let puller = Self {
             parts,
             flights: RefCell::default(),
             chunk: Cell::default(),
-            slots: Slots::new(slots),
-            client_slots: Slots::new(client_slots),
+            slots: Slots::new(1),
+            client_slots: Slots::new(1),
             head_in_vain: RefCell::default(),
             promised: RefCell::default(),
             holding: Mutex::new(()),
             desired: RefCell::default(),
             asked: Asked::default(),
-        }
+        };
+        puller.resize_slots();
+        puller
+    }
+
+    /// Sets how many downloads there may be at a time, by whether the link is limited now.
+    pub fn resize_slots(&self) {
+        let (images, clients) = match self.parts.pace.is_limited() {
+            true => (1, 1),
+            false => (DOWNLOADS_MAX, CLIENT_DOWNLOADS_MAX),
+        };
+        self.slots.resize(images);
+        self.client_slots.resize(clients);
     }
 
     /// The sign to stop.

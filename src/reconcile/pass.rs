@@ -138,6 +138,7 @@ impl Reconciler {
     fn begin_pass(&self, interval: Duration) -> Pass {
         self.take_next_images();
         self.call_off();
+        self.parts.puller.resize_slots();
         let leave = Latch::default();
         self.leave.replace(leave.clone());
         let now = self.parts.clock.monotonic();
