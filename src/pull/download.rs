@@ -73,7 +73,6 @@ impl Puller {
             if self.parts.store.is_whole(&blob.digest) {
                 return Ok(());
             }
-            let is_joined = self.flight(&blob.digest).is_some();
             let wanted = Wanted {
                 registry: source.registry.clone(),
                 repository: source.repository.to_owned(),
@@ -82,9 +81,13 @@ impl Puller {
                 required: blob.required,
                 asker: job.image.to_owned(),
             };
+            // One that a client began gives up sooner, and one from elsewhere may lack what is here.
+            let is_anothers = self.flight(&blob.digest).is_some_and(|flight| {
+                let is_alike = flight.image.is_open() && flight.source == wanted.source();
+                !is_alike || flight.unwanted.is_open()
+            });
             match self.ensure(wanted, job.asker).landed().await {
-                // Another's may be from elsewhere: what that has is not all that can be had.
-                Err(_) if is_joined && !self.stop().is_open() => {}
+                Err(_) if is_anothers && !self.stop().is_open() => {}
                 outcome => return outcome,
             }
         }
@@ -134,7 +137,7 @@ impl Puller {
     }
 
     fn begin(self: &Rc<Self>, wanted: Wanted) -> Rc<Flight> {
-        let flight = Flight::new(wanted.digest);
+        let flight = Flight::new(wanted.digest, wanted.source());
         self.flights.borrow_mut().insert(wanted.digest, Rc::clone(&flight));
         self.parts.progress.begin(wanted.digest, &wanted.asker);
         let landing = Landing { puller: Rc::clone(self), flight: Rc::clone(&flight) };

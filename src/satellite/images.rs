@@ -104,7 +104,21 @@ fn held(path: &Path) -> Result<Vec<Digest>, Failure> {
     Ok(held.filter_map(|image| image.digest?.parse().ok()).collect())
 }
 
-/// Gives up an image that was imported and that is not desired.
+/// Keeps an image that is held and not desired, as one that was imported is.
+pub async fn pin(config: Config, name: &Reference) -> Result<ExitCode, Failure> {
+    let satellite = Satellite::open(config)?;
+    if satellite.store.tag(&tag_key(name)).is_none() {
+        let what = format!("{name}: is not held, expected a name of moonlet image ls --cached");
+        return Err(Failure(what));
+    }
+    let mut imports = Imports::of(&satellite.store);
+    imports.add(name)?;
+    imports.record(&satellite.store).await?;
+    show::print(&format!("{name}: held until moonlet image rm {name}\n"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Gives up an image that is not desired.
 pub async fn remove(config: Config, name: &Reference) -> Result<ExitCode, Failure> {
     let satellite = Satellite::open(config)?;
     if satellite.config().images.iter().any(|image| image.reference.is_same_tag(name)) {
@@ -112,12 +126,16 @@ pub async fn remove(config: Config, name: &Reference) -> Result<ExitCode, Failur
         return Err(Failure(what));
     }
     let mut imports = Imports::of(&satellite.store);
-    if !imports.remove(name) {
-        let what = format!("{name}: was not imported, expected a name of moonlet image ls");
+    let key = tag_key(name);
+    let was_kept = imports.remove(name);
+    if !was_kept && satellite.store.tag(&key).is_none() {
+        let what = format!("{name}: is not held, expected a name of moonlet image ls [--cached]");
         return Err(Failure(what));
     }
-    satellite.store.remove_tag(&tag_key(name)).await?;
-    imports.record(&satellite.store).await?;
+    satellite.store.remove_tag(&key).await?;
+    if was_kept {
+        imports.record(&satellite.store).await?;
+    }
     show::print(&format!("{name}: removed; the next pass of moonlet run frees its room\n"))?;
     Ok(ExitCode::SUCCESS)
 }

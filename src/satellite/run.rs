@@ -415,6 +415,7 @@ impl Satellite {
         Admin {
             name: RefCell::new(self.config().name.clone()),
             store: self.store.clone(),
+            catalog: self.catalog.clone(),
             progress: self.progress.clone(),
             clock: Rc::clone(&self.clock),
             metrics: Rc::clone(&self.metrics),

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use smol::Timer;
 
 use super::Failure;
@@ -15,7 +16,10 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::net::http::{Client, ClientLimits, ClientRequest, Headers, Method};
 use crate::net::{Network, tls};
-use crate::status::{ProblemReport, Report, STORE, bar, draw, draw_images, draw_scrub, draw_store};
+use crate::status::{
+    CachedReport, ProblemReport, Report, STORE, bar, draw, draw_cached, draw_images, draw_scrub,
+    draw_store,
+};
 use crate::units::ByteCount;
 
 /// Prints everything there is to see.
@@ -28,6 +32,24 @@ pub async fn status(config: Config, json: bool) -> Result<ExitCode, Failure> {
 pub async fn images(config: Config, json: bool) -> Result<ExitCode, Failure> {
     let report = report(config).await?;
     show(json, &report.images, || draw_images(&report.images))
+}
+
+/// Lists what is held and not desired.
+pub async fn cached(config: Config, json: bool) -> Result<ExitCode, Failure> {
+    let running = match config.admin.listen {
+        Some(address) => ask(&format!("http://{address}/status/cached")).await,
+        None => None,
+    };
+    let cached: Vec<CachedReport> = match running {
+        Some(cached) => cached,
+        None => {
+            let satellite = Satellite::inspect(config).await?;
+            // What is desired or was imported is known after that.
+            satellite.observe()?;
+            satellite.admin().cached()?
+        }
+    };
+    show(json, &cached, || draw_cached(&cached))
 }
 
 /// Prints the log in figures.
@@ -45,7 +67,7 @@ pub async fn scrub(config: Config, json: bool) -> Result<ExitCode, Failure> {
     let url = format!("http://{address}/status");
     let mut passes = None;
     loop {
-        let Some(report) = ask(&url).await else {
+        let Some(report) = ask::<Report>(&url).await else {
             let what = format!("{url}: no satellite answers; moonlet store verify checks all now");
             return Err(Failure(what));
         };
@@ -143,8 +165,8 @@ async fn report(config: Config) -> Result<Report, Failure> {
     Ok(report)
 }
 
-/// The report of the satellite that answers at `url`, if one does.
-pub async fn ask(url: &str) -> Option<Report> {
+/// What the satellite answers at `url`, if one does.
+pub async fn ask<T: DeserializeOwned>(url: &str) -> Option<T> {
     let clock: SharedClock = Rc::new(SystemClock::new());
     let trust = tls::Trust::new(tls::ClientOptions::default(), clock);
     let metrics = Rc::new(Metrics::default());

@@ -6,6 +6,7 @@
 //! disagree. `/healthz` says that the process works; `/readyz` whether all that readiness depends on
 //! works, and what does not.
 
+mod cached;
 mod health;
 mod page;
 mod report;
@@ -15,12 +16,16 @@ use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
 use std::rc::Rc;
 
+use serde::Serialize;
+
 use crate::blob::Store;
+use crate::catalog::Catalog;
 use crate::clock::SharedClock;
 use crate::fetch::Gate;
 use crate::metrics::Metrics;
 use crate::net::http::{Handler, Headers, Method, ResponseBody, ServerRequest, ServerResponse};
 use crate::pull::progress::Progress;
+pub use cached::{CachedReport, draw_cached};
 pub use health::{Health, ProblemReport};
 pub use page::render;
 pub use report::{
@@ -35,6 +40,8 @@ pub struct Admin {
     pub name: RefCell<String>,
     /// For the store's figures.
     pub store: Store,
+    /// For what images have of it.
+    pub catalog: Catalog,
     /// For images and transfers.
     pub progress: Progress,
     /// For rates and uptime.
@@ -86,8 +93,9 @@ impl Admin {
                 self.gate.export_gauges();
                 reply(200, "text/plain; version=0.0.4; charset=utf-8", self.metrics.render())
             }
-            "/status" => match serde_json::to_string_pretty(&self.report()) {
-                Ok(json) => reply(200, "application/json", json + "\n"),
+            "/status" => json(&self.report()),
+            "/status/cached" => match self.cached() {
+                Ok(cached) => json(&cached),
                 Err(error) => text(500, format!("{error}\n")),
             },
             "/" => {
@@ -97,7 +105,8 @@ impl Admin {
                 response
             }
             path => {
-                text(404, format!("{path}: expected /, /status, /metrics, /healthz or /readyz\n"))
+                let expected = "/, /status, /status/cached, /metrics, /healthz or /readyz";
+                text(404, format!("{path}: expected {expected}\n"))
             }
         }
     }
@@ -117,6 +126,13 @@ impl Handler for Waiting {
             "/healthz" => text(200, "ok\n".to_owned()),
             _ => readiness(&self.0.problems()),
         }
+    }
+}
+
+fn json(value: &impl Serialize) -> ServerResponse {
+    match serde_json::to_string_pretty(value) {
+        Ok(json) => reply(200, "application/json", json + "\n"),
+        Err(error) => text(500, format!("{error}\n")),
     }
 }
 

@@ -156,7 +156,7 @@ fn images_are_imported_served_kept_and_removed() {
     satellite.kill();
     assert_eq!(satellite.run(&["image", "rm", "registry.test/app:1"]).0, 0);
     let (code, _, err) = satellite.run(&["image", "rm", "registry.test/app:1"]);
-    assert!(code == 2 && err.contains("was not imported"), "{err}");
+    assert!(code == 2 && err.contains("is not held"), "{err}");
     satellite.start_again();
     assert_eq!(satellite.get("/v2/registry.test/app/manifests/1").0, 404);
     serves(&satellite, "2", &images[2]);

@@ -8,7 +8,7 @@ use super::Command;
 use crate::archive::Wish;
 use crate::oci::{Platform, Reference, ReferenceError};
 
-/// ls, import, export, rm: list the images, take them from files and put them into files.
+/// ls, pin, rm, import, export: list and keep images, take them from files and put them into files.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "image")]
 pub struct Image {
@@ -23,6 +23,8 @@ pub struct Image {
 pub enum ImageVerb {
     /// `ls`
     Ls(ImageLs),
+    /// `pin`
+    Pin(ImagePin),
     /// `import`
     Import(ImageImport),
     /// `export`
@@ -35,6 +37,9 @@ pub enum ImageVerb {
 #[derive(FromArgs)]
 #[argh(subcommand, name = "ls")]
 pub struct ImageLs {
+    /// those that are held and not desired, which give way when room is needed
+    #[argh(switch)]
+    cached: bool,
     /// as JSON
     #[argh(switch)]
     json: bool,
@@ -82,7 +87,17 @@ pub struct ImageExport {
     satellite: Option<String>,
 }
 
-/// Give up an image that was imported and that no [[image]] names.
+/// Keep an image that is held and that no [[image]] names: it gives way to nothing until it is
+/// removed.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "pin")]
+pub struct ImagePin {
+    /// its reference, as moonlet image ls --cached has it
+    #[argh(positional)]
+    reference: Reference,
+}
+
+/// Give up an image that was imported, pinned or cached, and that no [[image]] names.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "rm")]
 pub struct ImageRm {
@@ -111,7 +126,8 @@ impl ImageVerb {
     /// What is wrong with the words, for a person.
     pub fn command(self) -> Result<Command, String> {
         match self {
-            Self::Ls(ImageLs { json }) => Ok(Command::ImageLs { json }),
+            Self::Ls(ImageLs { cached, json }) => Ok(Command::ImageLs { cached, json }),
+            Self::Pin(ImagePin { reference }) => Ok(Command::ImagePin { name: reference }),
             Self::Import(ImageImport { file, name, platform }) => {
                 Ok(Command::ImageImport { file, wish: Wish { name, platforms: platform } })
             }

@@ -158,6 +158,8 @@ pub enum Command {
     },
     /// List images.
     ImageLs {
+        /// Those that are not desired.
+        cached: bool,
         /// For scripts.
         json: bool,
     },
@@ -170,7 +172,12 @@ pub enum Command {
     },
     /// Write images to a file.
     ImageExport(ExportOrder),
-    /// Give up an image that was imported.
+    /// Keep an image that is not desired.
+    ImagePin {
+        /// Which.
+        name: Reference,
+    },
+    /// Give up an image that is not desired.
     ImageRm {
         /// Which.
         name: Reference,
