@@ -226,6 +226,7 @@ mod tests {
         }
         ServerRequest {
             method: Method::Get,
+            origin: None,
             path: "/v2/".to_owned(),
             query: Vec::new(),
             headers,
