@@ -9,6 +9,7 @@ mod images;
 pub mod log;
 mod mount;
 mod notify;
+mod proxy;
 mod random;
 mod run;
 mod scrub;
@@ -76,6 +77,7 @@ fn act(args: &Args) -> Result<ExitCode, Failure> {
             Command::ImageImport { file, wish } => images::import(loaded.config, file, wish).await,
             Command::ImageExport(order) => images::export(loaded.config, order).await,
             Command::ImageRm { name } => images::remove(loaded.config, name).await,
+            Command::ProxyCa => proxy::print_authority(loaded.config).await,
             Command::StoreStat { json } => show::store(loaded.config, *json).await,
             Command::StoreScrub { json } => show::scrub(loaded.config, *json).await,
             Command::StoreVerify => verify(loaded.config).await,

@@ -14,6 +14,7 @@ mod flips;
 mod life;
 mod odd;
 mod plan;
+mod proxy;
 mod registry;
 mod repair;
 mod satellite;
