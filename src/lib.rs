@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | 0 words | `kind` `units` `clock` `metrics` `tar` `oci` `fleet` `config` | nothing outside; inner order as listed |
 //! | 1 devices | `flash` `net` | the outside world; on the device no other module opens network sockets or storage |
-//! | 2 policy | `link` | pure functions of time and counters, no I/O |
+//! | 2 policy | `link` and `trust` (keys and signatures) | pure functions of time, counters and bytes, no I/O |
 //! | 3 engines | `blob` (flash) and `registry` (net) | one device each |
 //! | 4 transfer | `catalog` (blob), `fetch` (an opened body and a `blob::Writer`, and the gate that keeps the link to its data plan and its windows) and `control` (the fleet's side: Ground Control, state artifacts, what is kept of them) | |
 //! | 5 verb | `pull` | "make this digest present" |
@@ -39,4 +39,5 @@ pub mod satellite;
 pub mod serve;
 pub mod status;
 pub mod tar;
+pub mod trust;
 pub mod units;

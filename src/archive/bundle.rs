@@ -12,12 +12,9 @@
 use std::path::Path;
 
 use ring::rand::SystemRandom;
-use ring::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, ED25519, EcdsaKeyPair, Ed25519KeyPair,
-    UnparsedPublicKey, VerificationAlgorithm,
-};
+use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair};
+use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer};
 use serde::{Deserialize, Serialize};
 
 use super::Error;
@@ -26,6 +23,7 @@ use super::import::Wish;
 use crate::blob::Store;
 use crate::kind::Kind;
 use crate::oci::{Digest, Reference};
+use crate::trust::Keys;
 
 /// What is signed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,7 +80,7 @@ impl Terms {
             let expected = "[import] key_file lets nothing else in";
             return Err(denied(&format!("not a signed bundle: {expected}")));
         };
-        if !keys.0.iter().any(|key| key.verify(&bytes, &signature).is_ok()) {
+        if !keys.verify(&bytes, &signature) {
             return Err(denied("its signature is by none of the keys in [import] key_file"));
         }
         let document: Document = archive.parse(DOCUMENT, &bytes)?;
@@ -150,39 +148,13 @@ impl Terms {
     }
 }
 
-/// The keys that a bundle may be signed with.
-pub struct Keys(Vec<UnparsedPublicKey<Vec<u8>>>);
-
-impl Keys {
-    /// Reads public keys, PEM: Ed25519 or ECDSA P-256, one or several.
-    ///
-    /// # Errors
-    /// [`Kind::Invalid`] for anything else.
-    pub fn read(path: &Path) -> Result<Self, Error> {
-        let wrong = |what: &str| Error::invalid(format!("{}: {what}", path.display()));
-        let bytes = read(path)?;
-        let mut keys = Vec::new();
-        for found in SubjectPublicKeyInfoDer::pem_slice_iter(&bytes) {
-            let found = found.map_err(|error| wrong(&format!("is not pem: {error:?}")))?;
-            let key = public_key(&found);
-            let expected = "expected Ed25519 or ECDSA P-256";
-            keys.push(key.ok_or_else(|| wrong(&format!("a key of another kind, {expected}")))?);
-        }
-        if keys.is_empty() {
-            return Err(wrong("holds no public key: expected pem with BEGIN PUBLIC KEY"));
-        }
-        Ok(Self(keys))
-    }
-}
-
-/// A key as RFC 8410 and RFC 5480 encode it: of either kind there is one form.
-fn public_key(der: &[u8]) -> Option<UnparsedPublicKey<Vec<u8>>> {
-    let kinds: [(&[u8], usize, &'static dyn VerificationAlgorithm); 2] =
-        [(&ED25519_HEAD, 32, &ED25519), (&P256_HEAD, 65, &ECDSA_P256_SHA256_ASN1)];
-    kinds.into_iter().find_map(|(head, length, algorithm)| {
-        let key = der.strip_prefix(head).filter(|key| key.len() == length)?;
-        Some(UnparsedPublicKey::new(algorithm, key.to_vec()))
-    })
+/// Reads the public keys that a bundle may be signed with.
+///
+/// # Errors
+/// [`Kind::Invalid`] for what is no such file; what the system says of one that cannot be read.
+pub fn read_keys(path: &Path) -> Result<Keys, Error> {
+    let keys = Keys::parse(&read(path)?);
+    keys.map_err(|error| Error::invalid(format!("{}: {error}", path.display())))
 }
 
 /// A key to sign bundles with.
@@ -238,8 +210,3 @@ pub const SIGNATURE: &str = "moonlet-bundle.sig";
 pub const VERSION: u32 = 1;
 /// What the log calls its record of the last bundle.
 const RECORD: &str = "bundle";
-const ED25519_HEAD: [u8; 12] = [0x30, 42, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 33, 0];
-const P256_HEAD: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 6, 8, 0x2a, 0x86, 0x48, 0xce,
-    0x3d, 3, 1, 7, 3, 0x42, 0,
-];

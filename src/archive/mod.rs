@@ -27,7 +27,7 @@ use std::path::Path;
 use crate::blob;
 use crate::kind::Kind;
 use crate::oci::ManifestError;
-pub use bundle::{Keys, Signer, Terms};
+pub use bundle::{Signer, Terms, read_keys};
 pub use contents::Archive;
 pub use export::{Export, export};
 pub use import::{Import, Imported, Wish};

@@ -6,7 +6,7 @@
 //! hardly does what was meant (an upstream of which there is no image) is a warning.
 //!
 //! Nothing but the text is looked at: a file that it names may come later, and is read when it is
-//! used. [`file_warnings`] looks at those for a person who asks.
+//! used. [`file_problems`] looks at those for a person who asks.
 
 mod files;
 mod ground_control;
@@ -17,6 +17,7 @@ mod rules;
 mod table;
 mod through;
 mod upstream;
+mod verify;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -27,10 +28,11 @@ use url::Url;
 
 use crate::oci::{Pattern, Platform, Reference};
 use crate::units::{ByteCount, ByteRate, exact_duration};
-pub use files::{exposed_mode, file_warnings};
+pub use files::{FileProblem, exposed_mode, file_problems};
 pub use ground_control::is_token;
 pub use link::Window;
 pub use proxy::HostPattern;
+pub use verify::Verify;
 
 /// Everything the operator decided; defaults filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +57,8 @@ pub struct Config {
     pub ground_control: Option<GroundControl>,
     /// Registries that images come from; those that images imply included.
     pub upstreams: Vec<Upstream>,
+    /// Which images must be signed; the first rule that covers one counts.
+    pub verify: Vec<Verify>,
     /// What to hold.
     pub images: Vec<Image>,
 }
@@ -357,7 +361,7 @@ impl fmt::Display for Config {
     /// As TOML that is read back as the same, but for secrets, which are masked.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, serve, admin, proxy, store, sync, link, .. } = self;
-        let Self { import, ground_control, upstreams, images, .. } = self;
+        let Self { import, ground_control, upstreams, verify, images, .. } = self;
         writeln!(f, "name = {name:?}\n\n[serve]")?;
         let listen: Vec<String> = serve.listen.iter().map(|a| format!("\"{a}\"")).collect();
         writeln!(f, "listen = [{}]", listen.join(", "))?;
@@ -417,6 +421,10 @@ impl fmt::Display for Config {
                 patterns(f, "allow", allow)?;
                 patterns(f, "deny", deny)?;
             }
+        }
+        for Verify { registry, repositories, key_file } in verify {
+            writeln!(f, "\n[[verify]]\nregistry = {registry:?}\nkey_file = {key_file:?}")?;
+            patterns(f, "repositories", repositories)?;
         }
         for image in images {
             let platforms: Vec<_> = image.platforms.iter().map(|p| format!("\"{p}\"")).collect();

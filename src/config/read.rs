@@ -41,6 +41,7 @@ impl<'a> Reader<'a> {
         let mut import = self.section(&mut top, "import");
         let ground_control = self.optional_section(&mut top, "ground_control");
         let upstreams = self.list(&mut top, "upstream");
+        let verify = self.list(&mut top, "verify");
         let images = self.list(&mut top, "image");
         let name = self.text(&mut top, "name").unwrap_or_else(|| "moonlet".to_owned());
         self.finish(top, &TOP_KEYS);
@@ -78,6 +79,7 @@ impl<'a> Reader<'a> {
         let ground_control = ground_control.and_then(|table| self.ground_control(table));
         let upstreams: Vec<(Range<usize>, Upstream)> =
             upstreams.into_iter().filter_map(|table| self.upstream(table)).collect();
+        let verify = verify.into_iter().filter_map(|table| self.verify(table)).collect();
         let images: Vec<(Range<usize>, Image)> =
             images.into_iter().filter_map(|table| self.image(table)).collect();
         self.check_upstreams(&upstreams, &images, ground_control.is_some());
@@ -103,6 +105,7 @@ impl<'a> Reader<'a> {
             import: Import { key_file },
             ground_control,
             upstreams,
+            verify,
             images,
         }
     }
@@ -218,7 +221,7 @@ pub fn masked(text: &str) -> String {
     }
 }
 
-const TOP_KEYS: [&str; 11] = [
+const TOP_KEYS: [&str; 12] = [
     "name",
     "serve",
     "admin",
@@ -229,6 +232,7 @@ const TOP_KEYS: [&str; 11] = [
     "import",
     "ground_control",
     "upstream",
+    "verify",
     "image",
 ];
 const SERVE_KEYS: [&str; 7] =

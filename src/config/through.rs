@@ -11,29 +11,31 @@ impl<'a> Reader<'a> {
     pub fn pull_through(&mut self, table: &mut Table<'a>) -> Option<PullThrough> {
         let is_on = self.flag(table, "pull_through").unwrap_or(false);
         let tag_ttl = self.duration(table, "tag_ttl");
-        let mut patterns = |reader: &mut Self, key: &str| {
-            let label = format!("{} {key}", table.name);
-            let mut patterns = Vec::new();
-            for (span, text) in reader.texts(table, key) {
-                match text.parse::<Pattern>() {
-                    Ok(pattern) => patterns.push(pattern),
-                    Err(_) => {
-                        let expected =
-                            "a repository, or a pattern such as \"library/*\" or \"team/**\"";
-                        reader.problem(span, &label, &format!("{text:?}"), expected);
-                    }
-                }
-            }
-            patterns
-        };
-        let allow = patterns(self, "allow");
-        let deny = patterns(self, "deny");
+        let allow = self.patterns(table, "allow");
+        let deny = self.patterns(table, "deny");
         if !is_on && (tag_ttl.is_some() || !allow.is_empty() || !deny.is_empty()) {
             let what =
                 "[[upstream]] tag_ttl, allow and deny do nothing without pull_through = true";
             self.warn(table.span.clone(), what);
         }
         is_on.then(|| PullThrough { tag_ttl: tag_ttl.unwrap_or(TAG_TTL), allow, deny })
+    }
+
+    /// Patterns over the names of repositories.
+    pub fn patterns(&mut self, table: &mut Table<'a>, key: &str) -> Vec<Pattern> {
+        let label = format!("{} {key}", table.name);
+        let mut patterns = Vec::new();
+        for (span, text) in self.texts(table, key) {
+            match text.parse::<Pattern>() {
+                Ok(pattern) => patterns.push(pattern),
+                Err(_) => {
+                    let expected =
+                        "a repository, or a pattern such as \"library/*\" or \"team/**\"";
+                    self.problem(span, &label, &format!("{text:?}"), expected);
+                }
+            }
+        }
+        patterns
     }
 }
 

@@ -43,7 +43,8 @@ impl<'a> Reader<'a> {
         Some((span, upstream))
     }
 
-    fn registry(&mut self, table: &mut Table<'a>) -> Option<String> {
+    /// The name of a registry.
+    pub fn registry(&mut self, table: &mut Table<'a>) -> Option<String> {
         let expected = "a host with an optional port, as images name it, such as \"docker.io\"";
         let Some((span, text)) = self.spanned(table, "registry") else {
             self.wrong(table, "registry", expected);
@@ -51,7 +52,8 @@ impl<'a> Reader<'a> {
         };
         let name = registry_name(&text);
         if name.is_none() {
-            self.problem(span, "[[upstream]] registry", &format!("{:?}", masked(&text)), expected);
+            let key = format!("{} registry", table.name);
+            self.problem(span, &key, &format!("{:?}", masked(&text)), expected);
         }
         name
     }

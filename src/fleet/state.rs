@@ -109,6 +109,35 @@ pub struct Artifact {
 }
 
 impl Artifact {
+    /// Takes `repository:tag`, `repository@digest` or `repository:tag@digest` apart.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let (name, digest) = text.split_once('@').unwrap_or((text, ""));
+        let (repository, tag) = match name.rsplit_once(':') {
+            Some((repository, tag)) => (repository, Some(tag.to_owned())),
+            None => (name, None),
+        };
+        let artifact = Self {
+            repository: repository.to_owned(),
+            tags: tag.into_iter().collect(),
+            kind: IMAGE.to_owned(),
+            digest: digest.to_owned(),
+            ..Self::default()
+        };
+        if text.ends_with('@') {
+            return Err(Invalid::new(format!("{}: expected a digest after the @", shown(text))));
+        }
+        artifact.check()?;
+        Ok(artifact)
+    }
+
+    /// What it names, in the form that `parse` takes: one for each tag.
+    pub fn references(&self) -> impl Iterator<Item = String> + use<'_> {
+        let Self { repository, tags, digest, .. } = self;
+        let digest = if digest.is_empty() { String::new() } else { format!("@{digest}") };
+        let bare = tags.is_empty().then(|| format!("{repository}{digest}"));
+        tags.iter().map(move |tag| format!("{repository}:{tag}{digest}")).chain(bare)
+    }
+
     /// The digest, if there is one.
     pub fn digest(&self) -> Result<Option<Digest>, Invalid> {
         if self.digest.is_empty() {
@@ -240,6 +269,8 @@ pub const TAGS_MAX: usize = 100;
 /// The largest `artifacts.json` that a satellite reads and Ground Control publishes.
 pub const FILE_BYTES_MAX: usize = 1 << 20;
 const URL_BYTES_MAX: usize = 1024;
+/// The kind of what is no chart.
+const IMAGE: &str = "IMAGE";
 const KIND_BYTES_MAX: usize = 64;
 
 #[cfg(test)]
@@ -291,6 +322,37 @@ mod tests {
         }
         let many = vec!["http://h/satellite/group-state/g/state:latest".to_owned(); GROUPS_MAX + 1];
         assert!(SatelliteState { states: many, config: String::new() }.check().is_err());
+    }
+
+    #[test]
+    fn what_an_image_is_written_as_is_read_again() {
+        let digest = format!("sha256:{}", "0a".repeat(32));
+        for text in [
+            "library/nginx:1.25".to_owned(),
+            format!("a/b@{digest}"),
+            format!("library/nginx:1.25@{digest}"),
+        ] {
+            let artifact = Artifact::parse(&text).unwrap();
+            assert_eq!(
+                (artifact.references().collect::<Vec<_>>(), &*artifact.kind),
+                (vec![text], "IMAGE")
+            );
+        }
+        let two =
+            Artifact { tags: vec!["1".into(), "2".into()], ..Artifact::parse("a:1").unwrap() };
+        assert_eq!(two.references().collect::<Vec<_>>(), ["a:1", "a:2"]);
+        for (bad, part) in [
+            ("", "repository \"\""),
+            ("a", "a tag or a digest"),
+            ("a:", "tag \"\""),
+            ("a@x", "digest \"x\""),
+            ("a:1@", "after the @"),
+            ("h:5000/a:1", "repository \"h:5000/a\""),
+            ("https://h/a:1", "repository \"https://h/a\""),
+        ] {
+            let error = Artifact::parse(bad).unwrap_err().to_string();
+            assert!(error.contains(part), "{bad}: {error}");
+        }
     }
 
     #[test]

@@ -185,7 +185,7 @@ impl From<sqlx::Error> for Fault {
         if code.as_deref() == Some("22021") {
             return Self::bad("a NUL character: expected text without");
         }
-        if code.as_deref() == Some("55P03") {
+        if code.as_deref().is_some_and(is_contention) {
             tracing::warn!("database: {error}");
             return Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -200,6 +200,12 @@ impl From<sqlx::Error> for Fault {
             _ => fault,
         }
     }
+}
+
+/// Whether a code of PostgreSQL says that another transaction was in the way: a lock that was waited
+/// for too long, a deadlock, a conflict of serialization.
+fn is_contention(code: &str) -> bool {
+    ["55P03", "40P01", "40001"].contains(&code)
 }
 
 impl From<secret::Busy> for Fault {

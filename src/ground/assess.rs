@@ -1,8 +1,9 @@
 //! What a satellite is to hold against what it said it holds.
 //!
 //! A satellite is judged on axes that do not hide each other: its connection and its lifecycle are
-//! in its row, and here are whether it is up to date and whether it is well, with the reason. All of
-//! it is as of the last report: nothing is assumed of a satellite that says nothing.
+//! in its row, and here are whether it is up to date and whether it is well, with the reason. Both
+//! are decided once, when a report comes, and kept in a row for all who ask: nothing is assumed of a
+//! satellite that says nothing. A change of what is desired takes `UpToDate` away until the next one.
 //!
 //! Moonlets say of each image where it stands and why. Go satellites list what they hold, under
 //! digests of their own making (a copy there is another manifest), so that of them a tag that is held
@@ -83,26 +84,37 @@ pub struct Standing {
     pub name: String,
 }
 
-/// A satellite's images and what they amount to.
+/// What was published for a satellite.
+#[derive(Default)]
+pub struct Published {
+    /// Digests of its state and its configuration.
+    pub state: Option<String>,
+    pub config: Option<String>,
+    /// What its groups said before; only looked at where it lists what they do not want.
+    pub earlier: Vec<GroupState>,
+}
+
+/// What a report amounts to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assessment {
-    pub images: Vec<Standing>,
     pub updated: Updated,
     pub health: Health,
     /// Why it is not up to date or not well, in a line; empty otherwise.
     pub reason: String,
 }
 
-/// Compares what the groups want with a report. Images without a registry are those of `url`.
-pub fn assess(url: &str, groups: &[GroupState], report: Option<&Report>) -> Assessment {
-    let reported = report.map(Reported::of);
-    let images = standings(url, groups, reported.as_ref());
-    let Some(report) = report else {
-        let reason = String::new();
-        return Assessment { images, updated: Updated::Unknown, health: Health::Unknown, reason };
-    };
+/// Compares what the groups want, and what is published, with a report. Images without a registry
+/// are those of `url`.
+pub fn assess(
+    url: &str,
+    groups: &[GroupState],
+    published: &Published,
+    report: &Report,
+) -> Assessment {
+    let images = standings(url, groups, Some(report));
     let behind: Vec<&Standing> = images.iter().filter(|image| !image.in_sync).collect();
-    let updated = if behind.is_empty() {
+    let earlier = earlier(url, groups, published, report);
+    let updated = if behind.is_empty() && earlier.is_none() {
         Updated::UpToDate
     } else if behind.iter().all(|image| ["pending", "syncing", "waiting"].contains(&&*image.state))
     {
@@ -117,7 +129,50 @@ pub fn assess(url: &str, groups: &[GroupState], report: Option<&Report>) -> Asse
             reason.push_str(&format!(" (and {} more)", behind.len() - 1));
         }
     }
-    Assessment { images, updated, health, reason }
+    if reason.is_empty() {
+        reason = earlier.unwrap_or_default();
+    }
+    Assessment { updated, health, reason }
+}
+
+/// What a Moonlet says it does by something that was published before; None where all is current.
+fn earlier(
+    url: &str,
+    groups: &[GroupState],
+    published: &Published,
+    report: &Report,
+) -> Option<String> {
+    report.moonlet.as_ref()?;
+    for (what, reported, current) in [
+        ("state", &report.latest_state_digest, &published.state),
+        ("configuration", &report.latest_config_digest, &published.config),
+    ] {
+        if !reported.is_empty() && current.as_ref().is_some_and(|current| current != reported) {
+            return Some(format!("it has not applied the current {what} yet"));
+        }
+    }
+    // What no group ever wanted is of the device's own configuration, and stays.
+    let before: BTreeSet<(String, String)> =
+        wanted(url, &published.earlier).map(|(wanted, ..)| key(&wanted)).collect();
+    let image = surplus(url, groups, report).find(|image| {
+        parse(&image.reference).is_some_and(|reference| before.contains(&key(&reference)))
+    })?;
+    Some(line(&image.reference, &image.state, "no group wants it any more"))
+}
+
+/// The images that a Moonlet lists and its groups do not want. Those of its own configuration are
+/// among them.
+pub fn surplus<'a>(
+    url: &str,
+    groups: &[GroupState],
+    report: &'a Report,
+) -> impl Iterator<Item = &'a ImageStatus> + use<'a> {
+    let wanted: BTreeSet<(String, String)> =
+        wanted(url, groups).map(|(wanted, ..)| key(&wanted)).collect();
+    let listed = report.moonlet.iter().flat_map(|details| &details.images);
+    listed.filter(move |image| {
+        parse(&image.reference).is_some_and(|reference| !wanted.contains(&key(&reference)))
+    })
 }
 
 fn health(report: &Report) -> (Health, String) {
@@ -133,7 +188,7 @@ fn health(report: &Report) -> (Health, String) {
         return (Health::Degraded, format!("flash: {percent:.0} % of its rated life is used"));
     }
     if is_storage_nearly_full(report) {
-        let used = ByteCount(report.storage_used_bytes);
+        let used = ByteCount(storage_needed_bytes(report));
         let size = ByteCount(details.storage_size_bytes);
         return (Health::Degraded, format!("storage: {used} of {size} are in use"));
     }
@@ -153,7 +208,13 @@ pub fn is_flash_worn(details: &Details) -> bool {
 /// Whether little of the store is left.
 pub fn is_storage_nearly_full(report: &Report) -> bool {
     let size = report.moonlet.as_ref().map_or(0, |details| details.storage_size_bytes);
-    size > 0 && report.storage_used_bytes / STORAGE_FULL_PERCENT >= size / 100
+    size > 0 && storage_needed_bytes(report) / STORAGE_FULL_PERCENT >= size / 100
+}
+
+/// What is in use of a store and does not give way: a full cache is no trouble.
+pub fn storage_needed_bytes(report: &Report) -> u64 {
+    let cached = report.moonlet.as_ref().map_or(0, |details| details.storage_cached_bytes);
+    report.storage_used_bytes.saturating_sub(cached)
 }
 
 /// The names and digests of the images that a satellite holds.
@@ -195,6 +256,7 @@ impl<'a> Reported<'a> {
             let mut reference = parse(front)?;
             if !digest.is_empty() && !front.ends_with(":latest") {
                 reference.tag = reference.tag.filter(|tag| tag != "latest");
+                reference.digest = digest.parse().ok();
             }
             Some((name(&reference), (digest.to_owned(), bytes)))
         });
@@ -215,7 +277,12 @@ impl<'a> Reported<'a> {
             (image.held_bytes, image.total_bytes) = (status.held_bytes, status.total_bytes);
             let is_held = status.state == "held" || status.state.starts_with("held ");
             let is_same = image.desired_digest.is_empty() || image.desired_digest == status.digest;
-            image.in_sync = is_held && is_same;
+            // A later attempt may wait or have failed: what is desired by digest is whole all the
+            // same.
+            let is_whole = !image.desired_digest.is_empty()
+                && status.total_bytes > 0
+                && status.held_bytes == status.total_bytes;
+            image.in_sync = is_same && (is_held || is_whole);
             if is_held && !is_same && image.reason.is_empty() {
                 image.reason = "another digest is desired".to_owned();
             }
@@ -229,7 +296,9 @@ impl<'a> Reported<'a> {
     }
 }
 
-fn standings(url: &str, groups: &[GroupState], reported: Option<&Reported<'_>>) -> Vec<Standing> {
+/// What groups want, image by image, and what a report says of each.
+pub fn standings(url: &str, groups: &[GroupState], report: Option<&Report>) -> Vec<Standing> {
+    let reported = report.map(Reported::of);
     let mut seen = BTreeSet::new();
     let mut images = Vec::new();
     for (wanted, group, digest, deleted) in wanted(url, groups) {
@@ -244,7 +313,7 @@ fn standings(url: &str, groups: &[GroupState], reported: Option<&Reported<'_>>) 
             name: name(&wanted),
             ..Standing::default()
         };
-        let image = match reported {
+        let image = match &reported {
             Some(reported) => reported.standing(&wanted, image),
             None => Standing { state: "unknown".to_owned(), ..image },
         };
@@ -289,10 +358,16 @@ fn parse(text: &str) -> Option<Reference> {
 
 /// An image without its registry, which is the satellite's own where it serves it.
 fn name(reference: &Reference) -> String {
-    match &reference.tag {
-        Some(tag) => format!("{}:{tag}", reference.repository),
-        None => reference.repository.clone(),
+    match (&reference.tag, &reference.digest) {
+        (Some(tag), _) => format!("{}:{tag}", reference.repository),
+        (None, Some(digest)) => format!("{}@{digest}", reference.repository),
+        (None, None) => reference.repository.clone(),
     }
+}
+
+/// An image and its registry, for comparing.
+fn key(reference: &Reference) -> (String, String) {
+    (reference.registry.clone(), name(reference))
 }
 
 fn line(reference: &str, state: &str, reason: &str) -> String {
@@ -350,7 +425,7 @@ mod tests {
     }
 
     fn judged(report: &Report) -> (Updated, Health, String) {
-        let found = assess("http://ground", &groups(), Some(report));
+        let found = assess("http://ground", &groups(), &Published::default(), report);
         (found.updated, found.health, found.reason)
     }
 
@@ -386,6 +461,53 @@ mod tests {
         assert_eq!((updated, reason.contains("to be removed")), (Updated::OutOfDate, true));
     }
 
+    /// That the tag could not be looked at again changes nothing of what is there.
+    #[test]
+    fn what_is_whole_under_its_digest_is_in_sync() {
+        let (app, web) = ("r.example:5000/app:1", "r.example:5000/web:2");
+        let held = |state: &str, digest: &str, held_bytes| ImageStatus {
+            held_bytes,
+            total_bytes: 9,
+            ..status(app, state, digest)
+        };
+        let judged = |image| judged(&moonlet(vec![image, status(web, "held", B)])).0;
+        for state in ["waiting", "failed", "syncing"] {
+            assert_eq!(judged(held(state, A, 9)), Updated::UpToDate, "{state}");
+        }
+        assert_eq!(judged(held("waiting", A, 8)), Updated::Updating);
+        assert_eq!(judged(held("failed", B, 9)), Updated::OutOfDate);
+    }
+
+    #[test]
+    fn images_by_digest_alone_are_told_apart() {
+        let artifact = |digest: &str| Artifact {
+            repository: "app".into(),
+            digest: digest.into(),
+            ..Artifact::default()
+        };
+        let group = GroupState {
+            registry: "https://r.example".into(),
+            artifacts: vec![artifact(A), artifact(B)],
+            ..GroupState::default()
+        };
+        let groups = [group];
+        let in_sync = |report: &Report| {
+            let images = standings("http://ground", &groups, Some(report));
+            images.iter().map(|image| image.in_sync).collect::<Vec<_>>()
+        };
+        let by = |digest: &str| format!("r.example/app@{digest}");
+        let images = vec![status(&by(A), "held", A), status(&by(B), "held", B)];
+        assert_eq!(in_sync(&moonlet(images)), [true, true]);
+        assert_eq!(in_sync(&moonlet(vec![status(&by(B), "held", B)])), [false, true]);
+        let cached = |digest: &str| CachedImage {
+            reference: format!("10.0.0.1:8585/app@{digest}"),
+            size_bytes: 5,
+        };
+        let go = Report { cached_images: vec![cached(B)], ..Report::default() };
+        assert_eq!(in_sync(&go), [false, true]);
+        assert_eq!(held(&go).first().unwrap().0, format!("app@{B}"));
+    }
+
     #[test]
     fn a_go_satellite_is_judged_by_tag() {
         let cached = |names: &[&str]| Report {
@@ -411,7 +533,7 @@ mod tests {
             let (mut report, mut details) = (Report::default(), Details::default());
             change(&mut report, &mut details);
             report.moonlet = Some(details);
-            let found = assess("http://ground", &[], Some(&report));
+            let found = assess("http://ground", &[], &Published::default(), &report);
             assert_eq!(found.updated, Updated::UpToDate);
             (found.health, found.reason)
         };
@@ -423,11 +545,15 @@ mod tests {
         });
         assert_eq!(health, Health::Degraded);
         assert_eq!(reason, "storage: 97 MiB of 100 MiB are in use");
+        let (health, _) = with(|report, details| {
+            (report.storage_used_bytes, details.storage_size_bytes) = (97 << 20, 100 << 20);
+            details.storage_cached_bytes = 3 << 20;
+        });
+        assert_eq!(health, Health::Healthy, "the cache gives way");
         let (health, reason) = with(|_, details| details.problems = vec!["clock".into()]);
         assert_eq!((health, &*reason), (Health::Degraded, "clock"));
         assert_eq!(with(|_, _| {}), (Health::Healthy, String::new()));
-        let never = assess("http://ground", &groups(), None);
-        assert_eq!((never.updated, never.health), (Updated::Unknown, Health::Unknown));
-        assert_eq!(never.images.first().unwrap().state, "unknown");
+        let never = standings("http://ground", &groups(), None);
+        assert_eq!(never.first().unwrap().state, "unknown");
     }
 }

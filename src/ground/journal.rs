@@ -50,7 +50,8 @@ impl Kind {
 }
 
 /// Writes down a change that `actor` made: `action` is such as `group.put`, `object` what it was
-/// made to. Of `before` and `after` only what differs is kept, and no secret.
+/// made to. Of `before` and `after` only what differs is kept, and no secret. Where nothing differs
+/// there was no change; what may not be shown, such as a password, is null on both sides and is one.
 pub async fn audit(
     rows: &mut Rows<'_>,
     actor: &str,
@@ -63,6 +64,9 @@ pub async fn audit(
     };
     let before = value(serde_json::to_value(before))?;
     let after = value(serde_json::to_value(after))?;
+    if before == after && !before.is_null() {
+        return Ok(());
+    }
     let (before, after) = differences(&before, &after);
     let entry = Entry {
         id: 0,
@@ -92,7 +96,8 @@ pub fn event(kind: Kind, satellite: &str, object: &str, message: &str) -> Event 
 }
 
 /// Writes down what a report says that the one before did not: images that failed, memory that is
-/// worn, a store that fills. What comes and goes is said once an hour.
+/// worn, a store that fills. What comes and goes is said once an hour, and images that fail together
+/// are one event.
 pub async fn of_report(
     rows: &mut Rows<'_>,
     satellite: &Satellite,
@@ -110,9 +115,15 @@ pub async fn of_report(
         failed.map(|image| (image.reference, image.reason)).collect::<BTreeMap<_, _>>()
     };
     let failed_before = before.map(failed).unwrap_or_default();
-    let new = failed(report).into_iter().filter(|(image, _)| !failed_before.contains_key(image));
-    for (image, reason) in new.take(FAILURES_MAX) {
-        events.push(event(Kind::ImageFailed, name, &image, &reason));
+    let mut new: Vec<(String, String)> = failed(report).into_iter().collect();
+    new.retain(|(image, _)| !failed_before.contains_key(image));
+    let more = new.len().saturating_sub(1);
+    for (image, reason) in new.iter().take(FAILURES_MAX) {
+        let failed = event(Kind::ImageFailed, name, image, &with_more(reason, more));
+        if !is_said(rows, &failed).await? {
+            events.push(failed);
+            break;
+        }
     }
     let is_worn = |report: &Report| report.moonlet.as_ref().is_some_and(assess::is_flash_worn);
     if is_worn(report) && !before.is_some_and(is_worn) {
@@ -122,16 +133,27 @@ pub async fn of_report(
     }
     let is_full = assess::is_storage_nearly_full;
     if is_full(report) && !before.is_some_and(is_full) {
-        let message = format!("{} are in use", ByteCount(report.storage_used_bytes));
+        let message = format!("{} are in use", ByteCount(assess::storage_needed_bytes(report)));
         events.push(event(Kind::StorageNearlyFull, name, "", &message));
     }
     for event in events {
         let is_back = event.kind == Kind::Back.word();
-        if is_back || !rows.has_event(&event, event.at - QUIET_SECONDS * clock::SECOND).await? {
+        if is_back || !is_said(rows, &event).await? {
             rows.add_event(&event).await?;
         }
     }
     Ok(())
+}
+
+/// Whether the same was said within the hour.
+async fn is_said(rows: &mut Rows<'_>, event: &Event) -> Result<bool, Fault> {
+    Ok(rows.has_event(event, event.at - QUIET_SECONDS * clock::SECOND).await?)
+}
+
+/// Why an image failed, and how many others did.
+fn with_more(reason: &str, more: usize) -> String {
+    let reason = if reason.is_empty() { "failed" } else { reason };
+    if more == 0 { reason.to_owned() } else { format!("{reason}, and {more} more") }
 }
 
 /// The parts of two values that are not in the other.
@@ -185,7 +207,7 @@ fn summary(mut value: Value) -> String {
     text
 }
 
-/// Images of one report that are said to have failed.
+/// Images of one report of which is asked whether they were said to have failed.
 const FAILURES_MAX: usize = 20;
 const QUIET_SECONDS: i64 = 3600;
 const ELEMENTS_MAX: usize = 50;

@@ -41,7 +41,10 @@ pub async fn group(rows: &mut Rows<'_>, group: &Group) -> Result<(), Fault> {
 
 /// Publishes a configuration.
 pub async fn config(rows: &mut Rows<'_>, name: &str, config: &str) -> Result<(), Fault> {
-    text(rows, &config_repository(name), config).await.map(drop)
+    if text(rows, &config_repository(name), config).await? {
+        rows.outdate_config(name).await?;
+    }
+    Ok(())
 }
 
 /// Publishes everything: what has changed is the URL in it, or how this version writes it.

@@ -23,6 +23,10 @@ enum Cause {
     Manifest(ManifestError),
     /// That of something which others wait for as well.
     Shared(Rc<Error>),
+    /// The image is not signed as it must be.
+    Unsigned(String),
+    /// It was not waited for to the end.
+    Left,
     Other(Kind, String),
 }
 
@@ -40,8 +44,30 @@ impl Error {
             Cause::Store(error) => error.kind(),
             Cause::Manifest(_) => Kind::Invalid,
             Cause::Shared(error) => error.kind(),
+            Cause::Unsigned(_) => Kind::Denied,
+            Cause::Left => Kind::Retry,
             Cause::Other(kind, _) => *kind,
         }
+    }
+
+    /// Downloads of an image go on, and are not waited for any longer.
+    pub fn left() -> Self {
+        Self { what: String::new(), cause: Cause::Left }
+    }
+
+    /// Whether that is all.
+    pub fn is_left(&self) -> bool {
+        matches!(self.cause, Cause::Left)
+    }
+
+    /// An image is not signed as it must be.
+    pub(super) fn unsigned(what: impl Into<String>, problem: String) -> Self {
+        Self { what: what.into(), cause: Cause::Unsigned(problem) }
+    }
+
+    /// Whether that is what is wrong: a signature may come later.
+    pub fn is_unsigned(&self) -> bool {
+        matches!(self.cause, Cause::Unsigned(_))
     }
 
     /// A stop was asked for while something was waited for.
@@ -109,7 +135,8 @@ impl fmt::Display for Error {
             Cause::Store(error) => error.fmt(f),
             Cause::Manifest(error) => error.fmt(f),
             Cause::Shared(error) => error.fmt(f),
-            Cause::Other(_, problem) => f.write_str(problem),
+            Cause::Left => f.write_str("its downloads go on"),
+            Cause::Unsigned(problem) | Cause::Other(_, problem) => f.write_str(problem),
         }
     }
 }
@@ -122,7 +149,7 @@ impl std::error::Error for Error {
             Cause::Store(error) => Some(error),
             Cause::Manifest(error) => Some(error),
             Cause::Shared(error) => Some(error.as_ref()),
-            Cause::Other(..) => None,
+            Cause::Unsigned(_) | Cause::Left | Cause::Other(..) => None,
         }
     }
 }

@@ -11,7 +11,8 @@
 //! An image is planned first ([`Puller::plan`]: its manifests are read, so that its size is known
 //! and admission can be checked), then fetched ([`Puller::fetch`]): blobs, then manifests from the
 //! leaves up, and the tag last, in one record. Until that record the old image is served, after it
-//! the new one, and nothing in between.
+//! the new one, and nothing in between. Where the configuration wants a signature, it is checked before
+//! the first layer.
 
 mod backoff;
 mod current;
@@ -23,6 +24,7 @@ mod plan;
 pub mod progress;
 mod refusals;
 mod repair;
+mod signed;
 mod slots;
 mod through;
 mod walk;
@@ -40,7 +42,7 @@ use smol::lock::Mutex;
 
 use crate::blob::{Store, TagKey, Want};
 use crate::clock::SharedClock;
-use crate::config::PullThrough;
+use crate::config::{PullThrough, Verify};
 use crate::fetch::{Latch, Pace};
 use crate::kind::Kind;
 use crate::link::chunk::ChunkSize;
@@ -49,6 +51,7 @@ use crate::oci::Digest;
 use crate::registry::Registry;
 use crate::units::ByteCount;
 use backoff::Backoff;
+use download::Asker;
 pub use download::Spawner;
 pub use error::Error;
 pub use flight::Download;
@@ -70,6 +73,8 @@ pub struct Parts {
     pub registries: Registries,
     /// What clients may have fetched from them, by the registry's name.
     pub policies: Policies,
+    /// Which images must be signed.
+    pub verify: Rules,
     /// Starts downloads.
     pub spawn: Spawner,
     /// The pace that all downloads share.
@@ -89,6 +94,9 @@ pub type Registries = Rc<RefCell<BTreeMap<String, Registry>>>;
 
 /// Those of them that clients' misses are fetched from, shared and changeable.
 pub type Policies = Rc<RefCell<BTreeMap<String, PullThrough>>>;
+
+/// Which images must be signed, shared and changeable; the first rule that covers one counts.
+pub type Rules = Rc<RefCell<Vec<Verify>>>;
 
 /// Makes digests present. Cheap to share behind one `Rc`.
 pub struct Puller {
@@ -121,7 +129,7 @@ struct Source<'a> {
 struct Job<'a> {
     source: Source<'a>,
     image: &'a str,
-    rank: usize,
+    asker: Asker,
 }
 
 impl Plan {
@@ -146,22 +154,30 @@ impl Plan {
 impl Puller {
     /// An engine at rest.
     pub fn new(parts: Parts) -> Self {
-        let (slots, client_slots) = match parts.pace.is_limited() {
-            true => (1, 1),
-            false => (DOWNLOADS_MAX, CLIENT_DOWNLOADS_MAX),
-        };
-        Self {
+        let puller = Self {
             parts,
             flights: RefCell::default(),
             chunk: Cell::default(),
-            slots: Slots::new(slots),
-            client_slots: Slots::new(client_slots),
+            slots: Slots::new(1),
+            client_slots: Slots::new(1),
             head_in_vain: RefCell::default(),
             promised: RefCell::default(),
             holding: Mutex::new(()),
             desired: RefCell::default(),
             asked: Asked::default(),
-        }
+        };
+        puller.resize_slots();
+        puller
+    }
+
+    /// Sets how many downloads there may be at a time, by whether the link is limited now.
+    pub fn resize_slots(&self) {
+        let (images, clients) = match self.parts.pace.is_limited() {
+            true => (1, 1),
+            false => (DOWNLOADS_MAX, CLIENT_DOWNLOADS_MAX),
+        };
+        self.slots.resize(images);
+        self.client_slots.resize(clients);
     }
 
     /// The sign to stop.
@@ -175,10 +191,26 @@ impl Puller {
     ///
     /// Gives why some of what only accompanies the image was left out, where it is the link's limits
     /// that held it back: it is to be fetched when they allow it.
-    pub async fn fetch(self: &Rc<Self>, plan: &Plan, rank: usize) -> Result<Option<Error>, Error> {
-        self.promised.borrow_mut().insert(plan.name.clone(), plan.wants().0);
-        let outcome = self.fetch_promised(plan, rank).await;
-        self.promised.borrow_mut().remove(&plan.name);
+    ///
+    /// # Errors
+    /// Why it is not visible; [`Error::is_left`] when `leave` was opened first: then its downloads go
+    /// on, and another call waits for them again.
+    pub async fn fetch(
+        self: &Rc<Self>,
+        plan: &Plan,
+        rank: usize,
+        leave: &Latch,
+    ) -> Result<Option<Error>, Error> {
+        let before = self.promised.borrow_mut().insert(plan.name.clone(), plan.wants().0);
+        let missing = self.missing(plan);
+        if before.is_none() && !missing.is_empty() {
+            let bytes = missing.iter().map(|blob| blob.size).sum();
+            info!("{}: fetching {} blobs, {}", plan.name, missing.len(), ByteCount(bytes));
+        }
+        let outcome = self.fetch_promised(plan, rank, leave).await;
+        if !outcome.as_ref().is_err_and(Error::is_left) {
+            self.promised.borrow_mut().remove(&plan.name);
+        }
         outcome
     }
 
@@ -186,25 +218,24 @@ impl Puller {
         self: &Rc<Self>,
         plan: &Plan,
         rank: usize,
+        leave: &Latch,
     ) -> Result<Option<Error>, Error> {
         let source = self.source(&plan.key.registry, &plan.key.repository)?;
-        let job = Job { source, image: &plan.name, rank };
-        let missing = self.missing(plan);
-        let bytes = missing.iter().map(|blob| blob.size).sum();
-        if !missing.is_empty() {
-            info!("{}: fetching {} blobs, {}", plan.name, missing.len(), ByteCount(bytes));
-        }
+        let asker = Asker::Image(rank);
+        self.check_signed(plan, asker).await?;
+        let job = Job { source, image: &plan.name, asker };
         // What is there already must not give way to what comes.
         let wanted: Vec<Digest> = plan.digests().into_iter().collect();
         self.parts.store.pin(&wanted, true).await?;
-        let queue = RefCell::new(missing.into_iter());
+        let queue = RefCell::new(self.missing(plan).into_iter());
         let left_out = RefCell::new((BTreeSet::new(), plan.notes.clone(), None));
         let worker = async || -> Result<(), Error> {
             loop {
                 let Some(blob) = queue.borrow_mut().next() else { return Ok(()) };
-                match self.blob(&job, &blob).await {
+                let landed = leave.unless_opened(self.blob(&job, &blob)).await;
+                match landed.unwrap_or_else(|| Err(Error::left())) {
                     Ok(()) => {}
-                    Err(error) if !blob.required && !self.stop().is_open() => {
+                    Err(error) if !blob.required && !self.stop().is_open() && !error.is_left() => {
                         let (absent, notes, waits) = &mut *left_out.borrow_mut();
                         absent.insert(blob.digest);
                         match error.held_back() {

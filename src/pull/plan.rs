@@ -57,6 +57,8 @@ pub(super) struct PlannedManifest {
     pub required: bool,
     /// What must be held for it to be of any use; empty for a manifest that is put regardless.
     pub needs: Vec<Digest>,
+    /// What it refers to, if it is a referrer.
+    pub subject: Option<Digest>,
 }
 
 impl Plan {
@@ -72,6 +74,16 @@ impl Plan {
             !manifest.needs.iter().any(|digest| absent.contains(digest))
         };
         self.manifests.iter().filter(is_of_use).collect()
+    }
+
+    /// The manifests that may sign the image: its referrers, and what has cosign's tag.
+    pub(super) fn signatures(&self) -> impl Iterator<Item = &PlannedManifest> {
+        let tag = format!("{}{SIGNATURE_TAG_SUFFIX}", self.root.to_tag());
+        let tagged = self.signature_tags.iter().find(|(key, _)| key.tag == tag);
+        let tagged = tagged.map(|(_, digest)| *digest);
+        self.manifests.iter().filter(move |manifest| {
+            manifest.subject == Some(self.root) || tagged == Some(manifest.digest)
+        })
     }
 
     /// Bytes of the image on flash once it is held.
@@ -132,7 +144,8 @@ pub fn signed_digest(tag: &str) -> Option<Digest> {
 
 /// Tags by which cosign ties signatures, attestations and SBOMs to a digest
 /// (sigstore/cosign, specs/SIGNATURE_SPEC.md).
-pub const SIGNATURE_TAG_SUFFIXES: [&str; 3] = [".sig", ".att", ".sbom"];
+pub const SIGNATURE_TAG_SUFFIXES: [&str; 3] = [SIGNATURE_TAG_SUFFIX, ".att", ".sbom"];
+const SIGNATURE_TAG_SUFFIX: &str = ".sig";
 
 #[cfg(test)]
 mod tests {

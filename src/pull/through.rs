@@ -114,7 +114,7 @@ impl Puller {
     /// # Errors
     /// [`Kind::Missing`] and [`Kind::Denied`] when nothing is held and its registry does not have, or
     /// not give it; others when that could not be found out.
-    pub async fn tag(&self, key: &TagKey) -> Result<Tagged, Error> {
+    pub async fn tag(self: &Rc<Self>, key: &TagKey) -> Result<Tagged, Error> {
         let outcome = match self.fresh(key) {
             Some(digest) => Ok(digest),
             None => self.asked.in_turn(key.to_string(), self.ask_tag(key)).await,
@@ -247,7 +247,7 @@ impl Puller {
         self.held(key).filter(|_| age < ttl)
     }
 
-    async fn ask_tag(&self, key: &TagKey) -> Result<Digest, Error> {
+    async fn ask_tag(self: &Rc<Self>, key: &TagKey) -> Result<Digest, Error> {
         // Whoever had the turn before may have asked.
         if let Some(digest) = self.fresh(key) {
             return Ok(digest);
@@ -257,10 +257,13 @@ impl Puller {
     }
 
     /// Asks what a tag means, makes its manifest held, and the tag mean it.
-    async fn look_up(&self, key: &TagKey) -> Result<Digest, Error> {
+    async fn look_up(self: &Rc<Self>, key: &TagKey) -> Result<Digest, Error> {
         let TagKey { registry, repository, tag } = key.clone();
         let reference = Reference { registry, repository, tag: Some(tag), digest: None };
         let digest = self.current_with(&reference, &Latch::default(), Backoff::brief).await?;
+        if self.parts.store.tag(key) != Some(digest) {
+            self.check_signed_for_client(key, digest).await?;
+        }
         if !self.holds_manifest(&digest) {
             // There are registries that know their manifests by tag only.
             let names = [digest.to_string(), key.tag.clone()];

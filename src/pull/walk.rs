@@ -462,7 +462,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Takes in signatures and other referrers of `subjects`, and of those referrers in turn.
-    async fn referrers(&mut self, mut subjects: Vec<Digest>) {
+    pub(super) async fn referrers(&mut self, mut subjects: Vec<Digest>) {
         let mut next = 0;
         let mut left_out = 0;
         while let Some(subject) = subjects.get(next).copied() {
@@ -507,7 +507,11 @@ impl<'a> Walk<'a> {
     }
 
     /// Takes in what cosign has tagged as belonging to `images`.
-    async fn signatures(&mut self, images: &[Digest], registry: &str) -> Vec<(TagKey, Digest)> {
+    pub(super) async fn signatures(
+        &mut self,
+        images: &[Digest],
+        registry: &str,
+    ) -> Vec<(TagKey, Digest)> {
         let mut tags = Vec::new();
         for image in images.iter().take(SUBJECTS_MAX) {
             for suffix in SIGNATURE_TAG_SUFFIXES {
@@ -569,7 +573,8 @@ fn planned(
     bytes: Option<Vec<u8>>,
 ) -> PlannedManifest {
     let media_type = manifest.media_type;
-    PlannedManifest { digest, media_type, size, bytes, required: false, needs: Vec::new() }
+    let (required, needs, subject) = (false, Vec::new(), manifest.subject);
+    PlannedManifest { digest, media_type, size, bytes, required, needs, subject }
 }
 
 /// Indexes in indexes.

@@ -26,7 +26,7 @@ use super::{Failure, scrub, upkeep};
 use crate::config::{self, Config, Loaded, Location};
 use crate::metrics::Metrics;
 use crate::proxy::Proxy;
-use crate::reconcile::Reconciler;
+use crate::reconcile::{Patience, Reconciler};
 use crate::serve::Api;
 use crate::status::{Admin, Health, STORE};
 
@@ -126,7 +126,8 @@ impl Daemon {
             self.look_at_users();
             self.look_at_proxy().await;
             let (began, before) = (clock.monotonic(), self.reconciler.held_digests());
-            let outcome = self.reconciler.run().await;
+            let outcome =
+                self.reconciler.run(self.satellite.poll_interval(), Patience::UntilDue).await;
             let changed = before != self.reconciler.held_digests();
             let took = clock.monotonic().saturating_sub(began);
             self.member.passed(&self.satellite, took, changed);
@@ -137,7 +138,7 @@ impl Daemon {
                 return Ok(());
             }
             info!("sync: {outcome}");
-            let due = self.reconciler.pause(self.satellite.poll_interval());
+            let due = self.reconciler.pause();
             let woken = async {
                 // It is not closed while this runs.
                 let _ = self.wake.1.recv().await;

@@ -251,6 +251,7 @@ fn details(report: &status::Report) -> Details {
         images: images.collect(),
         problems: problems.collect(),
         storage_size_bytes: report.store.size_max_bytes,
+        storage_cached_bytes: report.store.cached_bytes,
         received_bytes: report.link.received_bytes,
         flash_written_bytes: report.store.programmed_bytes,
         flash_used_percent: used.map(f64::from),

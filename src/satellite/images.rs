@@ -11,7 +11,7 @@ use smol::future::or;
 use super::args::ExportOrder;
 use super::run::Satellite;
 use super::{Failure, show};
-use crate::archive::{self, Archive, Export, Import, Keys, Signer, Terms, Wish};
+use crate::archive::{self, Archive, Export, Import, Signer, Terms, Wish};
 use crate::catalog::Imports;
 use crate::clock::date::rfc3339;
 use crate::config::Config;
@@ -22,7 +22,7 @@ use crate::units::ByteCount;
 
 /// Takes images from `file`.
 pub async fn import(config: Config, file: &Path, wish: &Wish) -> Result<ExitCode, Failure> {
-    let keys = config.import.key_file.as_deref().map(Keys::read).transpose()?;
+    let keys = config.import.key_file.as_deref().map(archive::read_keys).transpose()?;
     let mut archive = Archive::open(file)?;
     let satellite = Satellite::open(config)?;
     // A member of a fleet is meant by the name that Ground Control has for it.

@@ -53,7 +53,7 @@ pub async fn authority(satellite: &Satellite) -> Result<Authority, String> {
 /// Prints the authority's certificate, which a satellite that runs is asked for.
 pub async fn print_authority(config: Config) -> Result<ExitCode, Failure> {
     for address in config.proxy.iter().flat_map(|proxy| &proxy.listen) {
-        if let Some(pem) = show::ask(&format!("http://{address}{AUTHORITY_PATH}")).await {
+        if let Some(pem) = show::answer(&format!("http://{address}{AUTHORITY_PATH}")).await {
             show::print(&String::from_utf8_lossy(&pem))?;
             return Ok(ExitCode::SUCCESS);
         }

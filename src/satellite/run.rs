@@ -29,8 +29,8 @@ use crate::metrics::Metrics;
 use crate::net::http::{Client, ClientLimits};
 use crate::net::{Network, Proxies, Resolver, tls};
 use crate::pull::progress::Progress;
-use crate::pull::{Parts, Policies, Puller, Registries, Spawner};
-use crate::reconcile::{self, Desired, Outcome, Reconciler};
+use crate::pull::{Parts, Policies, Puller, Registries, Rules, Spawner};
+use crate::reconcile::{self, Desired, Outcome, Patience, Reconciler};
 use crate::registry::{self, Password, Registry};
 use crate::status::{Admin, Health, Report, STORE};
 
@@ -85,6 +85,8 @@ pub struct Satellite {
     pub(super) catalog: Catalog,
     registries: Registries,
     policies: Policies,
+    /// Which images must be signed.
+    verify: Rules,
     network: RefCell<Network>,
     pace: Pace,
     pub(super) gate: Gate,
@@ -152,6 +154,7 @@ impl Satellite {
             catalog,
             registries: Registries::default(),
             policies: Policies::default(),
+            verify: Rules::default(),
             network: RefCell::new(network(&config, &gate)),
             gate,
             config: RefCell::new(Rc::new(config.clone())),
@@ -237,6 +240,7 @@ impl Satellite {
         let config = self.config();
         let policy = |up: &Upstream| Some((up.registry.clone(), up.pull_through.clone()?));
         self.policies.replace(config.upstreams.iter().filter_map(policy).collect());
+        self.verify.replace(config.verify.clone());
         let mut registries = self.registries.borrow_mut();
         for upstream in &config.upstreams {
             registries.entry(upstream.registry.clone()).or_insert_with(|| {
@@ -290,12 +294,15 @@ impl Satellite {
                     reconciler.set_images(self.desired())?;
                 }
                 self.open_upstreams();
-                let outcome = Outcome { is_obeyed, ..reconciler.run().await };
+                let outcome = Outcome {
+                    is_obeyed,
+                    ..reconciler.run(self.poll_interval(), Patience::Endless).await
+                };
                 self.store.flush().await?;
                 if once || outcome.is_converged() || self.stop.is_open() {
                     return Ok(outcome);
                 }
-                reconciler.pause(self.poll_interval()).await;
+                reconciler.pause().await;
             }
         };
         let mut signals = Signals::new([Signal::Term, Signal::Int])?;
@@ -440,6 +447,7 @@ impl Satellite {
             store: self.store.clone(),
             registries: Rc::clone(&self.registries),
             policies: Rc::clone(&self.policies),
+            verify: Rc::clone(&self.verify),
             spawn,
             pace: self.pace.clone(),
             progress: self.progress.clone(),
@@ -480,7 +488,7 @@ fn part(upstream: &Upstream) -> String {
 }
 
 /// What describes `upstream` and its files, which are read when they are used.
-fn registry_options(upstream: &Upstream) -> registry::Options {
+pub(super) fn registry_options(upstream: &Upstream) -> registry::Options {
     registry::Options {
         registry: upstream.registry.clone(),
         url: upstream.url.clone(),

@@ -45,7 +45,7 @@ pub async fn scrub(config: Config, json: bool) -> Result<ExitCode, Failure> {
     let url = format!("http://{address}/status");
     let mut passes = None;
     loop {
-        let Some(report) = ask_report(&url).await else {
+        let Some(report) = ask(&url).await else {
             let what = format!("{url}: no satellite answers; moonlet store verify checks all now");
             return Err(Failure(what));
         };
@@ -127,7 +127,7 @@ fn show(
 /// From the satellite that runs, if one does; else from the log itself.
 async fn report(config: Config) -> Result<Report, Failure> {
     if let Some(address) = config.admin.listen
-        && let Some(report) = ask_report(&format!("http://{address}/status")).await
+        && let Some(report) = ask(&format!("http://{address}/status")).await
     {
         return Ok(report);
     }
@@ -143,12 +143,13 @@ async fn report(config: Config) -> Result<Report, Failure> {
     Ok(report)
 }
 
-async fn ask_report(url: &str) -> Option<Report> {
-    serde_json::from_slice(&ask(url).await?).ok()
+/// The report of the satellite that answers at `url`, if one does.
+pub async fn ask(url: &str) -> Option<Report> {
+    serde_json::from_slice(&answer(url).await?).ok()
 }
 
-/// What a satellite that runs says at `url`.
-pub async fn ask(url: &str) -> Option<Vec<u8>> {
+/// What a satellite that runs answers at `url`.
+pub async fn answer(url: &str) -> Option<Vec<u8>> {
     let clock: SharedClock = Rc::new(SystemClock::new());
     let trust = tls::Trust::new(tls::ClientOptions::default(), clock);
     let metrics = Rc::new(Metrics::default());

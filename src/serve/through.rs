@@ -90,7 +90,7 @@ impl Api {
     /// say.
     async fn tag_through(
         &self,
-        puller: &Puller,
+        puller: &Rc<Puller>,
         repository: &Repository<'_>,
         tag: &str,
     ) -> Result<(Option<Digest>, bool), Error> {

@@ -1,6 +1,7 @@
 //! The command line of `ground-control`, against a server as people have one.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -151,8 +152,45 @@ fn a_login_is_remembered_and_goes_nowhere_else() {
     let error = person.fails(&["user", "ls"]);
     assert!(error.contains("has ended: expected ground-control login http"), "{error}");
     person.succeeds(&["login", "--password-file", "password"]);
+    // A token of the environment is not what is remembered, and no session.
+    let made = person.succeeds(&["token", "add", "ci"]);
+    let mut scripted = person.command(&["logout"]);
+    let scripted = scripted.env("GROUND_CONTROL_TOKEN", made.trim()).output().unwrap();
+    assert_eq!(scripted.status.code(), Some(2));
+    let error = String::from_utf8(scripted.stderr).unwrap();
+    assert!(error.contains("a token"), "{error}");
+    assert!(person.login_file().exists());
+    person.succeeds(&["user", "ls"]);
     person.succeeds(&["logout"]);
     assert!(!person.login_file().exists());
+}
+
+#[test]
+fn a_watch_outlasts_the_server() {
+    let database = Database::sqlite();
+    let server = Server::start(&database);
+    let person = Person::logged_in(&database, &server);
+    person.succeeds(&["config", "set", "default", "app_config.log_level=info"]);
+    let added = person.json(&["satellite", "add", "gateway-17", "--config", "default"]);
+    let body = json!({ "token": added["token"] }).to_string();
+    let answer = server.anyone().expect(200, "POST", "/satellites/ztr", &body);
+    let satellite = Satellite::from_answer(&answer);
+    let mut watch = person.command(&["satellite", "show", "gateway-17", "--watch"]);
+    let mut watch = watch.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let line = lines.next().unwrap().unwrap();
+    assert!(line.starts_with("Unknown"), "{line}");
+    let address = server.address;
+    server.kill();
+    let mut errors = BufReader::new(watch.stderr.take().unwrap()).lines();
+    let error = errors.next().unwrap().unwrap();
+    assert!(error.contains("still watching"), "{error}");
+    let server = Server::start_on(&database, address);
+    satellite.client(&server).expect(200, "POST", "/satellites/sync", "{}");
+    assert!(watch.wait().unwrap().success());
+    // What is not there any more is not waited for.
+    server.admin().expect(200, "DELETE", "/api/satellites/gateway-17", "");
+    person.fails(&["satellite", "show", "gateway-17", "--watch"]);
 }
 
 #[test]
@@ -236,6 +274,9 @@ fn a_satellite_is_added_shown_and_decommissioned() {
     assert!(events.contains("gateway-17  -"), "{events}");
     person.succeeds(&["satellite", "revoke", "gateway-17"]);
     robot.expect(401, "POST", "/satellites/sync", "{}");
+    let listed = person.succeeds(&["satellite", "ls"]);
+    let row = listed.lines().find(|line| line.starts_with("gateway-17")).unwrap();
+    assert!(row.contains("  Revoked ") && !row.contains("Online"), "{listed}");
     assert!(person.succeeds(&["satellite", "show", "gateway-17"]).contains("Revoked"));
     person.succeeds(&["satellite", "decommission", "gateway-17"]);
     assert!(!person.succeeds(&["satellite", "ls"]).contains("gateway"));
@@ -338,6 +379,76 @@ fn a_fleet_is_applied_and_stays() {
 }
 
 #[test]
+fn a_satellite_changes_its_groups_at_once() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let person = Person::logged_in(&database, &server);
+        let admin = server.admin();
+        person.succeeds(&["apply", "-f", "fleet.yaml"]);
+        let moved =
+            FLEET.replace("[web, base]", "[base, zeta]").replace("site: north", "site: south")
+                + "---\napiVersion: moonlet/v1\nkind: Group\nmetadata: {name: zeta}\n\
+               spec: {artifacts: [{repository: z, tag: ['1']}]}\n";
+        fs::write(person.home.join("moved.yaml"), moved).unwrap();
+        person.succeeds(&["apply", "-f", "moved.yaml"]);
+        let row = admin.get("/api/satellites").json()[0].clone();
+        assert_eq!(
+            (&row["Groups"], &row["ConfigName"]),
+            (&json!(["base", "zeta"]), &json!("default"))
+        );
+        assert_eq!(row["Labels"], json!({ "site": "south" }));
+        let log = admin.get("/api/audit").json();
+        let groups = log.as_array().unwrap().iter();
+        let groups: Vec<_> = groups.filter(|entry| entry["action"] == "satellite.groups").collect();
+        assert_eq!(groups.len(), 1, "in between it would want neither: {log}");
+        assert_eq!(
+            (&groups[0]["before"], &groups[0]["after"]),
+            (&json!(["web"]), &json!(["zeta"]))
+        );
+
+        // All of one request or nothing.
+        let path = "/api/satellites/gateway-17";
+        let change = r#"{"labels":{"site":"west"},"groups":["web","none"]}"#;
+        let answer = admin.expect(400, "PATCH", path, change);
+        assert!(answer.text().contains("none"), "{}", answer.text());
+        assert_eq!(admin.get(path).json()["Labels"], json!({ "site": "south" }));
+        admin.expect(200, "PATCH", path, r#"{"groups":[]}"#);
+        let row = admin.get("/api/satellites").json()[0].clone();
+        assert_eq!((&row["Groups"], &row["Labels"]["site"]), (&json!([]), &json!("south")));
+    });
+}
+
+#[test]
+fn nothing_is_pruned_that_is_needed_or_after_a_failure() {
+    let database = Database::sqlite();
+    let server = Server::start(&database);
+    let person = Person::logged_in(&database, &server);
+    let admin = server.admin();
+    person.succeeds(&["apply", "-f", "fleet.yaml"]);
+    // A satellite's document names a group that no document has: it would lose it.
+    let documents: Vec<&str> = FLEET.split("---\n").collect();
+    fs::write(person.home.join("less.yaml"), documents[..2].join("---\n")).unwrap();
+    person.succeeds(&["apply", "-f", "less.yaml", "--dry-run"]);
+    let error = person.fails(&["apply", "-f", "less.yaml", "--prune"]);
+    assert!(error.contains(r#"spec.groups "base": --prune removes that group"#), "{error}");
+    admin.expect(200, "GET", "/api/groups/base", "");
+    // Who would lose a group is shown.
+    fs::write(person.home.join("web.yaml"), documents[1]).unwrap();
+    let dry = person.succeeds(&["apply", "-f", "web.yaml", "--prune", "--dry-run"]);
+    assert!(dry.ends_with("group/base would be removed\n  from satellite gateway-17\n"), "{dry}");
+
+    // A password that is a mask is one of no new configuration.
+    let broken = "apiVersion: moonlet/v1\nkind: Config\nmetadata: {name: broken}\nspec: {moonlet: \
+        {registries: [{url: 'https://r.example', username: u, password: '********'}]}}\n---\n";
+    fs::write(person.home.join("broken.yaml"), format!("{broken}{}", documents[1])).unwrap();
+    let ran = person.run(&["apply", "-f", "broken.yaml", "--prune"]);
+    assert_eq!(ran.code, 2, "{}{}", ran.out, ran.error);
+    assert!(ran.error.contains("config/broken: "), "{}", ran.error);
+    assert!(ran.error.contains("nothing was removed"), "{}", ran.error);
+    admin.expect(200, "GET", "/api/groups/base", "");
+}
+
+#[test]
 fn documents_with_mistakes_change_nothing() {
     let database = Database::sqlite();
     let server = Server::start(&database);
@@ -396,6 +507,21 @@ fn a_copy_made_while_serving_comes_back() {
     assert!(restored.contains("before-restore"), "{restored}");
     assert!(database.directory().join("before-restore/ground-control.db").exists());
     assert!(!database.directory().join("restore.partial").exists());
+    // Another restore leaves what the first one kept.
+    let before = |number: &str| {
+        fs::read(database.directory().join(format!("before-restore{number}/ground-control.db")))
+    };
+    let first = before("").unwrap();
+    let second = fs::read(database.directory().join("ground-control.db")).unwrap();
+    assert_ne!(first, second);
+    let restored = person.succeeds(&[&restore[..], &["--force"]].concat());
+    assert!(restored.contains("before-restore-2"), "{restored}");
+    assert_eq!((before("").unwrap(), before("-2").unwrap()), (first, second));
+    // A log beside the file: it is no copy, and what the log has is not in it.
+    fs::write(person.home.join("copy.db-wal"), "x").unwrap();
+    let error = person.fails(&[&restore[..], &["--force"]].concat());
+    assert!(error.contains("copy.db-wal"), "{error}");
+    fs::remove_file(person.home.join("copy.db-wal")).unwrap();
 
     // The session is of then too.
     let server = Server::start_on(&database, address);
@@ -430,6 +556,20 @@ fn what_is_no_copy_is_not_restored() {
     let error = person.fails(&["backup", "--database", url, "x"]);
     assert!(error.contains("pg_dump") && !error.contains("secret"), "{error}");
     assert!(person.fails(&["restore", "--database", url, "x"]).contains("pg_restore"));
+}
+
+#[test]
+fn a_list_is_set_as_a_whole() {
+    let database = Database::sqlite();
+    let server = Server::start(&database);
+    let person = Person::logged_in(&database, &server);
+    person.succeeds(&["apply", "-f", "fleet.yaml"]);
+    let error = person.fails(&["config", "set", "default", "moonlet.registries.0.username=other"]);
+    assert!(error.contains("moonlet.registries is a list"), "{error}");
+    let spec = person.json(&["config", "show", "default"])["spec"].clone();
+    assert_eq!(spec["moonlet"]["registries"][0]["username"], "edge");
+    let list = r#"moonlet.registries=[{"url":"https://r.example","username":"u","password":"p"}]"#;
+    person.succeeds(&["config", "set", "default", list]);
 }
 
 #[test]
@@ -489,6 +629,10 @@ fn people_are_added_and_given_passwords() {
     let audit = person.json(&["audit", "ls", "--limit", "1"]);
     assert_eq!(audit.as_array().unwrap().len(), 1);
     assert_eq!((&audit[0]["actor"], &audit[0]["object"]), (&json!("admin"), &json!("ci")));
-    // Without a terminal no question is asked.
-    assert!(person.fails(&["user", "add", "bob"]).contains("--password-file"));
+    // Without a terminal no question is asked, and the password of a login is nobody else's.
+    let mut add = person.command(&["user", "add", "bob"]);
+    let add = add.env("GROUND_CONTROL_PASSWORD", "Battery-staple-9").output().unwrap();
+    assert!(String::from_utf8(add.stderr).unwrap().contains("--password-file"));
+    assert!(!person.succeeds(&["user", "add", "--help"]).contains("GROUND_CONTROL_PASSWORD"));
+    assert!(person.succeeds(&["login", "--help"]).contains("GROUND_CONTROL_PASSWORD"));
 }

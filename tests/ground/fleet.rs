@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -358,6 +359,43 @@ fn a_change_waits_for_another_replica_and_readers_do_not() {
         drop(input);
         assert!(other.wait().unwrap().success());
         admin.expect(200, "POST", "/api/groups/sync", GROUP);
+    });
+}
+
+/// A report and a change of the same satellite lock its rows in the same order, the satellite first:
+/// otherwise each could wait for the other.
+#[test]
+fn a_report_waits_before_it_holds_anything() {
+    on_each_store(|database| {
+        let Some(url) = database.url() else { return };
+        let server = Server::start(&database);
+        let (_, satellite) = enrolled(&server);
+        let robot = satellite.client(&server);
+        robot.expect(200, "POST", "/satellites/sync", REPORT);
+        let mut psql = Command::new("psql");
+        psql.args(["-qAt", url]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut other = psql.spawn().unwrap();
+        let mut input = other.stdin.take().unwrap();
+        let mut lines = BufReader::new(other.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let mut ask = |text: &str| {
+            input.write_all(format!("{text};\\echo .\n").as_bytes()).unwrap();
+            lines.by_ref().take_while(|line| line != ".").collect::<String>()
+        };
+        assert_eq!(ask("BEGIN; SELECT name FROM satellites FOR UPDATE"), "edge1");
+        std::thread::scope(|scope| {
+            let report = scope.spawn(|| robot.ask("POST", "/satellites/sync", REPORT).status);
+            let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted \
+                AND pg_backend_pid() = ANY(pg_blocking_pids(pid))";
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while ask(waiting) == "0" {
+                assert!(Instant::now() < deadline && !report.is_finished(), "it did not wait");
+            }
+            let free = ask("SELECT number FROM statuses FOR UPDATE NOWAIT");
+            ask("COMMIT");
+            assert_eq!((free.as_str(), report.join().unwrap()), ("1", 200));
+        });
+        drop(input);
+        other.wait().unwrap();
     });
 }
 

@@ -100,6 +100,69 @@ fn every_change_has_an_author() {
     });
 }
 
+/// What changes nothing is no change.
+#[test]
+fn a_write_of_the_same_is_not_written_down() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let (admin, _) = enrolled(&server);
+        admin.expect(200, "PATCH", "/api/satellites/edge1", r#"{"labels":{"a":"1"}}"#);
+        let times = || {
+            ["/api/groups/g1", "/api/configs/c1", "/api/satellites/edge1"]
+                .map(|path| admin.get(path).json()["UpdatedAt"].clone())
+        };
+        let count = || admin.get("/api/audit").json().as_array().unwrap().len();
+        let before = (times(), count());
+        admin.expect(200, "POST", "/api/groups/sync", GROUP);
+        let patch = r#"{"app_config":{"log_level":"info"}}"#;
+        admin.expect(200, "PATCH", "/api/configs/c1", patch);
+        let assign = r#"{"satellite":"edge1","config_name":"c1"}"#;
+        admin.expect(200, "POST", "/api/configs/satellite", assign);
+        let member = r#"{"satellite":"edge1","group":"g1"}"#;
+        admin.expect(200, "POST", "/api/groups/satellite", member);
+        admin.expect(200, "PATCH", "/api/satellites/edge1", r#"{"labels":{"a":"1"}}"#);
+        assert_eq!((times(), count()), before);
+        admin.expect(200, "POST", "/api/satellites/edge1/token", "");
+        assert_eq!(count(), before.1 + 1, "what is not shown may have changed");
+    });
+}
+
+#[test]
+fn images_that_fail_together_are_one_event() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let (admin, satellite) = enrolled(&server);
+        let robot = satellite.client(&server);
+        let send = |failed: &[&str]| {
+            let images: Vec<String> = ["a", "b", "c", "d"]
+                .iter()
+                .map(|name| {
+                    let state = if failed.contains(name) { "failed" } else { "held" };
+                    format!(
+                        r#"{{"reference":"h/{name}:1","state":"{state}","reason":"no {name}"}}"#
+                    )
+                })
+                .collect();
+            let report = format!(r#"{{"moonlet":{{"images":[{}]}}}}"#, images.join(","));
+            robot.expect(200, "POST", "/satellites/sync", &report);
+            let events = admin.get("/api/events?after=0").json();
+            let failed = events.as_array().unwrap().iter();
+            let failed = failed.filter(|event| event["kind"] == "image_failed");
+            let text = |event: &Value, key: &str| event[key].as_str().unwrap().to_owned();
+            failed
+                .map(|event| text(event, "object") + ": " + &text(event, "message"))
+                .collect::<Vec<String>>()
+        };
+        let first = "h/a:1: no a, and 2 more".to_owned();
+        assert_eq!(send(&["a", "b", "c"]), std::slice::from_ref(&first));
+        // Of those that failed before nothing new is said.
+        let second = "h/d:1: no d".to_owned();
+        assert_eq!(send(&["a", "b", "c", "d"]), [first.clone(), second.clone()]);
+        assert_eq!(send(&[]).len(), 2);
+        assert_eq!(send(&["a", "d"]), [first, second], "within the hour");
+    });
+}
+
 #[test]
 fn what_happens_to_satellites_is_said_once() {
     on_each_store(|database| {

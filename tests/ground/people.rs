@@ -128,7 +128,7 @@ fn users_and_their_rights() {
 }
 
 /// Every request that changes something.
-const CHANGES: [(&str, &str); 17] = [
+const CHANGES: [(&str, &str); 18] = [
     ("POST", "/api/users"),
     ("DELETE", "/api/users/eve"),
     ("PATCH", "/api/users/eve/password"),
@@ -146,6 +146,7 @@ const CHANGES: [(&str, &str); 17] = [
     ("POST", "/api/satellites/edge1/token"),
     ("POST", "/api/satellites/edge1/revoke"),
     ("POST", "/api/tokens"),
+    ("DELETE", "/api/tokens/look"),
 ];
 
 #[test]
@@ -169,9 +170,17 @@ fn who_only_reads_changes_nothing() {
         }
         let login = "username=eve&password=Battery-staple-2";
         let browser = Browser::log_in_as(&server, login);
-        let forbidden =
-            browser.submit("/console/groups/g1", "/console/groups/g1", "registry=&images=a%3A1");
-        assert_eq!(forbidden.status, 403, "{}", forbidden.text());
+        for (path, fields) in [
+            ("/console/groups/g1", "registry=&images=a%3A1"),
+            ("/console/satellites", "name=edge2&config_name=c1"),
+            ("/console/satellites/edge1/groups", "groups=g1"),
+            ("/console/satellites/edge1/labels", "labels=a%3D1"),
+            ("/console/satellites/edge1/token", ""),
+            ("/console/satellites/edge1/revoke", ""),
+        ] {
+            let forbidden = browser.submit("/console/groups/g1", path, fields);
+            assert_eq!(forbidden.status, 403, "{path}: {}", forbidden.text());
+        }
         assert_eq!(browser.submit("/console", "/console/logout", "").status, 303);
     });
 }
@@ -227,6 +236,39 @@ fn tokens_are_shown_once_and_end() {
         ci.expect(401, "GET", "/api/groups", "");
         admin.expect(404, "DELETE", "/api/tokens/ci", "");
         server.with("Bearer gct_0").expect(401, "GET", "/api/groups", "");
+    });
+}
+
+/// What a stolen token made would outlive it.
+#[test]
+fn no_token_opens_another_way_in() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let admin = server.admin();
+        let eve = r#"{"username":"eve","password":"Battery-staple-2"}"#;
+        admin.expect(201, "POST", "/api/users", eve);
+        let body = r#"{"name":"all","role":"system_admin"}"#;
+        let made = admin.expect(201, "POST", "/api/tokens", body).json();
+        let token = server.with(&format!("Bearer {}", made["token"].as_str().unwrap()));
+        token.expect(403, "POST", "/api/users", &eve.replace("eve", "bob"));
+        let password = r#"{"new_password":"Battery-staple-3"}"#;
+        for user in ["eve", "admin"] {
+            token.expect(403, "PATCH", &format!("/api/users/{user}/password"), password);
+        }
+        // It has no session that could end.
+        let answer = token.expect(400, "POST", "/api/logout", "");
+        assert!(answer.text().contains("token"), "{}", answer.text());
+        token.expect(200, "GET", "/api/users/eve", "");
+        admin.expect(404, "GET", "/api/users/bob", "");
+
+        // A new password ends what was made with the old one.
+        let own = server.basic("eve", "Battery-staple-2");
+        let made = own.expect(201, "POST", "/api/tokens", r#"{"name":"ci"}"#).json();
+        let ci = server.with(&format!("Bearer {}", made["token"].as_str().unwrap()));
+        ci.expect(200, "GET", "/api/groups", "");
+        admin.expect(204, "PATCH", "/api/users/eve/password", password);
+        ci.expect(401, "GET", "/api/groups", "");
+        token.expect(200, "GET", "/api/groups", "");
     });
 }
 

@@ -89,8 +89,94 @@ fn desired_is_shown_against_reported() {
         assert_eq!(state(&admin)["images"][0]["in_sync"], false);
         let member = r#"{"satellite":"edge1","group":"g1"}"#;
         admin.expect(200, "DELETE", "/api/groups/satellite", member);
+        assert_eq!(axes(&admin)[1], "OutOfDate", "it has not said that it gave the images up");
         send("{}");
         assert_eq!(axes(&admin)[1], "UpToDate");
+    });
+}
+
+/// Nobody waits for a change and reads of the report before it that all is done.
+#[test]
+fn what_is_not_applied_yet_is_not_up_to_date() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let (admin, satellite) = enrolled(&server);
+        let robot = satellite.client(&server);
+        let published = |name: &str| {
+            let digest = state(&admin)[name]["desired"].clone();
+            digest.as_str().unwrap().to_owned()
+        };
+        let send = |digests: &(String, String), images: &str| {
+            let (state, config) = digests;
+            let report = format!(
+                r#"{{"latest_state_digest":"{state}","latest_config_digest":"{config}",
+                "moonlet":{{"version":"9.9","images":[{images}]}}}}"#
+            );
+            robot.expect(200, "POST", "/satellites/sync", &report);
+            let updated = axes(&admin)[1].clone();
+            (updated, state_reason(&admin))
+        };
+        let own = r#"{"reference":"127.0.0.1:5000/own:1","state":"held","digest":"sha256:0a"}"#;
+        let image = |tag: &str, digest: &str| {
+            format!(
+                r#"{{"reference":"127.0.0.1:5000/library/nginx:{tag}","state":"held",
+                "digest":"{digest}"}},{own}"#
+            )
+        };
+        let current = || (published("state_digest"), published("config_digest"));
+        let first = current();
+        // An image of the device's own configuration is no group's business.
+        let (updated, reason) = send(&first, &image("1.25", DIGEST));
+        assert_eq!(updated, "UpToDate", "{reason}");
+
+        // The satellite's state is the same, and the group's is another.
+        let without = r#"{"group":"g1","registry":"http://127.0.0.1:5000"}"#;
+        admin.expect(200, "POST", "/api/groups/sync", without);
+        let (updated, reason) = send(&first, &image("1.25", DIGEST));
+        assert_eq!(updated, "Updating", "{reason}");
+        assert!(reason.contains("library/nginx:1.25: held: no group wants it"), "{reason}");
+        assert_eq!(send(&first, own).0, "UpToDate");
+
+        let patch = r#"{"app_config":{"log_level":"debug"}}"#;
+        admin.expect(200, "PATCH", "/api/configs/c1", patch);
+        assert_eq!(axes(&admin)[1], "OutOfDate", "another configuration");
+        let (updated, reason) = send(&first, own);
+        assert_eq!(updated, "Updating", "{reason}");
+        assert!(reason.contains("configuration"), "{reason}");
+        let second = current();
+        assert_ne!(first, second);
+        assert_eq!(send(&second, own).0, "UpToDate");
+
+        let member = r#"{"satellite":"edge1","group":"g1"}"#;
+        admin.expect(200, "DELETE", "/api/groups/satellite", member);
+        assert_eq!(axes(&admin)[1], "OutOfDate");
+        assert_eq!(send(&second, own).0, "Updating");
+        assert_eq!(send(&current(), own).0, "UpToDate");
+        // One that does not say what it applied is judged by its images.
+        assert_eq!(send(&(String::new(), String::new()), own).0, "UpToDate");
+    });
+}
+
+fn state_reason(admin: &Client) -> String {
+    let reason = state(admin)["reason"].as_str().unwrap().to_owned();
+    assert_eq!(admin.get("/api/satellites").json()[0]["Reason"], reason);
+    reason
+}
+
+#[test]
+fn a_list_of_images_has_a_limit() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let (admin, satellite) = enrolled(&server);
+        let images: Vec<String> = (0..1001)
+            .map(|n| format!(r#"{{"reference":"h:1/a:{n}@sha256:{n:04}","size_bytes":1}}"#))
+            .collect();
+        let report = format!(r#"{{"cached_images":[{}]}}"#, images.join(","));
+        satellite.client(&server).expect(200, "POST", "/satellites/sync", &report);
+        let page = admin.get("/api/images").json();
+        assert_eq!(page.as_array().unwrap().len(), 1000);
+        let path = "/api/images?after=sha256:0999";
+        assert_eq!(admin.get(path).json()[0]["digest"], "sha256:1000");
     });
 }
 

@@ -237,6 +237,7 @@ pub fn puller(url: &str) -> Puller {
         store,
         registries: Rc::new(RefCell::new(registries)),
         policies: Rc::default(),
+        verify: Rc::default(),
         // No blob is asked for.
         spawn: Rc::new(drop),
         pace: Pace::new(None, Latch::default(), Rc::clone(&clock), Rc::clone(&metrics)),

@@ -12,7 +12,7 @@ use super::extract::{Body, Editor, Person, check_name};
 use crate::fleet::config::{self, Named};
 use crate::fleet::state::config_repository;
 use crate::ground::app::{App, Fault};
-use crate::ground::store::{Config, NewConfig, is_duplicate};
+use crate::ground::store::{Config, NewConfig, Rows, Satellite, is_duplicate};
 use crate::ground::{clock, journal, mask, publish};
 
 #[derive(Deserialize)]
@@ -79,6 +79,9 @@ pub async fn update(
         .map_err(|error| Fault::bad(format!("error: unable to apply patch: {error}")))?;
     merged.check()?;
     let text = publish::to_json(&merged)?;
+    if value(&text)? == kept {
+        return Ok(Json(answer(&found)?));
+    }
     let updated = rows.update_config(found.id, &text, clock::now()).await?;
     publish::config(&mut rows, &name, &text).await?;
     let change = ("config.update", name.as_str());
@@ -117,15 +120,28 @@ pub async fn assign(
     let mut rows = write.rows();
     let satellite = rows.satellite(&body.satellite).await?;
     let satellite = satellite.ok_or_else(|| Fault::bad("Error: Satellite Not Found"))?;
-    let found = rows.config(&body.config_name).await?;
-    let found = found.ok_or_else(|| Fault::bad("Error: Config Not Found"))?;
-    let before = rows.satellite_config(satellite.id).await?;
-    rows.set_satellite_config(satellite.id, found.id, clock::now()).await?;
+    assign_config(&mut rows, &person.actor, &satellite, &body.config_name).await?;
     publish::satellite(&mut rows, &app.url, &satellite).await?;
-    let change = ("satellite.config", satellite.name.as_str());
-    journal::audit(&mut rows, &person.actor, change, &before, &found.name).await?;
     write.commit().await?;
     Ok(Json(json!({})))
+}
+
+/// Gives a satellite another configuration; its state is yet to be published.
+pub async fn assign_config(
+    rows: &mut Rows<'_>,
+    actor: &str,
+    satellite: &Satellite,
+    name: &str,
+) -> Result<(), Fault> {
+    let found = rows.config(name).await?;
+    let found = found.ok_or_else(|| Fault::bad("Error: Config Not Found"))?;
+    let before = rows.satellite_config(satellite.id).await?;
+    if before == found.name {
+        return Ok(());
+    }
+    rows.set_satellite_config(satellite.id, found.id, clock::now()).await?;
+    let change = ("satellite.config", satellite.name.as_str());
+    journal::audit(rows, actor, change, &before, &found.name).await
 }
 
 fn merge(target: &mut Value, patch: Value) {

@@ -15,9 +15,11 @@ use super::extract::{Body, ROBOT_PREFIX, Robot};
 use crate::fleet::enrol::{self, Actions, Answer, Credentials, Refreshed};
 use crate::fleet::report::Report;
 use crate::fleet::shown;
-use crate::fleet::state::satellite_repository;
+use crate::fleet::state::{config_repository, group_repository, satellite_repository};
 use crate::ground::app::{App, Fault, random};
+use crate::ground::assess::Assessment;
 use crate::ground::labels::{self, Labels};
+use crate::ground::store::{Rows, Satellite};
 use crate::ground::{assess, clock, journal, publish, secret};
 
 /// Go 0.0.4: the token is in the path.
@@ -88,13 +90,13 @@ pub async fn report(
     let now = clock::now();
     let mut write = app.store.report().await?;
     let mut rows = write.rows();
-    let groups = rows.satellite_group_states(satellite.id).await?;
-    let assessment = assess::assess(&app.url, &groups, Some(&report));
+    // First, so that a report and a change lock the satellite's rows in the same order.
+    rows.set_seen(satellite.id, every, now).await?;
+    let assessment = assess_report(&mut rows, &app.url, &satellite, &report).await?;
     let before = rows.status(satellite.id).await?.map(|status| status.report);
     journal::of_report(&mut rows, &satellite, before.as_ref(), &report).await?;
     rows.put_status(satellite.id, &report, &assessment, reported_at, now).await?;
     rows.set_held(satellite.id, &assess::held(&report), now).await?;
-    rows.set_seen(satellite.id, every, now).await?;
     write.commit().await?;
     app.metrics.reports.add_one();
     let refresh_due = now - satellite.secret_at > REFRESH_AFTER_SECONDS * clock::SECOND;
@@ -104,6 +106,30 @@ pub async fn report(
         return Ok(Json(actions).into_response());
     }
     Ok(StatusCode::OK.into_response())
+}
+
+/// Holds a report against what is desired of the satellite.
+async fn assess_report(
+    rows: &mut Rows<'_>,
+    url: &str,
+    satellite: &Satellite,
+    report: &Report,
+) -> Result<Assessment, Fault> {
+    let groups = rows.satellite_group_states(satellite.id).await?;
+    let config = rows.satellite_config(satellite.id).await?;
+    let mut published = assess::Published {
+        state: rows.published_digest(&satellite_repository(&satellite.name)).await?,
+        config: rows.published_digest(&config_repository(&config)).await?,
+        earlier: Vec::new(),
+    };
+    if assess::surplus(url, &groups, report).next().is_some() {
+        for group in &groups {
+            let contents = rows.published_contents(&group_repository(&group.group)).await?;
+            let states = contents.iter().flat_map(|content| serde_json::from_str(content));
+            published.earlier.extend(states);
+        }
+    }
+    Ok(assess::assess(url, &groups, &published, report))
 }
 
 /// Gives a satellite a new secret. The old one is good until the new one was used. While an
@@ -117,8 +143,11 @@ pub async fn refresh(
     }
     let secret = random(32)?;
     let mut write = app.store.write().await?;
-    if !write.rows().offer_secret(satellite.id, &secret::hash(&secret), clock::now()).await? {
-        return Err(Fault::new(StatusCode::CONFLICT, "an enrolment of this satellite is expected"));
+    let used = satellite.secret_hash.as_deref().unwrap_or_default();
+    let hash = secret::hash(&secret);
+    if !write.rows().offer_secret(satellite.id, used, &hash, clock::now()).await? {
+        let message = "an enrolment of this satellite is expected, or its credentials have changed";
+        return Err(Fault::new(StatusCode::CONFLICT, message));
     }
     write.commit().await?;
     Ok(Json(Refreshed { secret }))

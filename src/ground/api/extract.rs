@@ -47,6 +47,16 @@ pub struct Person {
     pub actor: String,
 }
 
+impl Person {
+    /// Refuses tokens: what one that was stolen made would outlive it.
+    pub fn in_person(&self, refused: &str) -> Result<(), Fault> {
+        if self.is_token {
+            return Err(Fault::new(StatusCode::FORBIDDEN, refused));
+        }
+        Ok(())
+    }
+}
+
 /// A person who may change the fleet.
 pub struct Editor(pub Person);
 

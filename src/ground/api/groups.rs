@@ -9,11 +9,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::extract::{Body, Editor, Person, SystemAdmin, check_name};
-use super::satellites::{Listing, brief, find};
+use super::satellites::{Listing, brief};
 use crate::fleet::shown;
 use crate::fleet::state::{Artifact, GroupState, group_repository};
 use crate::ground::app::{App, Fault};
-use crate::ground::store::{Group, Satellite, Write};
+use crate::ground::store::{Group, Rows, Satellite};
 use crate::ground::{clock, journal, publish};
 
 #[derive(Deserialize)]
@@ -53,6 +53,9 @@ pub async fn put_group(
     if let Some(before) = &before {
         complete(&before.state.artifacts, &mut state.artifacts);
         state.check()?;
+    }
+    if let Some(same) = before.as_ref().filter(|before| before.state == state) {
+        return Ok(same.clone());
     }
     let group = rows.put_group(&state, clock::now()).await?;
     publish::group(&mut rows, &group).await?;
@@ -144,20 +147,19 @@ async fn change_membership(
     } else if !rows.leave_group(satellite.id, group.id).await? {
         return Err(Fault::bad("Error: Satellite Not In Group"));
     }
-    groups_changed(app, write, actor, &satellite, &before).await?;
+    groups_changed(&mut rows, actor, &satellite, &before).await?;
+    publish::satellite(&mut rows, &app.url, &satellite).await?;
+    write.commit().await?;
     Ok(Json(json!({})))
 }
 
-/// Puts a satellite into these groups and no others.
+/// Puts a satellite into these groups and no others; its state is yet to be published.
 pub async fn change_groups(
-    app: &App,
+    rows: &mut Rows<'_>,
     actor: &str,
-    name: &str,
+    satellite: &Satellite,
     wanted: &BTreeSet<String>,
 ) -> Result<(), Fault> {
-    let mut write = app.store.change().await?;
-    let mut rows = write.rows();
-    let satellite = find(&mut rows, name).await?;
     let before = rows.satellite_groups(satellite.id).await?;
     let held: BTreeSet<String> = before.iter().cloned().collect();
     for name in held.symmetric_difference(wanted) {
@@ -171,24 +173,18 @@ pub async fn change_groups(
             rows.leave_group(satellite.id, group.id).await?;
         }
     }
-    groups_changed(app, write, actor, &satellite, &before).await
+    groups_changed(rows, actor, satellite, &before).await
 }
 
-/// What follows from other groups of a satellite; commits.
 async fn groups_changed(
-    app: &App,
-    mut write: Write,
+    rows: &mut Rows<'_>,
     actor: &str,
     satellite: &Satellite,
     before: &[String],
 ) -> Result<(), Fault> {
-    let mut rows = write.rows();
-    publish::satellite(&mut rows, &app.url, satellite).await?;
     let after = rows.satellite_groups(satellite.id).await?;
     let change = ("satellite.groups", satellite.name.as_str());
-    journal::audit(&mut rows, actor, change, &before, &after).await?;
-    write.commit().await?;
-    Ok(())
+    journal::audit(rows, actor, change, &before, &after).await
 }
 
 /// A row as Go answers it, and beside it the images, which Go keeps in Harbor only.

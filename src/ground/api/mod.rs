@@ -25,10 +25,11 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 
 pub use extract::{authenticate_robot, authorization, check_password};
-pub use groups::{change_groups, put_group};
+pub use groups::put_group;
 pub use journal::{Wanted as LogWanted, event};
 pub use satellites::{
-    NewSatellite, add_satellite, change_labels, find as find_satellite, new_token, revoke_satellite,
+    Change, NewSatellite, add_satellite, change_satellite, find as find_satellite, new_token,
+    revoke_satellite,
 };
 pub use state::{Known, parse_digest};
 pub use users::{end_session, start_session};

@@ -1,6 +1,6 @@
 //! Satellites, as people see them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::Json;
@@ -8,7 +8,9 @@ use axum::extract::{Path, Query, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::configs::assign_config;
 use super::extract::{Body, Editor, Person, check_name};
+use super::groups::change_groups;
 use super::{null_string, null_time};
 use crate::fleet::shown;
 use crate::fleet::state::satellite_repository;
@@ -30,11 +32,16 @@ pub struct NewSatellite {
     pub labels: Option<Labels>,
 }
 
-/// What may be changed of a satellite: labels, null takes one away.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+/// What is to change of a satellite; what is not named stays.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Change {
-    labels: BTreeMap<String, Option<String>>,
+    /// Null takes a label away.
+    pub labels: BTreeMap<String, Option<String>>,
+    /// The name of its configuration.
+    pub config_name: Option<String>,
+    /// The names of its groups, of all of them.
+    pub groups: Option<BTreeSet<String>>,
 }
 
 /// What a list of satellites is asked for. Without a limit all are answered, as Go does.
@@ -84,11 +91,19 @@ pub async fn list(
 ) -> Result<Json<Value>, Fault> {
     let now = clock::now();
     let mut read = app.store.read().await?;
-    let satellites = listing.read(&mut read.rows(), "", "", now).await?;
+    let mut rows = read.rows();
+    let satellites = listing.read(&mut rows, "", "", now).await?;
+    let (Some((first, ..)), Some((last, ..))) = (satellites.first(), satellites.last()) else {
+        return Ok(Json(json!([])));
+    };
+    let mut groups = rows.groups_between(&first.name, &last.name).await?;
+    let mut configs = rows.configs_between(&first.name, &last.name).await?;
     let answers = satellites.iter().map(|(satellite, last, labels)| {
         let unknown = Updated::Unknown.word();
         let more = [
             ("Labels", json!(labels)),
+            ("Groups", json!(groups.remove(&satellite.id).unwrap_or_default())),
+            ("ConfigName", json!(configs.remove(&satellite.id).unwrap_or_default())),
             ("Connection", json!(satellite.connection(now).word())),
             ("Updated", json!(last.as_ref().map_or(unknown, |last| &last.updated))),
             ("Health", json!(last.as_ref().map_or(unknown, |last| &last.health))),
@@ -154,22 +169,44 @@ pub async fn update(
     Path(name): Path<String>,
     Body(change): Body<Change>,
 ) -> Result<Json<Value>, Fault> {
-    change_labels(&app, &person.actor, &name, &change.labels).await?;
+    change_satellite(&app, &person.actor, &name, &change).await?;
     let mut read = app.store.read().await?;
     Ok(Json(details(&mut read.rows(), &name).await?))
 }
 
-/// Gives a satellite labels, and takes those away that have no value.
-pub async fn change_labels(
+/// Changes a satellite in one transaction: there is no state in which it has left one group and not
+/// yet joined the other.
+pub async fn change_satellite(
     app: &App,
     actor: &str,
     name: &str,
-    changes: &BTreeMap<String, Option<String>>,
+    change: &Change,
 ) -> Result<(), Fault> {
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
     let satellite = find(&mut rows, name).await?;
-    let before = labels_of(&mut rows, &satellite).await?;
+    if !change.labels.is_empty() {
+        change_labels(&mut rows, actor, &satellite, &change.labels).await?;
+    }
+    if let Some(config) = &change.config_name {
+        assign_config(&mut rows, actor, &satellite, config).await?;
+    }
+    if let Some(groups) = &change.groups {
+        change_groups(&mut rows, actor, &satellite, groups).await?;
+    }
+    publish::satellite(&mut rows, &app.url, &satellite).await?;
+    write.commit().await?;
+    Ok(())
+}
+
+/// Gives a satellite labels, and takes those away that have no value.
+async fn change_labels(
+    rows: &mut Rows<'_>,
+    actor: &str,
+    satellite: &Satellite,
+    changes: &BTreeMap<String, Option<String>>,
+) -> Result<(), Fault> {
+    let before = labels_of(rows, satellite).await?;
     for (label, value) in changes {
         match value {
             Some(value) => {
@@ -179,11 +216,9 @@ pub async fn change_labels(
             None => rows.remove_label(satellite.id, label).await?,
         }
     }
-    let after = labels_of(&mut rows, &satellite).await?;
+    let after = labels_of(rows, satellite).await?;
     labels::check_count(after.len())?;
-    journal::audit(&mut rows, actor, ("satellite.labels", name), &before, &after).await?;
-    write.commit().await?;
-    Ok(())
+    journal::audit(rows, actor, ("satellite.labels", &satellite.name), &before, &after).await
 }
 
 /// A new enrolment token for a satellite whose device was replaced or flashed anew. The credentials
@@ -432,4 +467,4 @@ pub fn brief(satellite: &Satellite) -> Value {
 /// An enrolment token's life: a day.
 const TOKEN_MICROS: i64 = 24 * 3600 * clock::SECOND;
 /// Rows of one page.
-const PAGE_ROWS_MAX: i64 = 1000;
+pub const PAGE_ROWS_MAX: i64 = 1000;

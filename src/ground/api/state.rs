@@ -10,11 +10,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::extract::Person;
-use super::satellites::{find, limit};
+use super::satellites::{PAGE_ROWS_MAX, find, limit};
 use crate::fleet::shown;
 use crate::fleet::state::{config_repository, satellite_repository};
 use crate::ground::app::{App, Fault};
-use crate::ground::assess::{Assessment, Standing, assess};
+use crate::ground::assess::{Health, Standing, Updated, standings};
 use crate::ground::clock;
 use crate::ground::store::{Connection, Rows, Satellite, Status};
 use crate::oci::Digest;
@@ -26,7 +26,8 @@ pub struct Known {
     pub groups: Vec<String>,
     pub config: String,
     pub status: Option<Status>,
-    pub assessment: Assessment,
+    /// What its groups want, and what its last report says of it.
+    pub images: Vec<Standing>,
     /// Since when it holds an image, without registry, under a digest.
     pub since: BTreeMap<(String, String), i64>,
 }
@@ -39,13 +40,23 @@ impl Known {
         let status = rows.status(satellite.id).await?;
         let report = status.as_ref().map(|status| &status.report);
         Ok(Self {
-            assessment: assess(url, &groups, report),
+            images: standings(url, &groups, report),
             groups: groups.into_iter().map(|group| group.group).collect(),
             config: rows.satellite_config(satellite.id).await?,
             since: rows.held(satellite.id).await?,
             status,
             satellite,
         })
+    }
+
+    /// The word of `assess::Updated`, as in lists.
+    pub fn updated(&self) -> &str {
+        self.status.as_ref().map_or(Updated::Unknown.word(), |status| &status.updated)
+    }
+
+    /// The word of `assess::Health`, as in lists.
+    pub fn health(&self) -> &str {
+        self.status.as_ref().map_or(Health::Unknown.word(), |status| &status.health)
     }
 
     /// Since when an image is held as desired; None when it is not.
@@ -69,7 +80,9 @@ impl Known {
                 format!("no report for {}", format_duration(Duration::from_secs(away)))
             }
             (Connection::Unknown, _) | (_, None) => "it never reported".to_owned(),
-            (Connection::Online, Some(_)) => self.assessment.reason.clone(),
+            (Connection::Online, Some(_)) => {
+                self.status.as_ref().map(|status| status.reason.clone()).unwrap_or_default()
+            }
         }
     }
 }
@@ -85,8 +98,8 @@ pub async fn show(
     let state_digest = rows.published_digest(&satellite_repository(&name)).await?;
     let config_digest = rows.published_digest(&config_repository(&known.config)).await?;
     let now = clock::now();
-    let Known { satellite, assessment, status, .. } = &known;
-    let images = assessment.images.iter().map(|image| {
+    let Known { satellite, images, status, .. } = &known;
+    let images = images.iter().map(|image| {
         json!({
             "reference": image.reference,
             "group": image.group,
@@ -105,8 +118,8 @@ pub async fn show(
     Ok(Json(json!({
         "name": satellite.name,
         "connection": satellite.connection(now).word(),
-        "updated": assessment.updated.word(),
-        "health": assessment.health.word(),
+        "updated": known.updated(),
+        "health": known.health(),
         "lifecycle": satellite.lifecycle().word(),
         "reason": known.reason(now),
         "last_seen": satellite.last_seen.map(clock::rfc3339),
@@ -122,6 +135,7 @@ pub async fn show(
         "platform": details.map(|details| &details.platform),
         "problems": details.map_or(&[][..], |details| &details.problems),
         "storage_used_bytes": report.map(|report| report.storage_used_bytes),
+        "storage_cached_bytes": details.map(|details| details.storage_cached_bytes),
         "storage_size_bytes": details.map(|details| details.storage_size_bytes),
         "flash_written_bytes": details.map(|details| details.flash_written_bytes),
         "flash_used_percent": details.and_then(|details| details.flash_used_percent),
@@ -140,13 +154,13 @@ pub struct Wanted {
     limit: String,
 }
 
-/// The images that any satellite holds, or who holds one of them.
+/// A page of the images that any satellite holds, or of those who hold one of them.
 pub async fn images(
     State(app): State<Arc<App>>,
     _: Person,
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<Value>, Fault> {
-    let rows_max = limit(&wanted.limit)?.unwrap_or(i64::MAX);
+    let rows_max = limit(&wanted.limit)?.unwrap_or(PAGE_ROWS_MAX);
     let mut read = app.store.read().await?;
     let mut rows = read.rows();
     if wanted.digest.is_empty() {

@@ -44,10 +44,7 @@ pub async fn create(
     Editor(person): Editor,
     Body(body): Body<New>,
 ) -> Result<(StatusCode, Json<Value>), Fault> {
-    // One that was stolen could make others, which would outlive it.
-    if person.is_token {
-        return Err(Fault::new(StatusCode::FORBIDDEN, "a token cannot make tokens"));
-    }
+    person.in_person("a token cannot make tokens")?;
     check_name("token", &body.name, &[])?;
     let role = parse_role(&body.role)?;
     if role > person.role {

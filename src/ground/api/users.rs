@@ -70,9 +70,12 @@ pub async fn start_session(app: &App, user: &User) -> Result<(String, i64), Faul
 
 pub async fn logout(
     State(app): State<Arc<App>>,
-    _: Person,
+    person: Person,
     headers: HeaderMap,
 ) -> Result<StatusCode, Fault> {
+    if person.is_token {
+        return Err(Fault::bad("a token is no session: it ends by DELETE /api/tokens/NAME"));
+    }
     let token = authorization(&headers).and_then(secret::bearer).ok_or_else(Fault::unauthorized)?;
     end_session(&app, token).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -105,6 +108,7 @@ pub async fn create(
     SystemAdmin(person): SystemAdmin,
     Body(body): Body<NewUser>,
 ) -> Result<(StatusCode, Json<Value>), Fault> {
+    person.in_person("a token cannot make users")?;
     let role = match body.role.as_str() {
         "" => Role::Admin,
         text => Role::parse(text)
@@ -158,9 +162,7 @@ pub async fn change_own_password(
     Extension(peer): Extension<Peer>,
     Body(body): Body<OwnPassword>,
 ) -> Result<StatusCode, Fault> {
-    if person.is_token {
-        return Err(Fault::new(StatusCode::FORBIDDEN, "a token has no password"));
-    }
+    person.in_person("a token has no password")?;
     secret::check_password(&body.new_password).map_err(Fault::bad)?;
     // Wrong ones count here too, or a stolen session could try them all.
     let own = &person.user;
@@ -179,6 +181,7 @@ pub async fn change_password(
     Path(username): Path<String>,
     Body(body): Body<NewPassword>,
 ) -> Result<StatusCode, Fault> {
+    person.in_person("a token cannot set passwords")?;
     secret::check_password(&body.new_password).map_err(Fault::bad)?;
     let user = app.store.read().await?.rows().user(&username).await?;
     let user = user.ok_or_else(|| Fault::missing("User not found"))?;

@@ -21,7 +21,8 @@ pub struct Apply {
     /// Show what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Remove what no document names, of those kinds that the documents are of
+    /// Remove what no document names, of those kinds that the documents are of; after a failure
+    /// nothing is removed
     #[arg(long)]
     prune: bool,
 }
@@ -62,16 +63,15 @@ pub fn run(apply: &Apply) -> Result<ExitCode, Failure> {
         plan.steps.iter().try_for_each(show)?;
         return Ok(ExitCode::SUCCESS);
     }
-    // What fails in one thing stops no other.
-    let mut failed = 0_usize;
-    for step in &plan.steps {
-        match carry_out(&server, step) {
-            Ok(()) => say(&format!("{}/{} {}", step.kind, step.name, step.action.word()))?,
-            Err(failure) => {
-                failed += 1;
-                complain(&format!("{}/{}: {}", step.kind, step.name, failure.message));
-            }
-        }
+    let is_removal = |step: &&Step| step.action == Action::Remove;
+    let (removals, others): (Vec<&Step>, Vec<&Step>) = plan.steps.iter().partition(is_removal);
+    let mut failed = carry_out_all(&server, &others)?;
+    // What is there stays until all that may be in its place is there.
+    if failed == 0 {
+        failed = carry_out_all(&server, &removals)?;
+    } else if !removals.is_empty() {
+        let count = removals.len();
+        complain(&format!("nothing was removed: without failures {count} would have been"));
     }
     let is_new = |step: &&Step| step.kind == Kind::Satellite && step.action == Action::Create;
     if let Some(new) = plan.steps.iter().find(is_new) {
@@ -93,9 +93,22 @@ pub fn diff(server: &Server, documents: &[Document]) -> Result<ExitCode, Failure
 
 /// What would have to be done.
 fn plan(server: &Server, documents: &[Document], prune: bool) -> Result<Plan, Failure> {
-    let satellites = documents.iter().filter(|document| document.kind() == Kind::Satellite);
-    let fleet = Fleet::read(server, satellites.map(|document| document.name.as_str()))?;
-    Plan::make(documents, &fleet, prune)
+    Plan::make(documents, &Fleet::read(server)?, prune)
+}
+
+/// Says what became of each, and returns how many failed. What fails in one thing stops no other.
+fn carry_out_all(server: &Server, steps: &[&Step]) -> Result<usize, Failure> {
+    let mut failed = 0;
+    for step in steps {
+        match carry_out(server, step) {
+            Ok(()) => say(&format!("{}/{} {}", step.kind, step.name, step.action.word()))?,
+            Err(failure) => {
+                failed += 1;
+                complain(&format!("{}/{}: {}", step.kind, step.name, failure.message));
+            }
+        }
+    }
+    Ok(failed)
 }
 
 /// Sends what one step needs.

@@ -34,7 +34,7 @@ pub struct Restore {
     place: Place,
     /// A copy that backup made
     file: PathBuf,
-    /// Also where data is; it is kept beside, in before-restore
+    /// Also where data is; it is kept beside, in before-restore, before-restore-2 and so on
     #[arg(long)]
     force: bool,
 }
@@ -111,32 +111,62 @@ pub fn restore(restore: &Restore) -> Result<ExitCode, Failure> {
     })?;
     give_to_owner(&directory, &staged).map_err(failed)?;
     File::open(&staged).and_then(|file| file.sync_all()).map_err(failed)?;
-    if is_there {
-        keep(&directory).map_err(failed)?;
-    }
+    let kept = if is_there { Some(keep(&directory).map_err(failed)?) } else { None };
     fs::rename(&staged, &there).map_err(failed)?;
     remove(&staging).map_err(failed)?;
     File::open(&directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
     say(&format!("{}: restored from {}", there.display(), restore.file.display()))?;
-    if is_there {
-        say(&format!("what was there is in {}", directory.join(BEFORE).display()))?;
+    if let Some(kept) = kept {
+        say(&format!("what was there is in {}", kept.display()))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Moves away what is there. Its log goes first: a log beside a database that is not its own would
-/// be taken for it.
-fn keep(directory: &Path) -> std::io::Result<()> {
-    let before = directory.join(BEFORE);
-    remove(&before)?;
-    fs::DirBuilder::new().mode(0o700).create(&before)?;
+/// Keeps what is there in a directory of its own, which is returned, and leaves the database in its
+/// place too, until the copy is renamed over it: at no time there is none. Its log goes: beside
+/// a database that is not its own it would be taken for it.
+fn keep(directory: &Path) -> std::io::Result<PathBuf> {
+    // The log's part of the data goes into the database first; if it cannot, both are kept anyway.
+    let _ = block_on(write_log_back(&directory.join(NAME)));
+    let before = new_directory(directory)?;
+    let if_there = |done: std::io::Result<()>| match done {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    };
     for name in FILES {
-        match fs::rename(directory.join(name), before.join(name)) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            moved => moved?,
+        if_there(fs::hard_link(directory.join(name), before.join(name)))?;
+    }
+    File::open(&before)?.sync_all()?;
+    File::open(directory)?.sync_all()?;
+    for name in LOGS {
+        if_there(fs::remove_file(directory.join(name)))?;
+    }
+    Ok(before)
+}
+
+/// Makes `before-restore`, or `before-restore-2` and so on: what an earlier restore kept stays.
+fn new_directory(directory: &Path) -> std::io::Result<PathBuf> {
+    for number in 1..=KEPT_MAX {
+        let before = match number {
+            1 => directory.join(BEFORE),
+            number => directory.join(format!("{BEFORE}-{number}")),
+        };
+        match fs::DirBuilder::new().mode(0o700).create(&before) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            made => return made.map(|()| before),
         }
     }
-    File::open(&before)?.sync_all()
+    let message = format!("{KEPT_MAX} directories {BEFORE} are there: expected fewer");
+    Err(std::io::Error::other(message))
+}
+
+async fn write_log_back(path: &Path) -> Result<(), Failure> {
+    let failed = |error: sqlx::Error| error.to_string();
+    let mut connection = open(path).await.map_err(failed)?;
+    let checkpoint = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)");
+    checkpoint.execute(&mut connection).await.map_err(failed)?;
+    connection.close().await.map_err(failed)?;
+    Ok(())
 }
 
 fn remove(directory: &Path) -> std::io::Result<()> {
@@ -158,6 +188,16 @@ fn give_to_owner(directory: &Path, file: &Path) -> std::io::Result<()> {
 /// Whether the file is a database of Ground Control, and sound.
 fn check(path: &Path) -> Result<(), Failure> {
     let failed = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    if Path::new(&log).exists() {
+        let log = Path::new(&log).display();
+        return Err(failed(&format!(
+            "no copy but a database in use, for {log} is beside it: \
+            expected what ground-control backup made of it"
+        ))
+        .into());
+    }
     let mut head = [0; MAGIC.len()];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut head));
     match read {
@@ -206,8 +246,11 @@ fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fail
 }
 
 const NAME: &str = "ground-control.db";
-/// The database, and before it what SQLite keeps beside.
-const FILES: [&str; 3] = ["ground-control.db-shm", "ground-control.db-wal", NAME];
+/// What SQLite keeps beside the database.
+const LOGS: [&str; 2] = ["ground-control.db-shm", "ground-control.db-wal"];
+const FILES: [&str; 3] = [NAME, LOGS[0], LOGS[1]];
 /// Where a restore puts what it finds.
 const BEFORE: &str = "before-restore";
+/// Restores of which what was there before is kept.
+const KEPT_MAX: u32 = 100;
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";

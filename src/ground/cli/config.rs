@@ -132,7 +132,10 @@ fn set(server: &Server, name: &str, values: &[String], file: Option<&Path>) -> R
                 let (path, value) = assignment.split_once('=').ok_or_else(wrong)?;
                 let text = || Value::String(value.to_owned());
                 let parsed = serde_json::from_str(value).unwrap_or_else(|_| text());
-                patch::set(&mut config, path, (!value.is_empty()).then_some(parsed));
+                let set = patch::set(&mut config, path, (!value.is_empty()).then_some(parsed));
+                set.map_err(|list| {
+                    format!("{assignment:?}: {list} is a list: expected {list}=[...], all of it")
+                })?;
             }
             match document::config(config, Path::new("")) {
                 Ok(Spec::Config(config)) => config,

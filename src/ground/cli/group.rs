@@ -11,7 +11,6 @@ use super::http::{Method, Request, Server};
 use super::output::{Output, Table, elements, say, text};
 use super::{Failure, apply, plan};
 use crate::fleet::state::{Artifact, GroupState};
-use crate::oci::Digest;
 
 #[derive(Subcommand)]
 pub enum Verb {
@@ -195,33 +194,25 @@ fn change_images<'a>(
     remove: &[String],
 ) -> Result<(), Failure> {
     for image in remove {
-        let gone = artifact(image)?;
-        let tag = gone.tags.first();
-        let mut found = false;
-        for held in group.artifacts.iter_mut().filter(|held| held.repository == gone.repository) {
-            let is_there = match tag {
-                Some(tag) => held.tags.contains(tag),
-                None => held.tags.is_empty() && held.digest == gone.digest,
-            };
-            if is_there {
-                found = true;
-                held.tags.retain(|held| Some(held) != tag);
-                if held.tags.is_empty() {
-                    held.repository.clear();
-                }
-            }
-        }
-        if !found {
+        if !take_out(group, &artifact(image)?) {
             let group = &group.group;
             return Err(format!("image {image:?}: not in group {group:?}").into());
         }
-        group.artifacts.retain(|held| !held.repository.is_empty());
     }
     for image in add {
         let new = artifact(image)?;
-        if group.artifacts.contains(&new) {
+        let is_there = |held: &Artifact| {
+            !held.deleted
+                && held.repository == new.repository
+                && held.digest == new.digest
+                && new.tags.iter().all(|tag| held.tags.contains(tag))
+                && (held.tags.is_empty() == new.tags.is_empty())
+        };
+        if group.artifacts.iter().any(is_there) {
             continue;
         }
+        // A tag means one thing: what it meant before goes.
+        take_out(group, &new);
         // A digest is of one tag, and shares its row with no other.
         let joins = |held: &&mut Artifact| {
             held.repository == new.repository
@@ -230,38 +221,37 @@ fn change_images<'a>(
                 && !held.deleted
         };
         match group.artifacts.iter_mut().find(joins) {
-            Some(held) => {
-                let new = new.tags.into_iter().find(|tag| !held.tags.contains(tag));
-                held.tags.extend(new);
-            }
+            Some(held) => held.tags.extend(new.tags),
             None => group.artifacts.push(new),
         }
     }
     Ok(())
 }
 
-/// `REPOSITORY:TAG`, with a digest or one in place of the tag. The group checks its grammar.
-fn artifact(image: &str) -> Result<Artifact, Failure> {
-    let wrong = |what: &str| Failure::from(format!("image {image:?}: {what}"));
-    let (name, digest) = match image.split_once('@') {
-        Some((name, digest)) => {
-            digest.parse::<Digest>().map_err(|_| wrong("expected a digest sha256:<64 hex>"))?;
-            (name, digest.to_owned())
+/// Takes an image out of a group, by its tag, or by its digest if it has none; false if it is not
+/// there.
+fn take_out(group: &mut GroupState, gone: &Artifact) -> bool {
+    let tag = gone.tags.first();
+    let mut found = false;
+    group.artifacts.retain_mut(|held| {
+        let is_there = held.repository == gone.repository
+            && match tag {
+                Some(tag) => held.tags.contains(tag),
+                None => held.tags.is_empty() && held.digest == gone.digest,
+            };
+        if is_there {
+            found = true;
+            held.tags.retain(|held| Some(held) != tag);
         }
-        None => (image, String::new()),
-    };
-    let (repository, tags) = match name.rsplit_once(':') {
-        Some((repository, tag)) => (repository, vec![tag.to_owned()]),
-        None => (name, Vec::new()),
-    };
-    if repository.contains(':') || repository.contains("//") {
-        return Err(wrong("expected REPOSITORY:TAG; --registry names the registry"));
-    }
-    if tags.is_empty() && digest.is_empty() {
-        return Err(wrong("expected a tag or a digest, as in library/nginx:1.27"));
-    }
-    let kind = "IMAGE".to_owned();
-    Ok(Artifact { repository: repository.to_owned(), tags, digest, kind, ..Artifact::default() })
+        !is_there || !held.tags.is_empty()
+    });
+    found
+}
+
+fn artifact(image: &str) -> Result<Artifact, Failure> {
+    Artifact::parse(image).map_err(|error| {
+        format!("image {image:?}: {error}; without its registry, which --registry names").into()
+    })
 }
 
 #[cfg(test)]
@@ -287,6 +277,10 @@ mod tests {
         change_images(&mut both, [digest.clone(), "b:1".to_owned()].iter(), &[]).unwrap();
         change_images(&mut both, [].iter(), &["b:1".to_owned()]).unwrap();
         assert_eq!(plan::images(std::iter::once(&both)), [digest].into(), "a digest stays");
+        // A tag means one thing.
+        let zeros = format!("a:1@sha256:{}", "0".repeat(64));
+        assert_eq!(changed(&[&zeros], &[]).unwrap(), [zeros.as_str(), "a:2", "b:1"]);
+        assert_eq!(changed(&[&zeros, "a:1"], &[]).unwrap(), ["a:1", "a:2", "b:1"]);
         for bad in ["a", "a@x", "h:5000/a:1", "https://h/a:1"] {
             assert!(changed(&[bad], &[]).is_err(), "{bad}");
         }

@@ -118,6 +118,11 @@ impl Server {
         Ok(Self { url, token: None, agent: config.new_agent() })
     }
 
+    /// Whether it is asked with this session.
+    pub fn is_with(&self, login: &login::Remembered) -> bool {
+        self.url == login.url && self.token.as_ref() == Some(&login.token)
+    }
+
     /// Reads what is at a path.
     pub fn get(&self, path: &[&str]) -> Result<Value, Failure> {
         self.ask(&Request::new(Method::Get, path, None))

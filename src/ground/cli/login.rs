@@ -23,7 +23,7 @@ pub struct Login {
     #[arg(long, default_value = "admin")]
     user: String,
     #[command(flatten)]
-    password: PasswordFile,
+    password: Password,
     /// An authority in PEM that the server's certificate is by, in place of the system's
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
@@ -35,17 +35,17 @@ pub struct Logout {
     connection: Connection,
 }
 
-/// Where a password comes from: a file, the environment, or a question.
+/// Where the password of a login comes from: a file, the environment, or a question.
 #[derive(Args)]
-pub struct PasswordFile {
+pub struct Password {
     /// A file with the password, - for standard input; without, GROUND_CONTROL_PASSWORD, or it is
     /// asked for
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
 }
 
-impl PasswordFile {
-    pub fn read(&self, question: &str) -> Result<String, Failure> {
+impl Password {
+    fn read(&self, question: &str) -> Result<String, Failure> {
         if let Some(path) = &self.password_file {
             return read_secret(path);
         }
@@ -54,9 +54,20 @@ impl PasswordFile {
         }
         ask(question)
     }
+}
 
-    /// A password that does not exist yet: where it is asked for, twice.
-    pub fn read_new(&self, question: &str) -> Result<String, Failure> {
+/// Where a password comes from that does not exist yet. Not from the environment: what is there is
+/// the password of who logs in.
+#[derive(Args)]
+pub struct NewPassword {
+    /// A file with the new password, - for standard input; without, it is asked for
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+}
+
+impl NewPassword {
+    /// Where it is asked for, twice.
+    pub fn read(&self, question: &str) -> Result<String, Failure> {
         if let Some(path) = &self.password_file {
             return read_secret(path);
         }
@@ -147,8 +158,9 @@ pub fn login(login: &Login) -> Result<ExitCode, Failure> {
 pub fn logout(logout: &Logout) -> Result<ExitCode, Failure> {
     let server = logout.connection.open()?;
     let ended = server.ask(&Request::new(Method::Post, &["api", "logout"], None));
-    // It is forgotten even where the server cannot be reached.
-    if remembered()?.is_some_and(|login| login.url == server.url) {
+    // It is forgotten even where the server cannot be reached; another one that
+    // GROUND_CONTROL_TOKEN has is not what is remembered.
+    if remembered()?.is_some_and(|login| server.is_with(&login)) {
         let file = path()?;
         fs::remove_file(&file).map_err(|error| format!("{}: {error}", file.display()))?;
     }

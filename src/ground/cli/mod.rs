@@ -128,6 +128,14 @@ pub struct Failure {
     status: Option<u16>,
 }
 
+impl Failure {
+    /// Whether the same question may be answered later: nothing was answered, or that the server
+    /// cannot now.
+    fn is_passing(&self) -> bool {
+        self.status.is_none_or(|status| status == 429 || status >= 500)
+    }
+}
+
 impl From<String> for Failure {
     fn from(message: String) -> Self {
         Self { message, status: None }

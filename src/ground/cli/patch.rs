@@ -52,18 +52,31 @@ fn compare(path: &str, from: &Value, to: &Value, lines: &mut Vec<String>) {
     }
 }
 
-/// Sets the value at a dotted path, or takes it away; objects on the way are made.
-pub fn set(target: &mut Value, path: &str, value: Option<Value>) {
-    let (key, rest) = path.split_once('.').map_or((path, None), |(key, rest)| (key, Some(rest)));
-    if !target.is_object() {
-        *target = Value::Object(Map::new());
+/// Sets the value at a dotted path, or takes it away; objects on the way are made. A list is a value
+/// as a whole: the path of one that is on the way is the error.
+pub fn set<'p>(target: &mut Value, path: &'p str, value: Option<Value>) -> Result<(), &'p str> {
+    let mut at = target;
+    let mut end = 0_usize;
+    for key in path.split('.') {
+        if at.is_array() {
+            return Err(path.get(..end.saturating_sub(1)).unwrap_or_default());
+        }
+        end += key.len() + 1;
+        if !at.is_object() {
+            *at = Value::Object(Map::new());
+        }
+        let Value::Object(fields) = at else { return Ok(()) };
+        if end <= path.len() {
+            at = fields.entry(key).or_insert(Value::Null);
+            continue;
+        }
+        match value {
+            Some(value) => drop(fields.insert(key.to_owned(), value)),
+            None => drop(fields.remove(key)),
+        }
+        return Ok(());
     }
-    let Value::Object(fields) = target else { return };
-    match (rest, value) {
-        (Some(rest), value) => set(fields.entry(key).or_insert(Value::Null), rest, value),
-        (None, Some(value)) => drop(fields.insert(key.to_owned(), value)),
-        (None, None) => drop(fields.remove(key)),
-    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -89,9 +102,13 @@ mod tests {
     #[test]
     fn a_path_is_set() {
         let mut value = json!({"a": {"b": 1}, "c": 1});
-        set(&mut value, "a.d.e", Some(json!("x")));
-        set(&mut value, "a.b", None);
-        set(&mut value, "c.f", Some(json!(2)));
+        set(&mut value, "a.d.e", Some(json!("x"))).unwrap();
+        set(&mut value, "a.b", None).unwrap();
+        set(&mut value, "c.f", Some(json!(2))).unwrap();
         assert_eq!(value, json!({"a": {"d": {"e": "x"}}, "c": {"f": 2}}));
+        set(&mut value, "a.l", Some(json!([1]))).unwrap();
+        assert_eq!(set(&mut value, "a.l.0", Some(json!(2))), Err("a.l"));
+        assert_eq!(set(&mut value, "a.l.0.x", None), Err("a.l"));
+        set(&mut value, "a.l", None).unwrap();
     }
 }

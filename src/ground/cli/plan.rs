@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::Failure;
 use super::document::{Document, Kind, Satellite, Spec, all_of};
@@ -21,16 +21,12 @@ use crate::ground::mask;
 pub struct Fleet {
     pub configs: BTreeMap<String, Value>,
     pub groups: BTreeMap<String, GroupState>,
-    /// All by name; with what they are given only those that were asked for.
-    pub satellites: BTreeMap<String, Option<Satellite>>,
+    pub satellites: BTreeMap<String, Satellite>,
 }
 
 impl Fleet {
-    /// Asks for all configurations and groups, and for the satellites of these names.
-    pub fn read<'a>(
-        server: &Server,
-        satellites: impl Iterator<Item = &'a str>,
-    ) -> Result<Self, Failure> {
+    /// Asks for all of it.
+    pub fn read(server: &Server) -> Result<Self, Failure> {
         let configs = elements(server.get(&["api", "configs"])?);
         let configs = configs.into_iter().map(|mut config| {
             (
@@ -41,21 +37,30 @@ impl Fleet {
         let groups = elements(server.get(&["api", "groups"])?);
         let groups =
             groups.iter().map(|answer| group(answer).map(|group| (group.group.clone(), group)));
-        let mut fleet = Self {
+        let satellites = satellites(server, "")?;
+        let satellites = satellites.iter().map(|row| (text(row, "Name"), satellite(row)));
+        Ok(Self {
             configs: configs.collect(),
             groups: groups.collect::<Result<_, Failure>>()?,
-            satellites: server
-                .names("satellites", "Name")?
-                .into_iter()
-                .map(|name| (name, None))
-                .collect(),
-        };
-        for name in satellites {
-            if let Some(known) = fleet.satellites.get_mut(name) {
-                *known = server.find(&["api", "satellites", name])?.as_ref().map(satellite);
-            }
+            satellites: satellites.collect(),
+        })
+    }
+}
+
+/// The satellites that a selector chooses, page by page, so that no answer is long.
+pub fn satellites(server: &Server, selector: &str) -> Result<Vec<Value>, Failure> {
+    let mut rows = Vec::new();
+    loop {
+        let after = rows.last().map(|row| text(row, "Name")).unwrap_or_default();
+        let limit = PAGE_ROWS.to_string();
+        let query = [("selector", selector), ("after", &after), ("limit", &limit)];
+        let request = Request::new(Method::Get, &["api", "satellites"], None).with_query(&query);
+        let page = elements(server.ask(&request)?);
+        let is_last = page.len() < PAGE_ROWS;
+        rows.extend(page);
+        if is_last {
+            return Ok(rows);
         }
-        Ok(fleet)
     }
 }
 
@@ -89,18 +94,10 @@ pub fn images<'a>(groups: impl Iterator<Item = &'a GroupState>) -> BTreeSet<Stri
         let registry = group.registry.split("://").last().unwrap_or_default();
         let prefix = if registry.is_empty() { String::new() } else { format!("{registry}/") };
         for artifact in group.artifacts.iter().filter(|artifact| !artifact.deleted) {
-            images.extend(references(artifact).map(|image| format!("{prefix}{image}")));
+            images.extend(artifact.references().map(|image| format!("{prefix}{image}")));
         }
     }
     images
-}
-
-/// What the tags and the digest of a repository name.
-fn references(artifact: &Artifact) -> impl Iterator<Item = String> {
-    let Artifact { repository, tags, digest, .. } = artifact;
-    let digest = if digest.is_empty() { String::new() } else { format!("@{digest}") };
-    let bare = tags.is_empty().then(|| format!("{repository}{digest}"));
-    tags.iter().map(move |tag| format!("{repository}:{tag}{digest}")).chain(bare)
 }
 
 /// What becomes of a thing.
@@ -146,8 +143,13 @@ impl Plan {
     /// Compares. What satellites name must be in the documents or on the server; with `prune`
     /// things are removed that no document has, of the kinds that documents are of.
     pub fn make(documents: &[Document], fleet: &Fleet, prune: bool) -> Result<Self, Failure> {
+        let removed = if prune { removals(documents, fleet) } else { Vec::new() };
         let mut wanted = fleet.groups.clone();
         let mut configs: BTreeSet<&str> = fleet.configs.keys().map(String::as_str).collect();
+        let gone: BTreeSet<(Kind, &str)> =
+            removed.iter().map(|step| (step.kind, step.name.as_str())).collect();
+        wanted.retain(|name, _| !gone.contains(&(Kind::Group, name)));
+        configs.retain(|name| !gone.contains(&(Kind::Config, *name)));
         for document in documents {
             match &document.spec {
                 Spec::Config(_) => drop(configs.insert(&document.name)),
@@ -155,7 +157,7 @@ impl Plan {
                 Spec::Satellite(_) => {}
             }
         }
-        all_of(dangling(documents, &configs, &wanted))?;
+        all_of(dangling(documents, &configs, &wanted, &gone))?;
         let mut documents: Vec<&Document> = documents.iter().collect();
         documents.sort_by(|one, other| (one.kind(), &one.name).cmp(&(other.kind(), &other.name)));
         let steps = documents.iter().map(|document| {
@@ -164,7 +166,7 @@ impl Plan {
                 Spec::Config(config) => config_step(name, fleet.configs.get(name), config),
                 Spec::Group(group) => group_step(name, fleet.groups.get(name), group),
                 Spec::Satellite(given) => {
-                    let before = fleet.satellites.get(name).and_then(Option::as_ref);
+                    let before = fleet.satellites.get(name);
                     let mut step = satellite_step(name, before, given);
                     let held = before.map(|before| held(before, &fleet.groups)).unwrap_or_default();
                     if step.action != Action::Keep {
@@ -177,9 +179,7 @@ impl Plan {
             }
         });
         let mut steps: Vec<Step> = steps.collect();
-        if prune {
-            steps.extend(removals(&documents, fleet));
-        }
+        steps.extend(removed);
         Ok(Self { steps })
     }
 
@@ -206,22 +206,25 @@ fn dangling(
     documents: &[Document],
     configs: &BTreeSet<&str>,
     groups: &BTreeMap<String, GroupState>,
+    gone: &BTreeSet<(Kind, &str)>,
 ) -> Vec<String> {
     let mut problems = Vec::new();
     for document in documents {
         let Spec::Satellite(satellite) = &document.spec else { continue };
-        let mut report = |field: &str, name: &str, noun: &str| {
-            problems.push(format!(
-                "{}, Satellite {:?}: {field} {name:?}: no such {noun}, neither in the documents \
-                 nor on the server",
-                document.place, document.name
-            ));
+        let mut report = |field: &str, name: &str, kind: Kind| {
+            let why = if gone.contains(&(kind, name)) {
+                format!("--prune removes that {kind}, for no document has it")
+            } else {
+                format!("no such {kind}, neither in the documents nor on the server")
+            };
+            let Document { place, name: satellite, .. } = document;
+            problems.push(format!("{place}, Satellite {satellite:?}: {field} {name:?}: {why}"));
         };
         if !configs.contains(satellite.config.as_str()) {
-            report("spec.config", &satellite.config, "config");
+            report("spec.config", &satellite.config, Kind::Config);
         }
         for group in satellite.groups.iter().filter(|name| !groups.contains_key(*name)) {
-            report("spec.groups", group, "group");
+            report("spec.groups", group, Kind::Group);
         }
     }
     problems
@@ -272,7 +275,7 @@ pub fn group_step(name: &str, before: Option<&GroupState>, group: &GroupState) -
         lines.push(format!("platforms: {:?} -> {:?}", from.platforms, group.platforms));
     }
     let listed = |group: &GroupState| -> BTreeSet<String> {
-        group.artifacts.iter().flat_map(references).collect()
+        group.artifacts.iter().flat_map(Artifact::references).collect()
     };
     let (had, has) = (listed(from), listed(group));
     lines.extend(difference(&had, &has));
@@ -319,19 +322,23 @@ fn satellite_step(name: &str, before: Option<&Satellite>, given: &Satellite) -> 
         let request = Request::new(Method::Post, &["api", "satellites"], Some(body));
         return step(Action::Create, lines, vec![request]);
     }
-    let mut requests = Vec::new();
+    // One request: between several there would be a state that neither side asked for.
+    let mut change = Map::new();
     if from.config != given.config {
-        let body = json!({ "satellite": name, "config_name": given.config });
-        requests.push(Request::new(Method::Post, &["api", "configs", "satellite"], Some(body)));
+        change.insert("config_name".to_owned(), json!(given.config));
     }
-    for group in from.groups.symmetric_difference(&given.groups) {
-        requests.push(membership(name, group, given.groups.contains(group)));
+    if from.groups != given.groups {
+        change.insert("groups".to_owned(), json!(given.groups));
     }
     if !labels.is_empty() {
-        let body = Some(json!({ "labels": labels }));
-        requests.push(Request::new(Method::Patch, &["api", "satellites", name], body));
+        change.insert("labels".to_owned(), json!(labels));
     }
-    step(if requests.is_empty() { Action::Keep } else { Action::Change }, lines, requests)
+    if change.is_empty() {
+        return step(Action::Keep, lines, Vec::new());
+    }
+    let body = Some(Value::Object(change));
+    let request = Request::new(Method::Patch, &["api", "satellites", name], body);
+    step(Action::Change, lines, vec![request])
 }
 
 /// Puts a satellite into a group, or takes it out.
@@ -346,10 +353,21 @@ fn quoted(value: Option<&String>) -> String {
 }
 
 /// In the opposite order: a configuration in use cannot be removed.
-fn removals(documents: &[&Document], fleet: &Fleet) -> Vec<Step> {
+fn removals(documents: &[Document], fleet: &Fleet) -> Vec<Step> {
     let has = |kind: Kind| documents.iter().any(|document| document.kind() == kind);
     let named: BTreeSet<(Kind, &str)> =
         documents.iter().map(|document| (document.kind(), document.name.as_str())).collect();
+    // Where there are documents of satellites, one that has none is removed itself.
+    let bereft = |kind: Kind, name: &String| -> Vec<String> {
+        let has_it = |satellite: &Satellite| match kind {
+            Kind::Config => satellite.config == *name,
+            Kind::Group => satellite.groups.contains(name),
+            Kind::Satellite => false,
+        };
+        let satellites = fleet.satellites.iter().filter(|_| !has(Kind::Satellite));
+        let affected = satellites.filter(|(_, satellite)| has_it(satellite));
+        affected.map(|(satellite, _)| format!("from satellite {satellite}")).collect()
+    };
     let satellites = fleet.satellites.keys().map(|name| (Kind::Satellite, "satellites", name));
     let groups = fleet.groups.keys().map(|name| (Kind::Group, "groups", name));
     let configs = fleet.configs.keys().map(|name| (Kind::Config, "configs", name));
@@ -360,11 +378,14 @@ fn removals(documents: &[&Document], fleet: &Fleet) -> Vec<Step> {
         kind,
         name: name.clone(),
         action: Action::Remove,
-        lines: Vec::new(),
+        lines: bereft(kind, name),
         requests: vec![Request::new(Method::Delete, &["api", list, name], None)],
     });
     steps.collect()
 }
+
+/// Of one answer.
+const PAGE_ROWS: usize = 500;
 
 #[cfg(test)]
 mod tests {
@@ -397,7 +418,8 @@ mod tests {
             )]
             .into(),
             groups: groups.map(|group| (group.group.clone(), group)).into(),
-            satellites: [("s".to_owned(), Some(satellite("c", &["a"]))), ("t".to_owned(), None)]
+            satellites: [("s", satellite("c", &["a"])), ("t", satellite("c", &[]))]
+                .map(|(name, satellite)| (name.to_owned(), satellite))
                 .into(),
         }
     }
@@ -413,7 +435,11 @@ mod tests {
         assert_eq!((first.kind, first.action), (Kind::Group, Action::Change), "groups come first");
         assert_eq!(first.lines, ["- y:2", "+ z:3"]);
         assert_eq!(second.lines, ["group + b", "holds + z:3"]);
-        assert_eq!(second.requests, [membership("s", "b", true)]);
+        let body = Some(json!({ "groups": ["a", "b"] }));
+        assert_eq!(
+            second.requests,
+            [Request::new(Method::Patch, &["api", "satellites", "s"], body)]
+        );
     }
 
     #[test]

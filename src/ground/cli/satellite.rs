@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 
 use super::document::{self, Kind, Spec};
 use super::http::{Method, Request, Server};
-use super::output::{Output, Table, elements, is_terminal, plain, print, say, text, texts};
+use super::output::{
+    Output, Table, complain, elements, is_terminal, plain, print, say, text, texts,
+};
 use super::plan::{self, Fleet};
 use super::{EXIT_DIFFERENT, Failure};
 use crate::units::ByteCount;
@@ -29,7 +31,8 @@ pub enum Verb {
     /// Show a satellite: its connection, and each image it is to hold
     #[command(after_help = "Example: ground-control satellite show gateway-17 --watch
 
-With --watch the exit code is 1 if it did not hold all within --timeout.")]
+With --watch the exit code is 1 if it did not hold all within --timeout. A server that cannot be
+reached for a while is asked again.")]
     Show {
         /// The satellite
         name: String,
@@ -151,7 +154,6 @@ fn ask(server: &Server, name: &str, request: &Request) -> Result<Value, Failure>
     server.ask_of("satellite", name, || server.names("satellites", "Name"), request)
 }
 
-/// Page by page, so that no answer is long.
 fn list(server: &Server, selector: &str, output: Output) -> Result<(), Failure> {
     let mut head = vec!["NAME", "CONNECTION", "UPDATED", "HEALTH", "LAST SEEN"];
     let is_wide = output.is_full();
@@ -160,33 +162,25 @@ fn list(server: &Server, selector: &str, output: Output) -> Result<(), Failure> 
     }
     let mut table = Table::new(&head);
     let mut documents = Vec::new();
-    let mut after = String::new();
-    loop {
-        let limit = PAGE_ROWS.to_string();
-        let query = [("selector", selector), ("after", &after), ("limit", &limit)];
-        let request = Request::new(Method::Get, &["api", "satellites"], None).with_query(&query);
-        let page = elements(server.ask(&request)?);
-        for row in &page {
-            let name = text(row, "Name");
-            let mut cells: Vec<String> =
-                ["Name", "Connection", "Updated", "Health"].map(|field| text(row, field)).into();
-            cells.push(seen(row));
-            if is_wide {
-                // One that was removed meanwhile is none.
-                let Some(answer) = server.find(&["api", "satellites", &name])? else { continue };
-                let given = plan::satellite(&answer);
-                let groups: Vec<&str> = given.groups.iter().map(String::as_str).collect();
-                let labels = labels(&given.labels);
-                cells.extend([given.config.clone(), groups.join(","), labels, text(row, "Reason")]);
-                documents.push(document::written(Kind::Satellite, &name, json!(given), None));
-            }
-            table.row(cells);
+    for row in &plan::satellites(server, selector)? {
+        let name = text(row, "Name");
+        // Of one whose credentials were ended nothing can come, whatever its last report was.
+        let connection = match text(row, "Lifecycle") {
+            lifecycle if lifecycle == "Revoked" => lifecycle,
+            _ => text(row, "Connection"),
+        };
+        let [updated, health] = ["Updated", "Health"].map(|field| text(row, field));
+        let mut cells = vec![name.clone(), connection, updated, health, seen(row)];
+        if is_wide {
+            let given = plan::satellite(row);
+            let groups: Vec<&str> = given.groups.iter().map(String::as_str).collect();
+            let labels = labels(&given.labels);
+            cells.extend([given.config.clone(), groups.join(","), labels, text(row, "Reason")]);
+            documents.push(document::written(Kind::Satellite, &name, json!(given), None));
         }
-        match page.last() {
-            Some(last) if page.len() >= PAGE_ROWS => after = text(last, "Name"),
-            _ => return output.many(&documents, &table),
-        }
+        table.row(cells);
     }
+    output.many(&documents, &table)
 }
 
 fn seen(row: &Value) -> String {
@@ -274,29 +268,42 @@ impl Known {
 /// On a terminal the picture is drawn again in its place, elsewhere a line when it changes.
 fn watch(server: &Server, name: &str, timeout: Option<u64>) -> Result<ExitCode, Failure> {
     let begun = Instant::now();
-    let (mut lines, mut last) = (0, String::new());
+    let is_over = || timeout.is_some_and(|seconds| begun.elapsed() >= Duration::from_secs(seconds));
+    let (mut lines, mut last, mut problem) = (0, String::new(), String::new());
     loop {
-        let known = Known::read(server, name)?;
+        let known = match Known::read(server, name) {
+            // A link that fails, or a server that is started again, is no answer to what is asked;
+            // but that it was reached once shows that it is the right one.
+            Err(failure) if !last.is_empty() && failure.is_passing() && !is_over() => {
+                if problem != failure.message {
+                    complain(&format!("{}; still watching", failure.message));
+                    problem = failure.message;
+                    lines = 0;
+                }
+                std::thread::sleep(WATCH_INTERVAL);
+                continue;
+            }
+            known => known?,
+        };
+        problem.clear();
+        let (held, all) = known.held();
+        let [connection, updated, reason] =
+            ["connection", "updated", "reason"].map(|field| text(&known.state, field));
+        let line = format!("{connection}, {updated}, {held} of {all} held {reason}");
         if is_terminal() {
             let up = if lines > 0 { format!("\x1b[{lines}A\x1b[J") } else { String::new() };
             let drawn = known.draw();
             lines = drawn.matches('\n').count();
             // Without wrapping: a narrow terminal cuts lines off, and their number stays known.
             print(&format!("\x1b[?7l{up}{drawn}\x1b[?7h"))?;
-        } else {
-            let (held, all) = known.held();
-            let [connection, updated, reason] =
-                ["connection", "updated", "reason"].map(|field| text(&known.state, field));
-            let line = format!("{connection}, {updated}, {held} of {all} held {reason}");
-            if line != last {
-                say(line.trim_end())?;
-                last = line;
-            }
+        } else if line != last {
+            say(line.trim_end())?;
         }
+        last = line;
         if known.is_converged() {
             return Ok(ExitCode::SUCCESS);
         }
-        if timeout.is_some_and(|seconds| begun.elapsed() >= Duration::from_secs(seconds)) {
+        if is_over() {
             return Ok(ExitCode::from(EXIT_DIFFERENT));
         }
         std::thread::sleep(WATCH_INTERVAL);
@@ -341,8 +348,8 @@ fn not_there(server: &Server, failure: Failure, config: &str, groups: &[String])
 /// What a satellite would hold, all of its groups together.
 fn diff(server: &Server, name: &str, files: &[PathBuf]) -> Result<ExitCode, Failure> {
     let documents = document::read(files)?;
-    let fleet = Fleet::read(server, std::iter::once(name))?;
-    let before = fleet.satellites.get(name).cloned().flatten();
+    let fleet = Fleet::read(server)?;
+    let before = fleet.satellites.get(name).cloned();
     let mut groups = fleet.groups.clone();
     let mut given = before.clone();
     for document in documents {
@@ -367,6 +374,4 @@ fn diff(server: &Server, name: &str, files: &[PathBuf]) -> Result<ExitCode, Fail
     Ok(if lines.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_DIFFERENT) })
 }
 
-/// Of one answer.
-const PAGE_ROWS: usize = 500;
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);

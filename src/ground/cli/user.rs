@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Failure;
 use super::http::{Method, Request, Server};
-use super::login::{PasswordFile, ask};
+use super::login::{NewPassword, ask};
 use super::output::{Output, Table, elements, say, text};
 
 #[derive(Subcommand)]
@@ -24,7 +24,7 @@ pub enum Verb {
         #[arg(long, default_value = "admin")]
         role: String,
         #[command(flatten)]
-        password: PasswordFile,
+        password: NewPassword,
     },
     /// Remove somebody; their sessions end
     #[command(after_help = "Example: ground-control user rm eve")]
@@ -38,7 +38,7 @@ pub enum Verb {
         /// The user's name
         name: Option<String>,
         #[command(flatten)]
-        password: PasswordFile,
+        password: NewPassword,
     },
 }
 
@@ -53,7 +53,7 @@ pub fn run(verb: Verb, server: &Server, output: Output) -> Result<ExitCode, Fail
             output.many(&users, &table)?;
         }
         Verb::Add { name, role, password } => {
-            let password = password.read_new(&format!("password of {name}: "))?;
+            let password = password.read(&format!("password of {name}: "))?;
             let body = json!({ "username": name, "password": password, "role": role });
             server.ask(&Request::new(Method::Post, &["api", "users"], Some(body)))?;
             say(&format!("user/{name} added"))?;
@@ -63,7 +63,7 @@ pub fn run(verb: Verb, server: &Server, output: Output) -> Result<ExitCode, Fail
             say(&format!("user/{name} removed"))?;
         }
         Verb::Password { name: Some(name), password } => {
-            let new = password.read_new(&format!("new password of {name}: "))?;
+            let new = password.read(&format!("new password of {name}: "))?;
             let path = ["api", "users", &name, "password"];
             let body = json!({ "new_password": new });
             of(server, &name, &Request::new(Method::Patch, &path, Some(body)))?;
@@ -71,7 +71,7 @@ pub fn run(verb: Verb, server: &Server, output: Output) -> Result<ExitCode, Fail
         }
         Verb::Password { name: None, password } => {
             let current = ask("current password: ")?;
-            let new = password.read_new("new password: ")?;
+            let new = password.read("new password: ")?;
             let body = json!({ "current_password": current, "new_password": new });
             let path = ["api", "users", "password"];
             server.ask(&Request::new(Method::Patch, &path, Some(body)))?;

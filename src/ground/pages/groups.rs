@@ -111,13 +111,19 @@ pub async fn save(
     Form(form): Form<forms::Group>,
 ) -> Result<Response, Fault> {
     visitor.check_editor(&form.form_token)?;
-    let state = GroupState {
-        group: name.clone(),
-        registry: form.registry.trim().to_owned(),
-        artifacts: form.images.lines().filter_map(from_line).collect(),
-        platforms: forms::words(&form.platforms).collect(),
+    let saved = match from_lines(&form.images) {
+        Ok(artifacts) => {
+            let state = GroupState {
+                group: name.clone(),
+                registry: form.registry.trim().to_owned(),
+                artifacts,
+                platforms: forms::words(&form.platforms).collect(),
+            };
+            put_group(&app, visitor.actor(), state, complete).await
+        }
+        Err(fault) => Err(fault),
     };
-    match put_group(&app, visitor.actor(), state, complete).await {
+    match saved {
         Ok(_) => Ok(Redirect::to(&format!("/console/groups/{name}")).into_response()),
         // What was typed is not lost.
         Err(fault) if fault.status == StatusCode::BAD_REQUEST => {
@@ -134,20 +140,9 @@ pub async fn save(
     }
 }
 
-fn from_line(line: &str) -> Option<Artifact> {
-    let line = line.trim();
-    if line.is_empty() {
-        return None;
-    }
-    let (named, digest) = line.split_once('@').unwrap_or((line, ""));
-    let (repository, tag) = named.split_once(':').unwrap_or((named, ""));
-    Some(Artifact {
-        repository: repository.to_owned(),
-        tags: (!tag.is_empty()).then(|| tag.to_owned()).into_iter().collect(),
-        kind: "IMAGE".to_owned(),
-        digest: digest.to_owned(),
-        ..Artifact::default()
-    })
+fn from_lines(text: &str) -> Result<Vec<Artifact>, Fault> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    Ok(lines.map(Artifact::parse).collect::<Result<_, _>>()?)
 }
 
 /// Gives the images of the lines what lines do not say and the group had: labels, types, several
@@ -204,21 +199,8 @@ fn likeness(old: &Artifact, line: &Artifact) -> u8 {
 
 /// One line for each tag. What is to be removed has none.
 fn to_lines(state: &GroupState) -> String {
-    let mut lines = String::new();
-    for artifact in state.artifacts.iter().filter(|artifact| !artifact.deleted) {
-        let digest = if artifact.digest.is_empty() {
-            String::new()
-        } else {
-            format!("@{}", artifact.digest)
-        };
-        if artifact.tags.is_empty() {
-            lines.push_str(&format!("{}{digest}\n", artifact.repository));
-        }
-        for tag in &artifact.tags {
-            lines.push_str(&format!("{}:{tag}{digest}\n", artifact.repository));
-        }
-    }
-    lines
+    let artifacts = state.artifacts.iter().filter(|artifact| !artifact.deleted);
+    artifacts.flat_map(Artifact::references).map(|image| image + "\n").collect()
 }
 
 const MEMBERS_MAX: usize = 200;
@@ -231,11 +213,11 @@ mod tests {
     fn lines_are_images() {
         let digest = "sha256:3e38f337856c3763a9ffe3a11da3bf216616964dcc7454c918229773c6d8a56a";
         let text = format!("library/nginx:1.25@{digest}\na/b@{digest}\nc:1\n");
-        let artifacts = text.lines().filter_map(from_line).collect();
+        let artifacts = from_lines(&format!("  \n{text}")).unwrap();
         let state = GroupState { group: "g".into(), artifacts, ..GroupState::default() };
         state.check().unwrap();
         assert_eq!(to_lines(&state), text);
-        assert!(from_line("  ").is_none());
+        assert!(from_lines("a:1\na").err().unwrap().message.contains("a tag or a digest"));
     }
 
     #[test]
@@ -259,7 +241,7 @@ mod tests {
         let text = to_lines(&state);
         assert!(!text.contains("gone"), "{text}");
         let saved = |text: &str| {
-            let mut lines = text.lines().filter_map(from_line).collect();
+            let mut lines = from_lines(text).unwrap();
             complete(&before, &mut lines);
             lines
         };

@@ -54,11 +54,7 @@ async fn all(rows: &mut Rows<'_>, after: &str) -> Result<Markup, Fault> {
             div.scroll { table {
                 thead { tr { th { "Digest" } th { "Image" } th.number { "Satellites" } } }
                 tbody { @for image in &images { tr {
-                    td.word {
-                        // Go satellites may report an image without its digest.
-                        @if image.digest.is_empty() { "not reported" }
-                        @else { (digest_link(&image.digest)) }
-                    }
+                    td.word { (digest_link(&image.digest)) }
                     td { code { (image.image) } }
                     td.number { (image.satellites) }
                 } } }

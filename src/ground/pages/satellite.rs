@@ -1,6 +1,5 @@
 //! One satellite.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::extract::{Form, Path, State};
@@ -12,7 +11,7 @@ use super::view::{ago, at, digest_link, page, span, token};
 use super::{Visitor, forms};
 use crate::fleet::shown;
 use crate::ground::api::{
-    Known, change_groups, change_labels, find_satellite, new_token, revoke_satellite,
+    Change, Known, change_satellite, find_satellite, new_token, revoke_satellite,
 };
 use crate::ground::app::{App, Fault};
 use crate::ground::assess::Standing;
@@ -53,9 +52,9 @@ pub async fn show(
 
 /// The axes, the reason, and what the device says of itself.
 fn summary(known: &Known, now: i64) -> Markup {
-    let Known { satellite, assessment, .. } = known;
+    let satellite = &known.satellite;
     let (connection, class) = words(satellite.connection(now));
-    let (updated, health) = (assessment.updated.word(), assessment.health.word());
+    let (updated, health) = (known.updated(), known.health());
     let reason = known.reason(now);
     html! {
         table { tbody {
@@ -141,7 +140,7 @@ fn reported(status: &Status) -> Markup {
 
 /// The desired images, each with where it stands.
 fn desired(known: &Known, now: i64) -> Markup {
-    let images = &known.assessment.images;
+    let images = &known.images;
     let count = images.iter().filter(|image| image.in_sync).count();
     html! {
         h2 { "Desired images: " (images.len()) ", in sync: " (count) }
@@ -241,8 +240,9 @@ pub async fn set_groups(
     Form(form): Form<forms::Groups>,
 ) -> Result<Redirect, Fault> {
     visitor.check_editor(&form.form_token)?;
-    let wanted: BTreeSet<String> = forms::words(&form.groups).collect();
-    change_groups(&app, visitor.actor(), &name, &wanted).await?;
+    let groups = Some(forms::words(&form.groups).collect());
+    let change = Change { groups, ..Change::default() };
+    change_satellite(&app, visitor.actor(), &name, &change).await?;
     Ok(Redirect::to(&format!("/console/satellites/{name}")))
 }
 
@@ -276,20 +276,20 @@ pub async fn set_labels(
     Form(form): Form<forms::Labels>,
 ) -> Result<Redirect, Fault> {
     visitor.check_editor(&form.form_token)?;
-    let mut changes = BTreeMap::new();
+    let mut change = Change::default();
     for word in forms::words(&form.labels) {
         let (label, value) = word
             .split_once('=')
             .ok_or_else(|| Fault::bad(format!("label {}: expected key=value", shown(&word))))?;
-        changes.insert(label.to_owned(), Some(value.to_owned()));
+        change.labels.insert(label.to_owned(), Some(value.to_owned()));
     }
     let mut read = app.store.read().await?;
     let mut rows = read.rows();
     let satellite = find_satellite(&mut rows, &name).await?;
     for label in rows.labels(satellite.id).await?.into_iter().filter(|label| !label.is_fact) {
-        changes.entry(label.label).or_insert(None);
+        change.labels.entry(label.label).or_insert(None);
     }
     drop(read);
-    change_labels(&app, visitor.actor(), &name, &changes).await?;
+    change_satellite(&app, visitor.actor(), &name, &change).await?;
     Ok(Redirect::to(&format!("/console/satellites/{name}")))
 }

@@ -1,5 +1,7 @@
 //! Remote configurations.
 
+use std::collections::BTreeMap;
+
 use sqlx::any::AnyRow;
 use sqlx::{Result, Row as _};
 
@@ -53,6 +55,22 @@ impl Rows<'_> {
     pub async fn delete_config(&mut self, id: i64) -> Result<()> {
         let query = sqlx::query("DELETE FROM configs WHERE id = $1").bind(id);
         query.execute(&mut *self.0).await.map(drop)
+    }
+
+    /// The names of the configurations of the satellites with names from `first` to `last`, by the
+    /// satellites' ids.
+    pub async fn configs_between(
+        &mut self,
+        first: &str,
+        last: &str,
+    ) -> Result<BTreeMap<i64, String>> {
+        let query = sqlx::query(
+            "SELECT satellites.id, configs.name FROM satellites \
+             JOIN configs ON configs.id = satellites.config_id \
+             WHERE satellites.name >= $1 AND satellites.name <= $2",
+        );
+        let rows = query.bind(first).bind(last).fetch_all(&mut *self.0).await?;
+        rows.iter().map(|row| Ok((row.try_get("id")?, row.try_get("name")?))).collect()
     }
 
     /// How many satellites have the configuration.

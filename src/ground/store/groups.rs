@@ -1,5 +1,7 @@
 //! Groups of images, and which satellites are in them.
 
+use std::collections::BTreeMap;
+
 use sqlx::any::AnyRow;
 use sqlx::{Result, Row as _};
 
@@ -7,6 +9,7 @@ use super::{Rows, Satellite, from_json, satellites, to_json};
 use crate::fleet::state::GroupState;
 
 /// A group.
+#[derive(Clone)]
 pub struct Group {
     pub id: i64,
     pub state: GroupState,
@@ -65,6 +68,26 @@ impl Rows<'_> {
         );
         let rows = query.bind(satellite_id).fetch_all(&mut *self.0).await?;
         rows.iter().map(|row| row.try_get("name")).collect()
+    }
+
+    /// The names of the groups of the satellites with names from `first` to `last`, by the
+    /// satellites' ids.
+    pub async fn groups_between(
+        &mut self,
+        first: &str,
+        last: &str,
+    ) -> Result<BTreeMap<i64, Vec<String>>> {
+        let query = sqlx::query(
+            "SELECT satellites.id, image_groups.name FROM satellites \
+             JOIN satellite_groups ON satellite_groups.satellite_id = satellites.id \
+             JOIN image_groups ON image_groups.id = satellite_groups.group_id \
+             WHERE satellites.name >= $1 AND satellites.name <= $2 ORDER BY image_groups.name",
+        );
+        let mut groups: BTreeMap<i64, Vec<String>> = BTreeMap::new();
+        for row in query.bind(first).bind(last).fetch_all(&mut *self.0).await? {
+            groups.entry(row.try_get("id")?).or_default().push(row.try_get("name")?);
+        }
+        Ok(groups)
     }
 
     /// What a satellite's groups hold, in order of their names.

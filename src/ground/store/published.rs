@@ -27,6 +27,13 @@ impl Rows<'_> {
         row.map(|row| row.try_get("content")).transpose()
     }
 
+    /// The same, and what it said before, as far as that is kept.
+    pub async fn published_contents(&mut self, repository: &str) -> Result<Vec<String>> {
+        let query = sqlx::query("SELECT content FROM published WHERE repository = $1");
+        let rows = query.bind(repository).fetch_all(&mut *self.0).await?;
+        rows.iter().map(|row| row.try_get("content")).collect()
+    }
+
     /// The digest of the repository's current artifact.
     pub async fn published_digest(&mut self, repository: &str) -> Result<Option<String>> {
         let query = sqlx::query(

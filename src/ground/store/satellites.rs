@@ -48,6 +48,11 @@ pub struct Status {
     /// By the satellite's clock.
     pub reported_at: Option<i64>,
     pub created_at: i64,
+    /// The words of `assess::Updated` and `assess::Health`.
+    pub updated: String,
+    pub health: String,
+    /// Why it is not up to date or not well.
+    pub reason: String,
 }
 
 /// What lists of satellites show of a last report: columns of their own, for a fleet's reports are
@@ -216,14 +221,22 @@ impl Rows<'_> {
         query.bind(id).bind(hash).bind(expires_at).execute(&mut *self.0).await.map(drop)
     }
 
-    /// Gives a satellite a secret that becomes the one when it is first used. False while an
-    /// enrolment token is good: the secret would take the place of the new device's.
-    pub async fn offer_secret(&mut self, id: i64, hash: &str, now: i64) -> Result<bool> {
+    /// Gives the satellite that has the secret of the hash `used` another, which becomes the one
+    /// when it is first used. False while an enrolment token is good: the secret would take the place
+    /// of the new device's; and when its credentials were revoked or replaced meanwhile.
+    pub async fn offer_secret(
+        &mut self,
+        id: i64,
+        used: &str,
+        hash: &str,
+        now: i64,
+    ) -> Result<bool> {
         let query = sqlx::query(
-            "UPDATE satellites SET next_secret_hash = $2 WHERE id = $1 \
+            "UPDATE satellites SET next_secret_hash = $2 WHERE id = $1 AND secret_hash = $4 \
              AND (enrolment_hash IS NULL OR enrolment_expires_at <= $3)",
         );
-        let done = query.bind(id).bind(hash).bind(now).execute(&mut *self.0).await?;
+        let query = query.bind(id).bind(hash).bind(now).bind(used);
+        let done = query.execute(&mut *self.0).await?;
         Ok(done.rows_affected() > 0)
     }
 
@@ -322,6 +335,17 @@ impl Rows<'_> {
              (SELECT satellite_id FROM satellite_groups WHERE group_id = $1)",
         );
         let query = query.bind(id).bind(Updated::OutOfDate.word()).bind(CHANGED);
+        query.execute(&mut *self.0).await.map(drop)
+    }
+
+    /// The same for the satellites that have a configuration.
+    pub async fn outdate_config(&mut self, name: &str) -> Result<()> {
+        let query = sqlx::query(
+            "UPDATE statuses SET updated = $2, reason = $3 WHERE satellite_id IN \
+             (SELECT satellites.id FROM satellites JOIN configs ON configs.id = config_id \
+             WHERE configs.name = $1)",
+        );
+        let query = query.bind(name).bind(Updated::OutOfDate.word()).bind(CHANGED);
         query.execute(&mut *self.0).await.map(drop)
     }
 
@@ -465,6 +489,9 @@ fn status(row: &AnyRow) -> Result<Status> {
         report: from_json(row, "report")?,
         reported_at: row.try_get("reported_at")?,
         created_at: row.try_get("created_at")?,
+        updated: row.try_get("updated")?,
+        health: row.try_get("health")?,
+        reason: row.try_get("reason")?,
     })
 }
 
@@ -472,4 +499,4 @@ fn status(row: &AnyRow) -> Result<Status> {
 const STALE_REPORTS: i64 = 3;
 const OFFLINE_REPORTS: i64 = 10;
 const DEFAULT_INTERVAL_SECONDS: u64 = 300;
-const CHANGED: &str = "what it is to hold changed after its last report";
+const CHANGED: &str = "what is desired of it changed after its last report";

@@ -51,7 +51,7 @@ pub async fn migrate(store: &Store) -> Result<(), String> {
     write.commit().await.map_err(failed)
 }
 
-const VERSIONS: [&str; 7] = [
+const VERSIONS: [&str; 8] = [
     FIRST,
     "ALTER TABLE image_groups ADD COLUMN platforms TEXT NOT NULL DEFAULT '[]';
      ALTER TABLE satellites ADD COLUMN stale_at BIGINT;
@@ -113,6 +113,8 @@ const VERSIONS: [&str; 7] = [
          used_at BIGINT
      );
      CREATE INDEX tokens_user ON tokens (user_id);",
+    "DROP INDEX held_images_digest;
+     CREATE INDEX held_images_digest ON held_images (digest, satellite_id, image);",
 ];
 
 const FIRST: &str = "

@@ -85,7 +85,8 @@ impl Rows<'_> {
         query.execute(&mut *self.0).await.map(drop)
     }
 
-    /// Sets a password, lifts a lock, and ends the user's sessions.
+    /// Sets a password, lifts a lock, and ends the user's sessions and tokens: who knew the old one
+    /// may have made them.
     pub async fn set_password(&mut self, id: i64, password_hash: &str, now: i64) -> Result<()> {
         sqlx::query(
             "UPDATE users SET password_hash = $2, failures = 0, locked_until = 0, \
@@ -96,6 +97,8 @@ impl Rows<'_> {
         .bind(now)
         .execute(&mut *self.0)
         .await?;
+        let query = sqlx::query("DELETE FROM tokens WHERE user_id = $1").bind(id);
+        query.execute(&mut *self.0).await?;
         let query = sqlx::query("DELETE FROM sessions WHERE user_id = $1").bind(id);
         query.execute(&mut *self.0).await.map(drop)
     }

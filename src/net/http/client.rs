@@ -76,11 +76,11 @@ pub struct ClientResponse {
 /// Sends requests; a clone shares its connections.
 #[derive(Clone)]
 pub struct Client {
-    trust: tls::Trust,
-    network: Network,
+    pub(super) trust: tls::Trust,
+    pub(super) network: Network,
     limits: ClientLimits,
     metrics: Rc<Metrics>,
-    pool: Rc<Pool>,
+    pub(super) pool: Rc<Pool>,
 }
 
 impl Client {
@@ -126,51 +126,22 @@ impl Client {
         self.pool.len()
     }
 
-    fn proxy(&self, peer: &Peer) -> Option<&Proxy> {
+    pub(super) fn proxy(&self, peer: &Peer) -> Option<&Proxy> {
         self.network.proxies.find(peer.is_tls, &peer.host, peer.port)
     }
 
     async fn open(&self, peer: &Peer) -> Result<Wire, Error> {
-        let Peer { is_tls, host, port } = peer;
-        // A file that is missing is known without a connection.
-        let config = if *is_tls { Some(self.trust.config()?) } else { None };
-        let socket = self.reach(peer, false).await?;
-        let Some(config) = config else {
-            return Ok(Wire::new(Stream::Plain(socket), HEAD_BYTES_MAX));
-        };
-        let bare = host.trim_matches(['[', ']']).to_owned();
-        let name = ServerName::try_from(bare).map_err(|_| {
-            Error::new(Kind::Invalid, format!("{host}: expected a dns name or an address"))
-        })?;
-        let stream = smol::future::or(TlsConnector::from(config).connect(name, socket), async {
-            Timer::after(self.limits.connect_deadline).await;
-            Err(io::ErrorKind::TimedOut.into())
-        });
-        let stream = stream.await.map_err(|error| {
-            tls::failure("tls handshake with", &format!("{host}:{port}"), error)
-        })?;
-        Ok(Wire::new(Stream::Tls(Box::new(stream.into())), HEAD_BYTES_MAX))
-    }
-
-    /// Connects to a host whose bytes are those of another, who is to get only to addresses of the
-    /// internet if `public_only`. Where a proxy stands between, names are its to look up.
-    ///
-    /// # Errors
-    /// [`Kind::Denied`] for an address that is not one; as of [`Self::send`].
-    pub async fn far_end(&self, host: &str, port: u16, public_only: bool) -> Result<FarEnd, Error> {
-        let peer = Peer { is_tls: true, host: host.to_owned(), port };
-        let address = host.trim_matches(['[', ']']).parse();
-        if public_only && address.is_ok_and(|address| !dial::is_public(address)) {
-            let what = format!("connect to {host}:{port}: {}", dial::NOT_PUBLIC);
-            return Err(Error::new(Kind::Denied, what));
+        if peer.is_tls {
+            // A file that is missing is known without a connection.
+            self.trust.config()?;
         }
-        let socket = self.reach(&peer, public_only).await?;
-        let sent = Link::new(Rc::clone(&self.metrics), self.network.gate.clone(), None);
-        Ok(FarEnd { socket, sent })
+        let socket = self.reach(peer, false).await?;
+        Ok(Wire::new(self.secure(socket, peer).await?, HEAD_BYTES_MAX))
     }
 
-    /// The connection to a peer, by way of a proxy if there is one.
-    async fn reach(&self, peer: &Peer, public_only: bool) -> Result<Socket, Error> {
+    /// A connection to `peer`, through its proxy where it has one, without TLS yet. `public_only` is
+    /// for a peer of a stranger's choice.
+    pub(super) async fn reach(&self, peer: &Peer, public_only: bool) -> Result<Socket, Error> {
         let Peer { is_tls, host, port } = peer;
         let Some(proxy) = self.proxy(peer) else {
             return self.dial(host, *port, public_only).await;
@@ -183,6 +154,43 @@ impl Client {
             }
         })?;
         if *is_tls { self.tunnel(socket, proxy, peer).await } else { Ok(socket) }
+    }
+
+    /// The connection with TLS, where `peer` has it.
+    pub(super) async fn secure(&self, socket: Socket, peer: &Peer) -> Result<Stream, Error> {
+        let Peer { is_tls, host, port } = peer;
+        if !is_tls {
+            return Ok(Stream::Plain(socket));
+        }
+        let config = self.trust.config()?;
+        let name = ServerName::try_from(peer.bare_host()).map_err(|_| {
+            Error::new(Kind::Invalid, format!("{host}: expected a dns name or an address"))
+        })?;
+        let stream = smol::future::or(TlsConnector::from(config).connect(name, socket), async {
+            Timer::after(self.limits.connect_deadline).await;
+            Err(io::ErrorKind::TimedOut.into())
+        });
+        let stream = stream.await.map_err(|error| {
+            tls::failure("tls handshake with", &format!("{host}:{port}"), error)
+        })?;
+        Ok(Stream::Tls(Box::new(stream.into())))
+    }
+
+    /// Connects to a host whose bytes are those of another, who is to get only to addresses of the
+    /// internet if `public_only`. Where a proxy stands between, names are its to look up.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] for an address that is not one; as of [`Self::send`].
+    pub async fn far_end(&self, host: &str, port: u16, public_only: bool) -> Result<FarEnd, Error> {
+        let peer = Peer { is_tls: true, host: host.to_owned(), port };
+        let address = peer.bare_host().parse();
+        if public_only && address.is_ok_and(|address| !dial::is_public(address)) {
+            let what = format!("connect to {host}:{port}: {}", dial::NOT_PUBLIC);
+            return Err(Error::new(Kind::Denied, what));
+        }
+        let socket = self.reach(&peer, public_only).await?;
+        let sent = Link::new(Rc::clone(&self.metrics), self.network.gate.clone(), None);
+        Ok(FarEnd { socket, sent })
     }
 
     async fn dial(&self, host: &str, port: u16, public_only: bool) -> Result<Socket, Error> {
@@ -339,7 +347,7 @@ fn framing(status: u16, headers: &Headers, method: Method) -> Result<Framing, &'
     }
 }
 
-fn peer(url: &Url) -> Result<Peer, Error> {
+pub(super) fn peer(url: &Url) -> Result<Peer, Error> {
     let invalid = |why: &str| {
         let host = url.host_str().unwrap_or_default();
         Error::new(Kind::Invalid, format!("{}://{host}: {why}", url.scheme()))
@@ -361,7 +369,7 @@ fn authority(url: &Url) -> String {
 }
 
 /// Bytes of a response's head: there are proxies and stores with lines of 32 KiB.
-const HEAD_BYTES_MAX: usize = 64 << 10;
+pub(super) const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Of a TLS handshake, both ways, with a long chain of certificates.
 const HANDSHAKE_BYTES: u64 = 32 << 10;
 /// Interim (1xx) responses before the one that counts.

@@ -13,6 +13,7 @@
 //! | `chunks` | the chunked transfer coding |
 //! | `codec` | async-h1, fed only with what it can digest |
 //! | `client` `pool` `body` `goodput` | requests, kept connections, the body of a response |
+//! | `reach` | the way to a server in single steps |
 //! | `server` `session` `send` | listening, the loop of a connection, and how an answer leaves |
 //! | `slots` | who may be connected, and who gives way |
 //! | `origin` `tunnel` | what a proxy is asked for, and the bytes of others through it |
@@ -39,6 +40,7 @@ mod head;
 mod headers;
 mod origin;
 mod pool;
+mod reach;
 mod resident;
 mod send;
 mod server;
@@ -52,6 +54,7 @@ pub use client::{Client, ClientLimits, ClientResponse};
 pub use codec::ClientRequest;
 pub use headers::Headers;
 pub use origin::{HTTP_PORT, HTTPS_PORT, Origin};
+pub use reach::Connected;
 pub use send::{FileSpan, Gate, ResponseBody, ServerResponse, Source};
 pub use server::{Connect, Connection, Handler, Listener, ServerLimits, ServerRequest};
 pub use slots::Slots;
