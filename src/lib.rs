@@ -11,7 +11,7 @@
 //! | 3 engines | `blob` (flash) and `registry` (net) | one device each |
 //! | 4 transfer | `catalog` (blob), `fetch` (an opened body and a `blob::Writer`, and the gate that keeps the link to its data plan and its windows) and `control` (the fleet's side: Ground Control, state artifacts, what is kept of them) | |
 //! | 5 verb | `pull` | "make this digest present" |
-//! | 6 services | `serve` `reconcile` `status` and `archive` (images from files and to files, for devices without a network) | |
+//! | 6 services | `serve` `reconcile` `status` `proxy` (a forward proxy) and `archive` (images from files and to files, for devices without a network) | |
 //! | 7 wiring | `satellite` | the only place on the device that spawns tasks and reads arguments |
 //! | 8 server | `ground` | row 0 only; a program of its own, behind the feature `ground-control`, and nothing imports it |
 
@@ -31,6 +31,7 @@ pub mod link;
 pub mod metrics;
 pub mod net;
 pub mod oci;
+pub mod proxy;
 pub mod pull;
 pub mod reconcile;
 pub mod registry;

@@ -11,6 +11,7 @@
 mod files;
 mod ground_control;
 mod link;
+mod proxy;
 mod read;
 mod rules;
 mod table;
@@ -30,6 +31,7 @@ use crate::units::{ByteCount, ByteRate, exact_duration};
 pub use files::{FileProblem, exposed_mode, file_problems};
 pub use ground_control::is_token;
 pub use link::Window;
+pub use proxy::HostPattern;
 pub use verify::Verify;
 
 /// Everything the operator decided; defaults filled in.
@@ -43,6 +45,8 @@ pub struct Config {
     pub admin: Admin,
     /// Where blobs are kept.
     pub store: Store,
+    /// What clients may use as a proxy, if anything.
+    pub proxy: Option<Proxy>,
     /// When registries are asked.
     pub sync: Sync,
     /// What the link allows.
@@ -90,6 +94,19 @@ pub struct ServerTls {
 pub struct Admin {
     /// Where it listens; nowhere when not given.
     pub listen: Option<SocketAddr>,
+}
+
+/// `[proxy]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxy {
+    /// Where it listens.
+    pub listen: Vec<SocketAddr>,
+    /// What besides registries it leads to.
+    pub allow: Vec<HostPattern>,
+    /// Whether that may be on this device or its network.
+    pub private: bool,
+    /// A network may be faced.
+    pub insecure: bool,
 }
 
 /// `[store]`
@@ -343,7 +360,7 @@ pub fn load(path: &Path) -> Result<Loaded, Errors> {
 impl fmt::Display for Config {
     /// As TOML that is read back as the same, but for secrets, which are masked.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, serve, admin, store, sync, link, .. } = self;
+        let Self { name, serve, admin, proxy, store, sync, link, .. } = self;
         let Self { import, ground_control, upstreams, verify, images, .. } = self;
         writeln!(f, "name = {name:?}\n\n[serve]")?;
         let listen: Vec<String> = serve.listen.iter().map(|a| format!("\"{a}\"")).collect();
@@ -359,6 +376,9 @@ impl fmt::Display for Config {
         }
         if let Some(listen) = admin.listen {
             writeln!(f, "\n[admin]\nlisten = \"{listen}\"")?;
+        }
+        if let Some(proxy) = proxy {
+            proxy.fmt(f)?;
         }
         match &store.location {
             Location::Directory(path) => writeln!(f, "\n[store]\npath = {path:?}")?,

@@ -34,6 +34,7 @@ impl<'a> Reader<'a> {
         let mut top = table(String::new(), document, 0..0);
         let mut serve = self.section(&mut top, "serve");
         let mut admin = self.section(&mut top, "admin");
+        let proxy = self.optional_section(&mut top, "proxy");
         let store = self.section(&mut top, "store");
         let mut sync = self.section(&mut top, "sync");
         let link = self.section(&mut top, "link");
@@ -58,7 +59,9 @@ impl<'a> Reader<'a> {
         if listen.is_empty() {
             listen.push((0..0, SocketAddr::from(([127, 0, 0, 1], LISTEN_PORT))));
         }
-        self.check_addresses(&listen, &admin_listen);
+        let proxy = proxy.map(|table| self.forward_proxy(table));
+        let proxy_listen = proxy.as_ref().map(|(_, listen)| listen.as_slice());
+        self.check_addresses(&listen, &admin_listen, proxy_listen.unwrap_or_default());
         if tls.is_none() && !insecure {
             self.check_loopback(&listen, htpasswd.is_some());
         }
@@ -88,10 +91,14 @@ impl<'a> Reader<'a> {
                 upstreams.extend(implied(registry));
             }
         }
+        if let Some((proxy, listen)) = &proxy {
+            self.check_proxy(proxy, listen, &upstreams, ground_control.is_some());
+        }
         Config {
             name,
             serve: Serve { listen, connections_max, tls, htpasswd, insecure },
             admin: Admin { listen: admin_listen },
+            proxy: proxy.map(|(proxy, _)| proxy),
             store,
             sync: Sync { poll_interval },
             link,
@@ -167,7 +174,7 @@ impl<'a> Reader<'a> {
         Store { location, size_max, scrub_interval, verify_interval, cycles_rated }
     }
 
-    fn addresses(&mut self, table: &mut Table<'a>) -> Vec<(Range<usize>, SocketAddr)> {
+    pub(super) fn addresses(&mut self, table: &mut Table<'a>) -> Vec<(Range<usize>, SocketAddr)> {
         let key = format!("{} listen", table.name);
         let mut addresses = Vec::new();
         for (span, text) in self.texts(table, "listen") {
@@ -214,10 +221,11 @@ pub fn masked(text: &str) -> String {
     }
 }
 
-const TOP_KEYS: [&str; 11] = [
+const TOP_KEYS: [&str; 12] = [
     "name",
     "serve",
     "admin",
+    "proxy",
     "store",
     "sync",
     "link",

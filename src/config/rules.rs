@@ -90,9 +90,11 @@ impl Reader<'_> {
         &mut self,
         serve: &[(Range<usize>, SocketAddr)],
         admin: &[(Range<usize>, SocketAddr)],
+        proxy: &[(Range<usize>, SocketAddr)],
     ) {
         let keyed = serve.iter().map(|one| ("[serve] listen", one));
         let keyed = keyed.chain(admin.iter().map(|one| ("[admin] listen", one)));
+        let keyed = keyed.chain(proxy.iter().map(|one| ("[proxy] listen", one)));
         let all: Vec<_> = keyed.collect();
         for (index, (key, (span, address))) in all.iter().enumerate() {
             let taken = |other: &SocketAddr| {

@@ -52,7 +52,8 @@ use client::GroundControl;
 pub use desired::Wanted;
 use desired::{Desired, Own};
 pub use error::Error;
-use seal::{SEAL_BYTES, Seal};
+use seal::SEAL_BYTES;
+pub use seal::Seal;
 
 /// What the fleet's side works with.
 pub struct Parts {

@@ -114,7 +114,7 @@ impl Pace {
     }
 
     /// Charges what the link has carried, and waits until more may come.
-    async fn wait(&self) {
+    pub async fn wait(&self) {
         let counter = self.metrics.link_received_bytes.value();
         let now = self.clock.monotonic();
         let wait = self.bucket.borrow_mut().as_mut().map(|bucket| bucket.charge(now, counter));

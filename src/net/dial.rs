@@ -27,6 +27,8 @@ pub struct Options {
     /// Size of the kernel's receive buffer in bytes; `None` leaves it to the kernel. It bounds
     /// what a cut link can lose, and with it the rate: buffer / round trip.
     pub receive_buffer_bytes: Option<u32>,
+    /// Only addresses of the internet are dialled: the host is of a stranger's choice.
+    pub public_only: bool,
 }
 
 /// Connects to `host` (a name, or an address with or without brackets) on `port`.
@@ -39,7 +41,14 @@ pub async fn connect(
     options: &Options,
 ) -> Result<Async<TcpStream>, Error> {
     let attempt = async {
-        let addresses = resolve(host, port, resolver).await?;
+        let mut addresses = resolve(host, port, resolver).await?;
+        if options.public_only {
+            addresses.retain(|address| is_public(address.ip()));
+            if addresses.is_empty() {
+                let what = format!("connect to {host}:{port}: {NOT_PUBLIC}");
+                return Err(Error::new(Kind::Denied, what));
+            }
+        }
         race(addresses, options.receive_buffer_bytes).await.map_err(|error| {
             // The host may have moved.
             resolver.forget(host);
@@ -93,6 +102,39 @@ fn interleave(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
     turns.truncate(ADDRESSES_MAX);
     turns
 }
+
+/// Whether an address is one of the internet: not of this device, its network or a special use (RFC
+/// 6890), in whatever way it is written.
+pub(super) fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            let [first, second, third, _] = address.octets();
+            let is_special = match (first, second) {
+                (0 | 10 | 127 | 224.., _) | (169, 254) | (192, 168) | (198, 18 | 19) => true,
+                (100, second) => second & 0xc0 == 64,
+                (172, second) => second & 0xf0 == 16,
+                (192, 0) => third == 0 || third == 2,
+                (198, 51) => third == 100,
+                (203, 0) => third == 113,
+                _ => false,
+            };
+            !is_special
+        }
+        IpAddr::V6(address) => match address.segments() {
+            // IPv4 in the clothes of IPv6: mapped, and by NAT64.
+            [0, 0, 0, 0, 0, 0xffff, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => {
+                let [.., a, b, c, d] = address.octets();
+                is_public(IpAddr::from([a, b, c, d]))
+            }
+            // Of what is given out (2000::/3) not Teredo, documentation, 6to4.
+            [0x2001, 0 | 0xdb8, ..] | [0x2002 | 0x3fff, ..] => false,
+            [first, ..] => first & 0xe000 == 0x2000,
+        },
+    }
+}
+
+/// Why a host is not dialled for a stranger.
+pub(super) const NOT_PUBLIC: &str = "it has no address but private ones";
 
 type Attempt = Pin<Box<dyn Future<Output = io::Result<Async<TcpStream>>>>>;
 
@@ -188,8 +230,11 @@ mod tests {
     use std::net::TcpListener;
     use std::time::Instant;
 
-    const OPTIONS: Options =
-        Options { deadline: Duration::from_secs(5), receive_buffer_bytes: Some(128 << 10) };
+    const OPTIONS: Options = Options {
+        deadline: Duration::from_secs(5),
+        receive_buffer_bytes: Some(128 << 10),
+        public_only: false,
+    };
 
     fn address(text: &str) -> SocketAddr {
         text.parse().unwrap()
@@ -206,6 +251,79 @@ mod tests {
         assert_eq!(text, ["[::1]:1", "1.1.1.1:1", "[::2]:1", "2.2.2.2:1", "[::3]:1"]);
         let many = (0..40).map(|port| SocketAddr::from(([1, 1, 1, 1], port))).collect();
         assert_eq!(interleave(many).len(), ADDRESSES_MAX);
+    }
+
+    #[test]
+    fn strangers_reach_the_internet_only() {
+        for text in [
+            "0.0.0.0",
+            "0.1.2.3",
+            "10.1.2.3",
+            "100.64.0.1",
+            "100.127.255.255",
+            "127.0.0.1",
+            "127.8.8.8",
+            "169.254.169.254",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.0.0.1",
+            "192.0.2.1",
+            "192.168.1.1",
+            "198.18.0.1",
+            "198.19.255.255",
+            "198.51.100.1",
+            "203.0.113.1",
+            "224.0.0.1",
+            "239.255.255.255",
+            "240.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::127.0.0.1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::7f00:1",
+            "64:ff9b:1::808:808",
+            "100::1",
+            "2001::1",
+            "2001:db8::1",
+            "2002:7f00:1::",
+            "3fff::1",
+            "fc00::1",
+            "fd12::1",
+            "fe80::1",
+            "fec0::1",
+            "ff02::1",
+            "4000::1",
+        ] {
+            assert!(!is_public(text.parse().unwrap()), "{text}");
+        }
+        for text in [
+            "1.1.1.1",
+            "8.8.8.8",
+            "100.63.255.255",
+            "100.128.0.1",
+            "172.15.0.1",
+            "172.32.0.1",
+            "169.253.0.1",
+            "192.0.1.1",
+            "192.167.1.1",
+            "198.17.0.1",
+            "223.255.255.255",
+            "2606:4700::1111",
+            "2a00:1450::1",
+            "::ffff:8.8.8.8",
+            "64:ff9b::808:808",
+        ] {
+            assert!(is_public(text.parse().unwrap()), "{text}");
+        }
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let options = Options { public_only: true, ..OPTIONS };
+        for host in ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]"] {
+            let resolver = Resolver::default();
+            let error = smol::block_on(connect(host, port, &resolver, &options)).unwrap_err();
+            assert_eq!(error.kind(), Kind::Denied, "{error}");
+        }
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! Every wait has a deadline and every buffer a limit, because both ends are strangers: the far
 //! side of a bad link, and every client that reaches the port that serves a LAN.
 
+mod authority;
+mod der;
 pub mod dial;
 mod error;
 mod gate;
@@ -15,6 +17,7 @@ pub mod tls;
 
 use std::rc::Rc;
 
+pub use authority::Authority;
 pub use error::Error;
 pub use gate::{Admission, Gate};
 pub use listen::{Identity, listen};

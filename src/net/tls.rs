@@ -335,7 +335,7 @@ fn certificate_words(problem: &CertificateError) -> String {
     }
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
@@ -455,7 +455,7 @@ const BUNDLES: [&str; 4] = [
 /// A PEM file larger than this is a mistake.
 const PEM_BYTES_MAX: usize = 4 << 20;
 /// Sessions kept for resumption, on either side.
-const SESSIONS_MAX: usize = 32;
+pub(super) const SESSIONS_MAX: usize = 32;
 /// Names of a wrong certificate that a message repeats.
 const NAMES_SHOWN_MAX: usize = 4;
 

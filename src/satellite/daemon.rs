@@ -18,12 +18,14 @@ use smol::{LocalExecutor, Task, Timer};
 use super::fleet::Member;
 use super::identity::{self, Certificate};
 use super::notify::Notifier;
+use super::proxy;
 use super::random::random;
 use super::run::{Satellite, spawner};
 use super::service::{Place, Service};
 use super::{Failure, scrub, upkeep};
 use crate::config::{self, Config, Loaded, Location};
 use crate::metrics::Metrics;
+use crate::proxy::Proxy;
 use crate::reconcile::{Patience, Reconciler};
 use crate::serve::Api;
 use crate::status::{Admin, Health, STORE};
@@ -42,6 +44,7 @@ pub struct Daemon {
     reconciler: Reconciler,
     executor: Rc<LocalExecutor<'static>>,
     serve: Service<Api>,
+    proxy: Service<Proxy<Api>>,
     admin: Service<Admin>,
     certificate: RefCell<Option<(Rc<Certificate>, Task<()>)>>,
     /// Asks for a pass at once.
@@ -58,25 +61,17 @@ impl Daemon {
         let (store, catalog) = (satellite.store.clone(), satellite.catalog.clone());
         let api = Api::new(store, catalog, satellite.served_registries())
             .pulling(Rc::clone(reconciler.puller()));
-        let serve = Service {
-            what: "serving the OCI read API",
-            executor: Rc::clone(&executor),
-            handler: Rc::new(api),
-            metrics: Rc::clone(&satellite.metrics),
-            health: satellite.health.clone(),
-            sockets: RefCell::default(),
-            slots: RefCell::default(),
-        };
-        let admin = Service {
-            what: "status, metrics and health",
-            executor: Rc::clone(&executor),
-            handler: Rc::new(satellite.admin()),
-            // Its own counters: people who look are no load on the read API.
-            metrics: Rc::new(Metrics::default()),
-            health: satellite.health.clone(),
-            sockets: RefCell::default(),
-            slots: RefCell::default(),
-        };
+        let api = Rc::new(api);
+        let rules = satellite.config().proxy.clone().unwrap_or_default();
+        let client = satellite.client();
+        let forward = Proxy::new(Rc::clone(&api), client, satellite.client_pace(), rules);
+        let served = Rc::clone(&satellite.metrics);
+        let serve =
+            service("serving the OCI read API", api, Rc::clone(&served), &satellite, &executor);
+        let proxy = service("forward proxy", Rc::new(forward), served, &satellite, &executor);
+        // Its own counters: people who look are no load on the read API.
+        let (admin, looks) = (Rc::new(satellite.admin()), Rc::default());
+        let admin = service("status, metrics and health", admin, looks, &satellite, &executor);
         let certificate = RefCell::default();
         let (wake, member_wake) = (smol::channel::bounded(1), smol::channel::bounded(1));
         let member = Member::new();
@@ -86,6 +81,7 @@ impl Daemon {
             reconciler,
             executor,
             serve,
+            proxy,
             admin,
             certificate,
             wake,
@@ -101,6 +97,7 @@ impl Daemon {
             error!("{error}; what is held is looked at again in the first pass");
         }
         self.look_at_users();
+        self.look_at_proxy().await;
         self.listen().await;
         notifier.ready();
         let stopping = self.satellite.wait_for_stop(&mut signals, async || self.reload().await);
@@ -127,6 +124,7 @@ impl Daemon {
             }
             self.satellite.open_upstreams();
             self.look_at_users();
+            self.look_at_proxy().await;
             let (began, before) = (clock.monotonic(), self.reconciler.held_digests());
             let outcome =
                 self.reconciler.run(self.satellite.poll_interval(), Patience::UntilDue).await;
@@ -205,6 +203,7 @@ impl Daemon {
         }
         self.serve.handler.set_registries(self.satellite.served_registries());
         self.look_at_users();
+        self.look_at_proxy().await;
         self.admin.handler.name.replace(config.name.clone());
         self.admin.handler.cycles_rated.set(config.store.cycles_rated);
         self.listen().await;
@@ -225,11 +224,35 @@ impl Daemon {
         }
     }
 
+    /// Puts the proxy's rules into effect, and has its authority made once; where that cannot be kept,
+    /// clients would have to trust another one after each start.
+    async fn look_at_proxy(&self) {
+        let (satellite, handler) = (&self.satellite, &self.proxy.handler);
+        let rules = satellite.config().proxy.clone();
+        let is_wanted = rules.is_some();
+        handler.configure(satellite.client(), rules.unwrap_or_default());
+        if !is_wanted || handler.has_authority() {
+            satellite.health.works(proxy::PART);
+            return;
+        }
+        match proxy::authority(satellite).await {
+            Ok(authority) => {
+                handler.set_authority(authority);
+                satellite.health.works(proxy::PART);
+            }
+            Err(why) => {
+                let reason = format!("{why}; registries are answered 503, tried again");
+                satellite.health.failed(proxy::PART, &reason);
+            }
+        }
+    }
+
     /// Listens where the configuration says.
     async fn listen(&self) {
         let config = self.satellite.config();
-        let Config { serve, admin, .. } = &*config;
-        let all = serve.listen.iter().chain(&admin.listen);
+        let Config { serve, admin, proxy, .. } = &*config;
+        let proxy = proxy.as_ref().map_or(&[][..], |proxy| &proxy.listen);
+        let all = serve.listen.iter().chain(&admin.listen).chain(proxy);
         let ipv4_ports: Vec<u16> =
             all.filter(|address| address.is_ipv4()).map(|address| address.port()).collect();
         let certificate = self.certificate(&config);
@@ -240,6 +263,12 @@ impl Daemon {
             connections_max: ADMIN_CONNECTIONS_MAX,
             certificate: None,
         };
+        let proxy_place = Place {
+            addresses: proxy.to_vec(),
+            ipv4_ports: ipv4_ports.clone(),
+            connections_max: PROXY_CONNECTIONS_MAX,
+            certificate: None,
+        };
         let serve_place = Place {
             addresses: serve.listen.clone(),
             ipv4_ports,
@@ -247,8 +276,10 @@ impl Daemon {
             certificate,
         };
         self.serve.leave(&serve_place).await;
+        self.proxy.leave(&proxy_place).await;
         self.admin.leave(&admin_place).await;
         self.serve.listen(&serve_place);
+        self.proxy.listen(&proxy_place);
         self.admin.listen(&admin_place);
     }
 
@@ -274,6 +305,19 @@ impl Daemon {
         self.certificate.replace(watched);
         certificate
     }
+}
+
+/// A service that does not listen yet.
+fn service<H>(
+    what: &'static str,
+    handler: Rc<H>,
+    metrics: Rc<Metrics>,
+    satellite: &Satellite,
+    executor: &Rc<LocalExecutor<'static>>,
+) -> Service<H> {
+    let (executor, health) = (Rc::clone(executor), satellite.health.clone());
+    let (sockets, slots) = (RefCell::default(), RefCell::default());
+    Service { what, executor, handler, metrics, health, sockets, slots }
 }
 
 /// The configuration at `path` as it is now. One that is not good is reported and changes nothing.
@@ -313,5 +357,7 @@ const CONFIGURATION: &str = "configuration";
 const USERS: &str = "users of the read API";
 /// People and a metrics scraper; each may keep a connection or two.
 pub(super) const ADMIN_CONNECTIONS_MAX: u32 = 8;
+/// Runtimes, and tunnels: half of these at most.
+const PROXY_CONNECTIONS_MAX: u32 = 64;
 /// After what is done in the background failed, for want of room for instance.
 const UPKEEP_PAUSE: Duration = Duration::from_mins(10);

@@ -11,6 +11,7 @@ mod images;
 pub mod log;
 mod mount;
 mod notify;
+mod proxy;
 mod random;
 mod run;
 mod scrub;
@@ -74,6 +75,7 @@ fn act(args: &Args) -> Result<ExitCode, Failure> {
             Command::ImageImport { file, wish } => images::import(config()?, file, wish).await,
             Command::ImageExport(order) => images::export(config()?, order).await,
             Command::ImageRm { name } => images::remove(config()?, name).await,
+            Command::ProxyCa => proxy::print_authority(config()?).await,
             Command::StoreStat { json } => show::store(config()?, *json).await,
             Command::StoreScrub { json } => show::scrub(config()?, *json).await,
             Command::StoreVerify => verify(config()?).await,

@@ -22,9 +22,11 @@ use crate::control::{self, Control, Wanted};
 use crate::fetch::{Gate, Latch, Pace};
 use crate::flash::{self, Device};
 use crate::kind::Kind;
+use crate::link::Urgency;
 use crate::link::rate::Bucket;
 use crate::link::zone::Zone;
 use crate::metrics::Metrics;
+use crate::net::http::{Client, ClientLimits};
 use crate::net::{Network, Proxies, Resolver, tls};
 use crate::pull::progress::Progress;
 use crate::pull::{Parts, Policies, Puller, Registries, Rules, Spawner};
@@ -329,6 +331,18 @@ impl Satellite {
                 }
             }
         }
+    }
+
+    /// What opens connections for others.
+    pub(super) fn client(&self) -> Client {
+        let trust = tls::Trust::new(tls::ClientOptions::default(), Rc::clone(&self.clock));
+        let (network, metrics) = (self.network.borrow().clone(), Rc::clone(&self.metrics));
+        Client::new(trust, network, ClientLimits::default(), metrics)
+    }
+
+    /// The pace of what clients ask for.
+    pub(super) fn client_pace(&self) -> Pace {
+        self.pace.of(Urgency::Client)
     }
 
     /// The sign to stop.

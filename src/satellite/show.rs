@@ -165,8 +165,13 @@ async fn report(config: Config) -> Result<Report, Failure> {
     Ok(report)
 }
 
-/// What the satellite answers at `url`, if one does.
+/// What the satellite answers at `url`, read from JSON, if one does.
 pub async fn ask<T: DeserializeOwned>(url: &str) -> Option<T> {
+    serde_json::from_slice(&answer(url).await?).ok()
+}
+
+/// What a satellite that runs answers at `url`.
+pub async fn answer(url: &str) -> Option<Vec<u8>> {
     let clock: SharedClock = Rc::new(SystemClock::new());
     let trust = tls::Trust::new(tls::ClientOptions::default(), clock);
     let metrics = Rc::new(Metrics::default());
@@ -179,8 +184,7 @@ pub async fn ask<T: DeserializeOwned>(url: &str) -> Option<T> {
         body: Vec::new(),
     };
     let response = client.send(request).await.ok().filter(|response| response.status == 200)?;
-    let bytes = response.body.bytes(REPORT_BYTES_MAX).await.ok()?;
-    serde_json::from_slice(&bytes).ok()
+    response.body.bytes(REPORT_BYTES_MAX).await.ok()
 }
 
 const REDRAW: Duration = Duration::from_millis(500);

@@ -16,7 +16,7 @@ use base64::engine::general_purpose::STANDARD;
 use smol::lock::Mutex;
 
 use super::problem;
-use crate::net::http::{ServerRequest, ServerResponse};
+use crate::net::http::ServerResponse;
 use crate::net::tls::{Stamp, stamp};
 
 /// The users of a file.
@@ -56,10 +56,10 @@ impl Users {
         self.read.borrow().1.as_ref().err().cloned()
     }
 
-    /// Whether the request comes from one of the users; else what it is answered.
-    pub async fn admit(&self, request: &ServerRequest) -> Result<(), ServerResponse> {
+    /// Whether these are the credentials of one of the users; else what is answered.
+    pub async fn admit(&self, credentials: Option<&str>) -> Result<(), ServerResponse> {
         self.refresh();
-        let Some((user, password)) = request.headers.get("authorization").and_then(basic) else {
+        let Some((user, password)) = credentials.and_then(basic) else {
             return Err(refusal("credentials are needed"));
         };
         let hash = match &self.read.borrow().1 {
@@ -217,24 +217,9 @@ const COST_MAX: u32 = 14;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::http::{Headers, Method};
-
-    fn request(authorization: Option<&str>) -> ServerRequest {
-        let mut headers = Headers::new();
-        if let Some(value) = authorization {
-            headers.append("authorization", value);
-        }
-        ServerRequest {
-            method: Method::Get,
-            path: "/v2/".to_owned(),
-            query: Vec::new(),
-            headers,
-            peer: "127.0.0.1:1".parse().unwrap(),
-        }
-    }
 
     fn status(users: &Users, authorization: Option<&str>) -> u16 {
-        let admitted = smol::block_on(users.admit(&request(authorization)));
+        let admitted = smol::block_on(users.admit(authorization));
         admitted.err().map_or(200, |response| response.status)
     }
 

@@ -95,7 +95,25 @@ impl Api {
         self.registries.replace(registries);
     }
 
-    async fn answer(&self, request: &ServerRequest) -> ServerResponse {
+    /// Whether a registry is that of an upstream, or of an image.
+    pub fn serves(&self, registry: &str) -> bool {
+        self.registries.borrow().iter().any(|one| one == registry)
+    }
+
+    /// Whether who shows these credentials (the value of an Authorization line) may read.
+    ///
+    /// # Errors
+    /// What that is answered.
+    pub async fn admit(&self, credentials: Option<&str>) -> Result<(), ServerResponse> {
+        let users = self.users.borrow().as_ref().map(|(_, users)| Rc::clone(users));
+        match users {
+            Some(users) => users.admit(credentials).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Answers who may read.
+    pub async fn answer(&self, request: &ServerRequest) -> ServerResponse {
         if !matches!(request.method, Method::Get | Method::Head) {
             let what = "this registry is read-only: push to the one it replicates";
             let mut response = problem(405, "UNSUPPORTED", what);
@@ -201,13 +219,10 @@ impl Api {
 
 impl Handler for Api {
     async fn handle(&self, request: ServerRequest) -> ServerResponse {
-        let users = self.users.borrow().as_ref().map(|(_, users)| Rc::clone(users));
-        if let Some(users) = users
-            && let Err(refusal) = users.admit(&request).await
-        {
-            return refusal;
+        match self.admit(request.headers.get("authorization")).await {
+            Ok(()) => self.answer(&request).await,
+            Err(refusal) => refusal,
         }
-        self.answer(&request).await
     }
 }
 

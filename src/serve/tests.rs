@@ -62,7 +62,8 @@ impl Fixture {
         headers.iter().for_each(|(name, value)| lines.append(name, value));
         let peer = ([127, 0, 0, 1], 1).into();
         let path = path.to_owned();
-        let request = ServerRequest { method: Method::Get, path, query, headers: lines, peer };
+        let (method, origin) = (Method::Get, None);
+        let request = ServerRequest { method, origin, path, query, headers: lines, peer };
         smol::block_on(self.api.answer(&request))
     }
 
@@ -173,6 +174,7 @@ fn writes_are_refused() {
     for method in [Method::Post, Method::Put, Method::Patch, Method::Delete] {
         let request = ServerRequest {
             method,
+            origin: None,
             path: "/v2/app/web/blobs/uploads/".to_owned(),
             query: Vec::new(),
             headers: Headers::new(),

@@ -15,6 +15,7 @@ mod flips;
 mod life;
 mod odd;
 mod plan;
+mod proxy;
 mod registry;
 mod repair;
 mod satellite;

@@ -22,6 +22,7 @@ use super::codec::{self, ClientRequest, ResponseHead};
 use super::head::{Arrival, arrive, content_length};
 use super::headers::Headers;
 use super::pool::{Peer, Pool};
+use super::tunnel::FarEnd;
 use super::wire::{Socket, Stream, Wait, Wire};
 use crate::kind::Kind;
 use crate::metrics::Metrics;
@@ -134,15 +135,18 @@ impl Client {
             // A file that is missing is known without a connection.
             self.trust.config()?;
         }
-        let socket = self.reach(peer).await?;
+        let socket = self.reach(peer, false).await?;
         Ok(Wire::new(self.secure(socket, peer).await?, HEAD_BYTES_MAX))
     }
 
-    /// A connection to `peer`, through its proxy where it has one, without TLS yet.
-    pub(super) async fn reach(&self, peer: &Peer) -> Result<Socket, Error> {
+    /// A connection to `peer`, through its proxy where it has one, without TLS yet. `public_only` is
+    /// for a peer of a stranger's choice.
+    pub(super) async fn reach(&self, peer: &Peer, public_only: bool) -> Result<Socket, Error> {
         let Peer { is_tls, host, port } = peer;
-        let Some(proxy) = self.proxy(peer) else { return self.dial(host, *port).await };
-        let socket = self.dial(&proxy.host, proxy.port).await.map_err(|error| {
+        let Some(proxy) = self.proxy(peer) else {
+            return self.dial(host, *port, public_only).await;
+        };
+        let socket = self.dial(&proxy.host, proxy.port, false).await.map_err(|error| {
             // What the link holds back says nothing of the proxy.
             match error.retry_after() {
                 Some(_) => error,
@@ -172,14 +176,31 @@ impl Client {
         Ok(Stream::Tls(Box::new(stream.into())))
     }
 
-    async fn dial(&self, host: &str, port: u16) -> Result<Socket, Error> {
+    /// Connects to a host whose bytes are those of another, who is to get only to addresses of the
+    /// internet if `public_only`. Where a proxy stands between, names are its to look up.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] for an address that is not one; as of [`Self::send`].
+    pub async fn far_end(&self, host: &str, port: u16, public_only: bool) -> Result<FarEnd, Error> {
+        let peer = Peer { is_tls: true, host: host.to_owned(), port };
+        let address = peer.bare_host().parse();
+        if public_only && address.is_ok_and(|address| !dial::is_public(address)) {
+            let what = format!("connect to {host}:{port}: {}", dial::NOT_PUBLIC);
+            return Err(Error::new(Kind::Denied, what));
+        }
+        let socket = self.reach(&peer, public_only).await?;
+        let sent = Link::new(Rc::clone(&self.metrics), self.network.gate.clone(), None);
+        Ok(FarEnd { socket, sent })
+    }
+
+    async fn dial(&self, host: &str, port: u16, public_only: bool) -> Result<Socket, Error> {
         let ClientLimits { connect_deadline: deadline, receive_buffer_bytes, .. } = self.limits;
         let gate = self.network.gate.clone();
         let receive_buffer_bytes =
             receive_buffer_bytes.or_else(|| gate.as_ref()?.receive_buffer_bytes());
         let mut link = Link::new(Rc::clone(&self.metrics), gate, receive_buffer_bytes);
         link.admit(HANDSHAKE_BYTES, u64::MAX).await?;
-        let options = dial::Options { deadline, receive_buffer_bytes };
+        let options = dial::Options { deadline, receive_buffer_bytes, public_only };
         let socket = dial::connect(host, port, &self.network.resolver, &options).await?;
         link.connected();
         Ok(Socket::new(socket, Some(link)))

@@ -48,7 +48,9 @@ pub(super) async fn encode(
         Method::Patch => http_types::Method::Patch,
         Method::Delete => http_types::Method::Delete,
         Method::Options => http_types::Method::Options,
-        Method::Other => return Err(invalid("expected a method that has a name".to_owned())),
+        Method::Connect | Method::Other => {
+            return Err(invalid("expected a method that has a name".to_owned()));
+        }
     };
     let mut theirs = http_types::Request::new(method, request.url.clone());
     let has_body = !request.body.is_empty();

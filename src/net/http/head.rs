@@ -8,6 +8,7 @@ use std::io;
 
 use super::Method;
 use super::headers::Headers;
+use super::origin::{HTTP_PORT, HTTPS_PORT, Origin};
 use super::wire::{Wait, Wire};
 
 /// What reading a head came to.
@@ -63,6 +64,8 @@ fn find_end(bytes: &[u8], from: usize) -> Option<usize> {
 #[derive(Debug)]
 pub(super) struct RequestHead {
     pub method: Method,
+    /// Whom it is for, where it names that as one to a proxy does.
+    pub origin: Option<Origin>,
     /// As it was sent, without the query.
     pub path: String,
     /// As it was sent, empty when there is none.
@@ -113,7 +116,15 @@ impl RequestHead {
             headers.append(line.name, String::from_utf8_lossy(line.value));
         }
         let is_old = parsed.version == Some(0);
-        let (path, query) = target(parsed.path.unwrap_or_default())?;
+        let method = Method::from_word(parsed.method.unwrap_or_default());
+        let wanted = parsed.path.unwrap_or_default();
+        let (origin, path, query) = match method {
+            Method::Connect => {
+                let origin = Origin::parse(wanted, None);
+                (Some(origin.ok_or(bad("expected CONNECT host:port"))?), "", "")
+            }
+            _ => target(wanted)?,
+        };
         let hosts = headers.all("host").count();
         if hosts > 1 || (hosts == 0 && !is_old) {
             return Err(bad("expected one Host line"));
@@ -130,7 +141,8 @@ impl RequestHead {
             Some(_) => return Err(Refusal { status: 417, why: "expected Expect: 100-continue" }),
         };
         Ok(Self {
-            method: Method::from_word(parsed.method.unwrap_or_default()),
+            method,
+            origin,
             path: path.to_owned(),
             query: query.to_owned(),
             headers,
@@ -142,19 +154,24 @@ impl RequestHead {
     }
 }
 
-/// Path and query of a request's target; of `http://host/path` only what follows the host.
-fn target(target: &str) -> Result<(&str, &str), Refusal> {
-    let local = match target.split_once("://") {
-        Some(("http" | "https", rest)) => {
-            rest.find('/').and_then(|slash| rest.get(slash..)).unwrap_or("/")
+/// Host, path and query of a request's target. Only a proxy is asked for `http://host/path`; whoever
+/// else is means its own path.
+fn target(target: &str) -> Result<(Option<Origin>, &str, &str), Refusal> {
+    let (origin, local) = match target.split_once("://") {
+        Some((scheme @ ("http" | "https"), rest)) => {
+            let (host, local) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            let port = if scheme == "http" { HTTP_PORT } else { HTTPS_PORT };
+            let local = if local.is_empty() { "/" } else { local };
+            (Origin::parse(host, Some(port)), local)
         }
-        _ => target,
+        _ => (None, target),
     };
     if !local.starts_with('/') && local != "*" {
         return Err(bad("expected a path that begins with /"));
     }
     let local = local.split('#').next().unwrap_or_default();
-    Ok(local.split_once('?').unwrap_or((local, "")))
+    let (path, query) = local.split_once('?').unwrap_or((local, ""));
+    Ok((origin, path, query))
 }
 
 fn request_body(headers: &Headers, is_old: bool) -> Result<RequestBody, Refusal> {

@@ -14,8 +14,9 @@
 //! | `codec` | async-h1, fed only with what it can digest |
 //! | `client` `pool` `body` `goodput` | requests, kept connections, the body of a response |
 //! | `reach` | the way to a server in single steps |
-//! | `server` `send` | the connection loop, and how an answer leaves |
+//! | `server` `session` `send` | listening, the loop of a connection, and how an answer leaves |
 //! | `slots` | who may be connected, and who gives way |
+//! | `origin` `tunnel` | what a proxy is asked for, and the bytes of others through it |
 //!
 //! Why the server's heads are parsed with httparse, the parser inside async-h1, and written here:
 //! async-h1's server decoder panics on header values that are not ASCII (with panic = abort one
@@ -37,22 +38,27 @@ mod codec;
 mod goodput;
 mod head;
 mod headers;
+mod origin;
 mod pool;
 mod reach;
 mod resident;
 mod send;
 mod server;
+mod session;
 mod slots;
+mod tunnel;
 mod wire;
 
 pub use body::Body;
 pub use client::{Client, ClientLimits, ClientResponse};
 pub use codec::ClientRequest;
 pub use headers::Headers;
+pub use origin::{HTTP_PORT, HTTPS_PORT, Origin};
 pub use reach::Connected;
 pub use send::{FileSpan, Gate, ResponseBody, ServerResponse, Source};
-pub use server::{Connection, Handler, Listener, ServerLimits, ServerRequest};
+pub use server::{Connect, Connection, Handler, Listener, ServerLimits, ServerRequest};
 pub use slots::Slots;
+pub use tunnel::{FarEnd, Leave, Tunnel};
 
 /// A request's method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,6 +77,8 @@ pub enum Method {
     Delete,
     /// OPTIONS
     Options,
+    /// CONNECT
+    Connect,
     /// Any other word.
     Other,
 }
@@ -86,12 +94,13 @@ impl Method {
             Self::Patch => "PATCH",
             Self::Delete => "DELETE",
             Self::Options => "OPTIONS",
+            Self::Connect => "CONNECT",
             Self::Other => "OTHER",
         }
     }
 
     fn from_word(word: &str) -> Self {
-        const KNOWN: [Method; 7] = [
+        const KNOWN: [Method; 8] = [
             Method::Get,
             Method::Head,
             Method::Post,
@@ -99,6 +108,7 @@ impl Method {
             Method::Patch,
             Method::Delete,
             Method::Options,
+            Method::Connect,
         ];
         KNOWN.into_iter().find(|method| method.as_str() == word).unwrap_or(Self::Other)
     }

@@ -39,7 +39,7 @@ impl Client {
     /// As for [`Client::send`].
     pub async fn connect(&self, url: &Url) -> Result<Connected<'_>, Error> {
         let peer = peer(url)?;
-        let socket = self.reach(&peer).await?;
+        let socket = self.reach(&peer, false).await?;
         Ok(Connected { client: self, peer, socket })
     }
 }

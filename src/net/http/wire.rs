@@ -301,6 +301,16 @@ impl Drop for Socket {
 }
 
 impl Socket {
+    /// The socket, for both directions at once.
+    pub(super) fn parts(&self) -> (&Async<TcpStream>, Option<&Link>) {
+        (&self.tcp, self.link.as_ref())
+    }
+
+    /// The same, with the account of what is received.
+    pub(super) fn parts_mut(&mut self) -> (&Async<TcpStream>, Option<&mut Link>) {
+        (&self.tcp, self.link.as_mut())
+    }
+
     /// `link` is given for sockets towards an upstream.
     pub(super) fn new(tcp: Async<TcpStream>, link: Option<Link>) -> Self {
         Self { tcp, link }

@@ -52,6 +52,7 @@ enum Verb {
     Doctor(Doctor),
     Status(Status),
     Image(Image),
+    Proxy(Proxy),
     Store(Store),
     Board(Board),
 }
@@ -93,6 +94,25 @@ struct Status {
     #[argh(switch)]
     json: bool,
 }
+
+/// ca: what clients of the proxy have to trust.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "proxy")]
+struct Proxy {
+    #[argh(subcommand)]
+    verb: ProxyVerb,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum ProxyVerb {
+    Ca(ProxyCa),
+}
+
+/// Print the certificate of the authority that answers for registries, as PEM.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "ca")]
+struct ProxyCa {}
 
 /// stat, scrub, verify: how full and worn the store is, and whether bits decayed.
 #[derive(FromArgs)]
@@ -182,6 +202,8 @@ pub enum Command {
         /// Which.
         name: Reference,
     },
+    /// Print the certificate of the proxy's authority.
+    ProxyCa,
     /// Show the log's figures.
     StoreStat {
         /// For scripts.
@@ -243,6 +265,7 @@ impl Args {
             Some(Verb::Image(Image { verb })) => verb.command().map_err(|mistake| {
                 answer(&format!("{mistake}\nmoonlet help image export says more\n"), false)
             })?,
+            Some(Verb::Proxy(Proxy { verb: ProxyVerb::Ca(_) })) => Command::ProxyCa,
             Some(Verb::Store(Store { verb: StoreVerb::Stat(StoreStat { json }) })) => {
                 Command::StoreStat { json }
             }
@@ -351,6 +374,7 @@ fn unknown_command(words: &[&str]) -> Option<String> {
     let second = words.next().copied().unwrap_or("-");
     unknown(first, Verb::COMMANDS).or_else(|| match *first {
         "image" => unknown(second, ImageVerb::COMMANDS),
+        "proxy" => unknown(second, ProxyVerb::COMMANDS),
         "store" => unknown(second, StoreVerb::COMMANDS),
         "board" => unknown(second, BoardVerb::COMMANDS),
         _ => None,
