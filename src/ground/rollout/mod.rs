@@ -20,5 +20,5 @@ mod policy;
 mod run;
 
 pub use decide::{Counts, Member, Outcome, Phase, Step};
-pub use policy::{Approval, Batch, Budget, Policy};
+pub use policy::{Approval, Batch, Budget, Percent, Policy, Span};
 pub use run::{look, run};
