@@ -91,6 +91,15 @@ need_rust() {
     need cc=build-essential
 }
 
+# board_show BOARD KEY: one value of a board, as Moonlet built for this machine resolves the files in
+# boards/; nothing where it has none. KEY is a path of jq's, such as .budget.binary_bytes_max.
+board_show() {
+    need jq=jq
+    need_rust
+    board_json=$(cargo run --quiet --locked --bin moonlet -- board show "$1" --json) || exit 2
+    printf '%s\n' "$board_json" | jq --raw-output "$2 // empty"
+}
+
 # log_program OPTION...: builds the program of the blob log's figures (tests/bench) and prints its
 # path. Options are those of `cargo bench`.
 log_program() {

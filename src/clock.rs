@@ -61,7 +61,7 @@ impl Clock for SystemClock {
     }
 
     fn is_set(&self) -> bool {
-        let now = kernel_seconds();
+        let now = kernel_unix_seconds();
         later(now, self.floor.get()) == now
     }
 
@@ -73,10 +73,11 @@ impl Clock for SystemClock {
 /// What the kernel's clock shows, in seconds since 1970-01-01 UTC; `floor` instead, when that is
 /// later and to be believed.
 pub fn unix_seconds_from(floor: u64) -> u64 {
-    later(kernel_seconds(), floor)
+    later(kernel_unix_seconds(), floor)
 }
 
-fn kernel_seconds() -> u64 {
+/// What the kernel's clock shows, in seconds since 1970-01-01 UTC, right or wrong.
+pub fn kernel_unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 

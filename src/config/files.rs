@@ -9,21 +9,30 @@ use std::path::Path;
 
 use super::{Config, Token, Upstream};
 
-/// What cannot be read, is empty, or is a secret that others may read; a line each.
-pub fn file_warnings(config: &Config) -> Vec<String> {
-    let mut warnings = Vec::new();
+/// What is wrong with a file that a configuration names.
+pub struct FileProblem {
+    /// The key, the file, and what is wrong, in one line.
+    pub text: String,
+    /// It cannot be read, or is empty.
+    pub is_unusable: bool,
+}
+
+/// What cannot be read, is empty, or is a secret that others may read.
+pub fn file_problems(config: &Config) -> Vec<FileProblem> {
+    let mut problems = Vec::new();
     let mut look = |name: &str, key: &str, path: Option<&Path>, is_secret: bool| {
         let Some(path) = path else { return };
-        let mut warn = |what: &str| {
-            warnings.push(format!("{name} {key} = {path:?}: {what}"));
+        let mut add = |what: &str, is_unusable| {
+            let text = format!("{name} {key} = {path:?}: {what}");
+            problems.push(FileProblem { text, is_unusable });
         };
         match fs::read(path) {
-            Err(error) => return warn(&format!("{error}; it is needed when it is used")),
-            Ok(bytes) if bytes.trim_ascii().is_empty() => warn("the file is empty"),
+            Err(error) => return add(&format!("{error}; it is needed when it is used"), true),
+            Ok(bytes) if bytes.trim_ascii().is_empty() => add("the file is empty", true),
             Ok(_) => {}
         }
         if is_secret && let Some(mode) = fs::metadata(path).ok().as_ref().and_then(exposed_mode) {
-            warn(&format!("others can read it (mode {mode:o}): expected 600"));
+            add(&format!("others can read it (mode {mode:o}): expected 600"), false);
         }
     };
     if let Some(tls) = &config.serve.tls {
@@ -51,7 +60,7 @@ pub fn file_warnings(config: &Config) -> Vec<String> {
             look(&name, key, Some(path), is_secret);
         }
     }
-    warnings
+    problems
 }
 
 impl Upstream {

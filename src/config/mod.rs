@@ -6,7 +6,7 @@
 //! hardly does what was meant (an upstream of which there is no image) is a warning.
 //!
 //! Nothing but the text is looked at: a file that it names may come later, and is read when it is
-//! used. [`file_warnings`] looks at those for a person who asks.
+//! used. [`file_problems`] looks at those for a person who asks.
 
 mod files;
 mod ground_control;
@@ -27,7 +27,7 @@ use url::Url;
 
 use crate::oci::{Pattern, Platform, Reference};
 use crate::units::{ByteCount, ByteRate, exact_duration};
-pub use files::{exposed_mode, file_warnings};
+pub use files::{FileProblem, exposed_mode, file_problems};
 pub use ground_control::is_token;
 pub use link::Window;
 pub use verify::Verify;

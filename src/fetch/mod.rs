@@ -36,6 +36,8 @@ pub use latch::Latch;
 pub struct Pace {
     bucket: Rc<RefCell<Option<Bucket>>>,
     stop: Latch,
+    /// Ends one download only.
+    unwanted: Option<Latch>,
     clock: SharedClock,
     metrics: Rc<Metrics>,
     gate: Option<Gate>,
@@ -52,7 +54,7 @@ impl Pace {
         metrics: Rc<Metrics>,
     ) -> Self {
         let bucket = Rc::new(RefCell::new(bucket));
-        Self { bucket, stop, clock, metrics, gate: None, urgency: Urgency::Sync }
+        Self { bucket, stop, unwanted: None, clock, metrics, gate: None, urgency: Urgency::Sync }
     }
 
     /// The same pace, behind a gate.
@@ -93,9 +95,22 @@ impl Pace {
         self.bucket.borrow().is_some() || self.gate.as_ref().is_some_and(Gate::is_metered)
     }
 
+    /// The same pace for a download that ends when `unwanted` is opened, too.
+    pub fn until(&self, unwanted: &Latch) -> Self {
+        Self { unwanted: Some(unwanted.clone()), ..self.clone() }
+    }
+
     /// The sign to stop.
     pub fn stop(&self) -> &Latch {
         &self.stop
+    }
+
+    /// What `work` gives, or nothing when it is to end first: then `work` is dropped where it waits.
+    pub async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        match &self.unwanted {
+            None => self.stop.unless_opened(work).await,
+            Some(unwanted) => self.stop.unless_opened(unwanted.unless_opened(work)).await.flatten(),
+        }
     }
 
     /// Charges what the link has carried, and waits until more may come.
@@ -166,7 +181,7 @@ pub async fn copy(
         let room = usize::try_from(end - position).unwrap_or(BUFFER_BYTES).min(BUFFER_BYTES);
         let into = buffer.get_mut(..room).unwrap_or_default();
         pace.may_fetch()?;
-        let piece = pace.stop.unless_opened(async {
+        let piece = pace.unless_stopped(async {
             pace.wait().await;
             body.read(into).await
         });

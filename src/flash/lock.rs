@@ -9,13 +9,12 @@ use std::thread;
 use std::time::Duration;
 
 use super::Error;
-use crate::kind::Kind;
 
 /// Takes `file`'s lock with [`File::try_lock`] or [`File::try_lock_shared`]. `store` names it in
 /// errors.
 ///
 /// # Errors
-/// [`Kind::Invalid`] when another process has it.
+/// [`Error::is_in_use`] when another process has it.
 pub fn take(
     file: &File,
     store: &Path,
@@ -30,14 +29,11 @@ pub fn take(
             }
         }
     }
-    Err(Error::new(
-        Kind::Invalid,
-        format!(
-            "store {} is in use by another moonlet: stop it first, or give it an admin.listen to \
-             ask it at",
-            store.display()
-        ),
-    ))
+    Err(Error::in_use(format!(
+        "store {} is in use by another moonlet: stop it first, or give it an admin.listen to ask \
+         it at",
+        store.display()
+    )))
 }
 
 /// udev holds the lock of a disk for a moment while it looks what is on it, at boot of all times.

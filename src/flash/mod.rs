@@ -198,12 +198,23 @@ pub struct Error {
     kind: Kind,
     what: String,
     source: Option<std::io::Error>,
+    is_in_use: bool,
 }
 
 impl Error {
     /// An error without a cause below it.
     pub fn new(kind: Kind, what: impl Into<String>) -> Self {
-        Self { kind, what: what.into(), source: None }
+        Self { kind, what: what.into(), source: None, is_in_use: false }
+    }
+
+    /// Of a device that another process has.
+    pub(super) fn in_use(what: impl Into<String>) -> Self {
+        Self { is_in_use: true, ..Self::new(Kind::Invalid, what) }
+    }
+
+    /// Whether another process has the device.
+    pub fn is_in_use(&self) -> bool {
+        self.is_in_use
     }
 
     /// The error of a system call. No room is [`Kind::Full`], no permission [`Kind::Denied`].
@@ -215,7 +226,7 @@ impl Error {
             Io::NotFound => Kind::Missing,
             _ => Kind::Retry,
         };
-        Self { kind, what: what.into(), source: Some(source) }
+        Self { source: Some(source), ..Self::new(kind, what) }
     }
 
     /// What to do about it.

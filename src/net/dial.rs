@@ -57,7 +57,11 @@ pub async fn connect(
 }
 
 /// Addresses of a host in the order in which they should be tried, at least one.
-async fn resolve(host: &str, port: u16, resolver: &Resolver) -> Result<Vec<SocketAddr>, Error> {
+pub(super) async fn resolve(
+    host: &str,
+    port: u16,
+    resolver: &Resolver,
+) -> Result<Vec<SocketAddr>, Error> {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     if let Ok(address) = bare.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);

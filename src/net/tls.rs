@@ -13,6 +13,8 @@
 //! rotated certificate works without a restart and a file that is missing is an error of the
 //! connection that needs it.
 
+mod expiry;
+
 use std::cell::RefCell;
 use std::fmt::Display;
 use std::io;
@@ -120,20 +122,9 @@ pub fn client_config(
     options: &ClientOptions,
     clock: SharedClock,
 ) -> Result<Arc<ClientConfig>, Error> {
-    let provider = provider();
-    let mut roots = RootCertStore::empty();
-    add_system_roots(&mut roots, system_bundle_named().as_deref())?;
-    let mut own = Vec::new();
-    if let Some(path) = &options.ca_file {
-        add_roots(&mut roots, path)?;
-        own = certificates(path)?;
-    }
-    let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-        .build()
-        .map_err(|error| invalid("trusted certificates", error))?;
-    let verifier = Verifier { usual, own };
+    let verifier = verifier(options)?;
     let builder =
-        ClientConfig::builder_with_details(provider, Arc::new(Floor::new(clock.as_ref())))
+        ClientConfig::builder_with_details(provider(), Arc::new(Floor::new(clock.as_ref())))
             .with_safe_default_protocol_versions()
             .map_err(|error| invalid("tls versions", error))?
             .dangerous()
@@ -150,6 +141,21 @@ pub fn client_config(
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
     Ok(Arc::new(config))
+}
+
+/// What checks the certificates of servers, by the files as they are now.
+fn verifier(options: &ClientOptions) -> Result<Verifier, Error> {
+    let mut roots = RootCertStore::empty();
+    add_system_roots(&mut roots, system_bundle_named().as_deref())?;
+    let mut own = Vec::new();
+    if let Some(path) = &options.ca_file {
+        add_roots(&mut roots, path)?;
+        own = certificates(path)?;
+    }
+    let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+        .build()
+        .map_err(|error| invalid("trusted certificates", error))?;
+    Ok(Verifier { usual, own })
 }
 
 /// The usual checks, and one exception: `openssl req -x509`, as the quick starts of registries have

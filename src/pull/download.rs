@@ -6,6 +6,7 @@
 //! that takes hours would keep it from its first byte.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -111,6 +112,17 @@ impl Puller {
         self.flights.borrow().get(digest).cloned()
     }
 
+    /// Suspends the downloads for images that are not of `wanted`, and forgets what was promised to
+    /// images that are not of `names`.
+    pub fn call_off(&self, names: &BTreeSet<String>, wanted: &BTreeSet<Digest>) {
+        self.promised.borrow_mut().retain(|name, _| names.contains(name));
+        for flight in self.flights.borrow().values() {
+            if !flight.client.is_open() && !wanted.contains(&flight.digest) {
+                flight.unwanted.open();
+            }
+        }
+    }
+
     /// Waits until no download is under way.
     pub async fn landed(&self) {
         loop {
@@ -143,7 +155,8 @@ impl Puller {
         let mut backoff = if wanted.required { Backoff::default() } else { Backoff::brief() };
         let mut refetched = false;
         loop {
-            let slot = self.unless_stopped(self.slot(flight, backoff.failures())).await?;
+            let slot = self.slot(flight, backoff.failures());
+            let slot = self.pace(flight).unless_stopped(slot).await.ok_or_else(Error::stopped)?;
             let begun = self.parts.clock.monotonic();
             let progress = Cell::new(false);
             let outcome = self.attempt(flight, wanted, &progress).await;
@@ -161,6 +174,7 @@ impl Puller {
                     continue;
                 }
                 Err(End::Final(error)) => return Err(error),
+                Err(End::Cut(error)) if flight.unwanted.is_open() => return Err(error),
                 Err(End::Cut(error)) => error,
             };
             if progress.get() {
@@ -297,7 +311,7 @@ impl Puller {
         let bytes = pace.fit(self.chunk.get().bytes());
         let end = start.saturating_add(bytes).min(size.unwrap_or(u64::MAX));
         let opening = registry.blob(repository, digest, start, end.saturating_sub(1), size);
-        Ok(self.unless_stopped(opening).await??)
+        Ok(pace.unless_stopped(opening).await.ok_or_else(Error::stopped)??)
     }
 
     /// Writes what was opened.
@@ -331,10 +345,8 @@ impl Puller {
 
     /// The pace of a download: what a client waits for may go outside the windows.
     fn pace(&self, flight: &Flight) -> Pace {
-        match flight.client.is_open() {
-            true => self.parts.pace.of(Urgency::Client),
-            false => self.parts.pace.clone(),
-        }
+        let pace = self.parts.pace.until(&flight.unwanted);
+        if flight.client.is_open() { pace.of(Urgency::Client) } else { pace }
     }
 }
 

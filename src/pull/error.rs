@@ -25,6 +25,8 @@ enum Cause {
     Shared(Rc<Error>),
     /// The image is not signed as it must be.
     Unsigned(String),
+    /// It was not waited for to the end.
+    Left,
     Other(Kind, String),
 }
 
@@ -43,8 +45,19 @@ impl Error {
             Cause::Manifest(_) => Kind::Invalid,
             Cause::Shared(error) => error.kind(),
             Cause::Unsigned(_) => Kind::Denied,
+            Cause::Left => Kind::Retry,
             Cause::Other(kind, _) => *kind,
         }
+    }
+
+    /// Downloads of an image go on, and are not waited for any longer.
+    pub fn left() -> Self {
+        Self { what: String::new(), cause: Cause::Left }
+    }
+
+    /// Whether that is all.
+    pub fn is_left(&self) -> bool {
+        matches!(self.cause, Cause::Left)
     }
 
     /// An image is not signed as it must be.
@@ -122,6 +135,7 @@ impl fmt::Display for Error {
             Cause::Store(error) => error.fmt(f),
             Cause::Manifest(error) => error.fmt(f),
             Cause::Shared(error) => error.fmt(f),
+            Cause::Left => f.write_str("its downloads go on"),
             Cause::Unsigned(problem) | Cause::Other(_, problem) => f.write_str(problem),
         }
     }
@@ -135,7 +149,7 @@ impl std::error::Error for Error {
             Cause::Store(error) => Some(error),
             Cause::Manifest(error) => Some(error),
             Cause::Shared(error) => Some(error.as_ref()),
-            Cause::Unsigned(_) | Cause::Other(..) => None,
+            Cause::Unsigned(_) | Cause::Left | Cause::Other(..) => None,
         }
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct Flight {
     opened: Latch,
     /// Opened when an image waits for it: it is pinned, and takes part in the images' order.
     pub image: Latch,
+    /// Opened when no image waits for it any more, nor a client: it is suspended.
+    pub unwanted: Latch,
     /// The first place of such an image in the configuration.
     pub rank: Cell<usize>,
     /// Opened when a client waits for it: it may have a slot of the clients', and is visible as soon
@@ -53,6 +55,7 @@ impl Flight {
             size: Cell::default(),
             opened: Latch::default(),
             image: Latch::default(),
+            unwanted: Latch::default(),
             rank: Cell::new(usize::MAX),
             client: Latch::default(),
             follower: RefCell::default(),

@@ -154,22 +154,30 @@ impl Plan {
 impl Puller {
     /// An engine at rest.
     pub fn new(parts: Parts) -> Self {
-        let (slots, client_slots) = match parts.pace.is_limited() {
-            true => (1, 1),
-            false => (DOWNLOADS_MAX, CLIENT_DOWNLOADS_MAX),
-        };
-        Self {
+        let puller = Self {
             parts,
             flights: RefCell::default(),
             chunk: Cell::default(),
-            slots: Slots::new(slots),
-            client_slots: Slots::new(client_slots),
+            slots: Slots::new(1),
+            client_slots: Slots::new(1),
             head_in_vain: RefCell::default(),
             promised: RefCell::default(),
             holding: Mutex::new(()),
             desired: RefCell::default(),
             asked: Asked::default(),
-        }
+        };
+        puller.resize_slots();
+        puller
+    }
+
+    /// Sets how many downloads there may be at a time, by whether the link is limited now.
+    pub fn resize_slots(&self) {
+        let (images, clients) = match self.parts.pace.is_limited() {
+            true => (1, 1),
+            false => (DOWNLOADS_MAX, CLIENT_DOWNLOADS_MAX),
+        };
+        self.slots.resize(images);
+        self.client_slots.resize(clients);
     }
 
     /// The sign to stop.
@@ -183,10 +191,26 @@ impl Puller {
     ///
     /// Gives why some of what only accompanies the image was left out, where it is the link's limits
     /// that held it back: it is to be fetched when they allow it.
-    pub async fn fetch(self: &Rc<Self>, plan: &Plan, rank: usize) -> Result<Option<Error>, Error> {
-        self.promised.borrow_mut().insert(plan.name.clone(), plan.wants().0);
-        let outcome = self.fetch_promised(plan, rank).await;
-        self.promised.borrow_mut().remove(&plan.name);
+    ///
+    /// # Errors
+    /// Why it is not visible; [`Error::is_left`] when `leave` was opened first: then its downloads go
+    /// on, and another call waits for them again.
+    pub async fn fetch(
+        self: &Rc<Self>,
+        plan: &Plan,
+        rank: usize,
+        leave: &Latch,
+    ) -> Result<Option<Error>, Error> {
+        let before = self.promised.borrow_mut().insert(plan.name.clone(), plan.wants().0);
+        let missing = self.missing(plan);
+        if before.is_none() && !missing.is_empty() {
+            let bytes = missing.iter().map(|blob| blob.size).sum();
+            info!("{}: fetching {} blobs, {}", plan.name, missing.len(), ByteCount(bytes));
+        }
+        let outcome = self.fetch_promised(plan, rank, leave).await;
+        if !outcome.as_ref().is_err_and(Error::is_left) {
+            self.promised.borrow_mut().remove(&plan.name);
+        }
         outcome
     }
 
@@ -194,27 +218,24 @@ impl Puller {
         self: &Rc<Self>,
         plan: &Plan,
         rank: usize,
+        leave: &Latch,
     ) -> Result<Option<Error>, Error> {
         let source = self.source(&plan.key.registry, &plan.key.repository)?;
         let asker = Asker::Image(rank);
         self.check_signed(plan, asker).await?;
         let job = Job { source, image: &plan.name, asker };
-        let missing = self.missing(plan);
-        let bytes = missing.iter().map(|blob| blob.size).sum();
-        if !missing.is_empty() {
-            info!("{}: fetching {} blobs, {}", plan.name, missing.len(), ByteCount(bytes));
-        }
         // What is there already must not give way to what comes.
         let wanted: Vec<Digest> = plan.digests().into_iter().collect();
         self.parts.store.pin(&wanted, true).await?;
-        let queue = RefCell::new(missing.into_iter());
+        let queue = RefCell::new(self.missing(plan).into_iter());
         let left_out = RefCell::new((BTreeSet::new(), plan.notes.clone(), None));
         let worker = async || -> Result<(), Error> {
             loop {
                 let Some(blob) = queue.borrow_mut().next() else { return Ok(()) };
-                match self.blob(&job, &blob).await {
+                let landed = leave.unless_opened(self.blob(&job, &blob)).await;
+                match landed.unwrap_or_else(|| Err(Error::left())) {
                     Ok(()) => {}
-                    Err(error) if !blob.required && !self.stop().is_open() => {
+                    Err(error) if !blob.required && !self.stop().is_open() && !error.is_left() => {
                         let (absent, notes, waits) = &mut *left_out.borrow_mut();
                         absent.insert(blob.digest);
                         match error.held_back() {

@@ -22,16 +22,30 @@ pub struct Priority {
 pub struct Slots(RefCell<State>);
 
 struct State {
-    free: usize,
+    /// How many there are, and how many of them are in use: more for a while when there are fewer.
+    max: usize,
+    taken: usize,
     /// Counts those who came, so that equals are served in turn.
     arrivals: u64,
     waiting: BTreeMap<(Priority, u64), Latch>,
 }
 
+impl State {
+    fn has_room(&self) -> bool {
+        self.taken < self.max
+    }
+}
+
 impl Slots {
-    /// `count` free slots.
-    pub fn new(count: usize) -> Self {
-        Self(RefCell::new(State { free: count, arrivals: 0, waiting: BTreeMap::new() }))
+    /// `max` free slots.
+    pub fn new(max: usize) -> Self {
+        Self(RefCell::new(State { max, taken: 0, arrivals: 0, waiting: BTreeMap::new() }))
+    }
+
+    /// Changes their number; what has one keeps it.
+    pub fn resize(&self, max: usize) {
+        self.0.borrow_mut().max = max;
+        self.call_first();
     }
 
     /// Waits for a slot.
@@ -46,8 +60,8 @@ impl Slots {
             let turn = {
                 let mut state = self.0.borrow_mut();
                 let is_first = state.waiting.keys().next().is_none_or(|first| key <= *first);
-                if state.free > 0 && is_first {
-                    state.free -= 1;
+                if state.has_room() && is_first {
+                    state.taken += 1;
                     drop(state);
                     // Out of the queue; the next in it may have a slot too.
                     drop(place);
@@ -63,7 +77,7 @@ impl Slots {
 
     fn call_first(&self) {
         let state = self.0.borrow();
-        if state.free > 0
+        if state.has_room()
             && let Some((_, turn)) = state.waiting.first_key_value()
         {
             turn.open();
@@ -76,7 +90,7 @@ pub struct Slot<'a>(&'a Slots);
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        self.0.0.borrow_mut().free += 1;
+        self.0.0.borrow_mut().taken -= 1;
         self.0.call_first();
     }
 }
@@ -143,5 +157,23 @@ mod tests {
         assert!(poll(&mut c).is_none() && poll(&mut d).is_none());
         drop(taken);
         assert!(poll(&mut c).is_some() && poll(&mut d).is_some());
+    }
+
+    #[test]
+    fn there_may_be_more_of_them_or_fewer() {
+        let slots = Slots::new(1);
+        let priority = Priority { failures: 0, rank: 0 };
+        let (mut a, mut b) = (pin!(slots.take(priority)), pin!(slots.take(priority)));
+        let (mut c, mut d) = (pin!(slots.take(priority)), pin!(slots.take(priority)));
+        let first = poll(&mut a);
+        assert!(first.is_some() && poll(&mut b).is_none() && poll(&mut c).is_none());
+        slots.resize(3);
+        let (second, third) = (poll(&mut b), poll(&mut c));
+        assert!(second.is_some() && third.is_some() && poll(&mut d).is_none());
+        slots.resize(1);
+        drop((first, second));
+        assert!(poll(&mut d).is_none(), "one is in use still");
+        drop(third);
+        assert!(poll(&mut d).is_some());
     }
 }

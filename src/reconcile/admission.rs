@@ -44,6 +44,7 @@ impl Reconciler {
         }
         let planned = Planned { is_under_way: true, ..planned };
         self.remember(index, |memory| memory.need = Need::Admitted(planned));
+        self.call_off();
         pass.decide(index);
         self.make_room(index, &admission).await
     }

@@ -36,6 +36,8 @@ pub(super) struct Memory {
     referrers_due: Option<Duration>,
     /// What it waits for.
     pub need: Need,
+    /// The plan of what is being downloaded for it, where a pass did not wait for the end of that.
+    pub left: Option<Plan>,
 }
 
 /// How an image stands.
@@ -162,11 +164,21 @@ impl Reconciler {
         self.parts.progress.update(&image.reference.to_string(), |notice| {
             notice.state = State::Syncing;
         });
-        let plan = puller.plan(&image.reference, Some(current), &image.platforms).await?;
+        let plan = match self.take_left(index, current) {
+            Some(plan) => plan,
+            None if pass.leave.is_open() => return Err(pull::Error::left()),
+            None => puller.plan(&image.reference, Some(current), &image.platforms).await?,
+        };
         let fetched = match self.admit(index, &plan, pass).await {
-            Ok(()) => self.fetch(index, &plan, &image.platforms).await,
+            Ok(()) => self.fetch(index, &plan, &image.platforms, pass).await,
             Err(error) => Err(error),
         };
+        if let Err(error) = &fetched
+            && error.is_left()
+        {
+            self.remember(index, |memory| memory.left = Some(plan));
+            return Err(pull::Error::left());
+        }
         self.remember(index, |memory| match (&fetched, &mut memory.need) {
             (Ok(None), need) if plan.waits.is_none() => *need = Need::Nothing,
             // What has come of the rest stays.
@@ -191,6 +203,7 @@ impl Reconciler {
         index: usize,
         plan: &Plan,
         platforms: &[Platform],
+        pass: &Pass,
     ) -> Result<Option<pull::Error>, pull::Error> {
         let name = &plan.name;
         let held = self.parts.store.tag(&plan.key);
@@ -202,11 +215,12 @@ impl Reconciler {
             notice.held_bytes = total.saturating_sub(missing) + partial;
             notice.error = None;
         });
-        let waits = match self.parts.puller.fetch(plan, index).await {
+        let fetch = || pass.download(self.parts.puller.fetch(plan, index, &pass.leave));
+        let waits = match fetch().await {
             Err(error) if error.kind() == Kind::Full => {
                 warn!("{error}; giving up what is not desired and trying once more");
                 self.collect().await?;
-                let again = self.parts.puller.fetch(plan, index).await;
+                let again = fetch().await;
                 if let Err(error) = &again
                     && error.kind() == Kind::Full
                 {
@@ -229,6 +243,12 @@ impl Reconciler {
             _ => info!("{name}: held at {}, {}", plan.root.short(), ByteCount(total)),
         }
         Ok(waits)
+    }
+
+    /// The plan of an image whose downloads go on, if it is `current` still.
+    fn take_left(&self, index: usize, current: Digest) -> Option<Plan> {
+        let left = self.memories.borrow_mut().get_mut(index)?.left.take();
+        left.filter(|plan| plan.root == current)
     }
 
     /// Changes what is remembered of an image.

@@ -3,7 +3,8 @@
 //! Observed state is the blob log itself, never a second file that could disagree with it. Each
 //! image stands alone: one that fails keeps what it had, is reported, and holds up no other. What
 //! an unreachable registry cannot tell is left as it is. Only after every image was looked at does
-//! anything lose its place, except when there is no room.
+//! anything lose its place, except when there is no room. A download outlives the pass that began it
+//! when images are due again, or others are desired: the next pass waits for it, or calls it off.
 //!
 //! | file | holds |
 //! |---|---|
@@ -34,12 +35,14 @@ use crate::blob::{self, Store, TagKey};
 use crate::catalog::{Catalog, Imports, Root};
 use crate::clock::SharedClock;
 use crate::config::Image;
+use crate::fetch::Latch;
 use crate::kind::Kind;
 use crate::metrics::Metrics;
 use crate::oci::{Digest, Reference};
 use crate::pull::progress::{Progress, State};
 use crate::pull::{self, Puller};
 use image::Memory;
+pub use pass::Patience;
 use sweep::Idle;
 
 /// What the reconciler works with.
@@ -78,9 +81,10 @@ pub struct Reconciler {
     is_whole: Cell<bool>,
     /// What is remembered of each image, in their order.
     memories: RefCell<Vec<Memory>>,
-    /// When all images are to be looked at again, by the monotonic clock; [`NOT_DUE`] while or after
-    /// they are.
+    /// When all images are to be looked at again, by the monotonic clock.
     poll_at: Cell<Duration>,
+    /// Opened when the pass that is under way is to wait for no download any more.
+    leave: RefCell<Latch>,
     /// Held while a task repairs.
     repairing: Mutex<()>,
     /// Blobs that could not be repaired, and why.
@@ -131,6 +135,7 @@ impl Reconciler {
             is_whole: Cell::new(is_whole),
             memories: RefCell::new(memories),
             poll_at: Cell::default(),
+            leave: RefCell::default(),
             repairing: Mutex::new(()),
             unrepaired: RefCell::default(),
             idle: RefCell::default(),
@@ -155,13 +160,15 @@ impl Reconciler {
     }
 
     /// Changes the desired state, and makes all images due. A pass that is under way begins no
-    /// further image; the next one brings what is new, and gives up what is not desired any more.
+    /// further image and waits for no download; the next one brings what is new, and gives up what is
+    /// not desired any more.
     pub fn set_images(&self, desired: Desired) -> Result<(), blob::Error> {
         let before = self.images();
         let is_new = |image: &&Image| before.iter().all(|other| other.reference != image.reference);
         let new: Vec<Image> = desired.images.iter().filter(is_new).cloned().collect();
         self.set_desired(&desired.images);
         self.next_images.replace(Some(desired));
+        self.leave.borrow().open();
         self.poll_now();
         new.iter().try_for_each(|image| self.post(image))
     }
@@ -194,6 +201,15 @@ impl Reconciler {
             memory
         });
         self.memories.replace(memories.collect());
+    }
+
+    /// Suspends the downloads for images that are not planned, or not desired, any more.
+    fn call_off(&self) {
+        let memories = self.memories.borrow();
+        let planned: BTreeSet<Digest> = memories.iter().flat_map(Memory::planned).collect();
+        let images = self.images();
+        let names = images.iter().map(|image| image.reference.to_string()).collect();
+        self.parts.puller.call_off(&names, &planned);
     }
 
     fn images(&self) -> Rc<[Image]> {
@@ -237,13 +253,10 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Waits until it is time for another pass: `interval` after the last look at all images, or
+    /// Waits until it is time for another pass: when all images are due, or
     /// when a registry may be asked again that wanted a pause, or when a stop is asked for.
-    pub async fn pause(&self, interval: Duration) {
+    pub async fn pause(&self) {
         let now = self.parts.clock.monotonic();
-        if self.poll_at.get() == NOT_DUE {
-            self.poll_at.set(now + interval);
-        }
         let due = self.memories.borrow().iter().filter_map(|memory| memory.not_before).min();
         let due = due.map_or(self.poll_at.get(), |due| due.min(self.poll_at.get()));
         let stop = self.parts.puller.stop();
@@ -330,6 +343,3 @@ impl Reconciler {
         self.parts.metrics.images_desired.set(images.len() as u64);
     }
 }
-
-/// All images were looked at, and when they will be again is not decided.
-const NOT_DUE: Duration = Duration::MAX;

@@ -8,8 +8,9 @@
 //! it are decided. Theirs may be registries that hang, so that is waited for only for
 //! [`TURN_PATIENCE`].
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::future::Future;
 use std::time::Duration;
 
 use log::{debug, error, info, warn};
@@ -18,7 +19,7 @@ use smol::future::or;
 
 use super::image::{End, Memory};
 use super::join::{Work, join};
-use super::{NOT_DUE, Outcome, Reconciler};
+use super::{Outcome, Reconciler};
 use crate::config::Image;
 use crate::fetch::Latch;
 use crate::kind::Kind;
@@ -31,6 +32,20 @@ pub(super) struct Pass {
     /// Whether each image was admitted, refused, or needs nothing, in their order.
     decided: Vec<Latch>,
     lanes: Vec<Lane>,
+    /// Opened when no download is to be waited for any more: another pass is due.
+    pub leave: Latch,
+    /// Images in hand of which it is not known yet what is to be downloaded.
+    looking: Cell<usize>,
+}
+
+/// How long a pass waits for downloads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// Until they end.
+    Endless,
+    /// Until images are due: then the pass ends, the downloads go on, and the next pass waits for
+    /// them again.
+    UntilDue,
 }
 
 /// The images of one registry that are to be looked at.
@@ -57,6 +72,14 @@ impl Pass {
         .await;
     }
 
+    /// Does `download`, which may be left at any time.
+    pub async fn download<T>(&self, download: impl Future<Output = T>) -> T {
+        self.looking.update(|looking| looking - 1);
+        let value = download.await;
+        self.looking.update(|looking| looking + 1);
+        value
+    }
+
     /// What becomes of image number `index` is known: those behind need not wait for it.
     pub fn decide(&self, index: usize) {
         self.decided.get(index).into_iter().for_each(Latch::open);
@@ -66,18 +89,24 @@ impl Pass {
 impl Reconciler {
     /// One pass over the images whose time has come; then what is not desired any more loses its
     /// place. A stop ends it early.
-    pub async fn run(&self) -> Outcome {
+    ///
+    /// All images are due again `interval` after this pass begins to look at them.
+    pub async fn run(&self, interval: Duration, patience: Patience) -> Outcome {
         self.parts.metrics.sync_runs.add(1);
-        let pass = self.begin_pass();
+        let pass = self.begin_pass(interval);
         let mut works: Vec<Work<'_>> = vec![Box::pin(self.repair())];
         for lane in &pass.lanes {
             for number in 0..IN_HAND_MAX {
                 works.push(Box::pin(self.work(&pass, lane, number == 0)));
             }
         }
-        join(works).await;
+        match patience {
+            Patience::Endless => join(works).await,
+            Patience::UntilDue => or(join(works), self.leave_when_due(&pass)).await,
+        }
         let outcome = self.outcome();
-        if !self.parts.puller.stop().is_open() {
+        // What takes the place of what is not desired any more may be on its way.
+        if !self.parts.puller.stop().is_open() && self.next_images.borrow().is_none() {
             self.end_pass(outcome).await;
         }
         self.export_gauges();
@@ -92,12 +121,30 @@ impl Reconciler {
         Outcome { held, failed: memories.len() - held, waiting, is_obeyed: true }
     }
 
-    fn begin_pass(&self) -> Pass {
+    /// Opens [`Pass::leave`] when images are due, but not at once; never ends.
+    async fn leave_when_due(&self, pass: &Pass) {
+        loop {
+            Timer::after(PASS_MIN).await;
+            let now = self.parts.clock.monotonic();
+            let is_due = |memory: &Memory| memory.not_before.is_some_and(|due| due <= now);
+            let is_due = self.poll_at.get() <= now || self.memories.borrow().iter().any(is_due);
+            // To leave a download while the pass cannot end would only keep its image from its tag.
+            if is_due && pass.looking.get() == 0 {
+                pass.leave.open();
+            }
+        }
+    }
+
+    fn begin_pass(&self, interval: Duration) -> Pass {
         self.take_next_images();
+        self.call_off();
+        self.parts.puller.resize_slots();
+        let leave = Latch::default();
+        self.leave.replace(leave.clone());
         let now = self.parts.clock.monotonic();
         let is_poll = self.poll_at.get() <= now;
         if is_poll {
-            self.poll_at.set(NOT_DUE);
+            self.poll_at.set(now + interval);
         }
         let mut lanes: Vec<Lane> = Vec::new();
         let images = self.images();
@@ -128,7 +175,7 @@ impl Reconciler {
                 }),
             }
         }
-        Pass { decided, lanes }
+        Pass { decided, lanes, leave, looking: Cell::new(0) }
     }
 
     async fn end_pass(&self, outcome: Outcome) {
@@ -157,12 +204,20 @@ impl Reconciler {
         }
         while !stop.is_open() && self.next_images.borrow().is_none() {
             let Some(index) = lane.queue.borrow_mut().pop_front() else { break };
+            pass.looking.update(|looking| looking + 1);
             let silence = lane.silence.borrow().clone();
             let outcome = match silence {
                 Some(why) => Err(self.waiting(index, &lane.registry, &why)),
                 None => self.image(index, pass, lane).await,
             };
+            pass.looking.update(|looking| looking - 1);
             pass.decide(index);
+            if outcome.as_ref().is_err_and(pull::Error::is_left) {
+                // It is waited for again in the next pass.
+                self.remember(index, |memory| memory.not_before = Some(Duration::ZERO));
+                lane.answered.open();
+                continue;
+            }
             let is_unanswered = outcome.as_ref().is_err_and(pull::Error::is_unanswered);
             self.remember(index, |memory| memory.was_unanswered = is_unanswered);
             if let Err(error) = &outcome
@@ -197,6 +252,7 @@ impl Reconciler {
         let Some(memory) = memories.get_mut(index) else { return };
         let now = self.parts.clock.monotonic();
         memory.is_held_back = false;
+        memory.left = None;
         let (end, problem) = match outcome {
             Ok(End::Gone(why)) => {
                 let text = format!("gone upstream, what is held stays served: {why}");
@@ -281,6 +337,8 @@ fn failure(error: &pull::Error, pause: Option<Duration>, is_held: bool, memory: 
 
 /// Images of one registry that are looked at or fetched at the same time.
 const IN_HAND_MAX: usize = 3;
+/// The least time that a pass waits for downloads: all images are looked at in between.
+const PASS_MIN: Duration = Duration::from_secs(10);
 /// The least that an image waits whose registry asked for a pause.
 const PAUSE_MIN: Duration = Duration::from_secs(10);
 /// How long an image waits that is not signed as it must be: asking again costs its manifests.

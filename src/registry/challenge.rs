@@ -38,7 +38,9 @@ impl Challenge {
         if let Some(service) = get("service") {
             query.append_pair("service", service);
         }
-        query.append_pair("scope", scope);
+        if !scope.is_empty() {
+            query.append_pair("scope", scope);
+        }
         drop(query);
         Some(url)
     }

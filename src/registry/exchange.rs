@@ -55,7 +55,11 @@ impl Registry {
         headers: Headers,
     ) -> Result<ClientResponse, Error> {
         let auth = &self.0.auth;
-        let scope = format!("repository:{repository}:pull");
+        let scope = match repository {
+            // `/v2/` itself: a token for that is good for nothing else.
+            "" => String::new(),
+            repository => format!("repository:{repository}:pull"),
+        };
         if let Some(why) = auth.refusal(&scope, self.now()) {
             let what = format!("{why}; refused less than a minute ago and not asked again");
             return Err(self.problem(Kind::Denied, path, what));
@@ -337,7 +341,8 @@ impl Registry {
         };
         let refused = match status {
             401 | 403 => {
-                format!(", repository {repository} is refused {}", self.0.auth.who())
+                let what = if repository.is_empty() { "" } else { "repository " };
+                format!(", {what}{repository} is refused {}", self.0.auth.who())
             }
             _ => String::new(),
         };

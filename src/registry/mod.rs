@@ -11,6 +11,7 @@
 //! | `challenge` `auth` `credentials` | what a registry asks for, what is known, who we are |
 //! | `manifest` `referrers` | manifests as they come, and what refers to them |
 //! | `part` | a part of a blob |
+//! | `ping` | whether it answers at all |
 
 mod auth;
 mod challenge;
@@ -19,6 +20,7 @@ mod error;
 mod exchange;
 mod manifest;
 mod part;
+mod ping;
 mod referrers;
 
 use std::rc::Rc;

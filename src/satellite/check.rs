@@ -17,11 +17,9 @@ pub fn check(loaded: &Loaded) -> Result<ExitCode, Failure> {
     let Loaded { config, warnings } = loaded;
     show::print(&config.to_string())?;
     let mut warnings = warnings.clone();
-    // What is wrong with a file is said once: what it holds matters only if it can be read.
-    let files = config::file_warnings(config);
-    let readable = |path: &Path| std::fs::read(path).is_ok_and(|bytes| !bytes.is_empty());
+    let files = config::file_problems(config).into_iter().map(|problem| problem.text);
     warnings.extend(files);
-    warnings.extend(tls_warnings(config, readable));
+    warnings.extend(tls_warnings(config));
     warnings.extend(zone::read().err().map(|problem| format!("{problem}; UTC is used")));
     let refused = store_problem(config, &mut warnings);
     for warning in &warnings {
@@ -33,7 +31,9 @@ pub fn check(loaded: &Loaded) -> Result<ExitCode, Failure> {
 }
 
 /// Certificates and keys that cannot be used. `run` starts without them, and tries again.
-fn tls_warnings(config: &Config, readable: impl Fn(&Path) -> bool) -> Vec<String> {
+pub(super) fn tls_warnings(config: &Config) -> Vec<String> {
+    // What is wrong with a file is said once: what it holds matters only if it can be read.
+    let readable = |path: &Path| std::fs::read(path).is_ok_and(|bytes| !bytes.is_empty());
     let mut warnings = Vec::new();
     if let Some(tls) = &config.serve.tls
         && [Some(&tls.cert), Some(&tls.key), tls.client_ca.as_ref()]
@@ -49,7 +49,7 @@ fn tls_warnings(config: &Config, readable: impl Fn(&Path) -> bool) -> Vec<String
         let options = tls_options(upstream);
         let mut files = options.files().peekable();
         if files.peek().is_some()
-            && files.all(&readable)
+            && files.all(readable)
             && let Err(error) = tls::client_config(&options, Rc::clone(&clock))
         {
             warnings.push(format!("[[upstream]] {}: {error}", upstream.registry));
@@ -59,7 +59,7 @@ fn tls_warnings(config: &Config, readable: impl Fn(&Path) -> bool) -> Vec<String
 }
 
 /// Why the store cannot be made where it is to be.
-fn store_problem(config: &Config, warnings: &mut Vec<String>) -> Option<String> {
+pub(super) fn store_problem(config: &Config, warnings: &mut Vec<String>) -> Option<String> {
     let path = config.store.location.path();
     let shown = path.display();
     let Location::Directory(_) = config.store.location else {

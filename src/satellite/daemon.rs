@@ -24,7 +24,7 @@ use super::service::{Place, Service};
 use super::{Failure, scrub, upkeep};
 use crate::config::{self, Config, Loaded, Location};
 use crate::metrics::Metrics;
-use crate::reconcile::Reconciler;
+use crate::reconcile::{Patience, Reconciler};
 use crate::serve::Api;
 use crate::status::{Admin, Health, STORE};
 
@@ -128,7 +128,8 @@ impl Daemon {
             self.satellite.open_upstreams();
             self.look_at_users();
             let (began, before) = (clock.monotonic(), self.reconciler.held_digests());
-            let outcome = self.reconciler.run().await;
+            let outcome =
+                self.reconciler.run(self.satellite.poll_interval(), Patience::UntilDue).await;
             let changed = before != self.reconciler.held_digests();
             let took = clock.monotonic().saturating_sub(began);
             self.member.passed(&self.satellite, took, changed);
@@ -139,7 +140,7 @@ impl Daemon {
                 return Ok(());
             }
             info!("sync: {outcome}");
-            let due = self.reconciler.pause(self.satellite.poll_interval());
+            let due = self.reconciler.pause();
             let woken = async {
                 // It is not closed while this runs.
                 let _ = self.wake.1.recv().await;

@@ -1,13 +1,21 @@
 //! Log lines on standard error: one an event, with journald's priorities where journald reads.
+//! What repeats is counted by `fold`, unless the level is debug or trace.
+
+mod fold;
 
 use std::io::Write as _;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
+
+use fold::Folds;
 
 struct Lines {
     /// The reader is journald: it wants `<N>` and adds the time itself.
     journal: bool,
+    start: Instant,
+    folds: Mutex<Folds>,
 }
 
 static LINES: OnceLock<Lines> = OnceLock::new();
@@ -16,9 +24,36 @@ static LINES: OnceLock<Lines> = OnceLock::new();
 pub fn install(level: LevelFilter) {
     let journal = std::env::var_os("JOURNAL_STREAM").is_some();
     // A second call has no effect, and there is none.
-    let logger = LINES.get_or_init(|| Lines { journal });
+    let folds = Mutex::new(Folds::new());
+    let logger = LINES.get_or_init(|| Lines { journal, start: Instant::now(), folds });
     if log::set_logger(logger).is_ok() {
         log::set_max_level(level);
+    }
+}
+
+/// Prints how often lines were repeated in the hours that are over.
+pub fn print_counts() {
+    if let Some(lines) = LINES.get() {
+        lines.print(lines.folded(|folds| folds.due(lines.start.elapsed())));
+    }
+}
+
+/// Prints how often lines were repeated, because nothing more is logged.
+pub fn end() {
+    log::logger().flush();
+}
+
+impl Lines {
+    fn folded<T>(&self, fold: impl FnOnce(&mut Folds) -> T) -> T {
+        fold(&mut self.folds.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn print(&self, lines: impl IntoIterator<Item = (Level, String)>) {
+        for (level, text) in lines {
+            let line = line(level, &text, self.journal);
+            // A closed standard error must not end the process.
+            let _ = std::io::stderr().lock().write_all(line.as_bytes());
+        }
     }
 }
 
@@ -28,14 +63,20 @@ impl Log for Lines {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if self.enabled(record.metadata()) {
-            let line = line(record.level(), &record.args().to_string(), self.journal);
-            // A closed standard error must not end the process.
-            let _ = std::io::stderr().lock().write_all(line.as_bytes());
+        if !self.enabled(record.metadata()) {
+            return;
         }
+        let (level, text) = (record.level(), record.args().to_string());
+        // At these levels somebody looks closer, and wants all of it.
+        if log::max_level() > LevelFilter::Info {
+            return self.print([(level, text)]);
+        }
+        self.print(self.folded(|folds| folds.add(self.start.elapsed(), level, &text)));
     }
 
-    fn flush(&self) {}
+    fn flush(&self) {
+        self.print(self.folded(|folds| folds.rest(self.start.elapsed())));
+    }
 }
 
 fn line(level: Level, text: &str, journal: bool) -> String {

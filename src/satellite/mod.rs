@@ -1,8 +1,10 @@
 //! Wiring: the only place on the device that reads arguments, spawns tasks and prints.
 
 pub mod args;
+mod board;
 mod check;
 mod daemon;
+mod doctor;
 mod fleet;
 mod identity;
 mod images;
@@ -18,6 +20,7 @@ mod upkeep;
 mod zone;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 
@@ -37,7 +40,9 @@ pub fn main() -> ExitCode {
         Err(code) => return code,
     };
     log::install(args.log_level);
-    match act(&args) {
+    let done = act(&args);
+    log::end();
+    match done {
         Ok(code) => code,
         Err(failure) => {
             show::complain(&failure.to_string());
@@ -47,40 +52,52 @@ pub fn main() -> ExitCode {
 }
 
 fn act(args: &Args) -> Result<ExitCode, Failure> {
-    let loaded = config::load(&args.config)?;
-    if let Command::Run | Command::Sync { .. } = args.command {
+    let load = || config::load(&args.config);
+    let config = || load().map(|loaded| loaded.config);
+    let warned = || {
+        let loaded = load()?;
         loaded.warnings.iter().for_each(|warning| ::log::warn!("{warning}"));
-    }
+        Ok::<_, Failure>(loaded.config)
+    };
     let executor = Rc::new(LocalExecutor::new());
     let spawner = Rc::clone(&executor);
-    let command = &args.command;
     future::block_on(executor.run(async move {
-        match command {
-            Command::Run => {
-                let mut signals = daemon::signals()?;
-                let path = args.config.clone();
-                let notifier = Rc::new(Notifier::from_env());
-                spawner.spawn(Rc::clone(&notifier).keep_alive()).detach();
-                match mount::mount(loaded.config, &path, &spawner, &mut signals, &notifier).await? {
-                    None => {}
-                    Some(satellite) => {
-                        Daemon::new(satellite, path, spawner).run(signals, &notifier).await?;
-                    }
-                }
-                Ok(ExitCode::SUCCESS)
-            }
-            Command::Check => check::check(&loaded),
-            Command::Sync { once } => sync(loaded.config, *once, &spawner).await,
-            Command::Status { json } => show::status(loaded.config, *json).await,
-            Command::ImageLs { json } => show::images(loaded.config, *json).await,
-            Command::ImageImport { file, wish } => images::import(loaded.config, file, wish).await,
-            Command::ImageExport(order) => images::export(loaded.config, order).await,
-            Command::ImageRm { name } => images::remove(loaded.config, name).await,
-            Command::StoreStat { json } => show::store(loaded.config, *json).await,
-            Command::StoreScrub { json } => show::scrub(loaded.config, *json).await,
-            Command::StoreVerify => verify(loaded.config).await,
+        match &args.command {
+            Command::Run => run(warned()?, args.config.clone(), spawner).await,
+            Command::Check => check::check(&load()?),
+            Command::Doctor { json } => doctor::doctor(&args.config, *json, &spawner).await,
+            Command::Sync { once } => sync(warned()?, *once, &spawner).await,
+            Command::Status { json } => show::status(config()?, *json).await,
+            Command::ImageLs { json } => show::images(config()?, *json).await,
+            Command::ImageImport { file, wish } => images::import(config()?, file, wish).await,
+            Command::ImageExport(order) => images::export(config()?, order).await,
+            Command::ImageRm { name } => images::remove(config()?, name).await,
+            Command::StoreStat { json } => show::store(config()?, *json).await,
+            Command::StoreScrub { json } => show::scrub(config()?, *json).await,
+            Command::StoreVerify => verify(config()?).await,
+            Command::BoardLs => board::list(),
+            Command::BoardShow { name, json } => board::show(name, *json),
+            Command::BoardConfig { name } => board::config(name),
         }
     }))
+}
+
+/// Replicates and serves until a signal ends it.
+async fn run(
+    config: Config,
+    path: PathBuf,
+    executor: Rc<LocalExecutor<'static>>,
+) -> Result<ExitCode, Failure> {
+    let mut signals = daemon::signals()?;
+    let notifier = Rc::new(Notifier::from_env());
+    executor.spawn(Rc::clone(&notifier).keep_alive()).detach();
+    match mount::mount(config, &path, &executor, &mut signals, &notifier).await? {
+        None => {}
+        Some(satellite) => {
+            Daemon::new(satellite, path, executor).run(signals, &notifier).await?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Caps the pool of threads for blocking calls. Each costs a device some ten KiB of memory, while it

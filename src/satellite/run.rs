@@ -28,7 +28,7 @@ use crate::metrics::Metrics;
 use crate::net::{Network, Proxies, Resolver, tls};
 use crate::pull::progress::Progress;
 use crate::pull::{Parts, Policies, Puller, Registries, Rules, Spawner};
-use crate::reconcile::{self, Desired, Outcome, Reconciler};
+use crate::reconcile::{self, Desired, Outcome, Patience, Reconciler};
 use crate::registry::{self, Password, Registry};
 use crate::status::{Admin, Health, Report, STORE};
 
@@ -292,12 +292,15 @@ impl Satellite {
                     reconciler.set_images(self.desired())?;
                 }
                 self.open_upstreams();
-                let outcome = Outcome { is_obeyed, ..reconciler.run().await };
+                let outcome = Outcome {
+                    is_obeyed,
+                    ..reconciler.run(self.poll_interval(), Patience::Endless).await
+                };
                 self.store.flush().await?;
                 if once || outcome.is_converged() || self.stop.is_open() {
                     return Ok(outcome);
                 }
-                reconciler.pause(self.poll_interval()).await;
+                reconciler.pause().await;
             }
         };
         let mut signals = Signals::new([Signal::Term, Signal::Int])?;
@@ -471,7 +474,7 @@ fn part(upstream: &Upstream) -> String {
 }
 
 /// What describes `upstream` and its files, which are read when they are used.
-fn registry_options(upstream: &Upstream) -> registry::Options {
+pub(super) fn registry_options(upstream: &Upstream) -> registry::Options {
     registry::Options {
         registry: upstream.registry.clone(),
         url: upstream.url.clone(),

@@ -143,7 +143,8 @@ async fn report(config: Config) -> Result<Report, Failure> {
     Ok(report)
 }
 
-async fn ask(url: &str) -> Option<Report> {
+/// The report of the satellite that answers at `url`, if one does.
+pub async fn ask(url: &str) -> Option<Report> {
     let clock: SharedClock = Rc::new(SystemClock::new());
     let trust = tls::Trust::new(tls::ClientOptions::default(), clock);
     let metrics = Rc::new(Metrics::default());

@@ -1,5 +1,5 @@
-//! What the log wants done while time goes by: its days counted, the time recorded, and free
-//! segments trimmed when nothing else goes on.
+//! What is to be done while time goes by: the blob log's days counted, the time recorded, and free
+//! segments trimmed when nothing else goes on; and the lines that were counted printed.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -20,6 +20,7 @@ pub async fn forever(
     let mut shown = clock.unix_seconds();
     loop {
         Timer::after(PAUSE).await;
+        super::log::print_counts();
         let span = clock.monotonic().saturating_sub(last).as_secs();
         last += Duration::from_secs(span);
         let before = std::mem::replace(&mut shown, clock.unix_seconds());

@@ -39,7 +39,12 @@ fn the_first_image_is_held_and_what_does_not_fit_beside_it_is_not_fetched() {
     registry.await_count("HEAD", "manifests/2", heads + 3);
     let layer = Digest::sha256(&second.layer).to_string();
     assert_eq!((registry.count("GET", &second_manifest), registry.count("GET", &layer)), (1, 0));
-    assert_eq!(satellite.log().matches("app:2: no room").count(), 1, "{}", satellite.log());
+    assert_eq!(
+        satellite.log().matches("ERROR registry.test/app:2: no room").count(),
+        1,
+        "{}",
+        satellite.log()
+    );
     // The image changed.
     registry.push("2", &Image::new(3, 9_000_000));
     satellite.await_line("registry.test/app:2: held at");

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use moonlet::oci::Digest;
 
 use crate::registry::Image;
-use crate::satellite::start_with;
+use crate::satellite::{start_with, text, wait_until};
 use crate::several::{Answer, Several};
 
 #[test]
@@ -52,6 +52,50 @@ fn a_long_pause_is_one_images_own() {
     let heads = registry.count("HEAD", "manifests/2");
     registry.await_count("HEAD", "manifests/2", heads + 3);
     assert_eq!(registry.count("", "manifests/1") + registry.count("HEAD", "manifests/1"), 1);
+}
+
+/// A registry whose layers do not come to their end.
+fn endless() -> Several {
+    let registry = Several::start();
+    registry.push("1", &Image::new(1, 300_000));
+    registry.oddity(|request, truth| {
+        let is_layer = request.path.contains("/blobs/") && truth.body.len() > 100_000;
+        is_layer.then(|| Answer { stalls_at: Some(100_000), ..truth.clone() })
+    });
+    registry
+}
+
+#[test]
+fn a_download_that_takes_long_holds_up_no_poll() {
+    let (slow, fast) = (endless(), Several::start());
+    fast.push("1", &Image::new(2, 300_000));
+    let urls = [url(&slow), url(&fast)];
+    let upstreams = [("slow.test", urls[0].as_str()), ("fast.test", urls[1].as_str())];
+    let images = ["slow.test/app:1", "fast.test/app:1"];
+    let satellite = start_with("slow", "1s", &upstreams, &images);
+    satellite.await_line("fast.test/app:1: held at");
+    fast.push("1", &Image::new(3, 300_000));
+    satellite.await_line("fast.test/app:1: moved from");
+    let log = satellite.log();
+    assert!(!log.contains("ERROR") && !log.contains("WARN"), "it was waited for:\n{log}");
+    assert_eq!((slow.count("GET", "blobs/"), slow.hung_up()), (2, 0), "it goes on:\n{log}");
+    slow.honest();
+    satellite.await_line("slow.test/app:1: held at");
+}
+
+#[test]
+fn what_is_desired_now_does_not_wait_for_what_was() {
+    let (slow, fast) = (endless(), Several::start());
+    fast.push("1", &Image::new(2, 300_000));
+    let urls = [url(&slow), url(&fast)];
+    let upstreams = [("slow.test", urls[0].as_str()), ("fast.test", urls[1].as_str())];
+    let satellite = start_with("other", "1h", &upstreams, &["slow.test/app:1"]);
+    slow.await_count("GET", "blobs/", 2);
+    satellite.reload(&text(&satellite.directory, "1h", &upstreams, &["fast.test/app:1"]));
+    satellite.await_line("fast.test/app:1: held at");
+    wait_until(|| slow.hung_up() == 1, || format!("it goes on:\n{}", satellite.log()));
+    let log = satellite.log();
+    assert!(!log.contains("ERROR") && !log.contains("trying again"), "{log}");
 }
 
 #[test]

@@ -269,3 +269,28 @@ fn only_the_users_of_the_htpasswd_file_read() {
     std::fs::write(&users, format!("edge:{hash}\n")).unwrap();
     assert_eq!((asked("edge:secret"), asked("edge:another")), (401, 200));
 }
+
+#[test]
+fn a_storm_in_the_log_is_counted() {
+    let broken = crate::odd::Odd::start(|_| crate::odd::said(503, ""));
+    let url = format!("url = \"{}\"", broken.url());
+    let mut satellite = satellite::prepare("storm", |directory| {
+        satellite::text(directory, "1s", &[("r.test", &url)], &["r.test/app:1"])
+    });
+    satellite.log_level = "info";
+    satellite.start_again();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while broken.count("GET", "/manifests/1") < 5 {
+        assert!(Instant::now() < deadline, "{}", satellite.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let repeated = |log: &str, part: &str| {
+        let lines = log.lines().filter(|line| line.contains("trying again in"));
+        lines.filter(|line| line.contains(part)).count()
+    };
+    let log = satellite.log();
+    assert_eq!((repeated(&log, "503"), repeated(&log, "more time")), (1, 0), "{log}");
+    assert_eq!(satellite.stop(rustix::process::Signal::TERM), Some(0));
+    let log = satellite.log();
+    assert_eq!((repeated(&log, "503"), repeated(&log, " in the last 1 min)")), (2, 1), "{log}");
+}

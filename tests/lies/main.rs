@@ -8,6 +8,7 @@ mod answers;
 mod apart;
 mod auth;
 mod crossing;
+mod doctor;
 mod files;
 mod fleet;
 mod flips;

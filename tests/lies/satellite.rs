@@ -16,6 +16,8 @@ pub struct Satellite {
     pub directory: PathBuf,
     /// The address of its read API.
     pub served: String,
+    /// How much it logs.
+    pub log_level: &'static str,
     /// The end of the line of the log that was found last.
     seen: Cell<usize>,
 }
@@ -69,7 +71,8 @@ pub fn prepare(name: &str, config: impl FnOnce(&Path) -> String) -> Satellite {
     let _ = std::fs::remove_dir_all(&directory);
     std::fs::create_dir(&directory).unwrap();
     std::fs::write(directory.join("moonlet.toml"), config(&directory)).unwrap();
-    Satellite { child: None, directory, served: String::new(), seen: Cell::new(0) }
+    let (served, log_level, seen) = (String::new(), "debug", Cell::new(0));
+    Satellite { child: None, directory, served, log_level, seen }
 }
 
 impl Satellite {
@@ -81,6 +84,8 @@ impl Satellite {
             .arg("--config")
             .arg(self.directory.join("moonlet.toml"))
             .arg(command)
+            // Tests wait for lines that come again, which are counted at other levels.
+            .args(["--log-level", self.log_level])
             .env_remove("JOURNAL_STREAM")
             .stdout(Stdio::null())
             .stderr(Stdio::from(log))

@@ -57,6 +57,8 @@ struct Content {
     manifests: BTreeMap<String, Vec<u8>>,
     oddity: Option<Arc<Oddity>>,
     asked: Vec<Request>,
+    /// Bodies that stalled until the other end hung up.
+    hung_up: usize,
 }
 
 /// The registry; it answers until the test's process ends.
@@ -124,6 +126,11 @@ impl Several {
         self.asked().iter().filter(|request| request.is(method, path)).count()
     }
 
+    /// How many bodies that stalled were not waited for any longer.
+    pub fn hung_up(&self) -> usize {
+        self.content.lock().unwrap().hung_up
+    }
+
     pub fn forget(&self) {
         self.content.lock().unwrap().asked.clear();
     }
@@ -174,6 +181,7 @@ fn serve(mut stream: TcpStream, content: &Mutex<Content>) -> Option<()> {
             if sent < answer.body.len() {
                 // Until the other end hangs up.
                 let _ = stream.read(&mut [0]);
+                content.lock().unwrap().hung_up += 1;
                 return None;
             }
         }

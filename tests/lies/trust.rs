@@ -12,17 +12,22 @@ use crate::registry::{Image, MANIFEST};
 use crate::satellite::start;
 
 /// A certificate as `openssl req -x509` makes it: signed by itself, an authority and a server's.
-struct Own {
-    pem: String,
-    server: Arc<ServerConfig>,
+pub struct Own {
+    pub pem: String,
+    pub server: Arc<ServerConfig>,
 }
 
 impl Own {
     fn new(host: &str, last_year: i32) -> Self {
+        Self::between(host, (2020, 1, 1), (last_year, 1, 1))
+    }
+
+    /// Good from one day to another.
+    pub fn between(host: &str, first: (i32, u8, u8), last: (i32, u8, u8)) -> Self {
         let mut params = rcgen::CertificateParams::new(vec![host.to_owned()]).unwrap();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
-        params.not_after = rcgen::date_time_ymd(last_year, 1, 1);
+        params.not_before = rcgen::date_time_ymd(first.0, first.1, first.2);
+        params.not_after = rcgen::date_time_ymd(last.0, last.1, last.2);
         let key = rcgen::KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
         let chain = vec![certificate.der().clone()];

@@ -23,7 +23,7 @@ mod run;
 mod soak;
 mod wear;
 
-use std::path::Path;
+use std::process::Command;
 
 use moonlet::flash::Geometry;
 
@@ -39,23 +39,21 @@ pub const NOR: Geometry =
 
 /// The geometries of the boards that Moonlet is built for, each once.
 pub fn boards() -> Vec<(String, Geometry)> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("boards");
-    let read =
-        |name: &str| std::fs::read_to_string(directory.join(format!("{name}.toml"))).unwrap();
-    let base = read("base");
+    let ask = |words: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_moonlet")).arg("board").args(words).output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
     let mut found: Vec<(String, Geometry)> = Vec::new();
-    for entry in std::fs::read_dir(&directory).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
-        let Some(name) = name.strip_suffix(".toml") else { continue };
-        let board = read(name);
-        let value =
-            |key: &str| geometry_value(&board, key).or_else(|| geometry_value(&base, key)).unwrap();
-        let number = |key: &str| value(key).parse().unwrap();
+    for line in ask(&["ls"]).lines().skip(1) {
+        let name = line.split(' ').next().unwrap();
+        let shown = ask(&["show", name, "--json"]);
+        let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        let shape = &shown["geometry"];
         let geometry = Geometry {
             segment_count: 0,
-            segment_bytes: number("segment_bytes"),
-            program_bytes: number("program_bytes"),
-            reprogram: value("reprogram") == "true",
+            segment_bytes: shape["segment_bytes"].as_u64().unwrap() as u32,
+            program_bytes: shape["program_bytes"].as_u64().unwrap() as u32,
+            reprogram: shape["reprogram"].as_bool().unwrap(),
         };
         if found.iter().all(|(_, known)| *known != geometry) {
             found.push((name.to_owned(), geometry));
@@ -63,11 +61,4 @@ pub fn boards() -> Vec<(String, Geometry)> {
     }
     assert!(found.len() >= 3, "{found:?}");
     found
-}
-
-fn geometry_value(text: &str, key: &str) -> Option<String> {
-    let document = toml::de::DeTable::parse(text).unwrap();
-    let value = document.get_ref().get("geometry")?.get_ref().get(key)?.get_ref();
-    let number = value.as_integer().map(|number| number.as_str().to_owned());
-    number.or_else(|| value.as_bool().map(|flag| flag.to_string()))
 }

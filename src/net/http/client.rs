@@ -75,11 +75,11 @@ pub struct ClientResponse {
 /// Sends requests; a clone shares its connections.
 #[derive(Clone)]
 pub struct Client {
-    trust: tls::Trust,
-    network: Network,
+    pub(super) trust: tls::Trust,
+    pub(super) network: Network,
     limits: ClientLimits,
     metrics: Rc<Metrics>,
-    pool: Rc<Pool>,
+    pub(super) pool: Rc<Pool>,
 }
 
 impl Client {
@@ -125,32 +125,41 @@ impl Client {
         self.pool.len()
     }
 
-    fn proxy(&self, peer: &Peer) -> Option<&Proxy> {
+    pub(super) fn proxy(&self, peer: &Peer) -> Option<&Proxy> {
         self.network.proxies.find(peer.is_tls, &peer.host, peer.port)
     }
 
     async fn open(&self, peer: &Peer) -> Result<Wire, Error> {
+        if peer.is_tls {
+            // A file that is missing is known without a connection.
+            self.trust.config()?;
+        }
+        let socket = self.reach(peer).await?;
+        Ok(Wire::new(self.secure(socket, peer).await?, HEAD_BYTES_MAX))
+    }
+
+    /// A connection to `peer`, through its proxy where it has one, without TLS yet.
+    pub(super) async fn reach(&self, peer: &Peer) -> Result<Socket, Error> {
         let Peer { is_tls, host, port } = peer;
-        // A file that is missing is known without a connection.
-        let config = if *is_tls { Some(self.trust.config()?) } else { None };
-        let socket = match self.proxy(peer) {
-            None => self.dial(host, *port).await?,
-            Some(proxy) => {
-                let socket = self.dial(&proxy.host, proxy.port).await.map_err(|error| {
-                    // What the link holds back says nothing of the proxy.
-                    match error.retry_after() {
-                        Some(_) => error,
-                        None => Error::new(error.kind(), format!("proxy for {host}: {error}")),
-                    }
-                })?;
-                if *is_tls { self.tunnel(socket, proxy, peer).await? } else { socket }
+        let Some(proxy) = self.proxy(peer) else { return self.dial(host, *port).await };
+        let socket = self.dial(&proxy.host, proxy.port).await.map_err(|error| {
+            // What the link holds back says nothing of the proxy.
+            match error.retry_after() {
+                Some(_) => error,
+                None => Error::new(error.kind(), format!("proxy for {host}: {error}")),
             }
-        };
-        let Some(config) = config else {
-            return Ok(Wire::new(Stream::Plain(socket), HEAD_BYTES_MAX));
-        };
-        let bare = host.trim_matches(['[', ']']).to_owned();
-        let name = ServerName::try_from(bare).map_err(|_| {
+        })?;
+        if *is_tls { self.tunnel(socket, proxy, peer).await } else { Ok(socket) }
+    }
+
+    /// The connection with TLS, where `peer` has it.
+    pub(super) async fn secure(&self, socket: Socket, peer: &Peer) -> Result<Stream, Error> {
+        let Peer { is_tls, host, port } = peer;
+        if !is_tls {
+            return Ok(Stream::Plain(socket));
+        }
+        let config = self.trust.config()?;
+        let name = ServerName::try_from(peer.bare_host()).map_err(|_| {
             Error::new(Kind::Invalid, format!("{host}: expected a dns name or an address"))
         })?;
         let stream = smol::future::or(TlsConnector::from(config).connect(name, socket), async {
@@ -160,7 +169,7 @@ impl Client {
         let stream = stream.await.map_err(|error| {
             tls::failure("tls handshake with", &format!("{host}:{port}"), error)
         })?;
-        Ok(Wire::new(Stream::Tls(Box::new(stream.into())), HEAD_BYTES_MAX))
+        Ok(Stream::Tls(Box::new(stream.into())))
     }
 
     async fn dial(&self, host: &str, port: u16) -> Result<Socket, Error> {
@@ -317,7 +326,7 @@ fn framing(status: u16, headers: &Headers, method: Method) -> Result<Framing, &'
     }
 }
 
-fn peer(url: &Url) -> Result<Peer, Error> {
+pub(super) fn peer(url: &Url) -> Result<Peer, Error> {
     let invalid = |why: &str| {
         let host = url.host_str().unwrap_or_default();
         Error::new(Kind::Invalid, format!("{}://{host}: {why}", url.scheme()))
@@ -339,7 +348,7 @@ fn authority(url: &Url) -> String {
 }
 
 /// Bytes of a response's head: there are proxies and stores with lines of 32 KiB.
-const HEAD_BYTES_MAX: usize = 64 << 10;
+pub(super) const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Of a TLS handshake, both ways, with a long chain of certificates.
 const HANDSHAKE_BYTES: u64 = 32 << 10;
 /// Interim (1xx) responses before the one that counts.

@@ -13,6 +13,7 @@
 //! | `chunks` | the chunked transfer coding |
 //! | `codec` | async-h1, fed only with what it can digest |
 //! | `client` `pool` `body` `goodput` | requests, kept connections, the body of a response |
+//! | `reach` | the way to a server in single steps |
 //! | `server` `send` | the connection loop, and how an answer leaves |
 //! | `slots` | who may be connected, and who gives way |
 //!
@@ -37,6 +38,7 @@ mod goodput;
 mod head;
 mod headers;
 mod pool;
+mod reach;
 mod resident;
 mod send;
 mod server;
@@ -47,6 +49,7 @@ pub use body::Body;
 pub use client::{Client, ClientLimits, ClientResponse};
 pub use codec::ClientRequest;
 pub use headers::Headers;
+pub use reach::Connected;
 pub use send::{FileSpan, Gate, ResponseBody, ServerResponse, Source};
 pub use server::{Connection, Handler, Listener, ServerLimits, ServerRequest};
 pub use slots::Slots;

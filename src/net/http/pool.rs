@@ -18,6 +18,13 @@ pub(super) struct Peer {
     pub port: u16,
 }
 
+impl Peer {
+    /// The host without the brackets that an address has in a URL.
+    pub(super) fn bare_host(&self) -> String {
+        self.host.trim_matches(['[', ']']).to_owned()
+    }
+}
+
 /// The connections.
 pub(super) struct Pool {
     idle: RefCell<VecDeque<Idle>>,

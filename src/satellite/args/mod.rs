@@ -3,6 +3,7 @@
 //! argh wants global options before the command and each option after the one that has it. People
 //! write them in any order, so the words are put into that order first.
 
+mod board;
 mod image;
 
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use log::LevelFilter;
 use crate::archive::Wish;
 use crate::config::nearest;
 use crate::oci::Reference;
+use board::{Board, BoardVerb};
 pub use image::ExportOrder;
 use image::{Image, ImageVerb};
 
@@ -47,9 +49,11 @@ enum Verb {
     Run(Run),
     Sync(Sync),
     Check(Check),
+    Doctor(Doctor),
     Status(Status),
     Image(Image),
     Store(Store),
+    Board(Board),
 }
 
 /// Replicate and serve until stopped; SIGHUP reloads the configuration.
@@ -70,6 +74,16 @@ struct Sync {
 #[derive(FromArgs)]
 #[argh(subcommand, name = "check")]
 struct Check {}
+
+/// Look for what is wrong with this device, and say what to do: configuration, files, clock, store,
+/// data plan, addresses, upstreams, Ground Control.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "doctor")]
+struct Doctor {
+    /// as JSON
+    #[argh(switch)]
+    json: bool,
+}
 
 /// Show images, progress, store and link, and what is wrong.
 #[derive(FromArgs)]
@@ -132,6 +146,11 @@ pub enum Command {
     },
     /// Print the effective configuration.
     Check,
+    /// Look for what is wrong.
+    Doctor {
+        /// For scripts.
+        json: bool,
+    },
     /// Show everything.
     Status {
         /// For scripts.
@@ -168,6 +187,20 @@ pub enum Command {
     },
     /// Look for rot in all that is held.
     StoreVerify,
+    /// List the boards that are known.
+    BoardLs,
+    /// Show one.
+    BoardShow {
+        /// Which.
+        name: String,
+        /// For scripts.
+        json: bool,
+    },
+    /// Print a configuration for one.
+    BoardConfig {
+        /// Which.
+        name: String,
+    },
 }
 
 /// The command line, understood.
@@ -197,6 +230,7 @@ impl Args {
             Some(Verb::Run(_)) => Command::Run,
             Some(Verb::Sync(Sync { once })) => Command::Sync { once },
             Some(Verb::Check(_)) => Command::Check,
+            Some(Verb::Doctor(Doctor { json })) => Command::Doctor { json },
             Some(Verb::Status(Status { json })) => Command::Status { json },
             // Only an export can be mistaken here: what the others have wrong is found before.
             Some(Verb::Image(Image { verb })) => verb.command().map_err(|mistake| {
@@ -209,6 +243,7 @@ impl Args {
                 Command::StoreScrub { json }
             }
             Some(Verb::Store(Store { verb: StoreVerb::Verify(_) })) => Command::StoreVerify,
+            Some(Verb::Board(Board { verb })) => verb.command(),
             None => {
                 let help = "which command?\n\n".to_owned() + &help();
                 return Err(answer(&help, false));
@@ -310,6 +345,7 @@ fn unknown_command(words: &[&str]) -> Option<String> {
     unknown(first, Verb::COMMANDS).or_else(|| match *first {
         "image" => unknown(second, ImageVerb::COMMANDS),
         "store" => unknown(second, StoreVerb::COMMANDS),
+        "board" => unknown(second, BoardVerb::COMMANDS),
         _ => None,
     })
 }
