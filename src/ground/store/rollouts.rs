@@ -215,6 +215,7 @@ impl Rows<'_> {
 
     /// A satellite of a rollout gets the new state.
     pub async fn release(&mut self, rollout_id: i64, satellite_id: i64, now: i64) -> Result<()> {
+        self.lock_satellite(satellite_id).await?;
         let query = sqlx::query(
             "UPDATE rollout_satellites SET released_at = $3 \
              WHERE rollout_id = $1 AND satellite_id = $2",
@@ -225,6 +226,7 @@ impl Rows<'_> {
 
     /// A satellite gets the old state again; what it said of the new one is kept for people.
     pub async fn withdraw(&mut self, rollout_id: i64, satellite_id: i64) -> Result<()> {
+        self.lock_satellite(satellite_id).await?;
         let query = sqlx::query(
             "UPDATE rollout_satellites SET released_at = NULL \
              WHERE rollout_id = $1 AND satellite_id = $2",
@@ -277,11 +279,19 @@ impl Rows<'_> {
 
     /// A satellite that left a group is in none of its rollouts that are under way.
     pub async fn leave_rollouts(&mut self, satellite_id: i64, group_id: i64) -> Result<()> {
+        self.lock_satellite(satellite_id).await?;
         let query = sqlx::query(
             "DELETE FROM rollout_satellites WHERE satellite_id = $1 AND rollout_id IN \
              (SELECT id FROM rollouts WHERE group_id = $2 AND is_active = 1)",
         );
         query.bind(satellite_id).bind(group_id).execute(&mut *self.0).await.map(drop)
+    }
+
+    /// Locks a satellite's row before others that are about it, as a report does: otherwise each
+    /// could wait for the other.
+    async fn lock_satellite(&mut self, id: i64) -> Result<()> {
+        let query = sqlx::query("UPDATE satellites SET is_offline = is_offline WHERE id = $1");
+        query.bind(id).execute(&mut *self.0).await.map(drop)
     }
 
     /// Each satellite of a rollout's group: whether it has the new state and does not hold it, and
