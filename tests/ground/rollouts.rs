@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{CONFIG, Client, Database, Satellite, Server, on_each_store};
+use crate::harness::{CONFIG, Client, Database, Psql, Satellite, Server, on_each_store};
 
 /// A fleet of the group `web`, which has `app:1`, and satellites with the label `ring`.
 struct Fleet {
@@ -325,6 +325,24 @@ fn a_rollout_outlives_its_server() {
         fleet.await_phase("web-2", "Completed");
         assert_eq!((fleet.events("rollout_batch"), fleet.events("rollout_completed")), (2, 1));
         drop(other);
+    });
+}
+
+/// A report and a release lock a satellite's rows in the same order.
+#[test]
+fn a_release_waits_before_it_holds_anything() {
+    on_each_store(|database| {
+        let Some(url) = database.url() else { return };
+        let fleet = Fleet::start(&database, &["canary-1"]);
+        let mut other = Psql::open(url);
+        let lock = "BEGIN; SELECT name FROM satellites FOR NO KEY UPDATE";
+        assert_eq!(other.ask(lock), "canary-1");
+        fleet.begin("web-2", "2", &json!({}));
+        other.await_waiting(|| true);
+        let free = other.ask("SELECT outcome FROM rollout_satellites FOR UPDATE NOWAIT");
+        other.ask("COMMIT");
+        assert_eq!(free, "Unseen");
+        fleet.await_released("web-2", 1, 1);
     });
 }
 
