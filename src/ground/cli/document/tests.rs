@@ -39,7 +39,7 @@ fn every_error_names_document_and_field() {
         ("Config", "{app_config: {heartbeat: x}}", "spec.app_config.heartbeat: an unknown field"),
         ("Satellite", "{groups: [a]}", "spec: missing field `config`"),
         ("Satellite", "{config: c, labels: {'a b': x}}", "spec.labels: label"),
-        ("Planet", "{}", "kind \"Planet\": expected Config, Group or Satellite"),
+        ("Planet", "{}", "kind \"Planet\": expected Config, Group, Satellite or Rollout"),
     ] {
         let found = only(head, spec);
         let start = format!("f.yaml: document 1, {head} \"a\": {part}");
