@@ -244,6 +244,11 @@ pub fn group_repository(group: &str) -> String {
     format!("satellite/group-state/{group}/state")
 }
 
+/// The repository of a version of a group's state, as a rollout brings it to some satellites first.
+pub fn version_repository(group: &str, version: i64) -> String {
+    format!("satellite/group-state/{group}/{version}/state")
+}
+
 /// The repository of a config.
 pub fn config_repository(config: &str) -> String {
     format!("satellite/config-state/{config}/state")

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::fleet::report::{Details, IMAGES_MAX, ImageStatus, Report};
 use crate::fleet::state::GroupState;
+use crate::ground::rollout::Outcome;
 use crate::oci::Reference;
 use crate::units::ByteCount;
 
@@ -97,6 +98,9 @@ pub struct Published {
 /// What a report amounts to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assessment {
+    pub images: Vec<Standing>,
+    /// What it does by something that was published before, if it does.
+    pub earlier: Option<String>,
     pub updated: Updated,
     pub health: Health,
     /// Why it is not up to date or not well, in a line; empty otherwise.
@@ -130,9 +134,26 @@ pub fn assess(
         }
     }
     if reason.is_empty() {
-        reason = earlier.unwrap_or_default();
+        reason = earlier.clone().unwrap_or_default();
     }
-    Assessment { updated, health, reason }
+    Assessment { updated, health, reason, images, earlier }
+}
+
+/// Where a satellite is with one of its groups, and why it is not updated.
+pub fn outcome(assessment: &Assessment, group: &str) -> (Outcome, String) {
+    if let Some(earlier) = &assessment.earlier {
+        return (Outcome::Updating, earlier.clone());
+    }
+    let mut behind =
+        assessment.images.iter().filter(|image| image.group == group && !image.in_sync);
+    let failed = behind.clone().find(|image| image.state == FAILED);
+    match failed.or_else(|| behind.next()) {
+        None => (Outcome::Updated, String::new()),
+        Some(image) => {
+            let outcome = if failed.is_some() { Outcome::Failed } else { Outcome::Updating };
+            (outcome, line(&image.reference, &image.state, &image.reason))
+        }
+    }
 }
 
 /// What a Moonlet says it does by something that was published before; None where all is current.
@@ -197,7 +218,7 @@ fn health(report: &Report) -> (Health, String) {
 
 /// Whether the last attempt at an image failed.
 pub fn is_failed(image: &ImageStatus) -> bool {
-    image.state == "failed"
+    image.state == FAILED
 }
 
 /// Whether little of the flash's rated life is left.
@@ -376,184 +397,11 @@ fn line(reference: &str, state: &str, reason: &str) -> String {
     line.chars().filter(|sign| *sign != '\0').take(REASON_CHARS_MAX).collect()
 }
 
+/// The state word of an image that cannot be had.
+const FAILED: &str = "failed";
 const FLASH_WORN_PERCENT: f64 = 90.0;
 const STORAGE_FULL_PERCENT: u64 = 95;
 const REASON_CHARS_MAX: usize = 1024;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fleet::report::CachedImage;
-    use crate::fleet::state::Artifact;
-
-    const A: &str = "sha256:3e38f337856c3763a9ffe3a11da3bf216616964dcc7454c918229773c6d8a56a";
-    const B: &str = "sha256:4e38f337856c3763a9ffe3a11da3bf216616964dcc7454c918229773c6d8a56a";
-
-    fn groups() -> Vec<GroupState> {
-        let image = |repository: &str, tag: &str, digest: &str, deleted| Artifact {
-            repository: repository.into(),
-            tags: vec![tag.into()],
-            digest: digest.into(),
-            deleted,
-            ..Artifact::default()
-        };
-        let artifacts = vec![
-            image("app", "1", A, false),
-            image("web", "2", "", false),
-            image("old", "1", "", true),
-        ];
-        let group = "g1".to_owned();
-        vec![GroupState {
-            group,
-            registry: "https://r.example:5000/".into(),
-            artifacts,
-            ..GroupState::default()
-        }]
-    }
-
-    fn status(reference: &str, state: &str, digest: &str) -> ImageStatus {
-        ImageStatus {
-            reference: reference.into(),
-            state: state.into(),
-            digest: digest.into(),
-            ..ImageStatus::default()
-        }
-    }
-
-    fn moonlet(images: Vec<ImageStatus>) -> Report {
-        Report { moonlet: Some(Details { images, ..Details::default() }), ..Report::default() }
-    }
-
-    fn judged(report: &Report) -> (Updated, Health, String) {
-        let found = assess("http://ground", &groups(), &Published::default(), report);
-        (found.updated, found.health, found.reason)
-    }
-
-    #[test]
-    fn a_moonlet_is_judged_by_digest() {
-        let (app, web) = ("r.example:5000/app:1", "r.example:5000/web:2");
-        let good = vec![status(app, "held", A), status(web, "held (gone upstream)", B)];
-        assert_eq!(judged(&moonlet(good)), (Updated::UpToDate, Health::Healthy, String::new()));
-        let other = vec![status(app, "held", B), status(web, "held", B)];
-        assert_eq!(
-            judged(&moonlet(other)),
-            (
-                Updated::OutOfDate,
-                Health::Healthy,
-                format!("{app}: held: another digest is desired")
-            )
-        );
-        let coming = vec![status(app, "syncing", ""), status(web, "pending", "")];
-        let reason = format!("{app}: syncing (and 1 more)");
-        assert_eq!(judged(&moonlet(coming)), (Updated::Updating, Health::Healthy, reason));
-        let failed = vec![status(app, "held", A), status(web, "failed", "")];
-        let reason = format!("{web}: failed");
-        assert_eq!(judged(&moonlet(failed)), (Updated::OutOfDate, Health::Error, reason));
-        let (updated, _, reason) = judged(&moonlet(Vec::new()));
-        assert_eq!(updated, Updated::OutOfDate);
-        assert!(reason.contains("has not said anything"), "{reason}");
-        let removed = vec![
-            status(app, "held", A),
-            status(web, "held", B),
-            status("r.example:5000/old:1", "held", B),
-        ];
-        let (updated, _, reason) = judged(&moonlet(removed));
-        assert_eq!((updated, reason.contains("to be removed")), (Updated::OutOfDate, true));
-    }
-
-    /// That the tag could not be looked at again changes nothing of what is there.
-    #[test]
-    fn what_is_whole_under_its_digest_is_in_sync() {
-        let (app, web) = ("r.example:5000/app:1", "r.example:5000/web:2");
-        let held = |state: &str, digest: &str, held_bytes| ImageStatus {
-            held_bytes,
-            total_bytes: 9,
-            ..status(app, state, digest)
-        };
-        let judged = |image| judged(&moonlet(vec![image, status(web, "held", B)])).0;
-        for state in ["waiting", "failed", "syncing"] {
-            assert_eq!(judged(held(state, A, 9)), Updated::UpToDate, "{state}");
-        }
-        assert_eq!(judged(held("waiting", A, 8)), Updated::Updating);
-        assert_eq!(judged(held("failed", B, 9)), Updated::OutOfDate);
-    }
-
-    #[test]
-    fn images_by_digest_alone_are_told_apart() {
-        let artifact = |digest: &str| Artifact {
-            repository: "app".into(),
-            digest: digest.into(),
-            ..Artifact::default()
-        };
-        let group = GroupState {
-            registry: "https://r.example".into(),
-            artifacts: vec![artifact(A), artifact(B)],
-            ..GroupState::default()
-        };
-        let groups = [group];
-        let in_sync = |report: &Report| {
-            let images = standings("http://ground", &groups, Some(report));
-            images.iter().map(|image| image.in_sync).collect::<Vec<_>>()
-        };
-        let by = |digest: &str| format!("r.example/app@{digest}");
-        let images = vec![status(&by(A), "held", A), status(&by(B), "held", B)];
-        assert_eq!(in_sync(&moonlet(images)), [true, true]);
-        assert_eq!(in_sync(&moonlet(vec![status(&by(B), "held", B)])), [false, true]);
-        let cached = |digest: &str| CachedImage {
-            reference: format!("10.0.0.1:8585/app@{digest}"),
-            size_bytes: 5,
-        };
-        let go = Report { cached_images: vec![cached(B)], ..Report::default() };
-        assert_eq!(in_sync(&go), [false, true]);
-        assert_eq!(held(&go).first().unwrap().0, format!("app@{B}"));
-    }
-
-    #[test]
-    fn a_go_satellite_is_judged_by_tag() {
-        let cached = |names: &[&str]| Report {
-            cached_images: names
-                .iter()
-                .map(|name| CachedImage {
-                    reference: format!("10.0.0.1:8585/{name}"),
-                    size_bytes: 5,
-                })
-                .collect(),
-            ..Report::default()
-        };
-        let both = cached(&[&format!("app:1@{B}"), "web:2"]);
-        assert_eq!(judged(&both).0, Updated::UpToDate);
-        assert_eq!(judged(&cached(&["app:1"])).0, Updated::OutOfDate);
-        let expected = [("app:1", B), ("web:2", "")].map(|(a, b)| (a.to_owned(), b.to_owned()));
-        assert_eq!(held(&both), BTreeSet::from(expected));
-    }
-
-    #[test]
-    fn a_device_in_need_is_not_healthy() {
-        let with = |change: fn(&mut Report, &mut Details)| {
-            let (mut report, mut details) = (Report::default(), Details::default());
-            change(&mut report, &mut details);
-            report.moonlet = Some(details);
-            let found = assess("http://ground", &[], &Published::default(), &report);
-            assert_eq!(found.updated, Updated::UpToDate);
-            (found.health, found.reason)
-        };
-        let (health, reason) = with(|_, details| details.flash_used_percent = Some(93.4));
-        assert_eq!(health, Health::Degraded);
-        assert_eq!(reason, "flash: 93 % of its rated life is used");
-        let (health, reason) = with(|report, details| {
-            (report.storage_used_bytes, details.storage_size_bytes) = (97 << 20, 100 << 20);
-        });
-        assert_eq!(health, Health::Degraded);
-        assert_eq!(reason, "storage: 97 MiB of 100 MiB are in use");
-        let (health, _) = with(|report, details| {
-            (report.storage_used_bytes, details.storage_size_bytes) = (97 << 20, 100 << 20);
-            details.storage_cached_bytes = 3 << 20;
-        });
-        assert_eq!(health, Health::Healthy, "the cache gives way");
-        let (health, reason) = with(|_, details| details.problems = vec!["clock".into()]);
-        assert_eq!((health, &*reason), (Health::Degraded, "clock"));
-        assert_eq!(with(|_, _| {}), (Health::Healthy, String::new()));
-        let never = standings("http://ground", &groups(), None);
-        assert_eq!(never.first().unwrap().state, "unknown");
-    }
-}
+mod tests;

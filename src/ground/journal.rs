@@ -31,6 +31,17 @@ pub enum Kind {
     StorageNearlyFull,
     Revoked,
     Decommissioned,
+    /// Of a rollout, which is the event's object; it is of no satellite.
+    RolloutStarted,
+    /// A batch begins.
+    RolloutBatch,
+    /// A person is asked.
+    RolloutWaiting,
+    /// Too many failed: the new state is being taken back.
+    RolloutFailed,
+    /// It was taken back from all.
+    RolloutWithdrawn,
+    RolloutCompleted,
 }
 
 impl Kind {
@@ -45,6 +56,12 @@ impl Kind {
             Self::StorageNearlyFull => "storage_nearly_full",
             Self::Revoked => "revoked",
             Self::Decommissioned => "decommissioned",
+            Self::RolloutStarted => "rollout_started",
+            Self::RolloutBatch => "rollout_batch",
+            Self::RolloutWaiting => "rollout_waiting",
+            Self::RolloutFailed => "rollout_failed",
+            Self::RolloutWithdrawn => "rollout_withdrawn",
+            Self::RolloutCompleted => "rollout_completed",
         }
     }
 }

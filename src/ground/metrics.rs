@@ -33,8 +33,9 @@ impl Metrics {
         }
     }
 
-    /// All numbers; `satellites` are counted in the order of [`Connection::ALL`].
-    pub fn render(&self, satellites: &[i64; 4]) -> String {
+    /// All numbers; `satellites` are counted in the order of [`Connection::ALL`], `rollouts` by the
+    /// words of their phases.
+    pub fn render(&self, satellites: &[i64; 4], rollouts: &[(String, i64)]) -> String {
         let mut text = String::new();
         text.push_str("# HELP ground_control_answers_total Answered requests by status.\n");
         text.push_str("# TYPE ground_control_answers_total counter\n");
@@ -61,6 +62,12 @@ impl Metrics {
         for (connection, count) in Connection::ALL.iter().zip(satellites) {
             let word = connection.word().to_lowercase();
             let _ = writeln!(text, "ground_control_satellites{{connection=\"{word}\"}} {count}");
+        }
+        text.push_str("# HELP ground_control_rollouts Rollouts that are kept, by phase.\n");
+        text.push_str("# TYPE ground_control_rollouts gauge\n");
+        for (phase, count) in rollouts {
+            let phase = phase.to_lowercase();
+            let _ = writeln!(text, "ground_control_rollouts{{phase=\"{phase}\"}} {count}");
         }
         text
     }

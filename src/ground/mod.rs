@@ -16,6 +16,7 @@
 //! | `pages` | the console |
 //! | `assess` | compares what a satellite is to hold with what it said |
 //! | `publish` `artifact` | make the artifacts, in the transaction that changed what they say |
+//! | `rollout` | brings a group's new state to its satellites batch by batch |
 //! | `journal` | writes down who changed what, and what happened to satellites |
 //! | `webhook` | sends events to a URL |
 //! | `watch` | finds satellites that fell silent |
@@ -42,6 +43,7 @@ mod metrics;
 mod oci;
 mod pages;
 mod publish;
+mod rollout;
 mod secret;
 mod server;
 mod settings;

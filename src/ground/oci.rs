@@ -20,7 +20,7 @@ use super::app::{App, Fault};
 use super::secret::{self, PullToken};
 use super::store::{Rows, Satellite};
 use super::{artifact, clock};
-use crate::fleet::state::{config_repository, group_repository, satellite_repository};
+use crate::fleet::state::{config_repository, satellite_repository};
 use crate::oci::media_type;
 
 /// The routes of the read API and of its tokens.
@@ -206,8 +206,10 @@ async fn is_own(
     if repository == config_repository(&rows.satellite_config(satellite.id).await?) {
         return Ok(true);
     }
+    // All versions of its groups: one that was taken back may have been named a moment ago.
     let groups = rows.satellite_groups(satellite.id).await?;
-    Ok(groups.iter().any(|group| repository == group_repository(group)))
+    let part = repository.strip_prefix(GROUPS).and_then(|rest| rest.split('/').next());
+    Ok(part.is_some_and(|name| groups.iter().any(|group| group == name)))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -231,6 +233,8 @@ fn split(path: &str) -> Option<(&str, Kind, &str)> {
     }
 }
 
+/// What the repositories of groups begin with.
+const GROUPS: &str = "satellite/group-state/";
 const SERVICE: &str = "ground-control";
 const TOKEN_SECONDS: i64 = 300;
 const MARK_CHARS: usize = 16;

@@ -10,16 +10,17 @@ use super::app::Fault;
 use super::store::{Group, Rows, Satellite};
 use super::{artifact, clock};
 use crate::fleet::state::{
-    FILE_BYTES_MAX, SatelliteState, config_repository, group_repository, satellite_repository,
+    FILE_BYTES_MAX, GroupState, SatelliteState, config_repository, group_repository,
+    satellite_repository, version_repository,
 };
 
 /// Publishes what a satellite is to be. Without groups the list is empty, not absent: the last
 /// group's removal is a change like any other.
 pub async fn satellite(rows: &mut Rows<'_>, url: &str, satellite: &Satellite) -> Result<(), Fault> {
-    let groups = rows.satellite_groups(satellite.id).await?;
+    let groups = rows.satellite_versions(satellite.id).await?;
     let config = rows.satellite_config(satellite.id).await?;
     let state = SatelliteState {
-        states: groups.iter().map(|name| artifact_url(url, &group_repository(name))).collect(),
+        states: groups.iter().map(|group| artifact_url(url, &repository(group))).collect(),
         config: artifact_url(url, &config_repository(&config)),
     };
     state.check()?;
@@ -32,11 +33,36 @@ pub async fn satellite(rows: &mut Rows<'_>, url: &str, satellite: &Satellite) ->
 
 /// Publishes the images of a group.
 pub async fn group(rows: &mut Rows<'_>, group: &Group) -> Result<(), Fault> {
-    let repository = group_repository(&group.state.group);
-    if text(rows, &repository, &to_json(&group.state)?).await? {
+    if text(rows, &repository(group), &to_json(&group.state)?).await? {
         rows.outdate_group(group.id).await?;
     }
     Ok(())
+}
+
+/// Publishes what a rollout brings, under a name of its own.
+pub async fn release(rows: &mut Rows<'_>, version: i64, state: &GroupState) -> Result<(), Fault> {
+    text(rows, &version_repository(&state.group, version), &to_json(state)?).await.map(drop)
+}
+
+/// Ends what was published of a group, but for its current state.
+pub async fn forget_versions(rows: &mut Rows<'_>, group: &Group) -> Result<(), Fault> {
+    let name = &group.state.group;
+    let versions = rows.rollout_ids(group.id).await?;
+    let versions = versions.iter().map(|version| version_repository(name, *version));
+    for repository in versions.chain([group_repository(name)]) {
+        if repository != self::repository(group) {
+            rows.unpublish(&repository).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Where the current state of a group is.
+pub fn repository(group: &Group) -> String {
+    match group.version {
+        Some(version) => version_repository(&group.state.group, version),
+        None => group_repository(&group.state.group),
+    }
 }
 
 /// Publishes a configuration.
@@ -54,6 +80,9 @@ pub async fn all(rows: &mut Rows<'_>, url: &str) -> Result<(), Fault> {
     }
     for one in rows.groups().await? {
         group(rows, &one).await?;
+    }
+    for one in rows.active_rollouts().await? {
+        release(rows, one.id, &one.state).await?;
     }
     for one in rows.satellites().await? {
         satellite(rows, url, &one).await?;

@@ -33,7 +33,7 @@ use super::app::App;
 use super::lock;
 use super::settings::{Database, Settings, Tls};
 use super::store::Store;
-use super::{api, watch};
+use super::{api, rollout, watch};
 
 /// Who is at the other end of the connection.
 #[derive(Clone, Copy)]
@@ -74,6 +74,7 @@ async fn serve(settings: Settings) -> Result<(), String> {
     let app = App::prepare(store.clone(), url.clone(), timeout, password, show).await?;
     tracing::info!("serving {url} on {address}");
     let watch = tokio::spawn(watch::run(Arc::clone(&app)));
+    let rollouts = tokio::spawn(rollout::run(Arc::clone(&app)));
     let webhook = match settings.webhook {
         Some(webhook) => {
             let prepared = webhook.prepare(&app).await;
@@ -84,6 +85,7 @@ async fn serve(settings: Settings) -> Result<(), String> {
     };
     let result = accept(listener, tls, api::router(app)).await;
     watch.abort();
+    rollouts.abort();
     if let Some(webhook) = webhook {
         webhook.abort();
     }

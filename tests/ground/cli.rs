@@ -573,6 +573,77 @@ fn a_list_is_set_as_a_whole() {
 }
 
 #[test]
+fn a_rollout_is_started_watched_and_approved() {
+    let database = Database::sqlite();
+    let server = Server::start(&database);
+    let person = Person::logged_in(&database, &server);
+    person.succeeds(&["apply", "-f", "fleet.yaml"]);
+    let start = [
+        "rollout",
+        "start",
+        "web-2",
+        "--group",
+        "web",
+        "--add",
+        "library/nginx:1.28",
+        "--remove",
+        "library/nginx:1.27",
+        "--batch",
+        "1 site=north",
+        "--batch",
+        "25%",
+        "--manual",
+        "--budget-by",
+        "site",
+        "--max-unavailable",
+        "1",
+    ];
+    assert!(person.fails(&[&start[..], &["--batch", "x"]].concat()).contains("limit \"x\""));
+    let error = person.fails(&["rollout", "start", "r", "--group", "wep", "a:1"]);
+    assert!(error.contains("did you mean \"web\""), "{error}");
+    person.succeeds(&start);
+    assert!(person.fails(&["rollout", "pause", "web-3"]).contains("did you mean \"web-2\""));
+    let written = person.json(&["rollout", "show", "web-2"]);
+    assert_eq!(written["spec"]["state"]["artifacts"][0]["tag"], json!(["1.28"]));
+    assert_eq!(written["spec"]["policy"]["sequence"][1]["limit"], "25%");
+    // What is printed is a document that starts nothing twice.
+    fs::write(person.home.join("again.json"), written.to_string()).unwrap();
+    let applied = person.succeeds(&["apply", "-f", "again.json"]);
+    assert!(applied.contains("rollout/web-2 unchanged"), "{applied}");
+    let other = written.to_string().replace("1.28", "1.29");
+    fs::write(person.home.join("again.json"), other).unwrap();
+    let error = person.fails(&["apply", "-f", "again.json"]);
+    assert!(error.contains("it has begun and cannot change"), "{error}");
+
+    // The satellite is of no device: it is away, and nothing is proven.
+    let mut watch = person.command(&["rollout", "watch", "web-2"]);
+    let mut watch = watch.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let line = lines.find(|line| line.contains("1 offline")).unwrap();
+    assert!(line.contains("all 1 of batch 1 are offline"), "{line}");
+    let shown = person.succeeds(&["rollout", "show", "web-2"]);
+    assert!(shown.contains("gateway-17") && shown.contains("successThreshold 90%"), "{shown}");
+    assert!(person.succeeds(&["rollout", "ls"]).contains("web-2  web    Running"));
+    person.succeeds(&["rollout", "pause", "web-2"]);
+    assert!(person.fails(&["rollout", "approve", "web-2"]).contains("expected AwaitingApproval"));
+    person.succeeds(&["rollout", "resume", "web-2"]);
+    person.succeeds(&["rollout", "abort", "web-2"]);
+    assert_eq!(watch.wait().unwrap().code(), Some(1));
+
+    let rollout = "apiVersion: moonlet/v1\nkind: Rollout\nmetadata: {name: base-2}\nspec:\n  \
+        group: base\n  state: {artifacts: [{repository: library/busybox, tag: ['1.38']}]}\n";
+    fs::write(person.home.join("rollout.yaml"), rollout).unwrap();
+    let dry = person.succeeds(&["apply", "-f", "rollout.yaml", "--dry-run"]);
+    assert!(dry.contains("rollout/base-2 would be created\n  - library/busybox:1.36"), "{dry}");
+    person.succeeds(&["apply", "-f", "rollout.yaml"]);
+    person.succeeds(&["rollout", "show", "base-2"]);
+    let bad = rollout.replace("group: base", "group: none").replace("tag:", "tags:");
+    fs::write(person.home.join("rollout.yaml"), bad).unwrap();
+    let error = person.fails(&["apply", "-f", "rollout.yaml"]);
+    assert!(error.contains("spec.state.artifacts.0.tags: an unknown field"), "{error}");
+}
+
+#[test]
 fn shells_complete_what_there_is() {
     let database = Database::sqlite();
     let server = Server::start(&database);
@@ -584,14 +655,15 @@ fn shells_complete_what_there_is() {
         }
     }
     // bash takes it, and completes by it.
-    let script = person.succeeds(&["completion", "bash"]);
+    fs::write(person.home.join("script"), person.succeeds(&["completion", "bash"])).unwrap();
     for (words, completed) in [("satellite dec", "decommission"), ("group add", "add-satellite")] {
         let (noun, verb) = words.split_once(' ').unwrap();
         let ask = format!(
-            "COMP_WORDS=(ground-control {noun} {verb}); COMP_CWORD=2; \
+            ". ./script; COMP_WORDS=(ground-control {noun} {verb}); COMP_CWORD=2; \
              _ground__control ground-control {verb} {noun}; echo ${{COMPREPLY[@]}}"
         );
-        let bash = Command::new("bash").arg("-c").arg(format!("{script}\n{ask}")).output().unwrap();
+        let bash = Command::new("bash").args(["-c", &ask]).current_dir(&person.home).output();
+        let bash = bash.unwrap();
         assert_eq!(String::from_utf8(bash.stdout).unwrap(), format!("{completed}\n"));
     }
 }

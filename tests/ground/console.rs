@@ -196,3 +196,54 @@ fn a_large_fleet_is_shown_page_by_page() {
     assert_eq!(rows(&second), 3);
     assert!(second.contains("edge202") && !second.contains("rel=\"next\""), "{second}");
 }
+
+#[test]
+fn a_rollout_is_started_and_taken_back_by_clicking() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let (admin, _) = crate::harness::enrolled(&server);
+        let browser = Browser::log_in(&server);
+        assert!(browser.get("/console/rollouts").text().contains("No rollout yet"));
+        let new = "/console/rollouts/new?group=g1";
+        let form = browser.get(new).text();
+        assert!(form.contains("library/nginx:1.25@sha256:3e38"), "{form}");
+        let start = |fields: &str| browser.submit(new, "/console/rollouts", fields);
+        let images = "images=library%2Fnginx%3A1.27&success=90%25&error=50%25&timeout=1d";
+        let bad = start(&format!("name=web-2&group=g1&batches=x&max_unavailable=&{images}"));
+        assert_eq!(bad.status, 400);
+        let text = bad.text();
+        assert!(text.contains("library/nginx:1.27</textarea>"), "what was typed is kept: {text}");
+        assert!(text.contains("limit &quot;x&quot;"), "{text}");
+        let fields = "name=web-2&group=g1&batches=1+site%3Dnorth&max_unavailable=2&budget_by=site\
+            &approval=manual";
+        let started = start(&format!("{fields}&{images}"));
+        assert_eq!(
+            started.header("location"),
+            Some("/console/rollouts/web-2"),
+            "{}",
+            started.text()
+        );
+        let policy = admin.get("/api/rollouts/web-2").json()["policy"].clone();
+        assert_eq!(policy["sequence"][0]["selector"], "site=north");
+        assert_eq!(policy["disruptionBudget"]["maxUnavailable"], 2);
+        assert_eq!(policy["approval"], "manual");
+        let page = "/console/rollouts/web-2";
+        let shown = browser.get(page);
+        assert_eq!(shown.header("refresh"), Some("5"));
+        assert!(shown.text().contains("library/nginx:1.27"), "{}", shown.text());
+        // A group is not changed from under it.
+        let taken =
+            browser.submit("/console/groups/g1", "/console/groups/g1", "registry=&images=a%3A1");
+        assert_eq!(taken.status, 409);
+        assert_eq!(browser.submit(page, &format!("{page}/abort"), "").status, 303);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while !browser.get(page).text().contains(">Aborted<") {
+            assert!(std::time::Instant::now() < deadline, "{}", browser.get(page).text());
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        assert_eq!(browser.get(page).header("refresh"), None);
+        assert!(browser.get("/console/rollouts").text().contains(page));
+        let events = browser.get("/console/events").text();
+        assert!(events.contains("rollout_withdrawn"), "{events}");
+    });
+}

@@ -1,14 +1,12 @@
 //! A fleet from its first satellite to the deletion of it.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::console::Browser;
 use crate::harness::{
-    CONFIG, Database, GROUP, REPORT, Satellite, Server, enrolled, on_each_store, registered,
+    CONFIG, Database, GROUP, Psql, REPORT, Satellite, Server, enrolled, on_each_store, registered,
 };
 
 #[test]
@@ -328,15 +326,8 @@ fn a_change_waits_for_another_replica_and_readers_do_not() {
         let Some(url) = database.url() else { return };
         let server = Server::start(&database);
         let admin = server.admin();
-        let mut psql = Command::new("psql");
-        psql.args(["-qAt", url]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut other = psql.spawn().unwrap();
-        let mut input = other.stdin.take().unwrap();
-        input
-            .write_all(b"BEGIN; SELECT pg_advisory_xact_lock(30803296846112116);\\echo held\n")
-            .unwrap();
-        let mut lines = BufReader::new(other.stdout.take().unwrap()).lines();
-        lines.find(|line| line.as_ref().unwrap() == "held").unwrap().unwrap();
+        let mut other = Psql::open(url);
+        other.ask("BEGIN; SELECT pg_advisory_xact_lock(30803296846112116)");
         std::thread::scope(|scope| {
             let (admin, answered) = (&admin, std::sync::mpsc::channel());
             for _ in 0..12 {
@@ -350,14 +341,12 @@ fn a_change_waits_for_another_replica_and_readers_do_not() {
             }
             assert!(answered.1.try_recv().is_err(), "readers waited until a change gave up");
             assert_eq!(answered.1.recv().unwrap(), 503, "one gives up");
-            input.write_all(b"COMMIT;\n").unwrap();
+            other.ask("COMMIT");
             for _ in 1..12 {
                 let status = answered.1.recv().unwrap();
                 assert!([200, 503].contains(&status), "{status}");
             }
         });
-        drop(input);
-        assert!(other.wait().unwrap().success());
         admin.expect(200, "POST", "/api/groups/sync", GROUP);
     });
 }
@@ -372,30 +361,15 @@ fn a_report_waits_before_it_holds_anything() {
         let (_, satellite) = enrolled(&server);
         let robot = satellite.client(&server);
         robot.expect(200, "POST", "/satellites/sync", REPORT);
-        let mut psql = Command::new("psql");
-        psql.args(["-qAt", url]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut other = psql.spawn().unwrap();
-        let mut input = other.stdin.take().unwrap();
-        let mut lines = BufReader::new(other.stdout.take().unwrap()).lines().map(Result::unwrap);
-        let mut ask = |text: &str| {
-            input.write_all(format!("{text};\\echo .\n").as_bytes()).unwrap();
-            lines.by_ref().take_while(|line| line != ".").collect::<String>()
-        };
-        assert_eq!(ask("BEGIN; SELECT name FROM satellites FOR UPDATE"), "edge1");
+        let mut other = Psql::open(url);
+        assert_eq!(other.ask("BEGIN; SELECT name FROM satellites FOR UPDATE"), "edge1");
         std::thread::scope(|scope| {
             let report = scope.spawn(|| robot.ask("POST", "/satellites/sync", REPORT).status);
-            let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted \
-                AND pg_backend_pid() = ANY(pg_blocking_pids(pid))";
-            let deadline = Instant::now() + Duration::from_secs(60);
-            while ask(waiting) == "0" {
-                assert!(Instant::now() < deadline && !report.is_finished(), "it did not wait");
-            }
-            let free = ask("SELECT number FROM statuses FOR UPDATE NOWAIT");
-            ask("COMMIT");
+            other.await_waiting(|| !report.is_finished());
+            let free = other.ask("SELECT number FROM statuses FOR UPDATE NOWAIT");
+            other.ask("COMMIT");
             assert_eq!((free.as_str(), report.join().unwrap()), ("1", 200));
         });
-        drop(input);
-        other.wait().unwrap();
     });
 }
 

@@ -3,9 +3,9 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -351,4 +351,45 @@ fn only_file(tar: &[u8]) -> Value {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success());
     serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Another program at a PostgreSQL database.
+pub struct Psql {
+    child: Child,
+    input: ChildStdin,
+    lines: std::io::Lines<BufReader<ChildStdout>>,
+}
+
+impl Psql {
+    pub fn open(url: &str) -> Self {
+        let mut psql = Command::new("psql");
+        psql.args(["-qAt", url]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = psql.spawn().unwrap();
+        let input = child.stdin.take().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, input, lines }
+    }
+
+    /// Asks, and joins the lines of the answer.
+    pub fn ask(&mut self, text: &str) -> String {
+        self.input.write_all(format!("{text};\\echo .\n").as_bytes()).unwrap();
+        self.lines.by_ref().map(Result::unwrap).take_while(|line| line != ".").collect()
+    }
+
+    /// Waits until somebody waits for a lock that it holds, while `is_so`.
+    pub fn await_waiting(&mut self, is_so: impl Fn() -> bool) {
+        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted \
+            AND pg_backend_pid() = ANY(pg_blocking_pids(pid))";
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.ask(waiting) == "0" {
+            assert!(Instant::now() < deadline && is_so(), "nobody waited");
+        }
+    }
+}
+
+impl Drop for Psql {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }

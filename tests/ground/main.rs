@@ -11,6 +11,7 @@ mod journal;
 mod labels;
 mod members;
 mod people;
+mod rollouts;
 #[path = "../lies/satellite.rs"]
 #[allow(dead_code)]
 mod satellite;

@@ -228,5 +228,46 @@ fn a_deleted_satellite_serves_on_and_a_new_token_takes_it_back() {
     await_image(&satellite, "library/app", "2", 200);
 }
 
+/// A new tag reaches one satellite, and the other when the first holds it; one that cannot be had is
+/// taken back, and what was there before stays.
+#[test]
+fn a_rollout_reaches_one_satellite_after_the_other() {
+    let fleet = Fleet::start();
+    let Fleet { server, registry, admin, .. } = &fleet;
+    let satellites = ["edge1", "edge2"].map(|name| {
+        let token = register(admin, name, &["g1"]);
+        let mut satellite = prepare(&format!("members-rollout-{name}"), server, &token);
+        satellite.start_again();
+        await_image(&satellite, "library/app", "1", 200);
+        satellite
+    });
+    let begin = |name: &str, tag: &str| {
+        let artifact = json!({ "repository": "library/app", "tag": [tag], "type": "IMAGE" });
+        let state = json!({ "registry": registry.url(), "artifacts": [artifact] });
+        let policy = json!({ "sequence": [{ "limit": 1 }], "updateTimeout": "30s" });
+        let body = json!({ "name": name, "group": "g1", "state": state, "policy": policy });
+        admin.expect(201, "POST", "/api/rollouts", &body.to_string());
+    };
+    let phase = |name: &str| admin.get(&format!("/api/rollouts/{name}")).json()["phase"].clone();
+    // There is no such tag yet.
+    begin("r2", "2");
+    wait_until(|| phase("r2") == "RolledBack", || phase("r2").to_string());
+    for satellite in &satellites {
+        await_image(satellite, "library/app", "1", 200);
+    }
+    assert_eq!(satellites[1].get("/v2/library/app/manifests/2").0, 404);
+
+    registry.push("library/app", "3", "layer three");
+    begin("r3", "3");
+    await_image(&satellites[0], "library/app", "3", 200);
+    await_image(&satellites[1], "library/app", "3", 200);
+    wait_until(|| phase("r3") == "Completed", || phase("r3").to_string());
+    for satellite in &satellites {
+        await_image(satellite, "library/app", "1", 404);
+    }
+    let counts = admin.get("/api/rollouts/r3").json()["counts"].clone();
+    assert_eq!((&counts[0]["updated"], &counts[1]["updated"]), (&json!(1), &json!(1)));
+}
+
 const KILLS: u64 = 25;
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";

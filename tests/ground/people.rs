@@ -128,7 +128,7 @@ fn users_and_their_rights() {
 }
 
 /// Every request that changes something.
-const CHANGES: [(&str, &str); 18] = [
+const CHANGES: [(&str, &str); 20] = [
     ("POST", "/api/users"),
     ("DELETE", "/api/users/eve"),
     ("PATCH", "/api/users/eve/password"),
@@ -147,6 +147,8 @@ const CHANGES: [(&str, &str); 18] = [
     ("POST", "/api/satellites/edge1/revoke"),
     ("POST", "/api/tokens"),
     ("DELETE", "/api/tokens/look"),
+    ("POST", "/api/rollouts"),
+    ("POST", "/api/rollouts/web-2/abort"),
 ];
 
 #[test]
@@ -177,6 +179,8 @@ fn who_only_reads_changes_nothing() {
             ("/console/satellites/edge1/labels", "labels=a%3D1"),
             ("/console/satellites/edge1/token", ""),
             ("/console/satellites/edge1/revoke", ""),
+            ("/console/rollouts", "name=r&group=g1"),
+            ("/console/rollouts/r/abort", ""),
         ] {
             let forbidden = browser.submit("/console/groups/g1", path, fields);
             assert_eq!(forbidden.status, 403, "{path}: {}", forbidden.text());

@@ -15,7 +15,7 @@ use super::extract::{Body, ROBOT_PREFIX, Robot};
 use crate::fleet::enrol::{self, Actions, Answer, Credentials, Refreshed};
 use crate::fleet::report::Report;
 use crate::fleet::shown;
-use crate::fleet::state::{config_repository, group_repository, satellite_repository};
+use crate::fleet::state::{GroupState, config_repository, satellite_repository};
 use crate::ground::app::{App, Fault, random};
 use crate::ground::assess::Assessment;
 use crate::ground::labels::{self, Labels};
@@ -97,6 +97,10 @@ pub async fn report(
     journal::of_report(&mut rows, &satellite, before.as_ref(), &report).await?;
     rows.put_status(satellite.id, &report, &assessment, reported_at, now).await?;
     rows.set_held(satellite.id, &assess::held(&report), now).await?;
+    for (rollout, group) in rows.releases_of(satellite.id).await? {
+        let (outcome, reason) = assess::outcome(&assessment, &group);
+        rows.set_outcome(rollout, satellite.id, (outcome, &reason), now).await?;
+    }
     write.commit().await?;
     app.metrics.reports.add_one();
     let refresh_due = now - satellite.secret_at > REFRESH_AFTER_SECONDS * clock::SECOND;
@@ -115,18 +119,22 @@ async fn assess_report(
     satellite: &Satellite,
     report: &Report,
 ) -> Result<Assessment, Fault> {
-    let groups = rows.satellite_group_states(satellite.id).await?;
+    let versions = rows.satellite_versions(satellite.id).await?;
     let config = rows.satellite_config(satellite.id).await?;
     let mut published = assess::Published {
         state: rows.published_digest(&satellite_repository(&satellite.name)).await?,
         config: rows.published_digest(&config_repository(&config)).await?,
         earlier: Vec::new(),
     };
+    let groups: Vec<GroupState> = versions.iter().map(|group| group.state.clone()).collect();
     if assess::surplus(url, &groups, report).next().is_some() {
-        for group in &groups {
-            let contents = rows.published_contents(&group_repository(&group.group)).await?;
+        for group in &versions {
+            let contents = rows.published_contents(&publish::repository(group)).await?;
             let states = contents.iter().flat_map(|content| serde_json::from_str(content));
             published.earlier.extend(states);
+            let name = &group.state.group;
+            published.earlier.extend(rows.rollout_states(name).await?);
+            published.earlier.extend(rows.group(name).await?.map(|group| group.state));
         }
     }
     Ok(assess::assess(url, &groups, &published, report))

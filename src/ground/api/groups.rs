@@ -5,15 +5,16 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::extract::{Body, Editor, Person, SystemAdmin, check_name};
 use super::satellites::{Listing, brief};
 use crate::fleet::shown;
-use crate::fleet::state::{Artifact, GroupState, group_repository};
+use crate::fleet::state::{Artifact, GroupState};
 use crate::ground::app::{App, Fault};
-use crate::ground::store::{Group, Rows, Satellite};
+use crate::ground::store::{Group, Rollout, Rows, Satellite};
 use crate::ground::{clock, journal, publish};
 
 #[derive(Deserialize)]
@@ -57,6 +58,9 @@ pub async fn put_group(
     if let Some(same) = before.as_ref().filter(|before| before.state == state) {
         return Ok(same.clone());
     }
+    if let Some(before) = &before {
+        no_rollout(&mut rows, before).await?;
+    }
     let group = rows.put_group(&state, clock::now()).await?;
     publish::group(&mut rows, &group).await?;
     let before = before.map(|group| group.state);
@@ -64,6 +68,20 @@ pub async fn put_group(
     journal::audit(&mut rows, actor, change, &before, &group.state).await?;
     write.commit().await?;
     Ok(group)
+}
+
+/// Refuses to change a group from under a rollout.
+pub async fn no_rollout(rows: &mut Rows<'_>, group: &Group) -> Result<(), Fault> {
+    match rows.active_rollout(group.id).await? {
+        None => Ok(()),
+        Some(Rollout { name, phase, .. }) => {
+            let (group, phase) = (&group.state.group, phase.word());
+            let message = format!(
+                "group {group}: its rollout {name} is {phase}: expected it to end, or be aborted"
+            );
+            Err(Fault::new(StatusCode::CONFLICT, message))
+        }
+    }
 }
 
 pub async fn show(
@@ -86,12 +104,14 @@ pub async fn remove(
     let mut rows = write.rows();
     let group = rows.group(&name).await?;
     let group = group.ok_or_else(|| Fault::missing("Error: Group Not Found"))?;
+    no_rollout(&mut rows, &group).await?;
     let satellites = rows.group_satellites(group.id).await?;
+    publish::forget_versions(&mut rows, &group).await?;
+    rows.unpublish(&publish::repository(&group)).await?;
     rows.delete_group(group.id).await?;
     for satellite in &satellites {
         publish::satellite(&mut rows, &app.url, satellite).await?;
     }
-    rows.unpublish(&group_repository(&name)).await?;
     let change = ("group.delete", name.as_str());
     journal::audit(&mut rows, &person.actor, change, &group.state, &()).await?;
     write.commit().await?;

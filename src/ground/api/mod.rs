@@ -9,6 +9,7 @@ mod enrol;
 mod extract;
 mod groups;
 mod journal;
+mod rollouts;
 mod satellites;
 mod state;
 mod tokens;
@@ -27,6 +28,7 @@ use serde_json::{Value, json};
 pub use extract::{authenticate_robot, authorization, check_password};
 pub use groups::put_group;
 pub use journal::{Wanted as LogWanted, event};
+pub use rollouts::{Action, NewRollout, Seen, act_on, start_rollout};
 pub use satellites::{
     Change, NewSatellite, add_satellite, change_satellite, find as find_satellite, new_token,
     revoke_satellite,
@@ -92,6 +94,10 @@ fn people() -> Router<Arc<App>> {
         .route("/satellites/{satellite}/status", get(satellites::status))
         .route("/satellites/{satellite}/images", get(satellites::images))
         .route("/satellites/{satellite}/state", get(state::show))
+        .route("/rollouts", get(rollouts::list).post(rollouts::start))
+        .route("/rollouts/{rollout}", get(rollouts::show))
+        .route("/rollouts/{rollout}/satellites", get(rollouts::satellites))
+        .route("/rollouts/{rollout}/{action}", post(rollouts::act))
         .route("/images", get(state::images))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{token}", delete(tokens::remove))
@@ -133,7 +139,8 @@ async fn health(State(app): State<Arc<App>>) -> Response {
 async fn metrics(State(app): State<Arc<App>>) -> Result<String, Fault> {
     let mut read = app.store.read().await?;
     let counts = read.rows().count_satellites(clock::now()).await?;
-    Ok(app.metrics.render(&counts))
+    let rollouts = read.rows().count_rollouts().await?;
+    Ok(app.metrics.render(&counts, &rollouts))
 }
 
 /// Go's `sql.NullString`.

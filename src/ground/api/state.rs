@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::extract::Person;
 use super::satellites::{PAGE_ROWS_MAX, find, limit};
 use crate::fleet::shown;
-use crate::fleet::state::{config_repository, satellite_repository};
+use crate::fleet::state::{GroupState, config_repository, satellite_repository};
 use crate::ground::app::{App, Fault};
 use crate::ground::assess::{Health, Standing, Updated, standings};
 use crate::ground::clock;
@@ -36,7 +36,8 @@ impl Known {
     /// Reads what is known of a satellite.
     pub async fn read(rows: &mut Rows<'_>, url: &str, name: &str) -> Result<Self, Fault> {
         let satellite = find(rows, name).await?;
-        let groups = rows.satellite_group_states(satellite.id).await?;
+        let groups = rows.satellite_versions(satellite.id).await?;
+        let groups: Vec<GroupState> = groups.into_iter().map(|group| group.state).collect();
         let status = rows.status(satellite.id).await?;
         let report = status.as_ref().map(|status| &status.report);
         Ok(Self {

@@ -50,8 +50,22 @@ pub const HELP: &str = "Example: ground-control apply -f fleet.yaml --dry-run
   kind: Satellite
   metadata: {name: gateway-17}
   spec: {config: default, groups: [web], labels: {site: north}}
+  ---
+  apiVersion: moonlet/v1
+  kind: Rollout
+  metadata: {name: web-1.28}
+  spec:
+    group: web
+    state:
+      registry: https://registry.example
+      artifacts:
+        - {repository: library/nginx, tag: [\"1.28\"]}
+    policy:
+      sequence: [{selector: ring=canary, limit: 1}, {limit: 25%}]
+      successThreshold: 90%
 
-Nothing is changed unless all documents are valid. Labels that no document names stay, null takes
+A rollout is started once, under its name; when it has ended, the group's document should say the
+same. Nothing is changed unless all documents are valid. Labels that no document names stay, null takes
 one away. Secrets cannot be compared and are sent each time.";
 
 pub fn run(apply: &Apply) -> Result<ExitCode, Failure> {
@@ -93,7 +107,9 @@ pub fn diff(server: &Server, documents: &[Document]) -> Result<ExitCode, Failure
 
 /// What would have to be done.
 fn plan(server: &Server, documents: &[Document], prune: bool) -> Result<Plan, Failure> {
-    Plan::make(documents, &Fleet::read(server)?, prune)
+    let rollouts = documents.iter().filter(|document| document.kind() == Kind::Rollout);
+    let fleet = Fleet::read(server, rollouts.map(|document| document.name.as_str()))?;
+    Plan::make(documents, &fleet, prune)
 }
 
 /// Says what became of each, and returns how many failed. What fails in one thing stops no other.

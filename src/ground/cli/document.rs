@@ -19,7 +19,7 @@ use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -28,6 +28,7 @@ use crate::fleet::config::Config;
 use crate::fleet::state::GroupState;
 use crate::fleet::valid_name;
 use crate::ground::labels;
+use crate::ground::rollout::Policy;
 
 /// One thing that a fleet has.
 #[derive(Debug)]
@@ -45,6 +46,17 @@ pub enum Spec {
     Config(Value),
     Group(GroupState),
     Satellite(Satellite),
+    /// In the form that the API answers.
+    Rollout(Value),
+}
+
+/// A rollout's group, what it is to hold, and by which rules.
+#[derive(Deserialize, Serialize)]
+struct Rollout {
+    group: String,
+    state: GroupState,
+    #[serde(default)]
+    policy: Policy,
 }
 
 /// What a satellite is given.
@@ -64,6 +76,7 @@ pub enum Kind {
     Config,
     Group,
     Satellite,
+    Rollout,
 }
 
 impl Kind {
@@ -73,6 +86,7 @@ impl Kind {
             Self::Config => "Config",
             Self::Group => "Group",
             Self::Satellite => "Satellite",
+            Self::Rollout => "Rollout",
         }
     }
 }
@@ -84,6 +98,7 @@ impl fmt::Display for Kind {
             Self::Config => "config",
             Self::Group => "group",
             Self::Satellite => "satellite",
+            Self::Rollout => "rollout",
         })
     }
 }
@@ -94,6 +109,7 @@ impl Document {
             Spec::Config(_) => Kind::Config,
             Spec::Group(_) => Kind::Group,
             Spec::Satellite(_) => Kind::Satellite,
+            Spec::Rollout(_) => Kind::Rollout,
         }
     }
 }
@@ -135,7 +151,8 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<Document>, Failure> {
         }
     }
     if documents.is_empty() && problems.is_empty() {
-        problems.push("no documents: expected kind: Config, Group or Satellite".to_owned());
+        problems
+            .push("no documents: expected kind: Config, Group, Satellite or Rollout".to_owned());
     }
     all_of(problems)?;
     Ok(documents)
@@ -202,7 +219,7 @@ struct Envelope {
     spec: Value,
     /// What a server said when the document was written: not for it to be sent back.
     #[serde(default, rename = "status")]
-    _status: Option<IgnoredAny>,
+    _status: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -258,7 +275,8 @@ fn document(place: String, value: Value, base: &Path) -> Result<Document, Vec<St
         "Config" => config(spec, base),
         "Group" => group(spec, &name),
         "Satellite" => satellite(spec),
-        _ => Err(vec![format!("kind {kind:?}: expected Config, Group or Satellite")]),
+        "Rollout" => rollout(spec),
+        _ => Err(vec![format!("kind {kind:?}: expected Config, Group, Satellite or Rollout")]),
     };
     Ok(Document { spec: spec.map_err(|texts| at(&named, texts))?, place, name })
 }
@@ -291,6 +309,19 @@ fn satellite(spec: Value) -> Result<Spec, Vec<String>> {
     labels::check(&labels.collect())
         .map_err(|fault| vec![format!("spec.labels: {}", fault.message)])?;
     Ok(Spec::Satellite(satellite))
+}
+
+fn rollout(spec: Value) -> Result<Spec, Vec<String>> {
+    if spec.pointer("/state/group").is_some() {
+        return Err(vec!["spec.state.group: expected the name in spec.group alone".to_owned()]);
+    }
+    let mut rollout: Rollout = typed(spec, "spec")?;
+    rollout.state.group.clone_from(&rollout.group);
+    rollout.state.check().map_err(|error| vec![format!("spec.state: {error}")])?;
+    rollout.policy.check().map_err(|fault| vec![format!("spec.policy: {}", fault.message)])?;
+    rollout.state.group.clear();
+    rollout.state.registry.truncate(rollout.state.registry.trim_end_matches('/').len());
+    serde_json::to_value(&rollout).map(Spec::Rollout).map_err(|error| vec![error.to_string()])
 }
 
 /// Reads a type out of a value. An error names the field, and so does a field that the type lacks.
@@ -399,99 +430,4 @@ const NODES_MAX: usize = 1_000_000;
 const PROBLEMS_MAX: usize = 50;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn problems(text: &str) -> Vec<String> {
-        let mut problems = Vec::new();
-        parse("f.yaml", text, Path::new(""), &mut problems);
-        problems
-    }
-
-    fn only(head: &str, spec: &str) -> String {
-        let found = problems(&format!(
-            "apiVersion: moonlet/v1\nkind: {head}\nmetadata: {{name: a}}\nspec: {spec}\n"
-        ));
-        assert_eq!(found.len(), 1, "{spec}: {found:?}");
-        found.first().cloned().unwrap_or_default()
-    }
-
-    #[test]
-    fn every_error_names_document_and_field() {
-        for (head, spec, part) in [
-            (
-                "Group",
-                "{artifacts: [{repository: x, tag: [1.25]}]}",
-                "spec.artifacts[0].tag[0]: invalid type: floating point `1.25`, expected a string in quotes",
-            ),
-            (
-                "Group",
-                "{artifacts: [{repository: x, tags: ['1']}]}",
-                "spec.artifacts.0.tags: an unknown field",
-            ),
-            ("Group", "{artifacts: [{repository: ../x, tag: ['1']}]}", "spec: repository"),
-            ("Group", "{group: b}", "spec.group: expected"),
-            ("Group", "[]", "spec: expected fields"),
-            ("Config", "{app_config: {heartbeat_interval: 30s}}", "spec: heartbeat_interval"),
-            (
-                "Config",
-                "{app_config: {metrics: {collect_cpu: 1}}}",
-                "spec.app_config.metrics.collect_cpu: invalid type",
-            ),
-            (
-                "Config",
-                "{app_config: {heartbeat: x}}",
-                "spec.app_config.heartbeat: an unknown field",
-            ),
-            ("Satellite", "{groups: [a]}", "spec: missing field `config`"),
-            ("Satellite", "{config: c, labels: {'a b': x}}", "spec.labels: label"),
-            ("Planet", "{}", "kind \"Planet\": expected Config, Group or Satellite"),
-        ] {
-            let found = only(head, spec);
-            let start = format!("f.yaml: document 1, {head} \"a\": {part}");
-            assert!(found.starts_with(&start), "{found}\n{start}");
-        }
-    }
-
-    #[test]
-    fn all_documents_are_looked_at() {
-        let good = "apiVersion: moonlet/v1\nkind: Group\nmetadata: {name: g}\nspec: {}\n";
-        let bad = good.replace("name: g", "name: G");
-        let found = problems(&format!("{good}---\n{bad}---\n{good}---\nkind: Group\n---\n3\n"));
-        let expected = [
-            "document 2, Group \"G\": metadata.name",
-            "document 4: missing field `apiVersion`",
-            "document 5: expected fields",
-        ];
-        assert_eq!(found.len(), expected.len(), "{found:?}");
-        for (found, expected) in found.iter().zip(expected) {
-            assert!(found.starts_with(&format!("f.yaml: {expected}")), "{found}");
-        }
-        let found = problems("a: [1\n---\n");
-        assert!(found.iter().all(|problem| problem.contains("line")), "{found:?}");
-        let many = "a: 1\n---\n".repeat(DOCUMENTS_MAX + 1);
-        assert_eq!(problems(&many).len(), 1);
-        let deep = "[".repeat(DEPTH_MAX + 10);
-        assert_eq!(problems(&deep).len(), 1);
-    }
-
-    #[test]
-    fn secrets_come_from_elsewhere() {
-        let file = std::env::temp_dir().join(format!("ground_document_{}", std::process::id()));
-        std::fs::write(&file, "hidden\n").unwrap();
-        let registry = |field: &str| {
-            json!({"moonlet": {"registries": [
-                {"url": "https://r", "username": "u", field: file.to_str().unwrap()}]}})
-        };
-        let Ok(Spec::Config(config)) = config(registry("passwordFile"), Path::new("/")) else {
-            panic!("refused");
-        };
-        let found = config.pointer("/moonlet/registries/0/password");
-        assert_eq!(found, Some(&json!("hidden")));
-        let errors = super::config(registry("passwordEnv"), Path::new("/")).unwrap_err();
-        assert!(errors[0].starts_with("spec.moonlet.registries[0].passwordEnv: "), "{errors:?}");
-        std::fs::remove_file(&file).unwrap();
-        let errors = super::config(registry("passwordFile"), Path::new("/")).unwrap_err();
-        assert!(errors[0].starts_with("spec.moonlet.registries[0].passwordFile: "), "{errors:?}");
-    }
-}
+mod tests;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::document::{self, Kind};
@@ -32,21 +32,8 @@ An image is REPOSITORY:TAG, REPOSITORY@DIGEST or REPOSITORY:TAG@DIGEST.")]
     Set {
         /// The group
         name: String,
-        /// The images that it is to have in place of those it has
-        #[arg(value_name = "IMAGE", conflicts_with_all = ["add", "remove"])]
-        images: Vec<String>,
-        /// An image more; may be repeated
-        #[arg(long, value_name = "IMAGE")]
-        add: Vec<String>,
-        /// An image less; may be repeated
-        #[arg(long, value_name = "IMAGE")]
-        remove: Vec<String>,
-        /// The registry that the images come from
-        #[arg(long, value_name = "URL")]
-        registry: Option<String>,
-        /// A platform that is held, or all; may be repeated; without any, each device's own
-        #[arg(long, value_name = "OS/ARCH")]
-        platform: Vec<String>,
+        #[command(flatten)]
+        images: Images,
     },
     /// Show what documents of groups would change; exits with 1 where something would
     #[command(after_help = "Example: ground-control group diff -f fleet.yaml")]
@@ -79,26 +66,53 @@ An image is REPOSITORY:TAG, REPOSITORY@DIGEST or REPOSITORY:TAG@DIGEST.")]
     },
 }
 
+/// How a group is to be changed.
+#[derive(Args)]
+pub struct Images {
+    /// The images that it is to have in place of those it has
+    #[arg(value_name = "IMAGE", conflicts_with_all = ["add", "remove"])]
+    images: Vec<String>,
+    /// An image more; may be repeated
+    #[arg(long, value_name = "IMAGE")]
+    add: Vec<String>,
+    /// An image less; may be repeated
+    #[arg(long, value_name = "IMAGE")]
+    remove: Vec<String>,
+    /// The registry that the images come from
+    #[arg(long, value_name = "URL")]
+    registry: Option<String>,
+    /// A platform that is held, or all; may be repeated; without any, each device's own
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Vec<String>,
+}
+
+impl Images {
+    /// Changes a group, and holds the result to its grammar.
+    pub fn change(&self, group: &mut GroupState) -> Result<(), Failure> {
+        if let Some(registry) = &self.registry {
+            registry.trim_end_matches('/').clone_into(&mut group.registry);
+        }
+        if !self.platform.is_empty() {
+            group.platforms.clone_from(&self.platform);
+        }
+        if !self.images.is_empty() {
+            group.artifacts.clear();
+        }
+        change_images(group, self.images.iter().chain(&self.add), &self.remove)?;
+        group.check().map_err(|error| error.to_string().into())
+    }
+}
+
 pub fn run(verb: Verb, server: &Server, output: Output) -> Result<ExitCode, Failure> {
     match verb {
         Verb::Ls => list(server, output)?,
         Verb::Show { name } => show(server, &name, output)?,
-        Verb::Set { name, images, add, remove, registry, platform } => {
+        Verb::Set { name, images } => {
             let before = server.find(&["api", "groups", &name])?;
             let before = before.as_ref().map(plan::group).transpose()?;
             let mut group = before.clone().unwrap_or_default();
             name.clone_into(&mut group.group);
-            if let Some(registry) = registry {
-                group.registry = registry.trim_end_matches('/').to_owned();
-            }
-            if !platform.is_empty() {
-                group.platforms = platform;
-            }
-            if !images.is_empty() {
-                group.artifacts.clear();
-            }
-            change_images(&mut group, images.iter().chain(&add), &remove)?;
-            group.check().map_err(|error| error.to_string())?;
+            images.change(&mut group)?;
             let step = plan::group_step(&name, before.as_ref(), &group);
             apply::carry_out(server, &step)?;
             say(&format!("group/{name} {}", step.action.word()))?;

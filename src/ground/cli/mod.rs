@@ -9,7 +9,8 @@
 //! | `http` | asks a server, and makes errors of its answers |
 //! | `login` | remembers a server and a session |
 //! | `output` | tables, JSON, YAML |
-//! | `satellite` `group` `config` `user` `token` | a noun each |
+//! | `satellite` `group` `rollout` `config` `user` `token` | a noun each |
+//! | `watch` | looks at a thing until it is as it is to be |
 //! | `journal` | `event` and `audit` |
 //! | `document` | reads the YAML documents of a fleet, and says all that is wrong with them |
 //! | `plan` | what would have to change: by it `apply` works, and `diff` |
@@ -29,9 +30,11 @@ mod login;
 mod output;
 mod patch;
 mod plan;
+mod rollout;
 mod satellite;
 mod token;
 mod user;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -77,6 +80,8 @@ enum Verb {
     Satellite(Noun<satellite::Verb>),
     /// Groups of images, and the satellites in them
     Group(Noun<group::Verb>),
+    /// Bring a group's new images to its satellites batch by batch
+    Rollout(Noun<rollout::Verb>),
     /// Configurations of satellites
     Config(Noun<config::Verb>),
     /// People
@@ -169,6 +174,7 @@ fn run(verb: Verb) -> Result<ExitCode, Failure> {
         Verb::Logout(logout) => login::logout(&logout),
         Verb::Satellite(noun) => satellite::run(noun.verb, &noun.connection.open()?, noun.output),
         Verb::Group(noun) => group::run(noun.verb, &noun.connection.open()?, noun.output),
+        Verb::Rollout(noun) => rollout::run(noun.verb, &noun.connection.open()?, noun.output),
         Verb::Config(noun) => config::run(noun.verb, &noun.connection.open()?, noun.output),
         Verb::User(noun) => user::run(noun.verb, &noun.connection.open()?, noun.output),
         Verb::Token(noun) => token::run(noun.verb, &noun.connection.open()?, noun.output),

@@ -22,11 +22,16 @@ pub struct Fleet {
     pub configs: BTreeMap<String, Value>,
     pub groups: BTreeMap<String, GroupState>,
     pub satellites: BTreeMap<String, Satellite>,
+    /// Those that were asked for, each as a document's spec.
+    pub rollouts: BTreeMap<String, Value>,
 }
 
 impl Fleet {
-    /// Asks for all of it.
-    pub fn read(server: &Server) -> Result<Self, Failure> {
+    /// Asks for all of it, and for the rollouts of these names.
+    pub fn read<'a>(
+        server: &Server,
+        rollouts: impl Iterator<Item = &'a str>,
+    ) -> Result<Self, Failure> {
         let configs = elements(server.get(&["api", "configs"])?);
         let configs = configs.into_iter().map(|mut config| {
             (
@@ -39,7 +44,13 @@ impl Fleet {
             groups.iter().map(|answer| group(answer).map(|group| (group.group.clone(), group)));
         let satellites = satellites(server, "")?;
         let satellites = satellites.iter().map(|row| (text(row, "Name"), satellite(row)));
+        let mut known = BTreeMap::new();
+        for name in rollouts {
+            let answer = server.find(&["api", "rollouts", name])?;
+            known.extend(answer.map(|answer| (name.to_owned(), rollout(&answer))));
+        }
         Ok(Self {
+            rollouts: known,
             configs: configs.collect(),
             groups: groups.collect::<Result<_, Failure>>()?,
             satellites: satellites.collect(),
@@ -73,6 +84,13 @@ pub fn group(answer: &Value) -> Result<GroupState, Failure> {
         "platforms": answer.get("Platforms"),
     });
     serde_json::from_value(state).map_err(|error| format!("a group of the server: {error}").into())
+}
+
+/// A rollout as the spec of a document, out of an answer.
+pub fn rollout(answer: &Value) -> Value {
+    let fields = ["group", "state", "policy"];
+    let fields = fields.map(|key| (key.to_owned(), answer.get(key).cloned().unwrap_or_default()));
+    Value::Object(fields.into_iter().collect())
 }
 
 /// What a satellite is given, out of an answer.
@@ -154,10 +172,12 @@ impl Plan {
             match &document.spec {
                 Spec::Config(_) => drop(configs.insert(&document.name)),
                 Spec::Group(group) => drop(wanted.insert(group.group.clone(), group.clone())),
-                Spec::Satellite(_) => {}
+                Spec::Satellite(_) | Spec::Rollout(_) => {}
             }
         }
-        all_of(dangling(documents, &configs, &wanted, &gone))?;
+        let mut problems = dangling(documents, &configs, &wanted, &gone);
+        problems.extend(started(documents, fleet, &wanted));
+        all_of(problems)?;
         let mut documents: Vec<&Document> = documents.iter().collect();
         documents.sort_by(|one, other| (one.kind(), &one.name).cmp(&(other.kind(), &other.name)));
         let steps = documents.iter().map(|document| {
@@ -175,6 +195,10 @@ impl Plan {
                             .extend(difference(&held, &images).map(|line| format!("holds {line}")));
                     }
                     step
+                }
+                Spec::Rollout(spec) => {
+                    let group = fleet.groups.get(&text(spec, "group"));
+                    rollout_step(name, group, spec, fleet.rollouts.contains_key(name))
                 }
             }
         });
@@ -228,6 +252,53 @@ fn dangling(
         }
     }
     problems
+}
+
+/// What cannot be started.
+fn started(
+    documents: &[Document],
+    fleet: &Fleet,
+    groups: &BTreeMap<String, GroupState>,
+) -> Vec<String> {
+    let mut problems = Vec::new();
+    for document in documents {
+        let Spec::Rollout(spec) = &document.spec else { continue };
+        let Document { place, name, .. } = document;
+        let group = text(spec, "group");
+        if !groups.contains_key(&group) {
+            problems
+                .push(format!("{place}, Rollout {name:?}: spec.group {group:?}: no such group"));
+        }
+        if fleet.rollouts.get(name).is_some_and(|started| started != spec) {
+            let why = "it has begun and cannot change: expected another name";
+            problems.push(format!("{place}, Rollout {name:?}: {why}"));
+        }
+    }
+    problems
+}
+
+fn rollout_step(name: &str, group: Option<&GroupState>, spec: &Value, is_started: bool) -> Step {
+    let mut step = Step {
+        kind: Kind::Rollout,
+        name: name.to_owned(),
+        action: Action::Keep,
+        lines: Vec::new(),
+        requests: Vec::new(),
+    };
+    if is_started {
+        return step;
+    }
+    let state = spec.get("state").cloned().unwrap_or_default();
+    if let Ok(state) = serde_json::from_value::<GroupState>(state) {
+        step.lines = group_step(name, group, &state).lines;
+    }
+    let mut body = spec.clone();
+    if let Value::Object(fields) = &mut body {
+        fields.insert("name".to_owned(), json!(name));
+    }
+    step.action = Action::Create;
+    step.requests = vec![Request::new(Method::Post, &["api", "rollouts"], Some(body))];
+    step
 }
 
 /// Secrets are not shown by the server and cannot be compared: they are sent each time, which
@@ -362,7 +433,7 @@ fn removals(documents: &[Document], fleet: &Fleet) -> Vec<Step> {
         let has_it = |satellite: &Satellite| match kind {
             Kind::Config => satellite.config == *name,
             Kind::Group => satellite.groups.contains(name),
-            Kind::Satellite => false,
+            Kind::Satellite | Kind::Rollout => false,
         };
         let satellites = fleet.satellites.iter().filter(|_| !has(Kind::Satellite));
         let affected = satellites.filter(|(_, satellite)| has_it(satellite));
@@ -388,87 +459,4 @@ fn removals(documents: &[Document], fleet: &Fleet) -> Vec<Step> {
 const PAGE_ROWS: usize = 500;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn group(name: &str, images: &[(&str, &str)]) -> GroupState {
-        let artifacts = images.iter().map(|(repository, tag)| Artifact {
-            repository: (*repository).to_owned(),
-            tags: vec![(*tag).to_owned()],
-            ..Artifact::default()
-        });
-        GroupState { group: name.to_owned(), artifacts: artifacts.collect(), ..Default::default() }
-    }
-
-    fn document(name: &str, spec: Spec) -> Document {
-        Document { place: "f: document 1".to_owned(), name: name.to_owned(), spec }
-    }
-
-    fn satellite(config: &str, groups: &[&str]) -> Satellite {
-        let groups = groups.iter().map(|name| (*name).to_owned()).collect();
-        Satellite { config: config.to_owned(), groups, labels: BTreeMap::new() }
-    }
-
-    fn fleet() -> Fleet {
-        let groups = [group("a", &[("x", "1")]), group("b", &[("x", "1"), ("y", "2")])];
-        Fleet {
-            configs: [(
-                "c".to_owned(),
-                json!({"moonlet": {"registries": [{"password": mask::MASK}]}}),
-            )]
-            .into(),
-            groups: groups.map(|group| (group.group.clone(), group)).into(),
-            satellites: [("s", satellite("c", &["a"])), ("t", satellite("c", &[]))]
-                .map(|(name, satellite)| (name.to_owned(), satellite))
-                .into(),
-        }
-    }
-
-    #[test]
-    fn what_a_satellite_holds_is_merged_before_it_is_compared() {
-        let documents = [
-            document("s", Spec::Satellite(satellite("c", &["a", "b"]))),
-            document("b", Spec::Group(group("b", &[("x", "1"), ("z", "3")]))),
-        ];
-        let plan = Plan::make(&documents, &fleet(), false).unwrap();
-        let [first, second] = &plan.steps[..] else { panic!("{:?}", plan.steps) };
-        assert_eq!((first.kind, first.action), (Kind::Group, Action::Change), "groups come first");
-        assert_eq!(first.lines, ["- y:2", "+ z:3"]);
-        assert_eq!(second.lines, ["group + b", "holds + z:3"]);
-        let body = Some(json!({ "groups": ["a", "b"] }));
-        assert_eq!(
-            second.requests,
-            [Request::new(Method::Patch, &["api", "satellites", "s"], body)]
-        );
-    }
-
-    #[test]
-    fn a_secret_is_sent_again_and_never_shown() {
-        let config = json!({"moonlet": {"registries": [{"password": "hidden"}]}});
-        let step = config_step("c", fleet().configs.get("c"), &config);
-        assert_eq!((step.action, step.requests.len()), (Action::Keep, 1));
-        let step = config_step("d", None, &config);
-        assert_eq!(step.action, Action::Create);
-        assert!(!step.lines.join("\n").contains("hidden"), "{:?}", step.lines);
-        let step = config_step("c", Some(&json!({})), &json!({}));
-        assert_eq!((step.action, step.requests.len()), (Action::Keep, 0));
-    }
-
-    #[test]
-    fn names_that_lead_nowhere_are_refused() {
-        let documents = [document("s", Spec::Satellite(satellite("d", &["a", "e"])))];
-        let message = Plan::make(&documents, &fleet(), false).unwrap_err().message;
-        assert!(message.contains("f: document 1, Satellite \"s\": spec.config \"d\""), "{message}");
-        assert!(message.contains("spec.groups \"e\""), "{message}");
-    }
-
-    #[test]
-    fn only_kinds_that_documents_have_are_pruned() {
-        let documents = [document("s", Spec::Satellite(satellite("c", &["a"])))];
-        let plan = Plan::make(&documents, &fleet(), true).unwrap();
-        let removed: Vec<_> =
-            plan.steps.iter().filter(|step| step.action == Action::Remove).collect();
-        assert_eq!(removed.len(), 1);
-        assert_eq!((removed[0].kind, removed[0].name.as_str()), (Kind::Satellite, "t"));
-    }
-}
+mod tests;

@@ -3,17 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
 use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::document::{self, Kind, Spec};
 use super::http::{Method, Request, Server};
-use super::output::{
-    Output, Table, complain, elements, is_terminal, plain, print, say, text, texts,
-};
+use super::output::{Output, Table, elements, plain, say, text, texts};
 use super::plan::{self, Fleet};
+use super::watch::{View, watch};
 use super::{EXIT_DIFFERENT, Failure};
 use crate::units::ByteCount;
 
@@ -111,7 +109,7 @@ pub fn run(verb: Verb, server: &Server, output: Output) -> Result<ExitCode, Fail
             let known = Known::read(server, &name)?;
             output.one(&known.written(), || known.draw())?;
         }
-        Verb::Show { name, timeout, .. } => return watch(server, &name, timeout),
+        Verb::Show { name, timeout, .. } => return watch(timeout, || Known::read(server, &name)),
         Verb::Add { name, group, config, label } => {
             let labels = changes(&label)?;
             if let Some(label) =
@@ -224,9 +222,20 @@ impl Known {
         let held = images.iter().filter(|image| image.get("in_sync") == Some(&Value::Bool(true)));
         (held.count(), images.len())
     }
+}
 
-    fn is_converged(&self) -> bool {
-        text(&self.state, "connection") == "Online" && text(&self.state, "updated") == "UpToDate"
+impl View for Known {
+    fn line(&self) -> String {
+        let (held, all) = self.held();
+        let [connection, updated, reason] =
+            ["connection", "updated", "reason"].map(|field| text(&self.state, field));
+        format!("{connection}, {updated}, {held} of {all} held {reason}")
+    }
+
+    fn end(&self) -> Option<ExitCode> {
+        let is_there = |field, word| text(&self.state, field) == word;
+        let is_done = is_there("connection", "Online") && is_there("updated", "UpToDate");
+        is_done.then_some(ExitCode::SUCCESS)
     }
 
     fn draw(&self) -> String {
@@ -262,51 +271,6 @@ impl Known {
         }
         let head: String = rows.chain(problems).collect();
         if all == 0 { head } else { format!("{head}\n{}", table.draw()) }
-    }
-}
-
-/// On a terminal the picture is drawn again in its place, elsewhere a line when it changes.
-fn watch(server: &Server, name: &str, timeout: Option<u64>) -> Result<ExitCode, Failure> {
-    let begun = Instant::now();
-    let is_over = || timeout.is_some_and(|seconds| begun.elapsed() >= Duration::from_secs(seconds));
-    let (mut lines, mut last, mut problem) = (0, String::new(), String::new());
-    loop {
-        let known = match Known::read(server, name) {
-            // A link that fails, or a server that is started again, is no answer to what is asked;
-            // but that it was reached once shows that it is the right one.
-            Err(failure) if !last.is_empty() && failure.is_passing() && !is_over() => {
-                if problem != failure.message {
-                    complain(&format!("{}; still watching", failure.message));
-                    problem = failure.message;
-                    lines = 0;
-                }
-                std::thread::sleep(WATCH_INTERVAL);
-                continue;
-            }
-            known => known?,
-        };
-        problem.clear();
-        let (held, all) = known.held();
-        let [connection, updated, reason] =
-            ["connection", "updated", "reason"].map(|field| text(&known.state, field));
-        let line = format!("{connection}, {updated}, {held} of {all} held {reason}");
-        if is_terminal() {
-            let up = if lines > 0 { format!("\x1b[{lines}A\x1b[J") } else { String::new() };
-            let drawn = known.draw();
-            lines = drawn.matches('\n').count();
-            // Without wrapping: a narrow terminal cuts lines off, and their number stays known.
-            print(&format!("\x1b[?7l{up}{drawn}\x1b[?7h"))?;
-        } else if line != last {
-            say(line.trim_end())?;
-        }
-        last = line;
-        if known.is_converged() {
-            return Ok(ExitCode::SUCCESS);
-        }
-        if is_over() {
-            return Ok(ExitCode::from(EXIT_DIFFERENT));
-        }
-        std::thread::sleep(WATCH_INTERVAL);
     }
 }
 
@@ -348,7 +312,7 @@ fn not_there(server: &Server, failure: Failure, config: &str, groups: &[String])
 /// What a satellite would hold, all of its groups together.
 fn diff(server: &Server, name: &str, files: &[PathBuf]) -> Result<ExitCode, Failure> {
     let documents = document::read(files)?;
-    let fleet = Fleet::read(server)?;
+    let fleet = Fleet::read(server, std::iter::empty())?;
     let before = fleet.satellites.get(name).cloned();
     let mut groups = fleet.groups.clone();
     let mut given = before.clone();
@@ -356,7 +320,7 @@ fn diff(server: &Server, name: &str, files: &[PathBuf]) -> Result<ExitCode, Fail
         match document.spec {
             Spec::Group(group) => drop(groups.insert(group.group.clone(), group)),
             Spec::Satellite(satellite) if document.name == name => given = Some(satellite),
-            Spec::Satellite(_) | Spec::Config(_) => {}
+            Spec::Satellite(_) | Spec::Config(_) | Spec::Rollout(_) => {}
         }
     }
     let Some(given) = given else {
@@ -373,5 +337,3 @@ fn diff(server: &Server, name: &str, files: &[PathBuf]) -> Result<ExitCode, Fail
     lines.iter().try_for_each(|line| say(line))?;
     Ok(if lines.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_DIFFERENT) })
 }
-
-const WATCH_INTERVAL: Duration = Duration::from_secs(2);

@@ -57,6 +57,32 @@ pub struct Group {
     pub images: String,
 }
 
+/// The group of a rollout that is to be.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub struct NewRollout {
+    pub group: String,
+}
+
+/// A rollout that is to be.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub struct Rollout {
+    pub form_token: String,
+    pub name: String,
+    pub group: String,
+    /// One a line.
+    pub images: String,
+    /// One a line, a limit and a selector.
+    pub batches: String,
+    pub success: String,
+    pub error: String,
+    pub timeout: String,
+    pub max_unavailable: String,
+    pub budget_by: String,
+    pub approval: String,
+}
+
 /// Which images are asked for.
 #[derive(Deserialize, Default)]
 #[serde(default)]

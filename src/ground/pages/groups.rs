@@ -58,6 +58,7 @@ pub async fn edit(
         Some(group) => rows.group_satellites(group.id).await?,
         None => Vec::new(),
     };
+    let is_there = group.is_some();
     let state = group.map(|group| group.state).unwrap_or_default();
     let lines = to_lines(&state);
     let platforms = state.platforms.join(" ");
@@ -65,6 +66,9 @@ pub async fn edit(
     let form = editor(&visitor, &name, &typed, None);
     let content = html! {
         (form)
+        @if is_there {
+            p { a href={ "/console/rollouts/new?group=" (name) } { "Change its images batch by batch" } }
+        }
         h2 { "Satellites: " (members.len()) }
         @for satellite in members.iter().take(MEMBERS_MAX) {
             a href={ "/console/satellites/" (satellite.name) } { (satellite.name) } " "
@@ -140,14 +144,14 @@ pub async fn save(
     }
 }
 
-fn from_lines(text: &str) -> Result<Vec<Artifact>, Fault> {
+pub fn from_lines(text: &str) -> Result<Vec<Artifact>, Fault> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     Ok(lines.map(Artifact::parse).collect::<Result<_, _>>()?)
 }
 
 /// Gives the images of the lines what lines do not say and the group had: labels, types, several
 /// tags of one image, and the images that are to be removed.
-fn complete(before: &[Artifact], lines: &mut Vec<Artifact>) {
+pub fn complete(before: &[Artifact], lines: &mut Vec<Artifact>) {
     let mut after: Vec<(Option<usize>, Artifact)> = Vec::new();
     for mut line in lines.drain(..) {
         let found = before
@@ -198,7 +202,7 @@ fn likeness(old: &Artifact, line: &Artifact) -> u8 {
 }
 
 /// One line for each tag. What is to be removed has none.
-fn to_lines(state: &GroupState) -> String {
+pub fn to_lines(state: &GroupState) -> String {
     let artifacts = state.artifacts.iter().filter(|artifact| !artifact.deleted);
     artifacts.flat_map(Artifact::references).map(|image| image + "\n").collect()
 }

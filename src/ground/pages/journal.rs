@@ -30,7 +30,10 @@ pub async fn events(
                 thead { tr { th { "Time" } th { "Satellite" } th { "Event" } } }
                 tbody { @for event in &events { tr {
                     (stamp(event.at))
-                    td { a href={ "/console/satellites/" (event.satellite) } { (event.satellite) } }
+                    td {
+                        @if event.satellite.is_empty() { "-" }
+                        @else { a href={ "/console/satellites/" (event.satellite) } { (event.satellite) } }
+                    }
                     td {
                         strong { (event.kind) }
                         @if !event.object.is_empty() { div { code { (event.object) } } }

@@ -9,6 +9,7 @@ mod forms;
 mod groups;
 mod images;
 mod journal;
+mod rollouts;
 mod satellite;
 mod view;
 
@@ -45,6 +46,10 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/console/satellites/{name}/labels", post(satellite::set_labels).layer(LISTS))
         .route("/console/satellites/{name}/token", post(satellite::renew_token))
         .route("/console/satellites/{name}/revoke", post(satellite::revoke))
+        .route("/console/rollouts", get(rollouts::list).post(rollouts::start).layer(LISTS))
+        .route("/console/rollouts/new", get(rollouts::new))
+        .route("/console/rollouts/{name}", get(rollouts::show))
+        .route("/console/rollouts/{name}/{action}", post(rollouts::act))
         .route("/console/images", get(images::list))
         .route("/console/events", get(journal::events))
         .route("/console/audit", get(journal::audit))

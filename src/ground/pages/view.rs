@@ -29,6 +29,7 @@ pub fn page(visitor: Option<&Visitor>, title: &str, content: &Markup) -> Markup 
                         nav {
                             a href="/console" { "Fleet" }
                             a href="/console/groups" { "Groups" }
+                            a href="/console/rollouts" { "Rollouts" }
                             a href="/console/images" { "Images" }
                             a href="/console/events" { "Events" }
                             a href="/console/audit" { "Audit" }
@@ -128,6 +129,7 @@ button.plain { background: none; color: var(--link); }
 .states { display: flex; flex-wrap: wrap; gap: .25rem 1rem; padding: 0; list-style: none; }
 .states a[aria-current] { font-weight: 700; }
 .scroll { overflow-x: auto; }
+.row > form { flex: none; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; padding: .4rem .75rem .4rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; overflow-wrap: anywhere; }

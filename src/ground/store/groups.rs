@@ -13,6 +13,8 @@ use crate::fleet::state::GroupState;
 pub struct Group {
     pub id: i64,
     pub state: GroupState,
+    /// The rollout that its state came by, which names the version; None by none.
+    pub version: Option<i64>,
     pub created_at: i64,
     pub updated_at: i64,
 }
@@ -90,15 +92,36 @@ impl Rows<'_> {
         Ok(groups)
     }
 
-    /// What a satellite's groups hold, in order of their names.
-    pub async fn satellite_group_states(&mut self, satellite_id: i64) -> Result<Vec<GroupState>> {
+    /// What a satellite's groups are for it, in order of their names: where a rollout that is under
+    /// way has got to it, what that says.
+    pub async fn satellite_versions(&mut self, satellite_id: i64) -> Result<Vec<Group>> {
         let query = sqlx::query(
-            "SELECT image_groups.* FROM image_groups JOIN satellite_groups \
+            "SELECT image_groups.*, released.id AS released_id, released.state AS released_state \
+             FROM image_groups JOIN satellite_groups \
              ON satellite_groups.group_id = image_groups.id \
+             LEFT JOIN (SELECT rollouts.id, rollouts.group_id, rollouts.state FROM rollouts \
+             JOIN rollout_satellites ON rollout_satellites.rollout_id = rollouts.id \
+             WHERE rollouts.is_active = 1 AND rollout_satellites.satellite_id = $1 \
+             AND rollout_satellites.released_at IS NOT NULL) AS released \
+             ON released.group_id = image_groups.id \
              WHERE satellite_groups.satellite_id = $1 ORDER BY image_groups.name",
         );
         let rows = query.bind(satellite_id).fetch_all(&mut *self.0).await?;
-        rows.iter().map(|row| Ok(group(row)?.state)).collect()
+        let version = |row| {
+            let mut group = group(row)?;
+            if let Some(id) = row.try_get("released_id")? {
+                group.version = Some(id);
+                group.state = from_json(row, "released_state")?;
+            }
+            Ok(group)
+        };
+        rows.iter().map(version).collect()
+    }
+
+    /// What satellites of a group hold by a rollout is the group's from now on.
+    pub async fn set_version(&mut self, id: i64, version: i64) -> Result<()> {
+        let query = sqlx::query("UPDATE image_groups SET version = $2 WHERE id = $1");
+        query.bind(id).bind(version).execute(&mut *self.0).await.map(drop)
     }
 
     pub async fn join_group(&mut self, satellite_id: i64, group_id: i64) -> Result<()> {
@@ -114,6 +137,7 @@ impl Rows<'_> {
         let query =
             sqlx::query("DELETE FROM satellite_groups WHERE satellite_id = $1 AND group_id = $2");
         let done = query.bind(satellite_id).bind(group_id).execute(&mut *self.0).await?;
+        self.leave_rollouts(satellite_id, group_id).await?;
         Ok(done.rows_affected() > 0)
     }
 }
@@ -127,6 +151,7 @@ fn group(row: &AnyRow) -> Result<Group> {
             artifacts: from_json(row, "artifacts")?,
             platforms: from_json(row, "platforms")?,
         },
+        version: row.try_get("version")?,
         created_at: row.try_get("created_at")?,
         updated_at: row.try_get("updated_at")?,
     })

@@ -134,7 +134,17 @@ impl Lifecycle {
     }
 }
 
-/// A satellite's connection at the time `$1`, as `Satellite::connection` says it.
+/// How a satellite is connected that is stale and offline from these times on.
+pub fn connection_at(stale_at: Option<i64>, offline_at: Option<i64>, now: i64) -> Connection {
+    match (stale_at, offline_at) {
+        (Some(_), Some(offline_at)) if now > offline_at => Connection::Offline,
+        (Some(stale_at), _) if now > stale_at => Connection::Stale,
+        (Some(_), _) => Connection::Online,
+        (None, _) => Connection::Unknown,
+    }
+}
+
+/// The same at the time `$1`, in SQL.
 macro_rules! connection {
     () => {
         "CASE WHEN stale_at IS NULL THEN 'Unknown' WHEN $1 > offline_at THEN 'Offline' \
@@ -145,12 +155,7 @@ macro_rules! connection {
 impl Satellite {
     /// How it is connected.
     pub fn connection(&self, now: i64) -> Connection {
-        match (self.stale_at, self.offline_at) {
-            (Some(_), Some(offline_at)) if now > offline_at => Connection::Offline,
-            (Some(stale_at), _) if now > stale_at => Connection::Stale,
-            (Some(_), _) => Connection::Online,
-            (None, _) => Connection::Unknown,
-        }
+        connection_at(self.stale_at, self.offline_at, now)
     }
 
     /// Where it is in its life.

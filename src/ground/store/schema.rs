@@ -51,7 +51,7 @@ pub async fn migrate(store: &Store) -> Result<(), String> {
     write.commit().await.map_err(failed)
 }
 
-const VERSIONS: [&str; 8] = [
+const VERSIONS: [&str; 9] = [
     FIRST,
     "ALTER TABLE image_groups ADD COLUMN platforms TEXT NOT NULL DEFAULT '[]';
      ALTER TABLE satellites ADD COLUMN stale_at BIGINT;
@@ -115,6 +115,34 @@ const VERSIONS: [&str; 8] = [
      CREATE INDEX tokens_user ON tokens (user_id);",
     "DROP INDEX held_images_digest;
      CREATE INDEX held_images_digest ON held_images (digest, satellite_id, image);",
+    "ALTER TABLE image_groups ADD COLUMN version BIGINT;
+     CREATE TABLE rollouts (
+         id {id},
+         name TEXT NOT NULL UNIQUE,
+         group_id BIGINT NOT NULL REFERENCES image_groups (id) ON DELETE CASCADE,
+         state TEXT NOT NULL,
+         policy TEXT NOT NULL,
+         phase TEXT NOT NULL,
+         is_active BIGINT NOT NULL,
+         batch BIGINT NOT NULL,
+         approved BIGINT NOT NULL,
+         reason TEXT NOT NULL,
+         actor TEXT NOT NULL,
+         created_at BIGINT NOT NULL,
+         updated_at BIGINT NOT NULL
+     );
+     CREATE UNIQUE INDEX rollouts_active ON rollouts (group_id) WHERE is_active = 1;
+     CREATE TABLE rollout_satellites (
+         rollout_id BIGINT NOT NULL REFERENCES rollouts (id) ON DELETE CASCADE,
+         satellite_id BIGINT NOT NULL REFERENCES satellites (id) ON DELETE CASCADE,
+         batch BIGINT NOT NULL,
+         released_at BIGINT,
+         outcome TEXT NOT NULL,
+         failed_at BIGINT,
+         reason TEXT NOT NULL,
+         PRIMARY KEY (rollout_id, satellite_id)
+     );
+     CREATE INDEX rollout_satellites_satellite ON rollout_satellites (satellite_id);",
 ];
 
 const FIRST: &str = "

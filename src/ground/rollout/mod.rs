@@ -1,0 +1,24 @@
+//! Rollouts: a group's new state reaches its satellites batch by batch, and is taken back from them
+//! where it fails.
+//!
+//! The state is published under a name of its own, and a satellite's own state names the version it
+//! is on: that of the rollout once it was released to it, the group's before. When all have it, the
+//! version is the group's.
+//!
+//! | file | does |
+//! |---|---|
+//! | `policy` | the rules, as people write them |
+//! | `decide` | rows in, the next step out; pure |
+//! | `run` | carries steps out, each in a transaction |
+//!
+//! All that is known is in rows: a server that starts goes on where another ended. Whoever begins
+//! a transaction that changes the fleet has the database's lock, reads, decides and writes; so of
+//! several replicas any may run a rollout, and no step is done twice.
+
+mod decide;
+mod policy;
+mod run;
+
+pub use decide::{Counts, Member, Outcome, Phase, Step};
+pub use policy::{Approval, Batch, Budget, Percent, Policy, Span};
+pub use run::{look, run};
