@@ -235,4 +235,4 @@ pub fn may_enrol(visitor: &Visitor, name: &str, token: &str) -> Markup {
     page(Some(visitor), name, &content)
 }
 
-const PAGE_ROWS_MAX: i64 = 200;
+const PAGE_ROWS_MAX: i64 = 100;
