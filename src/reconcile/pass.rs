@@ -17,7 +17,7 @@ use log::{debug, error, info, warn};
 use smol::Timer;
 use smol::future::or;
 
-use super::image::{End, Memory};
+use super::image::{End, Memory, Need};
 use super::join::{Work, join};
 use super::{Outcome, Reconciler};
 use crate::config::Image;
@@ -253,6 +253,10 @@ impl Reconciler {
         let now = self.parts.clock.monotonic();
         memory.is_held_back = false;
         memory.left = None;
+        // What a pass left and this one did not come to wait for is promised no room any more.
+        if let Need::Admitted(planned) = &mut memory.need {
+            planned.is_under_way = false;
+        }
         let (end, problem) = match outcome {
             Ok(End::Gone(why)) => {
                 let text = format!("gone upstream, what is held stays served: {why}");

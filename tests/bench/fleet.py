@@ -15,6 +15,7 @@ import base64
 import json
 import os
 import random
+import resource
 import shutil
 import socket
 import subprocess
@@ -147,6 +148,9 @@ async def gather(limit, tasks):
 
 
 async def main():
+    # Each satellite has a connection while it polls.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     program, count = sys.argv[1], int(sys.argv[2])
     seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 90.0
     directory = tempfile.mkdtemp(prefix="moonlet-fleet-")
