@@ -2,7 +2,7 @@
 //!
 //! Its certificate, and those that it makes, are valid from 1970 on and without end (RFC 5280, 4.1.2.5):
 //! the clock of a device may never have been set when the authority is made, nor that of the runtime
-//! that verifies a certificate beside it. What ends an authority is that nobody trusts it any more.
+//! that verifies a certificate beside it. An authority ends when it is taken out of what its clients trust.
 //! The keys that it signs are in memory only, and others after each start.
 
 use std::net::IpAddr;

@@ -1,4 +1,4 @@
-//! A forward proxy, for runtimes that are told of nothing else (`HTTP_PROXY`, `HTTPS_PROXY`).
+//! A forward proxy, for runtimes that can be set to nothing else (`HTTP_PROXY`, `HTTPS_PROXY`).
 //!
 //! A CONNECT to a registry ends here: TLS is answered with a certificate of this device's own
 //! [`Authority`], and what is asked for within is what the read API is asked for with that registry's

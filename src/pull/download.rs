@@ -1,6 +1,6 @@
 //! Making one blob present: a task of its own, which all who ask for the digest share.
 //!
-//! Whoever leaves takes nothing with them: the download goes on, unless a stop is asked for, and
+//! A caller that leaves takes nothing with it: the download goes on, unless a stop is asked for, and
 //! then it is suspended. A cut link is retried from the first missing byte. What an image waits for
 //! is pinned and comes in the images' order; what a client waits for has slots of its own, or a layer
 //! that takes hours would keep it from its first byte.
@@ -27,7 +27,7 @@ use crate::oci::Digest;
 use crate::registry::{Opened, Registry};
 use crate::units::ByteCount;
 
-/// Starts a task that outlives whoever starts it. A task that is dropped before its end ends its
+/// Starts a task that outlives its caller. A task that is dropped before its end ends its
 /// download as a stop does.
 pub type Spawner = Rc<dyn Fn(Pin<Box<dyn Future<Output = ()>>>)>;
 
@@ -38,9 +38,9 @@ pub(super) struct Wanted {
     pub digest: Digest,
     /// None where no manifest tells it.
     pub size: Option<u64>,
-    /// Whether whoever asks is nothing without it: then it is tried more often.
+    /// Whether the image that asks is nothing without it: then it is tried more often.
     pub required: bool,
-    /// As the progress names whoever asks.
+    /// As the progress names what asks.
     pub asker: String,
 }
 

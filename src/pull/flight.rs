@@ -1,6 +1,6 @@
 //! One download under way, and those who wait for it or read behind it.
 //!
-//! A download belongs to nobody: whoever asks for the digest joins it, and it goes on when they
+//! A download has no owner: all who ask for the digest join it, and it goes on when they
 //! leave. What it holds for them is a watermark; the bytes they read from flash.
 
 use std::cell::{Cell, RefCell};

@@ -248,7 +248,7 @@ impl Puller {
     }
 
     async fn ask_tag(self: &Rc<Self>, key: &TagKey) -> Result<Digest, Error> {
-        // Whoever had the turn before may have asked.
+        // The request before this one may have asked.
         if let Some(digest) = self.fresh(key) {
             return Ok(digest);
         }
@@ -397,7 +397,7 @@ impl Puller {
 }
 
 impl Asked {
-    /// Does `work` when nobody else does any for `name`.
+    /// Does `work` when no other request does any for `name`.
     async fn in_turn<T>(&self, name: String, work: impl Future<Output = T>) -> T {
         let lock = Rc::clone(self.turns.borrow_mut().entry(name.clone()).or_default());
         let place = Place { asked: self, name, lock };
@@ -411,7 +411,7 @@ fn blob_name(registry: &str, repository: &str, digest: &Digest) -> String {
     format!("{registry}/{repository}/blobs/{digest}")
 }
 
-/// A place among those who want a turn, left when whoever waits goes away.
+/// A place among those who want a turn, left when the request goes away.
 struct Place<'a> {
     asked: &'a Asked,
     name: String,

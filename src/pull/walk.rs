@@ -8,8 +8,10 @@
 //! decides nothing.
 //!
 //! Each digest is asked for once, and every count is bounded: what an upstream sends costs neither
-//! memory nor requests beyond the limits at the end of this file. A manifest that is not short is
+//! memory nor requests beyond the limits at the end of these files. A manifest that is not short is
 //! written to the store as it comes and read again from there.
+
+mod accompany;
 
 use std::collections::BTreeMap;
 
@@ -18,7 +20,7 @@ use smol::future::yield_now;
 
 use super::backoff::Backoff;
 use super::plan::{PlannedBlob, PlannedManifest};
-use super::{Error, Notes, Plan, Puller, SIGNATURE_TAG_SUFFIXES, Source};
+use super::{Error, Notes, Plan, Puller, Source};
 use crate::blob::{HashedReader, TagKey};
 use crate::catalog;
 use crate::fetch;
@@ -132,33 +134,6 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Takes in what accompanies the image; gives cosign's tags.
-    pub(super) async fn accompanying(&mut self, registry: &str) -> Vec<(TagKey, Digest)> {
-        let images: Vec<Digest> = self.manifests.iter().map(|manifest| manifest.digest).collect();
-        for digest in std::mem::take(&mut self.attestations) {
-            self.accompany(digest, Need::Accompanying).await;
-        }
-        let signature_tags = self.signatures(&images, registry).await;
-        self.referrers(images).await;
-        let others = std::mem::take(&mut self.others);
-        let count = others.len();
-        let mut skipped = count.saturating_sub(HEADS_MAX);
-        for digest in others.into_iter().take(HEADS_MAX) {
-            if self.heads_room == 0 || self.asked.len() >= MANIFESTS_MAX {
-                skipped += 1;
-                continue;
-            }
-            self.accompany(digest, Need::Head).await;
-        }
-        if skipped > 0 {
-            self.notes.add_first(format!(
-                "the manifests of {skipped} of {count} other platforms, expected at most \
-                 {HEADS_MAX} with {HEADS_BYTES_MAX} bytes"
-            ));
-        }
-        signature_tags
-    }
-
     /// What came of it.
     pub(super) fn plan(
         self,
@@ -170,25 +145,6 @@ impl<'a> Walk<'a> {
         blobs.sort_by_key(|blob| !blob.required);
         let is_provisional = failures > 0;
         Plan { name, key, root, blobs, is_provisional, waits, manifests, signature_tags, notes }
-    }
-
-    /// Takes in something that the image can do without.
-    async fn accompany(&mut self, digest: Digest, need: Need) -> bool {
-        match self.manifest(&digest.to_string(), Some(digest), need, 1).await {
-            Ok(_) => true,
-            Err(error) => {
-                self.note(error);
-                false
-            }
-        }
-    }
-
-    fn note(&mut self, error: Error) {
-        self.failures += usize::from(error.kind() == Kind::Retry);
-        match error.held_back() {
-            Some(_) => self.waits = Some(error),
-            None => self.notes.add(error.to_string()),
-        }
     }
 
     /// Takes in the manifest `wanted` (tag or digest), whose digest is to be `expected`, and
@@ -461,96 +417,6 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Takes in signatures and other referrers of `subjects`, and of those referrers in turn.
-    pub(super) async fn referrers(&mut self, mut subjects: Vec<Digest>) {
-        let mut next = 0;
-        let mut left_out = 0;
-        while let Some(subject) = subjects.get(next).copied() {
-            next += 1;
-            if next > SUBJECTS_MAX || self.failures >= FAILURES_MAX {
-                self.notes.add_first(format!(
-                    "referrers of {} manifests: {SUBJECTS_MAX} were asked for, {} times in vain",
-                    subjects.len() - next + 1,
-                    self.failures
-                ));
-                break;
-            }
-            let Source { registry, repository } = self.source;
-            let listed = async || Ok(registry.referrers(repository, &subject).await?);
-            let listed = match self.puller.retrying_with(Backoff::brief(), listed).await {
-                Ok(listed) => listed,
-                Err(error) => {
-                    self.note(error);
-                    continue;
-                }
-            };
-            if let Some(problem) = listed.problem {
-                self.note(problem.into());
-            }
-            left_out += listed.listed.count - listed.listed.digests.len();
-            for referrer in listed.listed.digests {
-                if self.asked.contains_key(&referrer) {
-                    continue;
-                }
-                if self.asked.len() >= MANIFESTS_MAX || self.failures >= FAILURES_MAX {
-                    left_out += 1;
-                } else if self.accompany(referrer, Need::Accompanying).await {
-                    subjects.push(referrer);
-                }
-            }
-        }
-        if left_out > 0 {
-            self.notes.add_first(format!(
-                "{left_out} referrers, of which {MANIFESTS_MAX} manifests are asked for at most"
-            ));
-        }
-    }
-
-    /// Takes in what cosign has tagged as belonging to `images`.
-    pub(super) async fn signatures(
-        &mut self,
-        images: &[Digest],
-        registry: &str,
-    ) -> Vec<(TagKey, Digest)> {
-        let mut tags = Vec::new();
-        for image in images.iter().take(SUBJECTS_MAX) {
-            for suffix in SIGNATURE_TAG_SUFFIXES {
-                if self.failures >= FAILURES_MAX {
-                    return tags;
-                }
-                let tag = format!("{}{suffix}", image.to_tag());
-                match self.signature(&tag).await {
-                    Ok(None) => {}
-                    Ok(Some(digest)) => {
-                        let key = TagKey {
-                            registry: registry.to_owned(),
-                            repository: self.source.repository.to_owned(),
-                            tag,
-                        };
-                        tags.push((key, digest));
-                    }
-                    Err(error) => self.note(error),
-                }
-            }
-        }
-        tags
-    }
-
-    /// The manifest under one of cosign's tags, if there is one.
-    async fn signature(&mut self, tag: &str) -> Result<Option<Digest>, Error> {
-        let Source { registry, repository } = self.source;
-        let head = async || match registry.head_manifest(repository, tag).await {
-            Ok(head) => Ok(Some(head)),
-            Err(error) if error.kind() == Kind::Missing => Ok(None),
-            Err(error) => Err(error.into()),
-        };
-        let head = self.puller.retrying_with(Backoff::brief(), head).await?;
-        let Some(head) = head else { return Ok(None) };
-        // By its digest it is read from the store, if it is held.
-        let wanted = head.digest.map_or_else(|| tag.to_owned(), |digest| digest.to_string());
-        self.manifest(&wanted, head.digest, Need::Accompanying, 1).await.map(Some)
-    }
-
     fn no_platform(&self, children: &[Child]) -> Error {
         let wanted = platform_list(self.platforms.iter());
         let offered = platform_list(children.iter().filter_map(|child| child.platform.as_ref()));
@@ -581,12 +447,6 @@ fn planned(
 const DEPTH_MAX: usize = 4;
 /// Manifests that are asked for, what accompanies the image included.
 const MANIFESTS_MAX: usize = 256;
-/// Manifests of which referrers and signatures are asked for.
-const SUBJECTS_MAX: usize = 64;
-/// Failed attempts at what accompanies an image after which no more are made.
-const FAILURES_MAX: usize = 3;
-/// Children for other platforms of which the manifest and the configuration are held.
-const HEADS_MAX: usize = 64;
 /// Bytes of those.
 const HEADS_BYTES_MAX: u64 = 1 << 20;
 /// Blobs of one image, and of all that accompanies it.

@@ -80,7 +80,7 @@ impl Api {
         let is_held = puller.holds_manifest(digest);
         puller.count(is_held);
         if !is_held {
-            // On the heap: whoever asks for what is held should not pay for this.
+            // On the heap: a request for what is held should not pay for this.
             Box::pin(puller.manifest(&repository.registry, repository.name, digest)).await?;
         }
         Ok((Some(*digest), false))

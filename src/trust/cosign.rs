@@ -263,7 +263,7 @@ mod tests {
                 let mut changed = blob.to_vec();
                 changed[at] ^= 1;
                 let checked = claim.check(&changed, &image, &keys);
-                // What is neither the payload nor its signature is signed by nobody.
+                // What is neither the payload nor its signature is not signed.
                 let is_outside = manifest == BUNDLE[0] && {
                     let same: serde_json::Value = serde_json::from_slice(blob).unwrap();
                     let now = serde_json::from_slice::<serde_json::Value>(&changed);

@@ -382,7 +382,7 @@ impl Psql {
             AND pg_backend_pid() = ANY(pg_blocking_pids(pid))";
         let deadline = Instant::now() + Duration::from_secs(60);
         while self.ask(waiting) == "0" {
-            assert!(Instant::now() < deadline && is_so(), "nobody waited");
+            assert!(Instant::now() < deadline && is_so(), "no transaction waits for a lock");
         }
     }
 }

@@ -2,6 +2,7 @@
 //! where `MOONLET_TEST_POSTGRES` names a server (`scripts/ground` starts one).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod apply;
 mod cli;
 mod console;
 mod fleet;

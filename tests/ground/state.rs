@@ -95,7 +95,7 @@ fn desired_is_shown_against_reported() {
     });
 }
 
-/// Nobody waits for a change and reads of the report before it that all is done.
+/// A wait for a change does not end by the report before it.
 #[test]
 fn what_is_not_applied_yet_is_not_up_to_date() {
     on_each_store(|database| {

@@ -1,6 +1,7 @@
 //! What is wrong with one image or one registry is not the others' trouble.
 
 use std::net::TcpListener;
+use std::time::{Duration, Instant};
 
 use moonlet::oci::Digest;
 
@@ -84,6 +85,25 @@ fn a_download_that_takes_long_holds_up_no_poll() {
 }
 
 #[test]
+fn a_download_that_fails_is_reported_by_the_image_that_joined_it_again() {
+    let registry = Several::start();
+    registry.push("1", &Image::new(1, 300_000));
+    registry.oddity(|request, truth| {
+        let is_layer = request.path.contains("/blobs/") && truth.body.len() > 100_000;
+        is_layer.then(|| {
+            // Its attempts together take longer than a pass waits.
+            std::thread::sleep(Duration::from_secs(3));
+            Answer { status: 503, ..truth.clone() }
+        })
+    });
+    let images = ["registry.test/app:1"];
+    let satellite = start_with("again", "1s", &[("registry.test", &url(&registry))], &images);
+    satellite.await_error("status 503");
+    let asked = registry.count("GET", "blobs/");
+    assert!(asked <= 1 + ATTEMPTS_MAX, "{asked} requests:\n{}", satellite.log());
+}
+
+#[test]
 fn what_is_desired_now_does_not_wait_for_what_was() {
     let (slow, fast) = (endless(), Several::start());
     fast.push("1", &Image::new(2, 300_000));
@@ -91,8 +111,11 @@ fn what_is_desired_now_does_not_wait_for_what_was() {
     let upstreams = [("slow.test", urls[0].as_str()), ("fast.test", urls[1].as_str())];
     let satellite = start_with("other", "1h", &upstreams, &["slow.test/app:1"]);
     slow.await_count("GET", "blobs/", 2);
+    let begun = Instant::now();
     satellite.reload(&text(&satellite.directory, "1h", &upstreams, &["fast.test/app:1"]));
     satellite.await_line("fast.test/app:1: held at");
+    // A pass that is only due waits ten seconds for its downloads.
+    assert!(begun.elapsed() < Duration::from_secs(9), "{}", satellite.log());
     wait_until(|| slow.hung_up() == 1, || format!("it goes on:\n{}", satellite.log()));
     let log = satellite.log();
     assert!(!log.contains("ERROR") && !log.contains("trying again"), "{log}");
@@ -140,6 +163,9 @@ fn without_a_digest_header_an_unchanged_image_costs_its_manifest() {
     let line = satellite.await_line("moved from");
     assert!(line.contains(&Digest::sha256(&moved.manifest).short()), "{line}");
 }
+
+/// Attempts at one download.
+const ATTEMPTS_MAX: usize = 5;
 
 fn url(registry: &Several) -> String {
     format!("url = \"{}\"", registry.url())

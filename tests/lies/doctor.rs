@@ -167,8 +167,8 @@ fn a_password_that_is_wrong_or_cannot_be_read() {
     said.expect("files", "fail", "password_file");
     said.expect("registry.test: answer", "fail", "password_file");
 
-    let nobody = upstream(&registry.url(), "");
-    let satellite = prepare("nobody", |directory| text(directory, &nobody));
+    let anonymous = upstream(&registry.url(), "");
+    let satellite = prepare("anonymous", |directory| text(directory, &anonymous));
     Checkup::of(&satellite).expect("registry.test: answer", "fail", "asks for credentials");
 }
 

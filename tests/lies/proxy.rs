@@ -109,7 +109,7 @@ impl Proxied {
     }
 }
 
-/// A host that says back what it is told.
+/// A host that echoes.
 fn echo() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -200,7 +200,7 @@ fn what_is_no_registry_is_refused_or_led_on() {
     stream.read_to_end(&mut rest).unwrap();
     assert_eq!(rest, b"end");
     assert!(proxied.refusal("127.0.0.1:22").starts_with("403 "), "another port");
-    // Nobody listens there, and somebody said too much.
+    // Nothing listens there. What comes with the head is refused, before there is a tunnel.
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     reload(&format!("allow = \"*:{}\"\nprivate = true", closed.port()));
     assert!(proxied.refusal(&closed.to_string()).starts_with("502 "));

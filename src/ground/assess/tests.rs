@@ -115,9 +115,9 @@ fn images_by_digest_alone_are_told_apart() {
         reference: format!("10.0.0.1:8585/app@{digest}"),
         size_bytes: 5,
     };
-    let go = Report { cached_images: vec![cached(B)], ..Report::default() };
-    assert_eq!(in_sync(&go), [false, true]);
-    assert_eq!(held(&go).first().unwrap().0, format!("app@{B}"));
+    let gone = Report { cached_images: vec![cached(B)], ..Report::default() };
+    assert_eq!(in_sync(&gone), [false, true]);
+    assert_eq!(held(&gone).first().unwrap().0, format!("app@{B}"));
 }
 
 #[test]

@@ -11,7 +11,7 @@
 //! | `decide` | rows in, the next step out; pure |
 //! | `run` | carries steps out, each in a transaction |
 //!
-//! All that is known is in rows: a server that starts goes on where another ended. Whoever begins
+//! All that is known is in rows: a server that starts goes on where another ended. The server that begins
 //! a transaction that changes the fleet has the database's lock, reads, decides and writes; so of
 //! several replicas any may run a rollout, and no step is done twice.
 

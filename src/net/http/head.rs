@@ -154,8 +154,8 @@ impl RequestHead {
     }
 }
 
-/// Host, path and query of a request's target. Only a proxy is asked for `http://host/path`; whoever
-/// else is means its own path.
+/// Host, path and query of a request's target. Only a proxy is asked for `http://host/path`; elsewhere
+/// the path counts alone.
 fn target(target: &str) -> Result<(Option<Origin>, &str, &str), Refusal> {
     let (origin, local) = match target.split_once("://") {
         Some((scheme @ ("http" | "https"), rest)) => {

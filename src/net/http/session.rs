@@ -1,4 +1,4 @@
-//! The loop of one connection: heads, bodies that nobody wants, answers, and tunnels.
+//! The loop of one connection: heads, bodies that are not wanted, answers, and tunnels.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};

@@ -55,7 +55,7 @@ pub fn clock(clock: &dyn Clock, config: Option<&Config>) -> Finding {
     let used = rfc3339(clock.unix_seconds());
     let seen = format!("{now} is over already; certificates are checked against {used}");
     match config {
-        // Nobody knows whether a window is open.
+        // Whether a window is open is not known.
         Some(config) if !config.link.windows.is_empty() => {
             let seen = format!("{seen}, and nothing is fetched, for there are windows");
             Finding::fail(CLOCK, seen, advice)

@@ -1,0 +1,116 @@
+//! A look at the desired state: what has changed is read, checked, kept, and put into effect.
+
+use std::rc::Rc;
+
+use serde::de::DeserializeOwned;
+
+use super::desired::Desired;
+use super::{
+    Control, DESIRED, DESIRED_BYTES_MAX, DESIRED_VERSION, Enrolment, Error, Fleet, artifact, left,
+    refused,
+};
+use crate::fleet::Invalid;
+use crate::fleet::config::Taken;
+use crate::fleet::state::{GroupState, SatelliteState, Url};
+use crate::kind::Kind;
+use crate::oci::Digest;
+
+impl Control {
+    /// Looks at the desired state. What has not changed costs no body and no write.
+    ///
+    /// Gives the artifacts that are left as they were, and why, a line each.
+    ///
+    /// # Errors
+    /// Where the state itself cannot be read; what was known stays in effect.
+    pub async fn poll(&self) -> Result<Vec<String>, Error> {
+        let fleet = self.fleet()?;
+        let polled = self.read_state(&fleet).await;
+        self.note(polled.as_ref().err());
+        polled.map_err(refused)
+    }
+
+    async fn read_state(&self, fleet: &Rc<Fleet>) -> Result<Vec<String>, Error> {
+        let enrolment = self.enrolled()?;
+        let unkept = self.unkept.borrow().clone();
+        let before = unkept.unwrap_or_else(|| Desired::clone(&self.desired.borrow()));
+        let read: Option<(_, SatelliteState)> = self
+            .artifact(fleet, &enrolment, &enrolment.state, before.digest, SatelliteState::check)
+            .await?;
+        let mut next = match read {
+            Some((digest, state)) => before.with(digest, &state),
+            None => before,
+        };
+        let mut problems = Vec::new();
+        for group in &mut next.groups {
+            let read =
+                self.artifact(fleet, &enrolment, &group.url, group.digest, GroupState::check).await;
+            match read {
+                Ok(None) => {}
+                Ok(Some((digest, state))) => *group = group.with(digest, state),
+                // What is new and cannot be had yet must not cost what it takes the place of.
+                Err(error) if group.digest.is_none() && error.kind() == Kind::Retry => {
+                    return Err(error);
+                }
+                Err(error) => problems.push(error.to_string()),
+            }
+        }
+        if let Some(config) = &mut next.config {
+            let read =
+                self.artifact(fleet, &enrolment, &config.url, config.digest, Taken::check).await;
+            match read {
+                Ok(None) => {}
+                Ok(Some((digest, taken))) => *config = config.with(digest, taken),
+                Err(error) if config.digest.is_none() && error.kind() == Kind::Retry => {
+                    return Err(error);
+                }
+                Err(error) => problems.push(error.to_string()),
+            }
+        }
+        self.keep_desired(fleet, next).await?;
+        Ok(problems)
+    }
+
+    /// Reads an artifact of the state, unless it is still the one `known`.
+    async fn artifact<T: DeserializeOwned>(
+        &self,
+        fleet: &Fleet,
+        enrolment: &Enrolment,
+        url: &str,
+        known: Option<Digest>,
+        check: impl Fn(&T) -> Result<(), Invalid>,
+    ) -> Result<Option<(Digest, T)>, Error> {
+        let parsed = Url::parse(url)?;
+        let registry = self.registry(fleet, enrolment, &parsed.base)?;
+        artifact::read(&registry, &parsed, known.as_ref(), &fleet.unusable, check).await
+    }
+
+    /// Puts another desired state into effect, once it is durable.
+    async fn keep_desired(&self, fleet: &Rc<Fleet>, next: Desired) -> Result<(), Error> {
+        if next == **self.desired.borrow() {
+            self.unkept.replace(None);
+            return Ok(());
+        }
+        let mut bytes = vec![DESIRED_VERSION];
+        bytes = postcard::to_extend(&next, bytes)
+            .map_err(|error| Error::new(Kind::Invalid, format!("desired state: {error}")))?;
+        if bytes.len() > DESIRED_BYTES_MAX {
+            let (length, images) = (bytes.len(), next.image_count());
+            self.unkept.replace(Some(next));
+            let expected = format!("expected at most {DESIRED_BYTES_MAX}, some 800 images");
+            let what = format!("the desired state has {length} bytes of {images} images");
+            return Err(Error::new(Kind::Invalid, format!("{what}: {expected}")));
+        }
+        let kept = self.keep(fleet, DESIRED, &bytes).await;
+        if !self.is_current(fleet) {
+            return Err(left());
+        }
+        if let Err(error) = kept {
+            self.unkept.replace(Some(next));
+            return Err(error);
+        }
+        self.unkept.replace(None);
+        self.desired.replace(Rc::new(next));
+        self.is_changed.set(true);
+        Ok(())
+    }
+}
