@@ -1,12 +1,12 @@
 //! `[proxy]`: where a forward proxy listens, and what besides registries it leads to.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::str::FromStr;
 
 use super::table::{Reader, Table};
-use super::{Proxy, Upstream};
+use super::{Proxy, ProxyUrl, Upstream};
 use crate::oci::valid_registry;
 
 /// Hosts, and the port on them: `host`, `*.domain` or `*`, each with `:port` where that is not 443.
@@ -124,6 +124,21 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Whether a proxy is at one of these addresses of this device.
+pub(super) fn leads_to(proxy: &ProxyUrl, listen: &[SocketAddr]) -> bool {
+    let url = proxy.url();
+    let port = url.port_or_known_default();
+    listen.iter().any(|address| {
+        let is_host = match url.host() {
+            Some(url::Host::Domain(name)) => name == "localhost" && address.ip().is_loopback(),
+            Some(url::Host::Ipv4(ip)) => address.ip() == IpAddr::V4(ip),
+            Some(url::Host::Ipv6(ip)) => address.ip() == IpAddr::V6(ip),
+            None => false,
+        };
+        is_host && port == Some(address.port())
+    })
+}
+
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { listen, allow, private, insecure } = self;
@@ -204,6 +219,22 @@ mod tests {
             let problems = parse("m.toml", &format!("[proxy]\n{lines}\n")).unwrap_err();
             assert!(problems[0].contains(expected), "{problems:?}");
         }
+        for (lines, expected) in [
+            (
+                "[serve]\nlisten = \"0.0.0.0:8585\"\ntls_cert = \"c\"\ntls_key = \"k\"\n\
+                 client_ca = \"a\"",
+                "[proxy] = without passwords: expected [serve] htpasswd beside client_ca",
+            ),
+            (
+                "[link]\nproxy = \"http://127.0.0.1:8587\"",
+                "[link] proxy = an address of [proxy] listen: expected another proxy",
+            ),
+            ("[link]\nproxy = \"http://localhost:8587\"", "expected another proxy"),
+        ] {
+            let problems = parse("m.toml", &format!("[proxy]\n{lines}\n")).unwrap_err();
+            assert!(problems.iter().any(|line| line.contains(expected)), "{problems:?}");
+        }
+        parse("m.toml", "[proxy]\n[link]\nproxy = \"http://127.0.0.1:3128\"\n").unwrap();
         let warnings = |lines: &str| {
             let text = format!("[proxy]\n{lines}\n[[image]]\nreference = \"up.test/a:1\"\n");
             parse("m.toml", &text).unwrap().warnings.join("\n")

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::proxy::leads_to;
 use super::table::{Reader, Table, table};
 use super::upstream::implied;
 use super::{
@@ -79,7 +80,7 @@ impl<'a> Reader<'a> {
         let ground_control = ground_control.and_then(|table| self.ground_control(table));
         let upstreams: Vec<(Range<usize>, Upstream)> =
             upstreams.into_iter().filter_map(|table| self.upstream(table)).collect();
-        let verify = verify.into_iter().filter_map(|table| self.verify(table)).collect();
+        let verify: Vec<_> = verify.into_iter().filter_map(|table| self.verify(table)).collect();
         let images: Vec<(Range<usize>, Image)> =
             images.into_iter().filter_map(|table| self.image(table)).collect();
         self.check_upstreams(&upstreams, &images, ground_control.is_some());
@@ -91,8 +92,20 @@ impl<'a> Reader<'a> {
                 upstreams.extend(implied(registry));
             }
         }
+        self.check_verify(&verify, &upstreams, ground_control.is_some());
+        let verify = verify.into_iter().map(|(_, rule)| rule).collect();
         if let Some((proxy, listen)) = &proxy {
             self.check_proxy(proxy, listen, &upstreams, ground_control.is_some());
+            let span = listen.first().map_or(0..0, |(span, _)| span.clone());
+            if tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()) && htpasswd.is_none() {
+                let expected = "[serve] htpasswd beside client_ca: who uses the proxy shows no \
+                                certificate";
+                self.problem(span.clone(), "[proxy]", "without passwords", expected);
+            }
+            if link.proxy.as_ref().is_some_and(|before| leads_to(before, &proxy.listen)) {
+                let expected = "another proxy than this satellite is itself";
+                self.problem(span, "[link] proxy", "an address of [proxy] listen", expected);
+            }
         }
         Config {
             name,

@@ -1,8 +1,10 @@
 //! `[[verify]]`: which images must be signed, and by whom.
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use super::table::{Reader, Table};
+use super::{Upstream, nearest};
 use crate::oci::Pattern;
 
 /// One `[[verify]]`.
@@ -25,8 +27,9 @@ impl Verify {
 }
 
 impl<'a> Reader<'a> {
-    /// One rule; none where something that it needs is not good.
-    pub fn verify(&mut self, mut table: Table<'a>) -> Option<Verify> {
+    /// One rule, and where it stands; none where something that it needs is not good.
+    pub fn verify(&mut self, mut table: Table<'a>) -> Option<(Range<usize>, Verify)> {
+        let span = table.span.clone();
         let registry = self.registry(&mut table);
         let repositories = self.patterns(&mut table, "repositories");
         let key_file = self.text(&mut table, "key_file").map(PathBuf::from);
@@ -34,7 +37,34 @@ impl<'a> Reader<'a> {
             self.wrong(&table, "key_file", "a file of public keys, such as cosign.pub");
         }
         self.finish(table, &["registry", "repositories", "key_file"]);
-        Some(Verify { registry: registry?, repositories, key_file: key_file? })
+        Some((span, Verify { registry: registry?, repositories, key_file: key_file? }))
+    }
+
+    /// A rule is about a registry that images come from, and not all of it is another's before it.
+    pub fn check_verify(
+        &mut self,
+        rules: &[(Range<usize>, Verify)],
+        upstreams: &[Upstream],
+        others_may_come: bool,
+    ) {
+        let names: Vec<&str> = upstreams.iter().map(|up| up.registry.as_str()).collect();
+        for (index, (span, rule)) in rules.iter().enumerate() {
+            let name = rule.registry.as_str();
+            if !others_may_come && !names.contains(&name) {
+                let hint = match nearest(name, &names) {
+                    "" => String::new(),
+                    meant => format!("; did you mean {meant}?"),
+                };
+                self.warn(span.clone(), &format!("[[verify]] {name}: no image is from it{hint}"));
+            }
+            let covers_all =
+                |(_, other): &&(_, Verify)| other.registry == name && other.repositories.is_empty();
+            if let Some((before, _)) = rules.iter().take(index).find(covers_all) {
+                let line = self.line(before.clone());
+                let what = format!("does nothing: line {line} covers all of it");
+                self.warn(span.clone(), &format!("[[verify]] {name}: {what}"));
+            }
+        }
     }
 }
 
@@ -71,5 +101,17 @@ mod tests {
             let problems = read(&format!("[[verify]]\n{lines}\n")).unwrap_err();
             assert!(problems.iter().any(|line| line.contains(expected)), "{problems:?}");
         }
+        let warnings = |registry: &str, more: &str| {
+            let rule = "registry = \"hub.test\"\nkey_file = \"/k\"\n";
+            let text =
+                format!("[[verify]]\n{rule}{more}[[image]]\nreference = \"{registry}/app:1\"\n");
+            parse("m.toml", &text).unwrap().warnings.join("\n")
+        };
+        assert!(!warnings("hub.test", "").contains("verify"));
+        let typo = warnings("hub.tests", "");
+        assert!(typo.contains("[[verify]] hub.test: no image is from it; did you mean hub.tests?"));
+        let second = "[[verify]]\nregistry = \"hub.test\"\nkey_file = \"/l\"\n";
+        let shadowed = warnings("hub.test", second);
+        assert!(shadowed.contains("does nothing: line 1 covers all of it"), "{shadowed}");
     }
 }

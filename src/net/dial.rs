@@ -49,11 +49,17 @@ pub async fn connect(
                 return Err(Error::new(Kind::Denied, what));
             }
         }
-        race(addresses, options.receive_buffer_bytes).await.map_err(|error| {
+        let socket = race(addresses, options.receive_buffer_bytes).await.map_err(|error| {
             // The host may have moved.
             resolver.forget(host);
             Error::io(Kind::Retry, format_args!("connect to {host}:{port}"), error)
-        })
+        })?;
+        // A public address may be the device's own.
+        if options.public_only && is_own(socket.get_ref()) {
+            let what = format!("connect to {host}:{port}: it is this device");
+            return Err(Error::new(Kind::Denied, what));
+        }
+        Ok(socket)
     };
     smol::future::or(attempt, async {
         Timer::after(options.deadline).await;
@@ -131,6 +137,12 @@ pub(super) fn is_public(address: IpAddr) -> bool {
             [first, ..] => first & 0xe000 == 0x2000,
         },
     }
+}
+
+/// Whether both ends of a connection are on one address, and so on this device.
+fn is_own(socket: &TcpStream) -> bool {
+    let ends = socket.local_addr().and_then(|local| Ok((local.ip(), socket.peer_addr()?.ip())));
+    ends.is_ok_and(|(local, peer)| local == peer)
 }
 
 /// Why a host is not dialled for a stranger.
@@ -317,6 +329,9 @@ mod tests {
         ] {
             assert!(is_public(text.parse().unwrap()), "{text}");
         }
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let own = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert!(is_own(&own));
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let options = Options { public_only: true, ..OPTIONS };
         for host in ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]"] {

@@ -42,7 +42,7 @@ pub struct Proxy<R> {
     registries: Rc<R>,
     /// The pace of clients.
     pace: Pace,
-    rules: RefCell<config::Proxy>,
+    rules: Rc<RefCell<config::Proxy>>,
     client: RefCell<Client>,
     authority: RefCell<Option<Authority>>,
     /// Certificates by host, the last ones first.
@@ -56,7 +56,7 @@ impl<R: Registries> Proxy<R> {
         Self {
             registries,
             pace,
-            rules: RefCell::new(rules),
+            rules: Rc::new(RefCell::new(rules)),
             client: RefCell::new(client),
             authority: RefCell::default(),
             identities: RefCell::default(),
@@ -123,17 +123,18 @@ impl<R: Registries> Proxy<R> {
 
     /// Leads to a host that is no registry.
     async fn lead(&self, to: &Origin) -> Result<Tunnel, ServerResponse> {
-        let (is_allowed, public_only) = {
+        let (allowed, public_only) = {
             let rules = self.rules.borrow();
-            let is_allowed = rules.allow.iter().any(|pattern| pattern.fits(&to.host, to.port));
-            (is_allowed, !rules.private)
+            (is_allowed(&rules, to), !rules.private)
         };
-        if !is_allowed {
+        if !allowed {
             let what = format!("{to}: neither a registry here nor in [proxy] allow");
             return Err(refusal(403, &what));
         }
-        let Some(place) = Place::new(&self.tunnels) else {
-            let what = format!("{TUNNELS_MAX} tunnels are open: expected one to end first");
+        // Each has a part of a data plan on its way, which downloads then lack.
+        let max = if self.pace.is_limited() { LIMITED_TUNNELS_MAX } else { TUNNELS_MAX };
+        let Some(place) = Place::new(&self.tunnels, max) else {
+            let what = format!("{max} tunnels are open: expected one to end first");
             return Err(held_back(&what, PLACE_PAUSE));
         };
         if let Err(error) = self.pace.may_fetch() {
@@ -152,10 +153,15 @@ impl<R: Registries> Proxy<R> {
             }
             (None, _) => refusal(502, &error.to_string()),
         })?;
-        let pace = self.pace.clone();
+        let (pace, rules, to) = (self.pace.clone(), Rc::clone(&self.rules), to.clone());
         let leave: Leave = Box::new(move || {
             let (pace, _) = (pace.clone(), &place);
+            // A reload may have taken it out.
+            let allowed = is_allowed(&rules.borrow(), &to);
             Box::pin(async move {
+                if !allowed {
+                    return Err(net::Error::new(Kind::Denied, "not in [proxy] allow any more"));
+                }
                 pace.may_fetch()
                     .map_err(|error| net::Error::held_back(error.to_string(), PLACE_PAUSE))?;
                 pace.wait().await;
@@ -178,14 +184,12 @@ impl<R: Registries> Handler for Proxy<R> {
                 ),
             };
         };
-        if !origin.is_tunnelled
-            && let Err(refusal) = self.admit(&request).await
-        {
+        if let Err(refusal) = self.admit(&request).await {
             return refusal;
         }
         let usual_port = if origin.is_tunnelled { HTTPS_PORT } else { HTTP_PORT };
         let Some(registry) = self.registry(&origin, usual_port) else {
-            let what = format!("{origin}: no registry here; elsewhere leads a tunnel, for https");
+            let what = format!("{origin}: is no registry here, and only https is led elsewhere");
             return refusal(403, &what);
         };
         request.query.retain(|(name, _)| name != NAMESPACE);
@@ -214,8 +218,8 @@ impl<R: Registries> Handler for Proxy<R> {
 struct Place(Rc<Cell<usize>>);
 
 impl Place {
-    fn new(tunnels: &Rc<Cell<usize>>) -> Option<Self> {
-        (tunnels.get() < TUNNELS_MAX).then(|| {
+    fn new(tunnels: &Rc<Cell<usize>>, max: usize) -> Option<Self> {
+        (tunnels.get() < max).then(|| {
             tunnels.set(tunnels.get() + 1);
             Self(Rc::clone(tunnels))
         })
@@ -226,6 +230,10 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
     }
+}
+
+fn is_allowed(rules: &config::Proxy, to: &Origin) -> bool {
+    rules.allow.iter().any(|pattern| pattern.fits(&to.host, to.port))
 }
 
 fn held_back(what: &str, pause: Duration) -> ServerResponse {
@@ -252,6 +260,8 @@ pub const AUTHORITY_PATH: &str = "/ca.pem";
 const NAMESPACE: &str = "ns";
 /// Tunnels that are open at once: each takes two sockets and 16 KiB.
 const TUNNELS_MAX: usize = 32;
+/// The same on a link with a rate or a data plan.
+const LIMITED_TUNNELS_MAX: usize = 4;
 /// Certificates that are kept: most satellites have a handful of registries.
 const IDENTITIES_MAX: usize = 16;
 /// When it may be worth to ask again for what depends on others.

@@ -7,7 +7,9 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use log::{error, info};
+use log::info;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 
 use super::run::Satellite;
 use super::{Failure, show};
@@ -15,6 +17,7 @@ use crate::config::Config;
 use crate::control::Seal;
 use crate::net::Authority;
 use crate::net::http::{ServerRequest, ServerResponse};
+use crate::oci::Digest;
 use crate::proxy::{AUTHORITY_PATH, Registries};
 use crate::serve::Api;
 
@@ -33,43 +36,74 @@ impl Registries for Api {
 }
 
 /// The authority that is kept, or one that is from now on.
+///
+/// # Errors
+/// Why there is none. One that is kept and cannot be opened is not replaced: what it was sealed with
+/// may come back, and clients trust it.
 pub async fn authority(satellite: &Satellite) -> Result<Authority, String> {
     let seal = seal(&satellite.config());
-    match kept(satellite, &seal) {
-        Ok(Some(authority)) => return Ok(authority),
-        Ok(None) => {}
-        Err(why) => {
-            error!("{PART}: {why}; another one is made, which clients have to trust anew");
-        }
-    }
+    let renewing = "moonlet proxy ca --new makes another, which clients have to trust anew";
+    let kept = kept(satellite, &seal).map_err(|why| format!("{why}; {renewing}"))?;
+    let authority = match kept {
+        Some(authority) => authority,
+        None => make(satellite, &seal).await?,
+    };
+    info!("{PART}: {:?}, SHA-256 {}", authority.name(), fingerprint(&authority.pem())?);
+    Ok(authority)
+}
+
+async fn make(satellite: &Satellite, seal: &Seal) -> Result<Authority, String> {
     let made = Authority::generate(&satellite.config().name).map_err(|error| error.to_string())?;
     let sealed = seal.seal(&made.to_bytes()).map_err(|error| error.to_string())?;
     let set = satellite.store.set_document(DOCUMENT, &sealed).await;
-    set.map_err(|error| error.to_string())?;
-    info!("{PART}: {:?} is made; moonlet proxy ca prints it", made.name());
-    Ok(made)
+    set.map(|()| made).map_err(|error| error.to_string())
 }
 
-/// Prints the authority's certificate, which a satellite that runs is asked for.
+/// Prints the authority's certificate; of a satellite that runs what its proxy says, which another
+/// program in its place could say too, hence the fingerprint.
 pub async fn print_authority(config: Config) -> Result<ExitCode, Failure> {
-    for address in config.proxy.iter().flat_map(|proxy| &proxy.listen) {
-        if let Some(pem) = show::answer(&format!("http://{address}{AUTHORITY_PATH}")).await {
-            show::print(&String::from_utf8_lossy(&pem))?;
-            return Ok(ExitCode::SUCCESS);
+    let listen = config.proxy.as_ref().map_or(Vec::new(), |proxy| proxy.listen.clone());
+    let pem = match Satellite::inspect(config).await {
+        Ok(satellite) => match kept(&satellite, &seal(&satellite.config())).map_err(failure)? {
+            Some(authority) => authority.pem(),
+            None => {
+                let what = "there is none yet: moonlet run makes it where [proxy] is configured";
+                return Err(failure(what.to_owned()));
+            }
+        },
+        Err(in_use) => {
+            let mut found = None;
+            for address in listen {
+                let url = format!("http://{address}{AUTHORITY_PATH}");
+                found = found.or(show::answer(&url).await);
+            }
+            String::from_utf8_lossy(&found.ok_or(in_use)?).into_owned()
         }
-    }
-    let satellite = Satellite::inspect(config).await?;
-    match kept(&satellite, &seal(&satellite.config())) {
-        Ok(Some(authority)) => {
-            show::print(&authority.pem())?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Ok(None) => {
-            let what = "there is none yet: moonlet run makes it where [proxy] is configured";
-            Err(Failure(format!("{PART}: {what}")))
-        }
-        Err(why) => Err(Failure(format!("{PART}: {why}"))),
-    }
+    };
+    let fingerprint = fingerprint(&pem).map_err(failure)?;
+    show::complain(&format!("SHA-256 {fingerprint}: expected as the satellite's log has it"));
+    show::print(&pem)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes another authority in place of the one that is kept, and prints its certificate.
+pub async fn renew_authority(config: Config) -> Result<ExitCode, Failure> {
+    let satellite = Satellite::open(config)?;
+    let made = make(&satellite, &seal(&satellite.config())).await.map_err(failure)?;
+    show::print(&made.pem())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The SHA-256 of a certificate, in hexadecimal digits.
+fn fingerprint(pem: &str) -> Result<String, String> {
+    let der = CertificateDer::from_pem_slice(pem.as_bytes());
+    let der = der.map_err(|_| "what answers is no certificate in PEM".to_owned())?;
+    let digest = Digest::sha256(&der).to_string();
+    Ok(digest.trim_start_matches("sha256:").to_owned())
+}
+
+fn failure(what: String) -> Failure {
+    Failure(format!("{PART}: {what}"))
 }
 
 fn kept(satellite: &Satellite, seal: &Seal) -> Result<Option<Authority>, String> {

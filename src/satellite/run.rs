@@ -87,6 +87,8 @@ pub struct Satellite {
     policies: Policies,
     /// Which images must be signed.
     verify: Rules,
+    /// Looks up the names that clients of the proxy choose.
+    strangers: Resolver,
     network: RefCell<Network>,
     pace: Pace,
     pub(super) gate: Gate,
@@ -155,6 +157,7 @@ impl Satellite {
             registries: Registries::default(),
             policies: Policies::default(),
             verify: Rules::default(),
+            strangers: Resolver::default(),
             network: RefCell::new(network(&config, &gate)),
             gate,
             config: RefCell::new(Rc::new(config.clone())),
@@ -336,8 +339,10 @@ impl Satellite {
     /// What opens connections for others.
     pub(super) fn client(&self) -> Client {
         let trust = tls::Trust::new(tls::ClientOptions::default(), Rc::clone(&self.clock));
-        let (network, metrics) = (self.network.borrow().clone(), Rc::clone(&self.metrics));
-        Client::new(trust, network, ClientLimits::default(), metrics)
+        // Names of a client's choice must not stand in the way of a registry's.
+        let resolver = self.strangers.clone();
+        let network = Network { resolver, ..self.network.borrow().clone() };
+        Client::new(trust, network, ClientLimits::default(), Rc::clone(&self.metrics))
     }
 
     /// The pace of what clients ask for.

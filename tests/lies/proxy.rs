@@ -155,11 +155,21 @@ fn a_registry_is_answered_in_its_place() {
     assert_eq!(gets, 1, "it came once: {:?}", registry.asked());
     let text = std::fs::read_to_string(&authority).unwrap();
     proxied.satellite.kill();
-    assert_eq!(proxied.satellite.run(&["proxy", "ca"]), (0, text.clone(), String::new()));
+    let (code, printed, said) = proxied.satellite.run(&["proxy", "ca"]);
+    assert_eq!((code, &printed), (0, &text));
+    let fingerprint = said.split_whitespace().find(|word| word.len() > 64).unwrap();
+    let fingerprint = fingerprint.trim_end_matches(':');
+    assert!(proxied.satellite.log().contains(&format!("SHA-256 {fingerprint}")), "{said}");
     proxied.start_again();
     assert_eq!(std::fs::read_to_string(proxied.authority()).unwrap(), text, "the same as before");
     let url = format!("https://registry.test{blob}");
     assert!(proxied.get(&authority, &url).unwrap() == (200, image.layer.clone()));
+    proxied.satellite.kill();
+    let (code, renewed, _) = proxied.satellite.run(&["proxy", "ca", "--new"]);
+    assert!(code == 0 && renewed != text, "{renewed}");
+    proxied.start_again();
+    assert_eq!(std::fs::read_to_string(proxied.authority()).unwrap(), renewed);
+    assert!(proxied.get(&authority, &url).is_ok(), "the file has the new one by now");
     // Who trusts another one is not talked to.
     let other = moonlet::net::Authority::generate("other").unwrap();
     let untrusted = proxied.satellite.directory.join("other.pem");
@@ -200,6 +210,12 @@ fn what_is_no_registry_is_refused_or_led_on() {
     stream.read_to_end(&mut rest).unwrap();
     assert_eq!(rest, b"end");
     assert!(proxied.refusal("127.0.0.1:22").starts_with("403 "), "another port");
+    // One that is open ends where a reload takes its host out.
+    let (mut open, _) = proxied.connect(&host.to_string(), "");
+    says_back(&mut open, b"before");
+    reload("");
+    let _ = open.write_all(b"after");
+    assert!(open.read_to_end(&mut Vec::new()).is_ok_and(|bytes| bytes == 0), "it goes on");
     // Nothing listens there. What comes with the head is refused, before there is a tunnel.
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     reload(&format!("allow = \"*:{}\"\nprivate = true", closed.port()));

@@ -36,7 +36,8 @@ pub(super) async fn talk(
         Some(identity) => handshake(socket, peer, shared, slot, identity.current()).await?,
     };
     let wire = Wire::new(stream, HEAD_BYTES_MAX);
-    let mut session = Session { wire, out: Vec::new(), peer, shared, slot, origin: None };
+    let mut session =
+        Session { wire, out: Vec::new(), peer, shared, slot, origin: None, credentials: None };
     match session.run(handler).await {
         Ok(Some(tunnel)) => Box::pin(session.tunnel(*tunnel, handler)).await,
         result => session.end(result.map(drop)).await,
@@ -90,6 +91,8 @@ struct Session<'a> {
     slot: &'a Slot,
     /// Whom all requests are for: they come through a tunnel that ends here.
     origin: Option<Origin>,
+    /// What its client showed to the proxy when it asked for the tunnel.
+    credentials: Option<String>,
 }
 
 /// What follows an answer.
@@ -99,12 +102,20 @@ enum After {
     /// The end of the connection.
     End,
     /// What goes through the tunnel.
-    Tunnel(Box<(Origin, Connect)>),
+    Tunnel(Box<Tunnelled>),
+}
+
+/// What a client asked for by CONNECT.
+struct Tunnelled {
+    to: Origin,
+    /// What it showed for that.
+    credentials: Option<String>,
+    connect: Connect,
 }
 
 impl Session<'_> {
     /// Answers requests until the connection ends, or becomes a tunnel.
-    async fn run(&mut self, handler: &dyn Answers) -> Result<Option<Box<(Origin, Connect)>>, End> {
+    async fn run(&mut self, handler: &dyn Answers) -> Result<Option<Box<Tunnelled>>, End> {
         let limits = self.shared.limits;
         // A client that connects has something to say; only between requests may one be silent.
         let mut silence = limits.head_deadline;
@@ -180,7 +191,7 @@ impl Session<'_> {
     /// Goes on with what comes through a tunnel.
     async fn tunnel(
         self,
-        (to, connect): (Origin, Connect),
+        Tunnelled { to, credentials, connect }: Tunnelled,
         handler: &dyn Answers,
     ) -> Result<(), Error> {
         let Self { wire, out, peer, shared, slot, .. } = self;
@@ -192,7 +203,7 @@ impl Session<'_> {
                 let stream = handshake(socket, peer, shared, slot, config).await?;
                 let wire = Wire::new(stream, HEAD_BYTES_MAX);
                 let origin = Some(Origin { is_tunnelled: true, ..to });
-                let mut session = Session { wire, out, peer, shared, slot, origin };
+                let mut session = Session { wire, out, peer, shared, slot, origin, credentials };
                 let result = session.run(handler).await;
                 session.end(result.map(drop)).await
             }
@@ -223,6 +234,15 @@ impl Session<'_> {
         let to = head.origin.clone().filter(|_| method == Method::Connect && !is_within);
         // In a tunnel whatever else a request says of its host is not believed.
         let origin = self.origin.clone().or(head.origin);
+        let mut headers = headers;
+        if is_within {
+            // Each request is one of the client that asked for the tunnel, and of no other.
+            headers.remove(PROXY_AUTHORIZATION);
+            if let Some(credentials) = &self.credentials {
+                headers.append(PROXY_AUTHORIZATION, credentials);
+            }
+        }
+        let credentials = headers.get(PROXY_AUTHORIZATION).map(str::to_owned);
         let request = ServerRequest { method, origin, path, query, headers, peer };
         let response = match to {
             None => handler.handle(request).await,
@@ -236,7 +256,8 @@ impl Session<'_> {
                     let stall = Wait::Stall(self.shared.limits.stall_deadline);
                     self.wire.write_all(CONNECTED, stall).await?;
                     self.shared.metrics.http_requests.add(1);
-                    return Ok(After::Tunnel(Box::new((to, connect))));
+                    let tunnelled = Tunnelled { to, credentials, connect };
+                    return Ok(After::Tunnel(Box::new(tunnelled)));
                 }
             },
         };
@@ -361,6 +382,7 @@ fn alien(first: &u8) -> Option<Refusal> {
 const TLS_HANDSHAKE: &u8 = &0x16;
 
 const CONNECTED: &[u8] = b"HTTP/1.1 200 Connection Established\r\n\r\n";
+const PROXY_AUTHORIZATION: &str = "proxy-authorization";
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// Bodies of requests that are read away; of longer ones the connection is ended.
 const REQUEST_BODY_BYTES_MAX: u64 = 1 << 20;

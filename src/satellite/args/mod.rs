@@ -112,7 +112,11 @@ enum ProxyVerb {
 /// Print the certificate of the authority that answers for registries, as PEM.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "ca")]
-struct ProxyCa {}
+struct ProxyCa {
+    /// make another one first, which all clients have to trust anew
+    #[argh(switch)]
+    new: bool,
+}
 
 /// stat, scrub, verify: how full and worn the store is, and whether bits decayed.
 #[derive(FromArgs)]
@@ -203,7 +207,10 @@ pub enum Command {
         name: Reference,
     },
     /// Print the certificate of the proxy's authority.
-    ProxyCa,
+    ProxyCa {
+        /// Another one is made first.
+        new: bool,
+    },
     /// Show the log's figures.
     StoreStat {
         /// For scripts.
@@ -265,7 +272,9 @@ impl Args {
             Some(Verb::Image(Image { verb })) => verb.command().map_err(|mistake| {
                 answer(&format!("{mistake}\nmoonlet help image export says more\n"), false)
             })?,
-            Some(Verb::Proxy(Proxy { verb: ProxyVerb::Ca(_) })) => Command::ProxyCa,
+            Some(Verb::Proxy(Proxy { verb: ProxyVerb::Ca(ProxyCa { new }) })) => {
+                Command::ProxyCa { new }
+            }
             Some(Verb::Store(Store { verb: StoreVerb::Stat(StoreStat { json }) })) => {
                 Command::StoreStat { json }
             }
