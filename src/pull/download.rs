@@ -81,10 +81,11 @@ impl Puller {
                 required: blob.required,
                 asker: job.image.to_owned(),
             };
-            // One that a client began gives up sooner, and one from elsewhere may lack what is here.
+            // One that is not required gives up sooner, and one from elsewhere may lack what is here.
             let is_anothers = self.flight(&blob.digest).is_some_and(|flight| {
-                let is_alike = flight.image.is_open() && flight.source == wanted.source();
-                !is_alike || flight.unwanted.is_open()
+                let is_alike = flight.source == wanted.source();
+                let is_lasting = flight.required || !wanted.required;
+                !is_alike || !is_lasting || flight.unwanted.is_open()
             });
             match self.ensure(wanted, job.asker).landed().await {
                 Err(_) if is_anothers && !self.stop().is_open() => {}
@@ -137,7 +138,7 @@ impl Puller {
     }
 
     fn begin(self: &Rc<Self>, wanted: Wanted) -> Rc<Flight> {
-        let flight = Flight::new(wanted.digest, wanted.source());
+        let flight = Flight::new(wanted.digest, wanted.source(), wanted.required);
         self.flights.borrow_mut().insert(wanted.digest, Rc::clone(&flight));
         self.parts.progress.begin(wanted.digest, &wanted.asker);
         let landing = Landing { puller: Rc::clone(self), flight: Rc::clone(&flight) };
@@ -183,7 +184,8 @@ impl Puller {
             if progress.get() {
                 backoff.progress();
             }
-            self.back_off(&mut backoff, begun, error).await?;
+            let pause = self.back_off(&mut backoff, begun, error);
+            self.pace(flight).unless_stopped(pause).await.ok_or_else(Error::stopped)??;
         }
     }
 

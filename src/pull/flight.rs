@@ -27,6 +27,8 @@ pub(super) struct Flight {
     pub digest: Digest,
     /// The registry and repository that it is from.
     pub source: String,
+    /// Whether it goes on trying as for what an image is nothing without.
+    pub required: bool,
     /// Bytes of the blob, once they are known.
     size: Cell<Option<u64>>,
     /// Opened when the registry gives the blob.
@@ -51,10 +53,11 @@ pub(super) struct Flight {
 
 impl Flight {
     /// One that has not begun.
-    pub fn new(digest: Digest, source: String) -> Rc<Self> {
+    pub fn new(digest: Digest, source: String, required: bool) -> Rc<Self> {
         Rc::new(Self {
             digest,
             source,
+            required,
             size: Cell::default(),
             opened: Latch::default(),
             image: Latch::default(),
@@ -212,7 +215,7 @@ mod tests {
         let digest = Digest::sha256(&bytes);
         let mut writer = smol::block_on(store.writer(&digest, 20_000, None)).unwrap();
         smol::block_on(writer.write(&bytes[..10_000])).unwrap();
-        let flight = Flight::new(digest, "a.test/app".to_owned());
+        let flight = Flight::new(digest, "a.test/app".to_owned(), true);
         flight.follow(Some(writer.follow()));
         let (download, mut buffer) = (flight.download(), [0; 100]);
         assert_eq!(smol::block_on(download.read(0, &mut buffer)).map_err(|e| e.kind()), Ok(100));
@@ -224,7 +227,7 @@ mod tests {
 
     #[test]
     fn all_who_wait_get_the_same_end() {
-        let flight = Flight::new(Digest::sha256(b"x"), "a.test/app".to_owned());
+        let flight = Flight::new(Digest::sha256(b"x"), "a.test/app".to_owned(), true);
         let (one, other) = (flight.download(), flight.download());
         let waiting = async { smol::future::zip(one.landed(), other.opened()).await };
         let ending = async { flight.end(Err(Error::new(Kind::Missing, "app", "not there"))) };
@@ -239,7 +242,7 @@ mod tests {
 
     #[test]
     fn what_is_begun_anew_is_not_read_on() {
-        let flight = Flight::new(Digest::sha256(b"x"), "a.test/app".to_owned());
+        let flight = Flight::new(Digest::sha256(b"x"), "a.test/app".to_owned(), true);
         let before = flight.download();
         flight.begin_anew();
         let mut buffer = [0; 4];

@@ -59,7 +59,7 @@ use flight::Flight;
 use notes::Notes;
 use plan::PlannedManifest;
 use plan::SIGNATURE_TAG_SUFFIXES;
-pub use plan::{Plan, PlannedBlob, signed_digest, tag_key};
+pub use plan::{Plan, PlannedBlob, is_companion_tag, signed_digest, tag_key};
 use progress::Progress;
 use slots::Slots;
 use through::Asked;
@@ -173,7 +173,7 @@ impl Puller {
     /// Sets how many downloads there may be at a time, by whether the link is limited now.
     pub fn resize_slots(&self) {
         let (images, clients) = match self.parts.pace.is_limited() {
-            true => (1, 1),
+            true => (1, CLIENT_DOWNLOADS_MAX),
             false => (DOWNLOADS_MAX, CLIENT_DOWNLOADS_MAX),
         };
         self.slots.resize(images);
@@ -221,9 +221,7 @@ impl Puller {
         leave: &Latch,
     ) -> Result<Option<Error>, Error> {
         let source = self.source(&plan.key.registry, &plan.key.repository)?;
-        let asker = Asker::Image(rank);
-        self.check_signed(plan, asker).await?;
-        let job = Job { source, image: &plan.name, asker };
+        let job = Job { source, image: &plan.name, asker: Asker::Image(rank) };
         // What is there already must not give way to what comes.
         let wanted: Vec<Digest> = plan.digests().into_iter().collect();
         self.parts.store.pin(&wanted, true).await?;
@@ -255,7 +253,11 @@ impl Puller {
             worker().await
         } else {
             let (first, (second, third)) = zip(worker(), zip(worker(), worker())).await;
-            first.and(second).and(third)
+            // What went wrong is worth more than that another was not waited for.
+            let ends = [first, second, third].into_iter();
+            let (left, ends): (Vec<_>, Vec<_>) =
+                ends.partition(|end| end.as_ref().is_err_and(Error::is_left));
+            ends.into_iter().chain(left).collect()
         };
         // Whatever became of the others, what arrived whole stays.
         let flushed = self.parts.store.flush().await;
@@ -354,6 +356,7 @@ impl Puller {
         let is_worth_trying = error.kind() == Kind::Retry
             && !self.stop().is_open()
             && error.held_back().is_none()
+            && !error.is_left()
             && asked.is_none_or(|asked| asked <= PAUSE_MAX)
             && backoff.is_worth_trying(error.is_unanswered(), begun, now);
         let wait = match is_worth_trying {

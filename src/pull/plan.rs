@@ -4,6 +4,7 @@
 //! is required is kept apart from what only accompanies an image: the latter may be missing.
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use super::walk::Walk;
 use super::{Error, Notes, Puller};
@@ -24,7 +25,7 @@ pub struct Plan {
     /// What accompanies the image could not all be asked for, and may be had another time.
     pub is_provisional: bool,
     /// Why some of it was not asked for, where the link's limits hold it back.
-    pub waits: Option<Error>,
+    pub waits: Option<Rc<Error>>,
     /// Of those that are required, children come before their parents.
     pub(super) manifests: Vec<PlannedManifest>,
     /// Cosign's tags of what is planned.
@@ -142,6 +143,11 @@ pub fn signed_digest(tag: &str) -> Option<Digest> {
     Digest::from_tag(stem)
 }
 
+/// Whether a tag names what accompanies a digest: cosign's, or the fallback of the referrers API.
+pub fn is_companion_tag(tag: &str) -> bool {
+    signed_digest(tag).is_some() || Digest::from_tag(tag).is_some()
+}
+
 /// Tags by which cosign ties signatures, attestations and SBOMs to a digest
 /// (sigstore/cosign, specs/SIGNATURE_SPEC.md).
 pub const SIGNATURE_TAG_SUFFIXES: [&str; 3] = [SIGNATURE_TAG_SUFFIX, ".att", ".sbom"];
@@ -161,5 +167,7 @@ mod tests {
         assert_eq!(signed_digest(&format!("{stem}.sig")), Some(digest("x")));
         assert_eq!(signed_digest(&stem), None);
         assert_eq!(signed_digest("v1.sig"), None);
+        assert!(is_companion_tag(&stem) && is_companion_tag(&format!("{stem}.att")));
+        assert!(!is_companion_tag("v1") && !is_companion_tag("sha256-v1"));
     }
 }

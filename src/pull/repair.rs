@@ -8,19 +8,23 @@ use log::info;
 use super::slots::Priority;
 use super::{Error, Puller, Source};
 use crate::blob::Entry;
-use crate::fetch::{self, Part};
+use crate::fetch::{self, Latch, Part};
 use crate::kind::Kind;
 use crate::oci::MANIFEST_BYTES_MAX;
 
 impl Puller {
     /// Fetches `chunks` of a held blob again, which `repository` of `registry` is to have. One that
     /// comes wrong does not keep the others from being repaired.
+    ///
+    /// # Errors
+    /// Why some are not; [`Error::is_left`] when `leave` was opened before the link was free.
     pub async fn repair(
         &self,
         registry: &str,
         repository: &str,
         blob: &Entry,
         chunks: &BTreeSet<u32>,
+        leave: &Latch,
     ) -> Result<(), Error> {
         let source = self.source(registry, repository)?;
         let about = |error: Error| error.about(format!("{registry}/{repository}"));
@@ -29,7 +33,7 @@ impl Puller {
         }
         let mut outcome = Ok(());
         for chunk in chunks {
-            if let Err(error) = self.repair_chunk(&source, blob, *chunk).await {
+            if let Err(error) = self.repair_chunk(&source, blob, *chunk, leave).await {
                 // Only wrong bytes say nothing of the other chunks.
                 let is_about_all = error.kind() != Kind::Corrupt;
                 outcome = Err(about(error));
@@ -67,9 +71,10 @@ impl Puller {
         source: &Source<'_>,
         blob: &Entry,
         chunk: u32,
+        leave: &Latch,
     ) -> Result<(), Error> {
         let range = self.parts.store.chunk_range(&blob.digest, chunk)?;
-        let read = self.retrying(async || self.part(source, blob, range.clone()).await);
+        let read = self.retrying(async || self.part(source, blob, range.clone(), leave).await);
         let bytes = read.await?;
         self.parts.store.repair(&blob.digest, chunk, &bytes).await?;
         self.repaired(blob, &format!("chunk {chunk}"));
@@ -87,9 +92,11 @@ impl Puller {
         source: &Source<'_>,
         blob: &Entry,
         range: Range<u64>,
+        leave: &Latch,
     ) -> Result<Vec<u8>, Error> {
         let Source { registry, repository } = source;
-        let _slot = self.slots.take(Priority { failures: 0, rank: 0 }).await;
+        let slot = leave.unless_opened(self.slots.take(Priority { failures: 0, rank: 0 })).await;
+        let _slot = slot.ok_or_else(Error::left)?;
         self.parts.pace.may_fetch()?;
         let (first, last) = (range.start, range.end.saturating_sub(1));
         let size = Some(blob.size);

@@ -6,25 +6,37 @@
 
 use std::rc::Rc;
 
-use super::plan::PlannedManifest;
+use super::plan::{PlannedManifest, is_companion_tag};
 use super::walk::Walk;
 use super::{Asker, Error, Job, Notes, Plan, Puller};
 use crate::blob::TagKey;
 use crate::config::Verify;
+use crate::fetch::Latch;
 use crate::kind::Kind;
 use crate::oci::Digest;
 use crate::trust::{self, CLAIM_BYTES_MAX, Claim, Keys};
 
 impl Puller {
-    /// Checks that `plan` is of an image that is signed as it must be, if it must.
+    /// Checks that an image is signed as it must be, if it must, and its tag does not mean it yet. What
+    /// signs it is downloaded for that; the downloads of an image with a lower `rank` come first.
     ///
     /// # Errors
-    /// [`Kind::Denied`] when it is not; others when that could not be found out.
-    pub(super) async fn check_signed(
+    /// [`Error::is_unsigned`] when it is not; [`Error::is_left`] when `leave` was opened first; others
+    /// when that could not be found out.
+    pub async fn check_signed(
         self: &Rc<Self>,
         plan: &Plan,
-        asker: Asker,
+        rank: usize,
+        leave: &Latch,
     ) -> Result<(), Error> {
+        if self.parts.store.tag(&plan.key) == Some(plan.root) {
+            return Ok(());
+        }
+        let check = self.check_signatures(plan, Asker::Image(rank));
+        leave.unless_opened(check).await.unwrap_or_else(|| Err(Error::left()))
+    }
+
+    async fn check_signatures(self: &Rc<Self>, plan: &Plan, asker: Asker) -> Result<(), Error> {
         let TagKey { registry, repository, .. } = &plan.key;
         let Some(rule) = self.rule(registry, repository) else { return Ok(()) };
         let path = rule.key_file.display();
@@ -32,34 +44,47 @@ impl Puller {
         let keys = keys.and_then(|pem| Keys::parse(&pem).map_err(|error| error.to_string()));
         let keys = keys.map_err(|error| {
             let what = format!("its signature cannot be checked: {path}: {error}");
-            Error::new(Kind::Denied, plan.name.clone(), what)
+            Error::new(Kind::Invalid, plan.name.clone(), what)
         })?;
         let source = self.source(registry, repository)?;
         let job = Job { source, image: &plan.name, asker };
         let mut seen = Notes::default();
-        let mut count = 0;
+        let (mut count, mut problem) = (0, None);
         for manifest in plan.signatures() {
-            let claims = trust::claims(&self.signature(manifest)?);
+            let claims = match self.signature(manifest) {
+                Ok(bytes) => trust::claims(&bytes),
+                Err(error) => {
+                    problem = problem.or(Some(error));
+                    continue;
+                }
+            };
             for claim in claims.into_iter().take(CLAIMS_MAX - count) {
                 count += 1;
-                match self.check_claim(&job, plan, &claim, &keys).await? {
-                    Ok(()) => return Ok(()),
-                    Err(why) => seen.add(format!("{} {why}", claim.blob.short())),
+                match self.check_claim(&job, plan, &claim, &keys).await {
+                    Ok(Ok(())) => return Ok(()),
+                    Ok(Err(why)) => seen.add(format!("{} {why}", claim.blob.short())),
+                    // Another may do.
+                    Err(error) => problem = problem.or(Some(error)),
                 }
             }
         }
-        let seen = seen.lines().join("; ");
-        let what = match (count, plan.is_provisional) {
-            (0, true) => {
-                format!("its signatures could not be asked for: {}", plan.notes.lines().join("; "))
-            }
-            (0, false) => "it has no signature".to_owned(),
-            _ => format!("none of its signatures will do: {seen}"),
+        if let Some(waits) = &plan.waits {
+            return Err(Error::shared(Rc::clone(waits)));
+        }
+        if let Some(problem) = problem {
+            return Err(problem);
+        }
+        let about = |what: &str| format!("must be signed by a key in {path}, and {what}");
+        let notes = plan.notes.lines().join("; ");
+        if plan.is_provisional {
+            let what = format!("not all of its signatures could be asked for: {notes}");
+            return Err(Error::new(Kind::Retry, plan.name.clone(), about(&what)));
+        }
+        let what = match count {
+            0 => "it has no signature".to_owned(),
+            _ => format!("none of its signatures will do: {}", seen.lines().join("; ")),
         };
-        Err(Error::unsigned(
-            plan.name.clone(),
-            format!("must be signed by a key in {path}, and {what}"),
-        ))
+        Err(Error::unsigned(plan.name.clone(), about(&what)))
     }
 
     /// The same for what a client asks for by tag: the signatures are looked for first.
@@ -69,7 +94,8 @@ impl Puller {
         digest: Digest,
     ) -> Result<(), Error> {
         let TagKey { registry, repository, .. } = key;
-        if self.rule(registry, repository).is_none() {
+        // What signs others is not signed itself.
+        if self.rule(registry, repository).is_none() || is_companion_tag(&key.tag) {
             return Ok(());
         }
         let source = self.source(registry, repository)?;
@@ -77,7 +103,7 @@ impl Puller {
         let tags = walk.signatures(&[digest], registry).await;
         walk.referrers(vec![digest]).await;
         let plan = walk.plan(key.clone(), digest, tags);
-        self.check_signed(&plan, Asker::Client).await
+        self.check_signatures(&plan, Asker::Client).await
     }
 
     fn rule(&self, registry: &str, repository: &str) -> Option<Verify> {
@@ -105,6 +131,10 @@ impl Puller {
         let Some(blob) = plan.blobs.iter().find(|blob| blob.digest == claim.blob) else {
             return Ok(Err("is not among what is planned".to_owned()));
         };
+        // The claim has a size of its own.
+        if blob.size > CLAIM_BYTES_MAX {
+            return Ok(Err(format!("has {} bytes, expected {CLAIM_BYTES_MAX}", blob.size)));
+        }
         match self.blob(job, blob).await {
             Ok(()) => {}
             Err(error) if matches!(error.kind(), Kind::Missing | Kind::Denied | Kind::Invalid) => {

@@ -14,6 +14,7 @@
 mod accompany;
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use log::warn;
 use smol::future::yield_now;
@@ -61,7 +62,7 @@ pub(super) struct Walk<'a> {
     /// Attempts at what accompanies the image that failed for want of an answer.
     failures: usize,
     /// Why some of that was not asked for, where the link's limits hold it back.
-    waits: Option<Error>,
+    waits: Option<Rc<Error>>,
 }
 
 /// What a manifest is wanted for.

@@ -151,7 +151,7 @@ impl Reconciler {
         };
         let end = gone.map_or(End::Held, End::Gone);
         self.remember(index, |memory| memory.current = Some(current));
-        if held == Some(current) && self.is_sound(image, current).await? {
+        if held == Some(current) && self.is_sound(image, current, pass).await? {
             let is_due = end == End::Held && self.referrers_are_due(index);
             if !is_due {
                 self.remember(index, |memory| memory.need = Need::Nothing);
@@ -169,7 +169,13 @@ impl Reconciler {
             None if pass.leave.is_open() => return Err(pull::Error::left()),
             None => puller.plan(&image.reference, Some(current), &image.platforms).await?,
         };
-        let fetched = match self.admit(index, &plan, pass).await {
+        // Before room is made for it.
+        let checked = puller.check_signed(&plan, index, &pass.leave);
+        let admitted = match pass.download(checked).await {
+            Ok(()) => self.admit(index, &plan, pass).await,
+            Err(error) => Err(error),
+        };
+        let fetched = match admitted {
             Ok(()) => self.fetch(index, &plan, &image.platforms, pass).await,
             Err(error) => Err(error),
         };
@@ -185,7 +191,7 @@ impl Reconciler {
             (_, Need::Admitted(planned)) => planned.is_under_way = false,
             _ => {}
         });
-        if let Some(waits) = fetched?.or(plan.waits) {
+        if let Some(waits) = fetched?.or(plan.waits.map(pull::Error::shared)) {
             // The tag means it now, and what accompanied the one before it may not be due.
             self.remember(index, |memory| memory.referrers_due = None);
             return Err(waits);
@@ -268,10 +274,18 @@ impl Reconciler {
     }
 
     /// Whether all of an image is held, after what of it is known to be corrupt was repaired.
-    async fn is_sound(&self, image: &Image, digest: Digest) -> Result<bool, pull::Error> {
+    async fn is_sound(
+        &self,
+        image: &Image,
+        digest: Digest,
+        pass: &Pass,
+    ) -> Result<bool, pull::Error> {
         let root = Root { digest, platforms: &image.platforms };
         if self.is_corrupt_within(root)? {
-            self.repair().await;
+            pass.download(self.repair(&pass.leave)).await;
+            if pass.leave.is_open() && self.is_corrupt_within(root)? {
+                return Err(pull::Error::left());
+            }
             self.check_repaired(root)?;
         }
         Ok(self.parts.catalog.complete(&digest, &image.platforms)?)

@@ -208,7 +208,9 @@ impl Reconciler {
         let memories = self.memories.borrow();
         let planned: BTreeSet<Digest> = memories.iter().flat_map(Memory::planned).collect();
         let images = self.images();
-        let names = images.iter().map(|image| image.reference.to_string()).collect();
+        let images = images.iter().zip(memories.iter());
+        let under_way = images.filter(|(_, memory)| !memory.under_way().is_empty());
+        let names = under_way.map(|(image, _)| image.reference.to_string()).collect();
         self.parts.puller.call_off(&names, &planned);
     }
 

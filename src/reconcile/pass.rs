@@ -94,7 +94,7 @@ impl Reconciler {
     pub async fn run(&self, interval: Duration, patience: Patience) -> Outcome {
         self.parts.metrics.sync_runs.add(1);
         let pass = self.begin_pass(interval);
-        let mut works: Vec<Work<'_>> = vec![Box::pin(self.repair())];
+        let mut works: Vec<Work<'_>> = vec![Box::pin(self.repair(&pass.leave))];
         for lane in &pass.lanes {
             for number in 0..IN_HAND_MAX {
                 works.push(Box::pin(self.work(&pass, lane, number == 0)));
@@ -213,8 +213,7 @@ impl Reconciler {
             pass.looking.update(|looking| looking - 1);
             pass.decide(index);
             if outcome.as_ref().is_err_and(pull::Error::is_left) {
-                // It is waited for again in the next pass.
-                self.remember(index, |memory| memory.not_before = Some(Duration::ZERO));
+                self.leave(index);
                 lane.answered.open();
                 continue;
             }
@@ -237,6 +236,17 @@ impl Reconciler {
         }
         // Also when there is no first one any more.
         lane.answered.open();
+    }
+
+    /// Notes that an image was left: it is waited for again in the next pass.
+    fn leave(&self, index: usize) {
+        let images = self.images();
+        let Some(image) = images.get(index) else { return };
+        self.remember(index, |memory| {
+            memory.not_before = Some(Duration::ZERO);
+            let is_held = self.is_held_as(image, memory.current);
+            memory.end = if is_held { End::Held } else { End::Failed };
+        });
     }
 
     fn waiting(&self, index: usize, registry: &str, why: &str) -> pull::Error {

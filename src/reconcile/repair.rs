@@ -10,6 +10,7 @@ use log::{error, info};
 use super::{Parts, Reconciler};
 use crate::blob::{self, Entry};
 use crate::catalog::Root;
+use crate::fetch::Latch;
 use crate::kind::Kind;
 use crate::oci::Digest;
 use crate::pull;
@@ -40,14 +41,15 @@ impl Reconciler {
     pub async fn keep_repaired(&self) -> Infallible {
         loop {
             self.parts.store.corruption().await;
-            self.repair().await;
+            self.repair(&Latch::default()).await;
         }
     }
 
     /// Tries to repair whatever is known to be corrupt. One blob that cannot be had, or one
-    /// registry that does not answer, does not keep the others from being repaired.
-    pub(super) async fn repair(&self) {
-        let _turn = self.repairing.lock().await;
+    /// registry that does not answer, does not keep the others from being repaired. It ends where it
+    /// waits for the link when `leave` is opened.
+    pub(super) async fn repair(&self, leave: &Latch) {
+        let Some(_turn) = leave.unless_opened(self.repairing.lock()).await else { return };
         let store = &self.parts.store;
         let (mut origins, mut silent) = (None, BTreeSet::new());
         let corrupt = store.corrupt();
@@ -62,12 +64,13 @@ impl Reconciler {
                     Some(origins) => origins,
                     none => none.insert(self.origins(&digests)?),
                 };
-                self.repair_blob(&entry, &chunks, origins, &mut silent).await
+                self.repair_blob(&entry, &chunks, origins, &mut silent, leave).await
             };
             match outcome.await {
                 Ok(()) => {
                     self.unrepaired.borrow_mut().remove(&digest);
                 }
+                Err(error) if error.is_left() => return,
                 Err(error) => {
                     let error = Rc::new(error);
                     let known = self.unrepaired.borrow_mut().insert(digest, Rc::clone(&error));
@@ -91,6 +94,7 @@ impl Reconciler {
         chunks: &BTreeSet<u32>,
         origins: &Origins,
         silent: &mut BTreeSet<String>,
+        leave: &Latch,
     ) -> Result<(), pull::Error> {
         let Parts { store, puller, .. } = &self.parts;
         let digest = blob.digest;
@@ -107,8 +111,9 @@ impl Reconciler {
             if silent.contains(registry) {
                 continue;
             }
-            match puller.repair(registry, repository, blob, chunks).await {
+            match puller.repair(registry, repository, blob, chunks, leave).await {
                 Ok(()) => return Ok(()),
+                Err(error) if error.is_left() => return Err(error),
                 Err(error) => {
                     if error.is_unanswered() {
                         silent.insert(registry.clone());

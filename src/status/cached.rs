@@ -7,10 +7,11 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use super::Admin;
-use crate::blob;
+use crate::blob::{self, TagKey};
 use crate::catalog::Root;
-use crate::oci::Digest;
-use crate::pull::signed_digest;
+use crate::kind::Kind;
+use crate::oci::Reference;
+use crate::pull::{is_companion_tag, tag_key};
 use crate::units::ByteCount;
 
 /// One of them.
@@ -31,16 +32,19 @@ impl Admin {
     /// The log's own.
     pub fn cached(&self) -> Result<Vec<CachedReport>, blob::Error> {
         let kept = self.progress.images(self.clock.monotonic()).into_iter();
-        let kept: BTreeSet<String> = kept.map(|(reference, _)| reference).collect();
+        let kept = kept.filter_map(|(reference, _)| reference.parse::<Reference>().ok());
+        let kept: BTreeSet<TagKey> = kept.map(|reference| tag_key(&reference)).collect();
         let mut cached = Vec::new();
         for (key, digest) in self.store.tags() {
-            let is_companion =
-                signed_digest(&key.tag).is_some() || Digest::from_tag(&key.tag).is_some();
-            let reference = key.to_string();
-            if is_companion || kept.contains(&reference) {
+            if is_companion_tag(&key.tag) || kept.contains(&key) {
                 continue;
             }
-            let held = self.catalog.reachable(&[Root::whole(digest)])?;
+            let reference = key.to_string();
+            // What a manifest that has decayed names is not known.
+            let held = match self.catalog.reachable(&[Root::whole(digest)]) {
+                Err(error) if error.kind() == Kind::Corrupt => BTreeSet::from([digest]),
+                held => held?,
+            };
             let held = held.iter().filter_map(|digest| self.store.entry(digest));
             let held_bytes = held.map(|entry| entry.size).sum();
             cached.push(CachedReport { reference, digest: digest.to_string(), held_bytes });

@@ -190,3 +190,66 @@ fn what_a_client_asks_for_by_tag_must_be_signed_too() {
         || format!("the signatures of the new one were not asked for:\n{}", satellite.log()),
     );
 }
+
+#[test]
+fn what_is_held_needs_no_signature_any_more() {
+    let shelf = registry();
+    let image = "registry.test/app:1";
+    let mut satellite = start("held", &shelf, &[image], "", "");
+    satellite.await_line("registry.test/app:1: held at");
+    satellite.kill();
+    let config = satellite.directory.join("moonlet.toml");
+    let text = std::fs::read_to_string(&config).unwrap() + &rule(&path("cosign.pub"));
+    std::fs::write(config, text).unwrap();
+    satellite.start_again();
+    // What accompanies it is asked for in the first pass after a start.
+    satellite.await_line("sync: 1 images held, 0 not");
+    assert!(!satellite.log().contains("must be signed"), "{}", satellite.log());
+}
+
+#[test]
+fn a_claim_about_a_layer_fetches_none() {
+    let shelf = registry();
+    let big = vec![7; 200_000];
+    let layer = shelf.blob("big", &big);
+    let config = shelf.blob("big", b"config of big");
+    let digest = shelf.manifest("big", "1", &crate::shelf::image(&config, &layer, ""));
+    let claim = format!(
+        r#"{{"mediaType":"application/vnd.dev.cosign.simplesigning.v1+json","digest":"{}","size":1,
+            "annotations":{{"dev.cosignproject.cosign/signature":"AA=="}}}}"#,
+        Digest::sha256(&big)
+    );
+    let signature = crate::shelf::image(&shelf.blob("big", b"{}"), &claim, "");
+    shelf.manifest("big", &format!("{}.sig", digest.to_tag()), &signature);
+    let rules = rule(&path("cosign.pub"));
+    let satellite = start("claim", &shelf, &["registry.test/big:1"], "", &rules);
+    satellite.await_error("has 200000 bytes, expected 65536");
+    assert_eq!(shelf.asked(&format!("GET /v2/big/blobs/{}", Digest::sha256(&big))), 0);
+}
+
+#[test]
+fn another_registry_does_not_stand_in_for_an_unsigned_image() {
+    let (shelf, other) = (registry(), Shelf::start());
+    other.image("app", "1", "another", "");
+    let lines = |shelf: &Shelf| format!("url = \"{}\"\npull_through = true", shelf.url());
+    let (first, second) = (lines(&shelf), lines(&other));
+    let upstreams = [("registry.test", first.as_str()), ("other.test", second.as_str())];
+    let mut satellite = prepare("stand-in", |directory| {
+        text(directory, "1s", &upstreams, &[]) + &rule(&path("cosign.pub"))
+    });
+    satellite.start_again();
+    let (status, body) = satellite.get("/v2/app/manifests/1");
+    let body = String::from_utf8(body).unwrap();
+    assert!(status == 503 && body.contains("must be signed"), "{status} {body}");
+    assert_eq!(other.asked("app"), 0);
+}
+
+#[test]
+fn clients_can_have_the_signatures_too() {
+    let shelf = registry();
+    sign(&shelf);
+    let rules = rule(&path("cosign.pub"));
+    let satellite = start("companion", &shelf, &[], "pull_through = true", &rules);
+    let tag = format!("/v2/app/manifests/{}.sig?ns=registry.test", image().to_tag());
+    assert_eq!(satellite.get(&tag), (200, data("simple.manifest.json")));
+}

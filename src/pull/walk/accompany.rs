@@ -1,6 +1,8 @@
 //! What accompanies an image: attestations, signatures and other referrers, and the manifests and
 //! configurations for other platforms. Whatever of it cannot be had is noted.
 
+use std::rc::Rc;
+
 use super::super::backoff::Backoff;
 use super::super::{Error, SIGNATURE_TAG_SUFFIXES, Source};
 use super::{HEADS_BYTES_MAX, MANIFESTS_MAX, Need, Walk};
@@ -50,7 +52,7 @@ impl Walk<'_> {
     fn note(&mut self, error: Error) {
         self.failures += usize::from(error.kind() == Kind::Retry);
         match error.held_back() {
-            Some(_) => self.waits = Some(error),
+            Some(_) => self.waits = Some(Rc::new(error)),
             None => self.notes.add(error.to_string()),
         }
     }
