@@ -80,6 +80,11 @@ impl Checkup {
         let proxies = Proxies::from_environment(config.link.proxy.as_ref().map(ProxyUrl::url));
         let network = Network { resolver: Resolver::default(), proxies, gate: None };
         let ways = Ways { network, clock, metrics: Rc::clone(&metrics) };
+        if looked.upstreams.is_none() && config.ground_control.is_some() {
+            let seen = "those that came from Ground Control are in the store, which is in use";
+            let advice = "see moonlet status, or stop the satellite and look again";
+            self.checks.push(Finding::warn("upstreams", seen, advice));
+        }
         let upstreams = looked.upstreams.unwrap_or_else(|| config.upstreams.clone());
         for group in upstreams.chunks(WAYS_MAX) {
             let tasks: Vec<_> = group

@@ -239,6 +239,10 @@ fn what_one_way_lacks_stops_no_other() {
 #[test]
 fn a_name_server_that_is_dead() {
     let Ok(dead) = std::net::UdpSocket::bind("127.0.0.89:53") else { return };
+    let may = Command::new("unshare").args(["--mount", "true"]).status();
+    if !may.is_ok_and(|status| status.success()) {
+        return;
+    }
     let satellite = prepare("name-server", |directory| {
         std::fs::write(directory.join("resolv.conf"), "nameserver 127.0.0.89\n").unwrap();
         text(directory, &upstream("http://registry.example", ""))
@@ -251,10 +255,11 @@ fn a_name_server_that_is_dead() {
         env!("CARGO_BIN_EXE_moonlet")
     );
     let output = Command::new("unshare").args(["--mount", "sh", "-c", &script]).output();
-    let Ok(output) = output else { return };
-    if output.status.code() != Some(1) {
+    let output = output.unwrap();
+    if output.status.code() == Some(77) {
         return;
     }
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
     drop(dead);
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let checks = json["checks"].as_array().unwrap();

@@ -61,6 +61,10 @@ async fn ask(address: SocketAddr, is_tls: bool) -> Result<String, Error> {
     match client.send(request).await?.status {
         200 => Ok("answers".to_owned()),
         401 => Ok("answers those who have a password".to_owned()),
+        503 => {
+            let what = "status 503 from /v2/: its users cannot be read, see moonlet status";
+            Err(Error::new(Kind::Invalid, what))
+        }
         status => {
             let what = format!("status {status} from /v2/, expected 200: is it another program?");
             Err(Error::new(Kind::Invalid, what))

@@ -216,11 +216,14 @@ fn wear(store: &StoreReport) -> Finding {
 
 /// What is left of the data plan, and whether a window is open.
 fn plan(link: &LinkReport) -> Vec<Finding> {
-    let spent = [&link.day, &link.month].into_iter().flatten();
-    let spent = spent.filter(|plan| plan.used_bytes >= plan.max_bytes).count();
     let mut findings: Vec<Finding> = Vec::new();
     for (name, seen) in link.limits() {
-        let is_spent = name != "window" && spent > 0;
+        let plan = match name {
+            "day" => link.day.as_ref(),
+            "month" => link.month.as_ref(),
+            _ => None,
+        };
+        let is_spent = plan.is_some_and(|plan| plan.used_bytes >= plan.max_bytes);
         let is_closed = name == "window" && link.window.as_ref().is_some_and(|one| !one.open);
         findings.push(if is_spent {
             let advice = "nothing is fetched before it begins anew, unless [link] allows more";

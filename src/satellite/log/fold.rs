@@ -4,8 +4,8 @@
 //! The first line of a kind is printed at once; those that follow within an hour are counted, and
 //! at its end one line has the latest text and their number. A kind goes on being counted, with a
 //! line an hour, until an hour brings none. Two warnings or errors are of one kind if they differ in
-//! quantities only, such as a pause or a number of bytes: a name, an address, a digest or a status
-//! makes another kind, so that nothing hides behind what only sounds alike. What is said for
+//! quantities only, numbers with a unit such as a pause or a size: a name, an address, a digest, a
+//! status or the number of a segment makes another kind, so that nothing hides behind what only sounds alike. What is said for
 //! information is of one kind only if it is the same.
 //!
 //! What a line is about stands before its first colon. When another line about the same has come in
@@ -31,7 +31,7 @@ struct Fold {
     again: u32,
     /// Something else was said of the subject since the last line.
     is_news: bool,
-    /// When the last line of it was printed.
+    /// From when on lines are counted.
     since: Duration,
     /// Lines since then.
     more: u32,
@@ -125,25 +125,34 @@ fn kind(level: Level, text: &str) -> u64 {
         text.hash(&mut hasher);
         return hasher.finish();
     }
-    let mut before = "";
-    for word in text.split(' ') {
-        // A status is a name that happens to be a number.
-        let is_counted = before != "status" && is_quantity(word);
-        if is_counted { "#" } else { word }.hash(&mut hasher);
-        before = word;
+    let mut words = text.split(' ').peekable();
+    while let Some(word) = words.next() {
+        let next = words.peek().copied().unwrap_or_default();
+        if is_quantity(word, next) { "#" } else { word }.hash(&mut hasher);
     }
     hasher.finish()
 }
 
-/// Whether a word is a number, with at most one point and a unit: `12`, `1.5`, `300ms`, `1m30s,`. An
-/// address, a digest and a version are not.
-fn is_quantity(word: &str) -> bool {
-    let word = word.trim_matches(|letter: char| matches!(letter, '(' | ')' | ',' | ';' | ':'));
-    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || letter == '.';
-    word.starts_with(|letter: char| letter.is_ascii_digit())
-        && word.len() <= QUANTITY_BYTES_MAX
-        && word.chars().all(is_plain)
-        && word.matches('.').count() <= 1
+/// Whether a word is a number with a unit, which may be the `next` word: `300ms`, `1m30s,`, `1.5 MiB`,
+/// `12 of`. A number without one may be a name: a status, a segment, a part of an address.
+fn is_quantity(word: &str, next: &str) -> bool {
+    let is_mark = |letter: char| matches!(letter, '(' | ')' | ',' | ';' | ':');
+    let mut rest = word.trim_matches(is_mark);
+    let is_number = |letter: char| letter.is_ascii_digit() || letter == '.';
+    let next = next.trim_matches(is_mark);
+    if rest.starts_with(|letter: char| letter.is_ascii_digit()) && rest.chars().all(is_number) {
+        return rest.matches('.').count() <= 1 && (UNITS.contains(&next) || next == "of");
+    }
+    while !rest.is_empty() {
+        let unit = rest.trim_start_matches(is_number);
+        let end = unit.find(is_number).unwrap_or(unit.len());
+        let (unit, more) = unit.split_at(end);
+        if unit.len() + more.len() == rest.len() || !UNITS.contains(&unit) {
+            return false;
+        }
+        rest = more;
+    }
+    !word.is_empty()
 }
 
 /// In which repetitions are counted.
@@ -154,7 +163,11 @@ const FOLDS_MAX: usize = 64;
 const AGAIN_MAX: u32 = 8;
 /// Of a line that is counted.
 const TEXT_CHARS_MAX: usize = 400;
-const QUANTITY_BYTES_MAX: usize = 12;
+/// Of what is counted or measured.
+const UNITS: [&str; 15] = [
+    "ms", "s", "m", "h", "d", "min", "B", "KiB", "MiB", "GiB", "bytes", "times", "images", "blobs",
+    "more",
+];
 
 #[cfg(test)]
 mod tests {
@@ -200,6 +213,8 @@ mod tests {
             ("r.test/app: status 401 unauthorized", "r.test/app: status 403 unauthorized"),
             ("sha256:12: corrupt", "sha256:13: corrupt"),
             ("moonlet 1.2.3 is new", "moonlet 1.2.4 is new"),
+            ("write: segment 12 is bad", "write: segment 13 is bad"),
+            ("write at 0x10: io", "write at 0x20: io"),
         ] {
             for text in [line, next] {
                 assert_eq!(texts(folds.add(MINUTE, Level::Warn, text)), [text]);
