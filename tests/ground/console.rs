@@ -29,12 +29,23 @@ impl Browser {
         self.anyone.send(head.as_bytes())
     }
 
-    /// Sends a form with the token that the page at `from` has in its forms.
+    /// Sends a form of the page at `from`, with what that hides in it.
     pub fn submit(&self, from: &str, path: &str, fields: &str) -> Answer {
-        let page = self.get(from).text();
-        let (_, rest) = page.split_once("name=\"form_token\" value=\"").unwrap();
-        let token = rest.split('"').next().unwrap();
-        post(&self.anyone, &self.cookie, path, &format!("form_token={token}&{fields}"))
+        self.send(&self.get(from).text(), path, fields)
+    }
+
+    /// The same of a page that was shown before.
+    pub fn send(&self, page: &str, path: &str, fields: &str) -> Answer {
+        let own = |form: &&str| form.contains(&format!("action=\"{path}\""));
+        // A form without an action is for its page, which has the other one, to log out, too.
+        let form = page.split("<form").find(own).or(page.split("<form").nth(2)).unwrap();
+        let hidden = |name: &str| {
+            let (_, rest) = form.split_once(&format!("name=\"{name}\" value=\""))?;
+            let value = rest.split('"').next()?.replace("&quot;", "%22");
+            Some(format!("{name}={value}&"))
+        };
+        let hidden = ["form_token", "version"].into_iter().filter_map(hidden);
+        post(&self.anyone, &self.cookie, path, &(hidden.collect::<String>() + fields))
     }
 }
 

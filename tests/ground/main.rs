@@ -17,3 +17,4 @@ mod rollouts;
 #[allow(dead_code)]
 mod satellite;
 mod state;
+mod versions;

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::etag::{Expected, Version};
 use super::extract::{Body, Editor, Person, check_name};
 use crate::fleet::config::{self, Named};
 use crate::fleet::state::config_repository;
@@ -23,17 +25,17 @@ pub struct Assignment {
 
 pub async fn list(State(app): State<Arc<App>>, _: Person) -> Result<Json<Value>, Fault> {
     let configs = app.store.read().await?.rows().configs().await?;
-    configs.iter().map(answer).collect::<Result<_, _>>().map(Json)
+    configs.iter().map(|config| answer(&app, config)).collect::<Result<_, _>>().map(Json)
 }
 
 pub async fn show(
     State(app): State<Arc<App>>,
     _: Person,
     Path(name): Path<String>,
-) -> Result<Json<Value>, Fault> {
+) -> Result<Response, Fault> {
     let config = app.store.read().await?.rows().config(&name).await?;
     let config = config.ok_or_else(|| Fault::missing("config not found"))?;
-    Ok(Json(answer(&config)?))
+    versioned(&app, &config)
 }
 
 pub async fn create(
@@ -64,13 +66,15 @@ pub async fn create(
 pub async fn update(
     State(app): State<Arc<App>>,
     Editor(person): Editor,
+    expected: Expected,
     Path(name): Path<String>,
     Body(patch): Body<Map<String, Value>>,
-) -> Result<Json<Value>, Fault> {
+) -> Result<Response, Fault> {
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
     let found = rows.config(&name).await?;
     let found = found.ok_or_else(|| Fault::missing("error: config not found"))?;
+    expected.check(&mut rows, &Version::of_config(&app, &found)).await?;
     let kept = value(&found.config)?;
     let mut merged = kept.clone();
     merge(&mut merged, Value::Object(patch));
@@ -80,25 +84,27 @@ pub async fn update(
     merged.check()?;
     let text = publish::to_json(&merged)?;
     if value(&text)? == kept {
-        return Ok(Json(answer(&found)?));
+        return versioned(&app, &found);
     }
     let updated = rows.update_config(found.id, &text, clock::now()).await?;
     publish::config(&mut rows, &name, &text).await?;
     let change = ("config.update", name.as_str());
     journal::audit(&mut rows, &person.actor, change, &kept, &value(&text)?).await?;
     write.commit().await?;
-    Ok(Json(answer(&updated)?))
+    versioned(&app, &updated)
 }
 
 pub async fn remove(
     State(app): State<Arc<App>>,
     Editor(person): Editor,
+    expected: Expected,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Fault> {
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
     let found = rows.config(&name).await?;
     let found = found.ok_or_else(|| Fault::missing("error: config not found"))?;
+    expected.check(&mut rows, &Version::of_config(&app, &found)).await?;
     if rows.config_users(found.id).await? > 0 {
         return Err(Fault::bad("error: config is in use"));
     }
@@ -114,12 +120,15 @@ pub async fn remove(
 pub async fn assign(
     State(app): State<Arc<App>>,
     Editor(person): Editor,
+    expected: Expected,
     Body(body): Body<Assignment>,
 ) -> Result<Json<Value>, Fault> {
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
     let satellite = rows.satellite(&body.satellite).await?;
     let satellite = satellite.ok_or_else(|| Fault::bad("Error: Satellite Not Found"))?;
+    let version = Version::read_satellite(&app, &mut rows, &satellite).await?;
+    expected.check(&mut rows, &version).await?;
     assign_config(&mut rows, &person.actor, &satellite, &body.config_name).await?;
     publish::satellite(&mut rows, &app.url, &satellite).await?;
     write.commit().await?;
@@ -166,8 +175,12 @@ fn value(text: &str) -> Result<Value, Fault> {
     serde_json::from_str(text).map_err(|error| Fault::internal("a stored config", &error))
 }
 
+fn versioned(app: &App, config: &Config) -> Result<Response, Fault> {
+    Ok(Version::of_config(app, config).with(Json(answer(app, config)?)))
+}
+
 /// A row as Go answers it, but for secrets.
-fn answer(config: &Config) -> Result<Value, Fault> {
+fn answer(app: &App, config: &Config) -> Result<Value, Fault> {
     let mut shown = value(&config.config)?;
     mask::hide(&mut shown);
     Ok(json!({
@@ -175,6 +188,7 @@ fn answer(config: &Config) -> Result<Value, Fault> {
         "ConfigName": config.name,
         "RegistryUrl": config.registry,
         "Config": shown,
+        "ETag": Version::of_config(app, config).tag(),
         "CreatedAt": clock::rfc3339(config.created_at),
         "UpdatedAt": clock::rfc3339(config.updated_at),
     }))

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::etag::{Expected, Version};
 use super::extract::{Body, Editor, Person, SystemAdmin, check_name};
 use super::satellites::{Listing, brief};
 use crate::fleet::shown;
@@ -31,10 +33,11 @@ pub async fn list(State(app): State<Arc<App>>, _: Person) -> Result<Json<Value>,
 pub async fn sync(
     State(app): State<Arc<App>>,
     Editor(person): Editor,
+    expected: Expected,
     Body(state): Body<GroupState>,
-) -> Result<Json<Value>, Fault> {
-    let group = put_group(&app, &person.actor, state, |_, _| {}).await?;
-    Ok(Json(answer(&app, &group)))
+) -> Result<Response, Fault> {
+    let group = put_group(&app, &person.actor, &expected, state, |_, _| {}).await?;
+    Ok(versioned(&app, &group))
 }
 
 /// Adds a group, or gives the one of that name other images. `complete` gets the images that the
@@ -42,6 +45,7 @@ pub async fn sync(
 pub async fn put_group(
     app: &App,
     actor: &str,
+    expected: &Expected,
     mut state: GroupState,
     complete: impl FnOnce(&[Artifact], &mut Vec<Artifact>),
 ) -> Result<Group, Fault> {
@@ -51,6 +55,10 @@ pub async fn put_group(
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
     let before = rows.group(&state.group).await?;
+    match &before {
+        Some(before) => expected.check(&mut rows, &Version::of_group(app, before)).await?,
+        None => expected.check_absent("group", &state.group)?,
+    }
     if let Some(before) = &before {
         complete(&before.state.artifacts, &mut state.artifacts);
         state.check()?;
@@ -88,22 +96,24 @@ pub async fn show(
     State(app): State<Arc<App>>,
     _: Person,
     Path(name): Path<String>,
-) -> Result<Json<Value>, Fault> {
+) -> Result<Response, Fault> {
     let group = app.store.read().await?.rows().group(&name).await?;
     let group = group.ok_or_else(|| Fault::missing("Group not found"))?;
-    Ok(Json(answer(&app, &group)))
+    Ok(versioned(&app, &group))
 }
 
 /// Deletes a group; the satellites that were in it get a new state.
 pub async fn remove(
     State(app): State<Arc<App>>,
     SystemAdmin(person): SystemAdmin,
+    expected: Expected,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Fault> {
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
     let group = rows.group(&name).await?;
     let group = group.ok_or_else(|| Fault::missing("Error: Group Not Found"))?;
+    expected.check(&mut rows, &Version::of_group(&app, &group)).await?;
     no_rollout(&mut rows, &group).await?;
     let satellites = rows.group_satellites(group.id).await?;
     publish::forget_versions(&mut rows, &group).await?;
@@ -136,22 +146,25 @@ pub async fn satellites(
 pub async fn add_satellite(
     State(app): State<Arc<App>>,
     Editor(person): Editor,
+    expected: Expected,
     Body(body): Body<Membership>,
 ) -> Result<Json<Value>, Fault> {
-    change_membership(&app, &person.actor, &body, true).await
+    change_membership(&app, &person.actor, &expected, &body, true).await
 }
 
 pub async fn remove_satellite(
     State(app): State<Arc<App>>,
     Editor(person): Editor,
+    expected: Expected,
     Body(body): Body<Membership>,
 ) -> Result<Json<Value>, Fault> {
-    change_membership(&app, &person.actor, &body, false).await
+    change_membership(&app, &person.actor, &expected, &body, false).await
 }
 
 async fn change_membership(
     app: &App,
     actor: &str,
+    expected: &Expected,
     body: &Membership,
     join: bool,
 ) -> Result<Json<Value>, Fault> {
@@ -159,6 +172,8 @@ async fn change_membership(
     let mut rows = write.rows();
     let satellite = rows.satellite(&body.satellite).await?;
     let satellite = satellite.ok_or_else(|| Fault::bad("Error: Satellite Not Found"))?;
+    let version = Version::read_satellite(app, &mut rows, &satellite).await?;
+    expected.check(&mut rows, &version).await?;
     let group = rows.group(&body.group).await?;
     let group = group.ok_or_else(|| Fault::bad("Error: Group Not Found"))?;
     let before = rows.satellite_groups(satellite.id).await?;
@@ -207,6 +222,10 @@ async fn groups_changed(
     journal::audit(rows, actor, change, &before, &after).await
 }
 
+fn versioned(app: &App, group: &Group) -> Response {
+    Version::of_group(app, group).with(Json(answer(app, group)))
+}
+
 /// A row as Go answers it, and beside it the images, which Go keeps in Harbor only.
 fn answer(app: &App, group: &Group) -> Value {
     let state = &group.state;
@@ -227,5 +246,6 @@ fn answer(app: &App, group: &Group) -> Value {
         "UpdatedAt": clock::rfc3339(group.updated_at),
         "Artifacts": state.artifacts,
         "Platforms": state.platforms,
+        "ETag": Version::of_group(app, group).tag(),
     })
 }

@@ -6,6 +6,7 @@
 
 mod configs;
 mod enrol;
+mod etag;
 mod extract;
 mod groups;
 mod journal;
@@ -25,6 +26,7 @@ use axum::routing::{delete, get, patch, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
+pub use etag::{Expected, Version};
 pub use extract::{authenticate_robot, authorization, check_password};
 pub use groups::put_group;
 pub use journal::{Wanted as LogWanted, event};

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::etag::{Expected, Version};
 use super::extract::{Body, Editor, Person, check_name};
 use super::groups::no_rollout;
 use super::satellites::limit;
@@ -123,18 +125,18 @@ pub async fn list(
     };
     let rows_max = limit(&listing.limit)?.unwrap_or(PAGE_ROWS);
     let rollouts = rows.rollouts(before, rows_max).await?;
-    Ok(Json(rollouts.iter().map(answer).collect()))
+    Ok(Json(rollouts.iter().map(|rollout| answer(&app, rollout)).collect()))
 }
 
 pub async fn start(
     State(app): State<Arc<App>>,
     Editor(person): Editor,
     Body(new): Body<Value>,
-) -> Result<(StatusCode, Json<Value>), Fault> {
+) -> Result<Response, Fault> {
     let new = serde_path_to_error::deserialize(new);
     let new = new.map_err(|error| Fault::bad(format!("{}: {}", error.path(), error.inner())))?;
     let rollout = start_rollout(&app, &person.actor, new).await?;
-    Ok((StatusCode::CREATED, Json(answer(&rollout))))
+    Ok((StatusCode::CREATED, versioned(&app, &rollout)).into_response())
 }
 
 /// Begins a rollout: its state is published, and no satellite's state names it yet.
@@ -185,10 +187,10 @@ pub async fn show(
     State(app): State<Arc<App>>,
     _: Person,
     Path(name): Path<String>,
-) -> Result<Json<Value>, Fault> {
+) -> Result<Response, Fault> {
     let mut read = app.store.read().await?;
     let seen = Seen::read(&mut read.rows(), &name, clock::now()).await?;
-    let mut value = answer(&seen.rollout);
+    let mut value = answer(&app, &seen.rollout);
     let counts = (1..).zip(&seen.counts).map(|(batch, counts): (usize, _)| {
         json!({
             "batch": batch,
@@ -204,7 +206,7 @@ pub async fn show(
         fields.insert("counts".to_owned(), counts.collect());
         fields.insert("waits".to_owned(), json!(seen.waits));
     }
-    Ok(Json(value))
+    Ok(Version::of_rollout(&app, &seen.rollout).with(Json(value)))
 }
 
 /// The satellites that a rollout has chosen so far.
@@ -236,18 +238,26 @@ pub async fn satellites(
 pub async fn act(
     State(app): State<Arc<App>>,
     Editor(person): Editor,
+    expected: Expected,
     Path((name, action)): Path<(String, String)>,
-) -> Result<Json<Value>, Fault> {
+) -> Result<Response, Fault> {
     let action = Action::parse(&action).ok_or_else(|| Fault::missing("not found"))?;
-    let rollout = act_on(&app, &person.actor, &name, action).await?;
-    Ok(Json(answer(&rollout)))
+    let rollout = act_on(&app, &person.actor, &expected, &name, action).await?;
+    Ok(versioned(&app, &rollout))
 }
 
 /// Does what a person wants of a rollout.
-pub async fn act_on(app: &App, actor: &str, name: &str, action: Action) -> Result<Rollout, Fault> {
+pub async fn act_on(
+    app: &App,
+    actor: &str,
+    expected: &Expected,
+    name: &str,
+    action: Action,
+) -> Result<Rollout, Fault> {
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
     let rollout = find(&mut rows, name).await?;
+    expected.check(&mut rows, &Version::of_rollout(app, &rollout)).await?;
     let (from, to) = action.leads();
     if !from.contains(&rollout.phase) {
         let from: Vec<&str> = from.iter().map(|phase| phase.word()).collect();
@@ -275,7 +285,11 @@ async fn find(rows: &mut Rows<'_>, name: &str) -> Result<Rollout, Fault> {
     rows.rollout(name).await?.ok_or_else(|| Fault::missing("rollout not found"))
 }
 
-fn answer(rollout: &Rollout) -> Value {
+fn versioned(app: &App, rollout: &Rollout) -> Response {
+    Version::of_rollout(app, rollout).with(Json(answer(app, rollout)))
+}
+
+fn answer(app: &App, rollout: &Rollout) -> Value {
     let mut state = json!(rollout.state);
     if let Value::Object(fields) = &mut state {
         fields.remove("group");
@@ -292,6 +306,7 @@ fn answer(rollout: &Rollout) -> Value {
         "actor": rollout.actor,
         "created_at": clock::rfc3339(rollout.created_at),
         "updated_at": clock::rfc3339(rollout.updated_at),
+        "etag": Version::of_rollout(app, rollout).tag(),
     })
 }
 

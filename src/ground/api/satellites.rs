@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
+use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::configs::assign_config;
+use super::etag::{Expected, Version};
 use super::extract::{Body, Editor, Person, check_name};
 use super::groups::change_groups;
 use super::{null_string, null_time};
@@ -100,10 +102,14 @@ pub async fn list(
     let mut configs = rows.configs_between(&first.name, &last.name).await?;
     let answers = satellites.iter().map(|(satellite, last, labels)| {
         let unknown = Updated::Unknown.word();
+        let groups = groups.remove(&satellite.id).unwrap_or_default();
+        let config = configs.remove(&satellite.id).unwrap_or_default();
+        let version = Version::of_satellite(&app, satellite, &groups, &config, labels);
         let more = [
             ("Labels", json!(labels)),
-            ("Groups", json!(groups.remove(&satellite.id).unwrap_or_default())),
-            ("ConfigName", json!(configs.remove(&satellite.id).unwrap_or_default())),
+            ("Groups", json!(groups)),
+            ("ConfigName", json!(config)),
+            ("ETag", json!(version.tag())),
             ("Connection", json!(satellite.connection(now).word())),
             ("Updated", json!(last.as_ref().map_or(unknown, |last| &last.updated))),
             ("Health", json!(last.as_ref().map_or(unknown, |last| &last.health))),
@@ -166,12 +172,13 @@ pub async fn add_satellite(app: &App, actor: &str, body: NewSatellite) -> Result
 pub async fn update(
     State(app): State<Arc<App>>,
     Editor(person): Editor,
+    expected: Expected,
     Path(name): Path<String>,
     Body(change): Body<Change>,
-) -> Result<Json<Value>, Fault> {
-    change_satellite(&app, &person.actor, &name, &change).await?;
+) -> Result<Response, Fault> {
+    change_satellite(&app, &person.actor, &expected, &name, &change).await?;
     let mut read = app.store.read().await?;
-    Ok(Json(details(&mut read.rows(), &name).await?))
+    details(&app, &mut read.rows(), &name).await
 }
 
 /// Changes a satellite in one transaction: there is no state in which it has left one group and not
@@ -179,12 +186,15 @@ pub async fn update(
 pub async fn change_satellite(
     app: &App,
     actor: &str,
+    expected: &Expected,
     name: &str,
     change: &Change,
 ) -> Result<(), Fault> {
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
     let satellite = find(&mut rows, name).await?;
+    let version = Version::read_satellite(app, &mut rows, &satellite).await?;
+    expected.check(&mut rows, &version).await?;
     if !change.labels.is_empty() {
         change_labels(&mut rows, actor, &satellite, &change.labels).await?;
     }
@@ -310,32 +320,39 @@ pub async fn show(
     State(app): State<Arc<App>>,
     _: Person,
     Path(name): Path<String>,
-) -> Result<Json<Value>, Fault> {
+) -> Result<Response, Fault> {
     let mut read = app.store.read().await?;
-    Ok(Json(details(&mut read.rows(), &name).await?))
+    details(&app, &mut read.rows(), &name).await
 }
 
-async fn details(rows: &mut Rows<'_>, name: &str) -> Result<Value, Fault> {
+async fn details(app: &App, rows: &mut Rows<'_>, name: &str) -> Result<Response, Fault> {
     let satellite = find(rows, name).await?;
+    let groups = rows.satellite_groups(satellite.id).await?;
+    let config = rows.satellite_config(satellite.id).await?;
     let labels = labels_of(rows, &satellite).await?;
+    let version = Version::of_satellite(app, &satellite, &groups, &config, &labels);
     let more = [
-        ("Groups", json!(rows.satellite_groups(satellite.id).await?)),
-        ("ConfigName", json!(rows.satellite_config(satellite.id).await?)),
+        ("Groups", json!(groups)),
+        ("ConfigName", json!(config)),
         ("Labels", json!(labels)),
+        ("ETag", json!(version.tag())),
     ];
-    Ok(with(row(&satellite), more))
+    Ok(version.with(Json(with(row(&satellite), more))))
 }
 
 /// Deletes a satellite. Its credentials and its tokens end at once.
 pub async fn remove(
     State(app): State<Arc<App>>,
     Editor(person): Editor,
+    expected: Expected,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Fault> {
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
     let satellite = rows.satellite(&name).await?;
     let satellite = satellite.ok_or_else(|| Fault::bad("Error: Satellite Not Found"))?;
+    let version = Version::read_satellite(&app, &mut rows, &satellite).await?;
+    expected.check(&mut rows, &version).await?;
     let labels = labels_of(&mut rows, &satellite).await?;
     let before = json!({
         "groups": rows.satellite_groups(satellite.id).await?,
@@ -427,7 +444,7 @@ fn row(satellite: &Satellite) -> Value {
     })
 }
 
-async fn labels_of(rows: &mut Rows<'_>, satellite: &Satellite) -> Result<Labels, Fault> {
+pub async fn labels_of(rows: &mut Rows<'_>, satellite: &Satellite) -> Result<Labels, Fault> {
     let labels = rows.labels(satellite.id).await?;
     Ok(labels.into_iter().map(|label| (label.label, label.value)).collect())
 }

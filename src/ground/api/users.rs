@@ -6,9 +6,11 @@ use axum::Extension;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::etag::{Expected, Version};
 use super::extract::{Body, Person, SystemAdmin, authorization, check_name, check_password};
 use crate::fleet::shown;
 use crate::ground::app::{App, Fault, random};
@@ -98,9 +100,10 @@ pub async fn show(
     State(app): State<Arc<App>>,
     _: Person,
     Path(username): Path<String>,
-) -> Result<Json<Value>, Fault> {
+) -> Result<Response, Fault> {
     let user = app.store.read().await?.rows().user(&username).await?;
-    user.map(|user| Json(answer(&user))).ok_or_else(|| Fault::missing("User not found"))
+    let user = user.ok_or_else(|| Fault::missing("User not found"))?;
+    Ok(Version::of_user(&app, &user).with(Json(answer(&user))))
 }
 
 pub async fn create(
@@ -138,6 +141,7 @@ pub async fn create(
 pub async fn remove(
     State(app): State<Arc<App>>,
     SystemAdmin(person): SystemAdmin,
+    expected: Expected,
     Path(username): Path<String>,
 ) -> Result<StatusCode, Fault> {
     if person.user.username == username {
@@ -146,6 +150,7 @@ pub async fn remove(
     let mut write = app.store.change().await?;
     let user = write.rows().user(&username).await?;
     let user = user.ok_or_else(|| Fault::missing("User not found"))?;
+    expected.check(&mut write.rows(), &Version::of_user(&app, &user)).await?;
     if user.role == Role::SystemAdmin {
         return Err(Fault::bad("Cannot delete system admin"));
     }
@@ -159,6 +164,7 @@ pub async fn remove(
 pub async fn change_own_password(
     State(app): State<Arc<App>>,
     person: Person,
+    expected: Expected,
     Extension(peer): Extension<Peer>,
     Body(body): Body<OwnPassword>,
 ) -> Result<StatusCode, Fault> {
@@ -172,31 +178,34 @@ pub async fn change_own_password(
             _ => fault,
         },
     )?;
-    set_password(&app, &person.actor, own, body.new_password).await
+    set_password(&app, &person.actor, &expected, &own.username, body.new_password).await
 }
 
 pub async fn change_password(
     State(app): State<Arc<App>>,
     SystemAdmin(person): SystemAdmin,
+    expected: Expected,
     Path(username): Path<String>,
     Body(body): Body<NewPassword>,
 ) -> Result<StatusCode, Fault> {
     person.in_person("a token cannot set passwords")?;
     secret::check_password(&body.new_password).map_err(Fault::bad)?;
-    let user = app.store.read().await?.rows().user(&username).await?;
-    let user = user.ok_or_else(|| Fault::missing("User not found"))?;
-    set_password(&app, &person.actor, &user, body.new_password).await
+    set_password(&app, &person.actor, &expected, &username, body.new_password).await
 }
 
 async fn set_password(
     app: &App,
     actor: &str,
-    user: &User,
+    expected: &Expected,
+    username: &str,
     password: String,
 ) -> Result<StatusCode, Fault> {
     let hash = app.passwords.hash(password).await?;
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
+    let user = rows.user(username).await?;
+    let user = user.ok_or_else(|| Fault::missing("User not found"))?;
+    expected.check(&mut rows, &Version::of_user(app, &user)).await?;
     rows.set_password(user.id, &hash, clock::now()).await?;
     journal::audit(&mut rows, actor, ("user.password", &user.username), &(), &()).await?;
     write.commit().await?;

@@ -7,7 +7,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::document::{self, Kind, Spec};
-use super::http::{Method, Request, Server, missing};
+use super::http::{Expected, Method, Request, Server, missing};
 use super::output::{Output, Table, elements, plain, say, text};
 use super::{Failure, apply, patch, plan};
 
@@ -144,7 +144,8 @@ fn set(server: &Server, name: &str, values: &[String], file: Option<&Path>) -> R
             }
         }
     };
-    let step = plan::config_step(name, before, &config);
+    let mut step = plan::config_step(name, before, &config);
+    step.expect(&answer.as_ref().map_or(Expected::Absent, Expected::of));
     apply::carry_out(server, &step)?;
     say(&format!("config/{name} {}", step.action.word()))
 }

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::document::{self, Kind};
-use super::http::{Method, Request, Server};
+use super::http::{Expected, Method, Request, Server};
 use super::output::{Output, Table, elements, say, text};
 use super::{Failure, apply, plan};
 use crate::fleet::state::{Artifact, GroupState};
@@ -109,11 +109,13 @@ pub fn run(verb: Verb, server: &Server, output: Output) -> Result<ExitCode, Fail
         Verb::Show { name } => show(server, &name, output)?,
         Verb::Set { name, images } => {
             let before = server.find(&["api", "groups", &name])?;
+            let version = before.as_ref().map_or(Expected::Absent, Expected::of);
             let before = before.as_ref().map(plan::group).transpose()?;
             let mut group = before.clone().unwrap_or_default();
             name.clone_into(&mut group.group);
             images.change(&mut group)?;
-            let step = plan::group_step(&name, before.as_ref(), &group);
+            let mut step = plan::group_step(&name, before.as_ref(), &group);
+            step.expect(&version);
             apply::carry_out(server, &step)?;
             say(&format!("group/{name} {}", step.action.word()))?;
         }

@@ -84,13 +84,37 @@ pub struct Request {
     pub method: Method,
     pub path: String,
     pub body: Option<Value>,
+    /// What it is a change of.
+    pub expected: Expected,
+}
+
+/// The version of a thing that a change is meant for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Expected {
+    /// Whatever is there.
+    #[default]
+    Any,
+    /// This one, by the tag that the server gave it.
+    Tag(String),
+    /// There is none yet.
+    Absent,
+}
+
+impl Expected {
+    /// What an answer is a version of; older servers say nothing of it.
+    pub fn of(answer: &Value) -> Self {
+        match text(answer, "ETag") {
+            tag if tag.is_empty() => Self::Any,
+            tag => Self::Tag(tag),
+        }
+    }
 }
 
 impl Request {
     pub fn new(method: Method, path: &[&str], body: Option<Value>) -> Self {
         let parts = path.iter().map(|part| utf8_percent_encode(part, PART).to_string());
         let path = parts.map(|part| format!("/{part}")).collect();
-        Self { method, path, body }
+        Self { method, path, body, expected: Expected::Any }
     }
 
     /// The same with a query.
@@ -202,6 +226,11 @@ impl Server {
                 if let Some(bearer) = &bearer {
                     builder = builder.header("authorization", bearer);
                 }
+                builder = match &request.expected {
+                    Expected::Any => builder,
+                    Expected::Tag(tag) => builder.header("if-match", tag),
+                    Expected::Absent => builder.header("if-none-match", "*"),
+                };
                 if body.is_some() {
                     builder = builder.header("content-type", "application/json");
                 }
@@ -241,6 +270,7 @@ impl Server {
             401 if self.token.is_some() && said == "Unauthorized" => {
                 format!("the session at {url} has ended: expected ground-control login {url}")
             }
+            412 => format!("{said}: expected the same command, given what is there now"),
             403 if said == "Forbidden" => format!("{url}: your role does not allow this"),
             300..=399 => format!("{url}: answers with a redirect: expected the server's own URL"),
             _ if said.is_empty() => format!("{url}{}: answered {status}", request.path),

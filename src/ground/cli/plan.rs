@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::Failure;
 use super::document::{Document, Kind, Satellite, Spec, all_of};
-use super::http::{Method, Request, Server};
+use super::http::{Expected, Method, Request, Server};
 use super::output::{elements, text, texts};
 use super::patch;
 use crate::fleet::state::{Artifact, GroupState};
@@ -24,6 +24,8 @@ pub struct Fleet {
     pub satellites: BTreeMap<String, Satellite>,
     /// Those that were asked for, each as a document's spec.
     pub rollouts: BTreeMap<String, Value>,
+    /// The version of each thing that the others have.
+    pub versions: BTreeMap<(Kind, String), Expected>,
 }
 
 impl Fleet {
@@ -32,7 +34,13 @@ impl Fleet {
         server: &Server,
         rollouts: impl Iterator<Item = &'a str>,
     ) -> Result<Self, Failure> {
+        let mut versions = BTreeMap::new();
+        let mut note = |kind: Kind, field: &str, answers: &[Value]| {
+            let named = answers.iter().map(|answer| ((kind, text(answer, field)), answer));
+            versions.extend(named.map(|(key, answer)| (key, Expected::of(answer))));
+        };
         let configs = elements(server.get(&["api", "configs"])?);
+        note(Kind::Config, "ConfigName", &configs);
         let configs = configs.into_iter().map(|mut config| {
             (
                 text(&config, "ConfigName"),
@@ -40,9 +48,11 @@ impl Fleet {
             )
         });
         let groups = elements(server.get(&["api", "groups"])?);
+        note(Kind::Group, "GroupName", &groups);
         let groups =
             groups.iter().map(|answer| group(answer).map(|group| (group.group.clone(), group)));
         let satellites = satellites(server, "")?;
+        note(Kind::Satellite, "Name", &satellites);
         let satellites = satellites.iter().map(|row| (text(row, "Name"), satellite(row)));
         let mut known = BTreeMap::new();
         for name in rollouts {
@@ -50,6 +60,7 @@ impl Fleet {
             known.extend(answer.map(|answer| (name.to_owned(), rollout(&answer))));
         }
         Ok(Self {
+            versions,
             rollouts: known,
             configs: configs.collect(),
             groups: groups.collect::<Result<_, Failure>>()?,
@@ -151,6 +162,15 @@ pub struct Step {
     pub requests: Vec<Request>,
 }
 
+impl Step {
+    /// It was made from this version, and is not carried out on another.
+    pub fn expect(&mut self, version: &Expected) {
+        for request in &mut self.requests {
+            request.expected = version.clone();
+        }
+    }
+}
+
 /// All that is to be done, in an order in which it can be done.
 #[derive(Debug)]
 pub struct Plan {
@@ -204,6 +224,10 @@ impl Plan {
         });
         let mut steps: Vec<Step> = steps.collect();
         steps.extend(removed);
+        for step in &mut steps {
+            let known = fleet.versions.get(&(step.kind, step.name.clone())).cloned();
+            step.expect(&known.unwrap_or(Expected::Absent));
+        }
         Ok(Self { steps })
     }
 

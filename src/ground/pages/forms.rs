@@ -8,6 +8,15 @@ pub struct Bare {
     pub form_token: String,
 }
 
+/// What is done to a rollout.
+#[derive(Deserialize)]
+pub struct Act {
+    pub form_token: String,
+    /// Empty for what stops it: that is not refused because it went on meanwhile.
+    #[serde(default)]
+    pub version: String,
+}
+
 /// A new satellite.
 #[derive(Deserialize)]
 pub struct NewSatellite {
@@ -26,6 +35,8 @@ pub fn words(text: &str) -> impl Iterator<Item = String> {
 pub struct Groups {
     pub form_token: String,
     #[serde(default)]
+    pub version: String,
+    #[serde(default)]
     pub groups: String,
 }
 
@@ -33,6 +44,8 @@ pub struct Groups {
 #[derive(Deserialize)]
 pub struct Labels {
     pub form_token: String,
+    #[serde(default)]
+    pub version: String,
     #[serde(default)]
     pub labels: String,
 }
@@ -48,6 +61,9 @@ pub struct NewGroup {
 #[derive(Deserialize)]
 pub struct Group {
     pub form_token: String,
+    /// Empty of a group that was not there.
+    #[serde(default)]
+    pub version: String,
     #[serde(default)]
     pub registry: String,
     /// Names with spaces or commas between.

@@ -7,11 +7,11 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
 
-use super::view::{page, token};
+use super::view::{page, token, version};
 use super::{Visitor, forms};
 use crate::fleet::state::{Artifact, GroupState};
 use crate::fleet::valid_name;
-use crate::ground::api::put_group;
+use crate::ground::api::{Expected, Version, put_group};
 use crate::ground::app::{App, Fault};
 
 pub async fn list(
@@ -59,10 +59,13 @@ pub async fn edit(
         None => Vec::new(),
     };
     let is_there = group.is_some();
+    let shown = group.as_ref().map(|group| Version::of_group(&app, group).tag());
+    let shown = shown.unwrap_or_default();
     let state = group.map(|group| group.state).unwrap_or_default();
     let lines = to_lines(&state);
     let platforms = state.platforms.join(" ");
-    let typed = Typed { registry: &state.registry, platforms: &platforms, images: &lines };
+    let typed =
+        Typed { version: &shown, registry: &state.registry, platforms: &platforms, images: &lines };
     let form = editor(&visitor, &name, &typed, None);
     let content = html! {
         (form)
@@ -80,6 +83,7 @@ pub async fn edit(
 
 /// What the fields of the form hold.
 struct Typed<'a> {
+    version: &'a str,
     registry: &'a str,
     platforms: &'a str,
     images: &'a str,
@@ -89,8 +93,9 @@ fn editor(visitor: &Visitor, name: &str, typed: &Typed<'_>, problem: Option<&str
     html! {
         h1 { "Group " (name) }
         @if let Some(problem) = problem { p.problem role="alert" { (problem) } }
+        @if problem.is_some() { p { a href={ "/console/groups/" (name) } { "Show the group as it is" } } }
         form method="post" {
-            (token(visitor))
+            (token(visitor)) (version(typed.version))
             label {
                 "Registry the images come from"
                 input name="registry" value=(typed.registry) placeholder="https://registry.example";
@@ -123,16 +128,21 @@ pub async fn save(
                 artifacts,
                 platforms: forms::words(&form.platforms).collect(),
             };
-            put_group(&app, visitor.actor(), state, complete).await
+            let expected = match form.version.as_str() {
+                "" => Expected::Absent,
+                tag => Expected::shown(tag),
+            };
+            put_group(&app, visitor.actor(), &expected, state, complete).await
         }
         Err(fault) => Err(fault),
     };
     match saved {
         Ok(_) => Ok(Redirect::to(&format!("/console/groups/{name}")).into_response()),
         // What was typed is not lost.
-        Err(fault) if fault.status == StatusCode::BAD_REQUEST => {
+        Err(fault) if KEPT.contains(&fault.status) => {
             let problem = Some(fault.message.as_str());
             let typed = Typed {
+                version: &form.version,
                 registry: &form.registry,
                 platforms: &form.platforms,
                 images: &form.images,
@@ -207,6 +217,8 @@ pub fn to_lines(state: &GroupState) -> String {
     artifacts.flat_map(Artifact::references).map(|image| image + "\n").collect()
 }
 
+/// With these answers what was typed stays in the form.
+const KEPT: [StatusCode; 2] = [StatusCode::BAD_REQUEST, StatusCode::PRECONDITION_FAILED];
 const MEMBERS_MAX: usize = 200;
 
 #[cfg(test)]

@@ -8,13 +8,13 @@ use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
 
 use super::groups::{complete, from_lines, to_lines};
-use super::view::{ago, page, stamp, token};
+use super::view::{ago, page, stamp, token, version};
 use super::{Visitor, forms};
-use crate::ground::api::{Action, NewRollout, Seen, act_on, start_rollout};
+use crate::ground::api::{Action, Expected, NewRollout, Seen, Version, act_on, start_rollout};
 use crate::ground::app::{App, Fault};
 use crate::ground::clock;
 use crate::ground::rollout::{Approval, Batch, Budget, Counts, Phase, Policy};
-use crate::ground::store::{Released, Role};
+use crate::ground::store::{Released, Role, Rollout};
 
 /// The class in the style of a phase.
 fn class_of(phase: Phase) -> &'static str {
@@ -96,7 +96,7 @@ pub async fn show(
                 (ago(now - rollout.created_at)) " by " (rollout.actor)
             } }
         } }
-        @if visitor.user.role >= Role::Admin { (actions(&visitor, &name, rollout.phase)) }
+        @if visitor.user.role >= Role::Admin { (actions(&app, &visitor, rollout)) }
         h2 { "Batches" }
         (batches(policy, &seen.counts))
         h2 { "Images" }
@@ -126,12 +126,15 @@ fn rules(policy: &Policy) -> Markup {
     }
 }
 
-fn actions(visitor: &Visitor, name: &str, phase: Phase) -> Markup {
+fn actions(app: &App, visitor: &Visitor, rollout: &Rollout) -> Markup {
+    let (name, phase) = (&rollout.name, rollout.phase);
+    let shown = Version::of_rollout(app, rollout).tag();
     html! {
         div.row {
             @for action in Action::ALL.into_iter().filter(|action| action.is_possible(phase)) {
                 form method="post" action={ "/console/rollouts/" (name) "/" (action.word()) } {
                     (token(visitor))
+                    @if matches!(action, Action::Resume | Action::Approve) { (version(&shown)) }
                     @let label = match action {
                         Action::Pause => "Pause",
                         Action::Resume => "Resume",
@@ -305,11 +308,15 @@ pub async fn act(
     State(app): State<Arc<App>>,
     visitor: Visitor,
     Path((name, action)): Path<(String, String)>,
-    Form(form): Form<forms::Bare>,
+    Form(form): Form<forms::Act>,
 ) -> Result<Redirect, Fault> {
     visitor.check_editor(&form.form_token)?;
     let action = Action::parse(&action).ok_or_else(|| Fault::missing("not found"))?;
-    let rollout = act_on(&app, visitor.actor(), &name, action).await?;
+    let expected = match form.version.as_str() {
+        "" => Expected::Any,
+        tag => Expected::shown(tag),
+    };
+    let rollout = act_on(&app, visitor.actor(), &expected, &name, action).await?;
     Ok(Redirect::to(&format!("/console/rollouts/{}", rollout.name)))
 }
 

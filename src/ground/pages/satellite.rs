@@ -7,11 +7,11 @@ use axum::response::Redirect;
 use maud::{Markup, html};
 
 use super::fleet::{class_of, may_enrol, words};
-use super::view::{ago, at, digest_link, page, span, token};
+use super::view::{ago, at, digest_link, page, span, token, version};
 use super::{Visitor, forms};
 use crate::fleet::shown;
 use crate::ground::api::{
-    Change, Known, change_satellite, find_satellite, new_token, revoke_satellite,
+    Change, Expected, Known, Version, change_satellite, find_satellite, new_token, revoke_satellite,
 };
 use crate::ground::app::{App, Fault};
 use crate::ground::assess::Standing;
@@ -28,6 +28,7 @@ pub async fn show(
     let mut rows = read.rows();
     let known = Known::read(&mut rows, &app.url, &name).await?;
     let labels = rows.labels(known.satellite.id).await?;
+    let shown = Version::read_satellite(&app, &mut rows, &known.satellite).await?;
     let now = clock::now();
     let content = html! {
         h1 { (name) }
@@ -35,7 +36,7 @@ pub async fn show(
         (desired(&known, now))
         h2 { "Groups" }
         form.row method="post" action={ "/console/satellites/" (name) "/groups" } {
-            (token(&visitor))
+            (token(&visitor)) (version(&shown.part("groups")))
             label {
                 "Names, with spaces between"
                 input name="groups" value=(known.groups.join(" "));
@@ -43,7 +44,7 @@ pub async fn show(
             button { "Save" }
         }
         @for group in &known.groups { a href={ "/console/groups/" (group) } { (group) } " " }
-        (labels_form(&visitor, &name, &labels))
+        (labels_form(&visitor, &name, &labels, &shown))
         (access_forms(&visitor, &known.satellite))
         (held(known.status.as_ref()))
     };
@@ -193,7 +194,7 @@ fn digests(image: &Standing) -> Markup {
     }
 }
 
-fn labels_form(visitor: &Visitor, name: &str, labels: &[Label]) -> Markup {
+fn labels_form(visitor: &Visitor, name: &str, labels: &[Label], shown: &Version) -> Markup {
     let joined = |is_fact| {
         let labels = labels.iter().filter(|label| label.is_fact == is_fact);
         let words = labels.map(|label| format!("{}={}", label.label, label.value));
@@ -203,7 +204,7 @@ fn labels_form(visitor: &Visitor, name: &str, labels: &[Label]) -> Markup {
     html! {
         h2 { "Labels" }
         form.row method="post" action={ "/console/satellites/" (name) "/labels" } {
-            (token(visitor))
+            (token(visitor)) (version(&shown.part("labels")))
             label {
                 "key=value, with spaces between"
                 input name="labels" value=(joined(false));
@@ -242,7 +243,8 @@ pub async fn set_groups(
     visitor.check_editor(&form.form_token)?;
     let groups = Some(forms::words(&form.groups).collect());
     let change = Change { groups, ..Change::default() };
-    change_satellite(&app, visitor.actor(), &name, &change).await?;
+    let expected = Expected::shown(&form.version);
+    change_satellite(&app, visitor.actor(), &expected, &name, &change).await?;
     Ok(Redirect::to(&format!("/console/satellites/{name}")))
 }
 
@@ -290,6 +292,7 @@ pub async fn set_labels(
         change.labels.entry(label.label).or_insert(None);
     }
     drop(read);
-    change_satellite(&app, visitor.actor(), &name, &change).await?;
+    let expected = Expected::shown(&form.version);
+    change_satellite(&app, visitor.actor(), &expected, &name, &change).await?;
     Ok(Redirect::to(&format!("/console/satellites/{name}")))
 }

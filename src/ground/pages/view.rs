@@ -52,6 +52,11 @@ pub fn token(visitor: &Visitor) -> Markup {
     html! { input type="hidden" name="form_token" value=(visitor.form_token); }
 }
 
+/// The hidden field that says what of a thing the form was made from.
+pub fn version(tag: &str) -> Markup {
+    html! { input type="hidden" name="version" value=(tag); }
+}
+
 /// A time to the second.
 pub fn at(micros: i64) -> String {
     clock::rfc3339(micros - micros.rem_euclid(clock::SECOND))

@@ -68,6 +68,15 @@ impl Rows<'_> {
         rows.iter().map(entry).collect()
     }
 
+    /// The last change that was made to a thing of a kind, such as `group`.
+    pub async fn last_change(&mut self, kind: &str, name: &str) -> Result<Option<Entry>> {
+        let query = sqlx::query(
+            "SELECT * FROM audit WHERE object = $1 AND action LIKE $2 ORDER BY id DESC LIMIT 1",
+        );
+        let query = query.bind(name).bind(format!("{kind}.%"));
+        query.fetch_optional(&mut *self.0).await?.as_ref().map(entry).transpose()
+    }
+
     /// Adds an event; its id is the database's.
     pub async fn add_event(&mut self, event: &Event) -> Result<()> {
         sqlx::query(

@@ -28,6 +28,7 @@ fn fleet() -> Fleet {
             .map(|(name, satellite)| (name.to_owned(), satellite))
             .into(),
         rollouts: BTreeMap::new(),
+        versions: [((Kind::Satellite, "s".to_owned()), Expected::Tag("v".to_owned()))].into(),
     }
 }
 
@@ -43,7 +44,9 @@ fn what_a_satellite_holds_is_merged_before_it_is_compared() {
     assert_eq!(first.lines, ["- y:2", "+ z:3"]);
     assert_eq!(second.lines, ["group + b", "holds + z:3"]);
     let body = Some(json!({ "groups": ["a", "b"] }));
-    assert_eq!(second.requests, [Request::new(Method::Patch, &["api", "satellites", "s"], body)]);
+    let mut request = Request::new(Method::Patch, &["api", "satellites", "s"], body);
+    request.expected = Expected::Tag("v".to_owned());
+    assert_eq!(second.requests, [request]);
 }
 
 #[test]
