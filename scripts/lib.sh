@@ -300,7 +300,8 @@ postgres_start() {
 
 # registry_start DIR PORT [core]: Debian's docker-registry on loopback, its access log in
 # DIR/registry.log; sets REGISTRY_PID. `core` ties it to that CPU and turns the access log off.
-# REGISTRY_MORE is more of its configuration, from within the section http.
+# REGISTRY_LISTEN is another address for it, REGISTRY_MORE more of its configuration, from within the
+# section http.
 registry_start() {
     mkdir -p "$1/registry"
     quiet=false
@@ -317,14 +318,14 @@ storage:
   filesystem:
     rootdirectory: $1/registry
 http:
-  addr: 127.0.0.1:$2
+  addr: ${REGISTRY_LISTEN:-127.0.0.1}:$2
 ${REGISTRY_MORE:-}
 END
     ${3:+taskset -c "$3"} docker-registry serve "$1/registry.yml" >>"$1/registry.log" 2>&1 &
     REGISTRY_PID=$!
     started "$REGISTRY_PID"
     # Any answer will do: some want credentials, or TLS.
-    wait_for 20 curl -s "http://127.0.0.1:$2/v2/" || die "docker-registry: $(tail -n 3 "$1/registry.log")"
+    wait_for 20 curl -s "http://${REGISTRY_LISTEN:-127.0.0.1}:$2/v2/" || die "docker-registry: $(tail -n 3 "$1/registry.log")"
 }
 
 # Body bytes of blobs and manifests that docker-registry sent, by its access log $1.

@@ -2,9 +2,33 @@
 # The emulated ARM machine of scripts/machine: its kernel and tools from Debian, its disks, its
 # start and its end, and what it prints. Sourced after scripts/lib.sh, never run.
 
-# Kernel and tools, fetched once.
-CACHE=${TOOLS_DIR%/*}/machine
 QEMU_PID=
+
+# machine_of BOARD: which machine all that follows is about. qemu's plain machine has some of the
+# processors that boards name; the binaries for others run on the oldest of these as well.
+machine_of() {
+    TARGET=$(board_show "$1" .target)
+    case "$TARGET" in
+    "$ARMV7")
+        ARCHITECTURE=armhf
+        # Kernel and tools, fetched once.
+        CACHE=${TOOLS_DIR%/*}/machine
+        KERNEL=linux-image-armmp
+        LOADER=ld-linux-armhf.so.3
+        QEMU='qemu-system-arm -cpu cortex-a7'
+        ;;
+    "$AARCH64")
+        ARCHITECTURE=arm64
+        CACHE=${TOOLS_DIR%/*}/machine-arm64
+        KERNEL=linux-image-arm64
+        LOADER=ld-linux-aarch64.so.1
+        QEMU='qemu-system-aarch64 -cpu cortex-a53'
+        ;;
+    *) die "board $1: no machine is known for $TARGET" ;;
+    esac
+    # Cortex-A72 has what a board's binary may use beyond that.
+    [ "$(board_show "$1" .cpu)" != cortex-a72 ] || QEMU="${QEMU% *} cortex-a72"
+}
 
 # --- results --------------------------------------------------------------------------------
 
@@ -48,30 +72,31 @@ results() {
 # --- the machine ----------------------------------------------------------------------------
 
 # apt's programs with lists of their own, in the cache: no second architecture for this system.
-armhf() {
+foreign() {
     program=$1
     shift
     "$program" -o Dir::State::Lists="$CACHE/apt/lists" -o Dir::State::status="$CACHE/apt/status" \
-        -o Dir::Cache="$CACHE/apt/cache" -o APT::Architecture=armhf -o APT::Architectures=armhf \
+        -o Dir::Cache="$CACHE/apt/cache" -o APT::Architecture="$ARCHITECTURE" \
+        -o APT::Architectures="$ARCHITECTURE" \
         -o APT::Sandbox::User=root -o Debug::NoLocking=1 "$@"
 }
 
-# Fetches kernel, busybox and tools of Debian's armhf into ROOT, once.
+# Fetches kernel, busybox and tools of Debian's into ROOT, once.
 fetch() {
     ROOT=$CACHE/root
     [ ! -d "$ROOT" ] || return 0
-    say "fetching Debian's kernel and tools for armhf into $CACHE"
+    say "fetching Debian's kernel and tools for $ARCHITECTURE into $CACHE"
     rm -rf "$CACHE"
     mkdir -p "$CACHE/apt/lists/partial" "$CACHE/apt/cache/archives/partial" "$CACHE/new"
     : >"$CACHE/apt/status"
     # Of the lists some may be missing on a mirror; whether the packages are there counts.
-    armhf apt-get update -qq >&2 || true
-    kernel=$(armhf apt-cache depends linux-image-armmp 2>/dev/null |
+    foreign apt-get update -qq >&2 || true
+    kernel=$(foreign apt-cache depends "$KERNEL" 2>/dev/null |
         sed -n 's/.*Depends: \(linux-image-[0-9][^ ]*\).*/\1/p' | head -n 1)
     [ -n "$kernel" ] || return 1
     # The kernel alone: what it depends on is for making initramfs images.
-    (cd "$CACHE/apt/cache/archives" && armhf apt-get download -qq "$kernel") >&2 || return 1
-    armhf apt-get install -y -qq --download-only --no-install-recommends \
+    (cd "$CACHE/apt/cache/archives" && foreign apt-get download -qq "$kernel") >&2 || return 1
+    foreign apt-get install -y -qq --download-only --no-install-recommends \
         busybox-static mtd-utils dmsetup >&2 || return 1
     for package in "$CACHE"/apt/cache/archives/*.deb; do
         dpkg -x "$package" "$CACHE/new" || return 1
@@ -116,7 +141,7 @@ tools() {
     for name in "$@"; do
         cp "$(find "$ROOT/sbin" "$ROOT/usr/sbin" -name "$name")" "$GUEST/bin/"
     done
-    for library in ld-linux-armhf.so.3 libc.so.6 libm.so.6 libgcc_s.so.1 libdevmapper.so.1.02.1 \
+    for library in "$LOADER" libc.so.6 libm.so.6 libgcc_s.so.1 libdevmapper.so.1.02.1 \
         libselinux.so.1 libudev.so.1 libpcre2-8.so.0; do
         cp -L "$(find "$ROOT/lib" "$ROOT/usr/lib" -name "$library" | head -n 1)" "$GUEST/lib/"
     done
@@ -133,7 +158,8 @@ boot() {
     parameters=$1
     shift
     : >"$console"
-    qemu-system-arm -M virt -cpu cortex-a15 -m 512 -nodefaults -display none -no-reboot \
+    # shellcheck disable=SC2086  # words
+    $QEMU -M virt -m 512 -nodefaults -display none -no-reboot \
         -serial "file:$console" -kernel "$ROOT/boot/vmlinuz-$release" -initrd "$GUEST.cpio" \
         -append "console=ttyAMA0 panic=-1 quiet $parameters" "$@" >"$console.qemu" 2>&1 &
     QEMU_PID=$!
@@ -143,6 +169,10 @@ boot() {
 drive() {
     printf '%s' "-drive if=none,id=$2,file=$1,format=raw,cache=writeback" \
         " -device virtio-blk-device,drive=$2,serial=$2,discard=off,write-zeroes=off"
+}
+
+halt_quietly() {
+    [ -z "$QEMU_PID" ] || signal "$QEMU_PID" KILL
 }
 
 halt() {
