@@ -16,8 +16,9 @@ use serde::de::{
 
 use super::Digest;
 
-/// Reads one JSON document into a `T`; `null` gives nothing.
-pub(super) fn read<T: Members>(source: impl Read) -> serde_json::Result<Option<T>> {
+/// Reads one JSON document into a `T`; `null` gives nothing. The parser is compiled for one kind of
+/// source: for each more it would be there once more.
+pub(super) fn read<T: Members>(source: &mut dyn Read) -> serde_json::Result<Option<T>> {
     let buffered = BufReader::with_capacity(BUFFER_BYTES, Guard::new(source));
     let mut deserializer = serde_json::Deserializer::from_reader(buffered);
     let value = Object(PhantomData).deserialize(&mut deserializer)?;
@@ -241,16 +242,16 @@ impl Visitor<'_> for Name {
 
 /// Lets JSON through until a string is longer, or a value nested deeper, than anything needs: the
 /// parser holds a whole string, and a byte for each level.
-struct Guard<R> {
-    source: R,
+struct Guard<'a> {
+    source: &'a mut dyn Read,
     depth: usize,
     /// Bytes of the string at hand; none outside of strings.
     string: Option<usize>,
     is_escaped: bool,
 }
 
-impl<R> Guard<R> {
-    fn new(source: R) -> Self {
+impl<'a> Guard<'a> {
+    fn new(source: &'a mut dyn Read) -> Self {
         Self { source, depth: 0, string: None, is_escaped: false }
     }
 
@@ -275,7 +276,7 @@ impl<R> Guard<R> {
     }
 }
 
-impl<R: Read> Read for Guard<R> {
+impl Read for Guard<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.source.read(buffer)?;
         let bytes = buffer.get(..length).unwrap_or_default();
@@ -319,7 +320,7 @@ mod tests {
     }
 
     fn probe(json: &str) -> Result<Option<u64>, String> {
-        let read = read::<Probe>(json.as_bytes()).map_err(|error| error.to_string())?;
+        let read = read::<Probe>(&mut json.as_bytes()).map_err(|error| error.to_string())?;
         Ok(read.and_then(|probe| probe.0))
     }
 

@@ -81,7 +81,11 @@ impl Manifest {
     }
 
     /// As [`Manifest::parse`], from whatever gives the bytes one after the other.
-    pub fn read(source: impl Read, content_type: Option<&str>) -> Result<Self, ManifestError> {
+    pub fn read(mut source: impl Read, content_type: Option<&str>) -> Result<Self, ManifestError> {
+        Self::read_any(&mut source, content_type)
+    }
+
+    fn read_any(source: &mut dyn Read, content_type: Option<&str>) -> Result<Self, ManifestError> {
         let mut source = Opening { source, bytes: Vec::new() };
         let raw = read::<Raw>(&mut source).map_err(|error| {
             let start = String::from_utf8_lossy(&source.bytes);
@@ -128,8 +132,8 @@ impl Manifest {
 
     /// The annotations of a manifest, those that fit into [`ANNOTATIONS_BYTES_MAX`]: nothing holds
     /// them, they are read when they are asked for.
-    pub fn annotations(source: impl Read) -> Result<BTreeMap<String, String>, ManifestError> {
-        match read::<Annotated>(source) {
+    pub fn annotations(mut source: impl Read) -> Result<BTreeMap<String, String>, ManifestError> {
+        match read::<Annotated>(&mut source) {
             Ok(annotated) => Ok(annotated.unwrap_or_default().0),
             Err(error) => Err(ManifestError(format!("annotations cannot be read: {error}"))),
         }
@@ -160,8 +164,8 @@ pub struct Listed {
 impl Listed {
     /// Reads a list of referrers: an index as the registry's API answers with it, or as it is held
     /// under the tag that stands in for that.
-    pub fn read(source: impl Read) -> Result<Self, ManifestError> {
-        match read::<Self>(source) {
+    pub fn read(mut source: impl Read) -> Result<Self, ManifestError> {
+        match read::<Self>(&mut source) {
             Ok(listed) => Ok(listed.unwrap_or_default()),
             Err(error) => Err(ManifestError(format!("no list of referrers: {error}"))),
         }
@@ -332,12 +336,12 @@ impl Members for Annotated {
 }
 
 /// Bytes that are read on, the first of which are kept for an error to show.
-struct Opening<R> {
-    source: R,
+struct Opening<'a> {
+    source: &'a mut dyn Read,
     bytes: Vec<u8>,
 }
 
-impl<R: Read> Read for Opening<R> {
+impl Read for Opening<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.source.read(buffer)?;
         let room = OPENING_BYTES.saturating_sub(self.bytes.len()).min(length);
