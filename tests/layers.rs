@@ -52,7 +52,7 @@ fn the_device_has_none_of_the_servers_dependencies() {
     // The device has an older one of its own.
     servers.retain(|name| *name != "getrandom");
     servers.extend(["libsqlite3-sys", "openssl-sys", "sqlx-core", "tower", "mio"]);
-    let device = linked(root, &["--no-default-features"]);
+    let device = linked(root, &[]);
     let server = linked(root, &["--features", "ground-control"]);
     for name in servers {
         assert!(!device.contains(&name.to_owned()), "the device links {name}");

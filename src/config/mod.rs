@@ -8,6 +8,7 @@
 //! Nothing but the text is looked at: a file that it names may come later, and is read when it is
 //! used. [`file_problems`] looks at those for a person who asks.
 
+mod features;
 mod files;
 mod ground_control;
 mod link;
@@ -28,6 +29,7 @@ use url::Url;
 
 use crate::oci::{Pattern, Platform, Reference};
 use crate::units::{ByteCount, ByteRate, exact_duration};
+pub use features::{FEATURES, lacking};
 pub use files::{FileProblem, exposed_mode, file_problems};
 pub use ground_control::is_token;
 pub use link::Window;

@@ -33,6 +33,7 @@ pub fn parse(file: &str, text: &str) -> Result<Loaded, Vec<String>> {
 impl<'a> Reader<'a> {
     fn config(&mut self, document: DeTable<'a>) -> Config {
         let mut top = table(String::new(), document, 0..0);
+        self.check_sections(&top);
         let mut serve = self.section(&mut top, "serve");
         let mut admin = self.section(&mut top, "admin");
         let proxy = self.optional_section(&mut top, "proxy");

@@ -196,6 +196,12 @@ impl<'a> Reader<'a> {
         self.problems.push(format!("{file}:{line}: {key} = {value}: expected {expected}"));
     }
 
+    /// For what this program cannot do.
+    pub fn refuse(&mut self, span: Range<usize>, what: &str) {
+        let (file, line) = (self.file, self.line(span));
+        self.problems.push(format!("{file}:{line}: {what}"));
+    }
+
     /// For what works and hardly does what was meant.
     pub fn warn(&mut self, span: Range<usize>, what: &str) {
         let (file, line) = (self.file, self.line(span));
@@ -217,6 +223,11 @@ impl<'a> Table<'a> {
     /// Whether a key is there and was not taken.
     pub fn has(&self, key: &str) -> bool {
         self.keys.iter().any(|(name, _)| name == key)
+    }
+
+    /// Where the value of a key stands that was not taken.
+    pub fn span_of(&self, key: &str) -> Option<Range<usize>> {
+        self.keys.iter().find(|(name, _)| name == key).map(|(_, value)| value.span())
     }
 
     fn key(&self, key: &str) -> String {

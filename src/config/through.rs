@@ -9,7 +9,11 @@ use crate::oci::Pattern;
 impl<'a> Reader<'a> {
     /// What clients may have fetched from an upstream, if that is asked for.
     pub fn pull_through(&mut self, table: &mut Table<'a>) -> Option<PullThrough> {
+        let span = table.span_of("pull_through");
         let is_on = self.flag(table, "pull_through").unwrap_or(false);
+        if let (true, Some(span)) = (is_on, span) {
+            self.check_key(span, "[[upstream]] pull_through", "pull-through");
+        }
         let tag_ttl = self.duration(table, "tag_ttl");
         let allow = self.patterns(table, "allow");
         let deny = self.patterns(table, "deny");

@@ -360,9 +360,21 @@ fn add_system_roots(roots: &mut RootCertStore, named: Option<&Path>) -> Result<(
             Err(error) => log::warn!("system bundle passed over: {error}"),
         }
     }
+    add_embedded_roots(roots);
+    Ok(())
+}
+
+#[cfg(feature = "embedded-roots")]
+fn add_embedded_roots(roots: &mut RootCertStore) {
     log::info!("no system bundle of certificates: the embedded roots are trusted");
     roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    Ok(())
+}
+
+/// What is missing shows at the first connection, unless a `ca_file` does.
+#[cfg(not(feature = "embedded-roots"))]
+fn add_embedded_roots(_: &mut RootCertStore) {
+    let what = "no system bundle of certificates: only ca_file and SSL_CERT_FILE are trusted";
+    log::warn!("{what}; this moonlet is built without the feature `embedded-roots`");
 }
 
 /// Trusts what a PEM file holds: at least one certificate must be usable, for bundles carry some

@@ -24,6 +24,10 @@ mod plan;
 pub mod progress;
 mod refusals;
 mod repair;
+#[cfg(feature = "verify")]
+mod signed;
+#[cfg(not(feature = "verify"))]
+#[path = "unsigned.rs"]
 mod signed;
 mod slots;
 mod through;

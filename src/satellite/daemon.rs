@@ -18,14 +18,13 @@ use smol::{LocalExecutor, Task, Timer};
 use super::fleet::Member;
 use super::identity::{self, Certificate};
 use super::notify::Notifier;
-use super::proxy;
+use super::proxy::{self, Forward};
 use super::random::random;
 use super::run::{Satellite, spawner};
 use super::service::{Place, Service};
 use super::{Failure, scrub, upkeep};
 use crate::config::{self, Config, Loaded, Location};
 use crate::metrics::Metrics;
-use crate::proxy::Proxy;
 use crate::reconcile::{Patience, Reconciler};
 use crate::serve::Api;
 use crate::status::{Admin, Health, STORE};
@@ -44,7 +43,7 @@ pub struct Daemon {
     reconciler: Reconciler,
     executor: Rc<LocalExecutor<'static>>,
     serve: Service<Api>,
-    proxy: Service<Proxy<Api>>,
+    proxy: Forward,
     admin: Service<Admin>,
     certificate: RefCell<Option<(Rc<Certificate>, Task<()>)>>,
     /// Asks for a pass at once.
@@ -62,13 +61,9 @@ impl Daemon {
         let api = Api::new(store, catalog, satellite.served_registries())
             .pulling(Rc::clone(reconciler.puller()));
         let api = Rc::new(api);
-        let rules = satellite.config().proxy.clone().unwrap_or_default();
-        let client = satellite.client();
-        let forward = Proxy::new(Rc::clone(&api), client, satellite.client_pace(), rules);
+        let proxy = proxy::forward(&satellite, &api, &executor);
         let served = Rc::clone(&satellite.metrics);
-        let serve =
-            service("serving the OCI read API", api, Rc::clone(&served), &satellite, &executor);
-        let proxy = service("forward proxy", Rc::new(forward), served, &satellite, &executor);
+        let serve = service("serving the OCI read API", api, served, &satellite, &executor);
         // Its own counters: people who look are no load on the read API.
         let (admin, looks) = (Rc::new(satellite.admin()), Rc::default());
         let admin = service("status, metrics and health", admin, looks, &satellite, &executor);
@@ -97,7 +92,7 @@ impl Daemon {
             error!("{error}; what is held is looked at again in the first pass");
         }
         self.look_at_users();
-        self.look_at_proxy().await;
+        proxy::configure(&self.satellite, &self.proxy).await;
         self.listen().await;
         notifier.ready();
         let stopping = self.satellite.wait_for_stop(&mut signals, async || self.reload().await);
@@ -124,7 +119,7 @@ impl Daemon {
             }
             self.satellite.open_upstreams();
             self.look_at_users();
-            self.look_at_proxy().await;
+            proxy::configure(&self.satellite, &self.proxy).await;
             let (began, before) = (clock.monotonic(), self.reconciler.held_digests());
             let outcome =
                 self.reconciler.run(self.satellite.poll_interval(), Patience::UntilDue).await;
@@ -203,7 +198,7 @@ impl Daemon {
         }
         self.serve.handler.set_registries(self.satellite.served_registries());
         self.look_at_users();
-        self.look_at_proxy().await;
+        proxy::configure(&self.satellite, &self.proxy).await;
         self.admin.handler.name.replace(config.name.clone());
         self.admin.handler.cycles_rated.set(config.store.cycles_rated);
         self.listen().await;
@@ -220,29 +215,6 @@ impl Daemon {
             Some(problem) => {
                 let reason = format!("{problem}; clients are answered 503 until it is good");
                 self.satellite.health.failed(USERS, &reason);
-            }
-        }
-    }
-
-    /// Puts the proxy's rules into effect, and has its authority made once; where that cannot be kept,
-    /// clients would have to trust another one after each start.
-    async fn look_at_proxy(&self) {
-        let (satellite, handler) = (&self.satellite, &self.proxy.handler);
-        let rules = satellite.config().proxy.clone();
-        let is_wanted = rules.is_some();
-        handler.configure(satellite.client(), rules.unwrap_or_default());
-        if !is_wanted || handler.has_authority() {
-            satellite.health.works(proxy::PART);
-            return;
-        }
-        match proxy::authority(satellite).await {
-            Ok(authority) => {
-                handler.set_authority(authority);
-                satellite.health.works(proxy::PART);
-            }
-            Err(why) => {
-                let reason = format!("{why}; registries are answered 503, tried again");
-                satellite.health.failed(proxy::PART, &reason);
             }
         }
     }
@@ -308,7 +280,7 @@ impl Daemon {
 }
 
 /// A service that does not listen yet.
-fn service<H>(
+pub(super) fn service<H>(
     what: &'static str,
     handler: Rc<H>,
     metrics: Rc<Metrics>,

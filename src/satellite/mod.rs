@@ -1,9 +1,12 @@
 //! Wiring: the only place on the device that reads arguments, spawns tasks and prints.
 
+#[cfg(feature = "airgap")]
+mod archives;
 pub mod args;
 mod board;
 mod check;
 mod daemon;
+#[cfg(feature = "doctor")]
 mod doctor;
 mod fleet;
 mod identity;
@@ -11,6 +14,7 @@ mod images;
 pub mod log;
 mod mount;
 mod notify;
+#[cfg(feature = "proxy")]
 mod proxy;
 mod random;
 mod run;
@@ -18,6 +22,7 @@ mod scrub;
 mod service;
 mod show;
 mod upkeep;
+mod without;
 mod zone;
 
 use std::fmt;
@@ -32,6 +37,12 @@ use args::{Args, Command};
 use daemon::Daemon;
 use notify::Notifier;
 use run::Satellite;
+#[cfg(not(feature = "airgap"))]
+use without::archives;
+#[cfg(not(feature = "doctor"))]
+use without::doctor;
+#[cfg(not(feature = "proxy"))]
+use without::proxy;
 
 /// The program `moonlet`: 0 done, 1 not converged or something found wrong, 2 error.
 pub fn main() -> ExitCode {
@@ -72,8 +83,8 @@ fn act(args: &Args) -> Result<ExitCode, Failure> {
             Command::ImageLs { cached: true, json } => show::cached(config()?, *json).await,
             Command::ImageLs { cached: false, json } => show::images(config()?, *json).await,
             Command::ImagePin { name } => images::pin(config()?, name).await,
-            Command::ImageImport { file, wish } => images::import(config()?, file, wish).await,
-            Command::ImageExport(order) => images::export(config()?, order).await,
+            Command::ImageImport { file, wish } => archives::import(config()?, file, wish).await,
+            Command::ImageExport(order) => archives::export(config()?, order).await,
             Command::ImageRm { name } => images::remove(config()?, name).await,
             Command::ProxyCa { new: false } => proxy::print_authority(config()?).await,
             Command::ProxyCa { new: true } => proxy::renew_authority(config()?).await,

@@ -6,19 +6,23 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::rc::Rc;
 
 use log::info;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use smol::LocalExecutor;
 
+use super::daemon::service;
 use super::run::Satellite;
+use super::service::Service;
 use super::{Failure, show};
 use crate::config::Config;
 use crate::control::Seal;
 use crate::net::Authority;
 use crate::net::http::{ServerRequest, ServerResponse};
 use crate::oci::Digest;
-use crate::proxy::{AUTHORITY_PATH, Registries};
+use crate::proxy::{AUTHORITY_PATH, Proxy, Registries};
 use crate::serve::Api;
 
 impl Registries for Api {
@@ -35,12 +39,50 @@ impl Registries for Api {
     }
 }
 
+/// The service.
+pub type Forward = Service<Proxy<Api>>;
+
+/// The proxy before `api`, which does not listen yet.
+pub fn forward(
+    satellite: &Satellite,
+    api: &Rc<Api>,
+    executor: &Rc<LocalExecutor<'static>>,
+) -> Forward {
+    let rules = satellite.config().proxy.clone().unwrap_or_default();
+    let handler = Proxy::new(Rc::clone(api), satellite.client(), satellite.client_pace(), rules);
+    let served = Rc::clone(&satellite.metrics);
+    service("forward proxy", Rc::new(handler), served, satellite, executor)
+}
+
+/// Puts the proxy's rules into effect, and has its authority made once; where that cannot be kept,
+/// clients would have to trust another one after each start.
+pub async fn configure(satellite: &Satellite, forward: &Forward) {
+    let handler = &forward.handler;
+    let rules = satellite.config().proxy.clone();
+    let is_wanted = rules.is_some();
+    handler.configure(satellite.client(), rules.unwrap_or_default());
+    if !is_wanted || handler.has_authority() {
+        satellite.health.works(PART);
+        return;
+    }
+    match authority(satellite).await {
+        Ok(authority) => {
+            handler.set_authority(authority);
+            satellite.health.works(PART);
+        }
+        Err(why) => {
+            let reason = format!("{why}; registries are answered 503, tried again");
+            satellite.health.failed(PART, &reason);
+        }
+    }
+}
+
 /// The authority that is kept, or one that is from now on.
 ///
 /// # Errors
 /// Why there is none. One that is kept and cannot be opened is not replaced: what it was sealed with
 /// may come back, and clients trust it.
-pub async fn authority(satellite: &Satellite) -> Result<Authority, String> {
+async fn authority(satellite: &Satellite) -> Result<Authority, String> {
     let seal = seal(&satellite.config());
     let renewing = "moonlet proxy ca --new makes another, which clients have to trust anew";
     let kept = kept(satellite, &seal).map_err(|why| format!("{why}; {renewing}"))?;
@@ -118,6 +160,6 @@ fn seal(config: &Config) -> Seal {
 }
 
 /// As status names it.
-pub const PART: &str = "certificate authority of the proxy";
+const PART: &str = "certificate authority of the proxy";
 /// What the log calls it.
 const DOCUMENT: &str = "proxy-authority";

@@ -15,11 +15,16 @@
 //! and that of referrers is made while it is sent.
 
 mod access;
+#[cfg(feature = "pull-through")]
 mod growing;
 mod lists;
 mod manifest;
 mod referrers;
 mod route;
+#[cfg(feature = "pull-through")]
+mod through;
+#[cfg(not(feature = "pull-through"))]
+#[path = "held.rs"]
 mod through;
 
 use std::cell::RefCell;

@@ -13,7 +13,7 @@ use argh::{FromArgs, SubCommands};
 use log::LevelFilter;
 
 use crate::archive::Wish;
-use crate::config::nearest;
+use crate::config::{FEATURES, nearest};
 use crate::oci::Reference;
 use board::{Board, BoardVerb};
 pub use image::ExportOrder;
@@ -36,7 +36,7 @@ struct Raw {
     /// what is logged: error, warn, info, debug or trace (default: info)
     #[argh(option, default = "LevelFilter::Info")]
     log_level: LevelFilter,
-    /// print the version; -V as well
+    /// print the version and what is built in; -V as well
     #[argh(switch, short = 'v')]
     version: bool,
     #[argh(subcommand)]
@@ -260,7 +260,7 @@ impl Args {
             Answer::Mistake(text) => answer(&text, false),
         })?;
         if raw.version {
-            return Err(answer(concat!("moonlet ", env!("CARGO_PKG_VERSION"), "\n"), true));
+            return Err(answer(&version(), true));
         }
         let command = match raw.command {
             Some(Verb::Run(_)) => Command::Run,
@@ -320,6 +320,16 @@ fn parse(words: &[String]) -> Result<Raw, Answer> {
         };
         Answer::Mistake(format!("{text}{hint}\nmoonlet --help lists commands and options"))
     })
+}
+
+/// Which program this is, and what was not left out of it.
+fn version() -> String {
+    let mut text = concat!("moonlet ", env!("CARGO_PKG_VERSION"), "\nfeatures:").to_owned();
+    for (feature, _) in FEATURES.iter().filter(|(_, is_there)| *is_there) {
+        text.push(' ');
+        text.push_str(feature);
+    }
+    text + "\n"
 }
 
 fn help() -> String {

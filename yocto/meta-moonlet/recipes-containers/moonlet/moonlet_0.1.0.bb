@@ -7,7 +7,16 @@ inherit cargo externalsrc
 
 EXTERNALSRC = "${MOONLET_SOURCE}"
 EXTERNALSRC_BUILD = "${WORKDIR}/build"
-CARGO_BUILD_FLAGS:append = " --bin moonlet"
+
+# What a device may be built without: the features of Cargo.toml.
+PACKAGECONFIG ??= "airgap doctor embedded-roots proxy pull-through verify"
+PACKAGECONFIG[airgap] = "--features=airgap"
+PACKAGECONFIG[doctor] = "--features=doctor"
+PACKAGECONFIG[embedded-roots] = "--features=embedded-roots"
+PACKAGECONFIG[proxy] = "--features=proxy"
+PACKAGECONFIG[pull-through] = "--features=pull-through"
+PACKAGECONFIG[verify] = "--features=verify"
+CARGO_BUILD_FLAGS:append = " --bin moonlet --no-default-features ${PACKAGECONFIG_CONFARGS}"
 
 do_install() {
     install_moonlet ${B}/target/${CARGO_TARGET_SUBDIR}/moonlet

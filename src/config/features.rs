@@ -1,0 +1,93 @@
+//! What a build may leave out, and what a configuration says that needs it.
+
+use std::ops::Range;
+
+use super::table::{Reader, Table};
+
+/// The capabilities that a build may leave out, as Cargo.toml calls them, and whether this one has
+/// them.
+pub const FEATURES: [(&str, bool); 6] = [
+    ("airgap", cfg!(feature = "airgap")),
+    ("doctor", cfg!(feature = "doctor")),
+    ("embedded-roots", cfg!(feature = "embedded-roots")),
+    ("proxy", cfg!(feature = "proxy")),
+    ("pull-through", cfg!(feature = "pull-through")),
+    ("verify", cfg!(feature = "verify")),
+];
+
+/// What is said of something that this build leaves out.
+pub fn lacking(what: &str, feature: &str) -> String {
+    format!("{what} needs a moonlet built with the feature `{feature}`")
+}
+
+impl<'a> Reader<'a> {
+    /// Refuses the sections that this build can make nothing of: an image that is to be signed, say,
+    /// must not be taken unsigned.
+    pub(super) fn check_sections(&mut self, top: &Table<'a>) {
+        for (section, label, feature) in SECTIONS {
+            if let Some(span) = top.span_of(section) {
+                self.needs(span, label, feature, &FEATURES);
+            }
+        }
+    }
+
+    /// The same of a key, which stands at `span`.
+    pub(super) fn check_key(&mut self, span: Range<usize>, label: &str, feature: &str) {
+        self.needs(span, label, feature, &FEATURES);
+    }
+
+    fn needs(&mut self, span: Range<usize>, label: &str, feature: &str, has: &[(&str, bool)]) {
+        if !has.contains(&(feature, true)) {
+            let what = lacking(label, feature);
+            self.refuse(span, &what);
+        }
+    }
+}
+
+/// Sections, as messages name them, and what they need.
+const SECTIONS: [(&str, &str, &str); 3] = [
+    ("import", "[import]", "airgap"),
+    ("proxy", "[proxy]", "proxy"),
+    ("verify", "[[verify]]", "verify"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::super::read::parse;
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_is_named() {
+        let mut reader = Reader::new("m.toml", "a = 1\n[proxy]\n");
+        reader.needs(6..7, "[proxy]", "proxy", &[("proxy", true)]);
+        assert!(reader.problems.is_empty());
+        reader.needs(6..7, "[proxy]", "proxy", &[("proxy", false), ("verify", true)]);
+        let expected = "m.toml:2: [proxy] needs a moonlet built with the feature `proxy`";
+        assert_eq!(reader.problems, [expected]);
+    }
+
+    /// Holds for the whole program, and for one without any capability.
+    #[test]
+    fn a_section_is_refused_where_its_feature_is_left_out() {
+        let upstream = "registry = \"up.test\"\nurl = \"http://h\"\n";
+        let rule = "registry = \"up.test\"\nkey_file = \"/k\"\n";
+        for (feature, label, text) in [
+            ("proxy", "[proxy]", "[proxy]\n".to_owned()),
+            ("airgap", "[import]", "[import]\nkey_file = \"/k\"\n".to_owned()),
+            ("verify", "[[verify]]", format!("[[verify]]\n{rule}")),
+            (
+                "pull-through",
+                "[[upstream]] pull_through",
+                format!("[[upstream]]\n{upstream}pull_through = true\n"),
+            ),
+        ] {
+            let problems = parse("m.toml", &text).map(|_| ()).err().unwrap_or_default();
+            let line = if feature == "pull-through" { 4 } else { 1 };
+            let expected = format!("m.toml:{line}: {}", lacking(label, feature));
+            let is_there = FEATURES.contains(&(feature, true));
+            assert_eq!(problems.contains(&expected), !is_there, "{text}: {problems:?}");
+        }
+        let off = format!("[[upstream]]\n{upstream}pull_through = false\n");
+        assert!(parse("m.toml", &off).is_ok(), "what is off needs nothing");
+    }
+}
