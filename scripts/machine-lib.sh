@@ -28,6 +28,10 @@ machine_of() {
     esac
     # Cortex-A72 has what a board's binary may use beyond that.
     [ "$(board_show "$1" .cpu)" != cortex-a72 ] || QEMU="${QEMU% *} cortex-a72"
+    # shellcheck disable=SC2034  # read by scripts/machine-figures.sh
+    memory_idle=$(board_show "$1" .budget.memory_idle_bytes_max)
+    # shellcheck disable=SC2034
+    memory_busy=$(board_show "$1" .budget.memory_busy_bytes_max)
 }
 
 # --- results --------------------------------------------------------------------------------
