@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::limit::Limit;
 use super::metrics::Metrics;
+use super::publisher::Publisher;
 use super::secret::{self, Passwords};
 use super::store::{Role, Store};
 use super::{clock, publish};
@@ -22,6 +23,8 @@ pub struct App {
     pub passwords: Passwords,
     pub limits: Limits,
     pub metrics: Metrics,
+    /// Where artifacts are put beside here, if anywhere.
+    pub publisher: Option<Arc<Publisher>>,
     /// Seals the tokens of `/v2/` and the console's forms; the same on every replica.
     pub seal_key: [u8; 32],
     /// The longest that a request may take, its body included.
@@ -49,6 +52,7 @@ impl App {
         store: Store,
         url: String,
         request_timeout: Duration,
+        publisher: Option<Arc<Publisher>>,
         admin_password: Option<String>,
         show: impl FnOnce(&str) -> std::io::Result<()>,
     ) -> Result<Arc<Self>, String> {
@@ -65,7 +69,21 @@ impl App {
             addresses: Limit::new(60, 60),
         };
         let metrics = Metrics::default();
-        Ok(Arc::new(Self { store, url, passwords, limits, metrics, seal_key, request_timeout }))
+        Ok(Arc::new(Self {
+            store,
+            url,
+            passwords,
+            limits,
+            metrics,
+            publisher,
+            seal_key,
+            request_timeout,
+        }))
+    }
+
+    /// Where satellites that enrol read their state, if not here; nothing otherwise.
+    pub fn home(&self) -> &str {
+        self.publisher.as_ref().map_or("", |publisher| &publisher.url)
     }
 }
 

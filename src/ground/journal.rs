@@ -42,6 +42,10 @@ pub enum Kind {
     /// It was taken back from all.
     RolloutWithdrawn,
     RolloutCompleted,
+    /// Artifacts cannot be put into the registry, which is the event's object.
+    PublishFailed,
+    /// They can again.
+    PublishRestored,
 }
 
 impl Kind {
@@ -62,6 +66,8 @@ impl Kind {
             Self::RolloutFailed => "rollout_failed",
             Self::RolloutWithdrawn => "rollout_withdrawn",
             Self::RolloutCompleted => "rollout_completed",
+            Self::PublishFailed => "publish_failed",
+            Self::PublishRestored => "publish_restored",
         }
     }
 }

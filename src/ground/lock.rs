@@ -21,6 +21,20 @@ pub fn exclusive(directory: &Path) -> Result<Held, String> {
     hold(directory, FlockOperation::NonBlockingLockExclusive, expected)
 }
 
+/// For what one server does alone; the file is made when missing. None while another does it.
+pub fn sole(path: &Path) -> Result<Option<Held>, String> {
+    let shown = path.display();
+    let file = File::options().create(true).append(true).open(path);
+    let file = file.map_err(|error| format!("{shown}: {error}"))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(Held(file))),
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        // What is done twice is done for nothing, and not wrong.
+        Err(Errno::NOTSUP | Errno::NOSYS | Errno::NOLCK) => Ok(Some(Held(file))),
+        Err(error) => Err(format!("{shown}: {error}")),
+    }
+}
+
 fn hold(directory: &Path, how: FlockOperation, taken: &str) -> Result<Held, String> {
     let shown = directory.display();
     let file = File::open(directory).map_err(|error| format!("{shown}: {error}"))?;

@@ -12,6 +12,14 @@ pub struct Metrics {
     pub reports: Counter,
     pub enrolments: Counter,
     pub logins_failed: Counter,
+    pub published: Counter,
+    pub publish_failures: Counter,
+}
+
+/// How publishing to another registry goes.
+pub struct Unpublished {
+    pub waiting: i64,
+    pub is_failing: bool,
 }
 
 /// A number that only grows.
@@ -35,7 +43,12 @@ impl Metrics {
 
     /// All numbers; `satellites` are counted in the order of [`Connection::ALL`], `rollouts` by the
     /// words of their phases.
-    pub fn render(&self, satellites: &[i64; 4], rollouts: &[(String, i64)]) -> String {
+    pub fn render(
+        &self,
+        satellites: &[i64; 4],
+        rollouts: &[(String, i64)],
+        publishing: Option<&Unpublished>,
+    ) -> String {
         let mut text = String::new();
         text.push_str("# HELP ground_control_answers_total Answered requests by status.\n");
         text.push_str("# TYPE ground_control_answers_total counter\n");
@@ -48,6 +61,8 @@ impl Metrics {
             ("reports", "Status reports taken.", &self.reports),
             ("enrolments", "Credentials given for enrolment tokens.", &self.enrolments),
             ("logins_failed", "Wrong passwords.", &self.logins_failed),
+            ("published", "Artifacts put into another registry.", &self.published),
+            ("publish_failures", "Rounds of publishing that failed.", &self.publish_failures),
         ] {
             let count = counter.0.load(Ordering::Relaxed);
             let _ = write!(
@@ -68,6 +83,18 @@ impl Metrics {
         for (phase, count) in rollouts {
             let phase = phase.to_lowercase();
             let _ = writeln!(text, "ground_control_rollouts{{phase=\"{phase}\"}} {count}");
+        }
+        if let Some(Unpublished { waiting, is_failing }) = publishing {
+            let failing = i32::from(*is_failing);
+            let _ = write!(
+                text,
+                "# HELP ground_control_publish_waiting Artifacts that the registry lacks.\n\
+                 # TYPE ground_control_publish_waiting gauge\n\
+                 ground_control_publish_waiting {waiting}\n\
+                 # HELP ground_control_publish_failing Whether publishing fails.\n\
+                 # TYPE ground_control_publish_failing gauge\n\
+                 ground_control_publish_failing {failing}\n"
+            );
         }
         text
     }

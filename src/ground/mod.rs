@@ -16,6 +16,8 @@
 //! | `pages` | the console |
 //! | `assess` | compares what a satellite is to hold with what it said |
 //! | `publish` `artifact` | make the artifacts, in the transaction that changed what they say |
+//! | `publisher` | puts the artifacts into another registry, and sees that they stay there |
+//! | `registry` `harbor` `http` | ask other servers |
 //! | `rollout` | brings a group's new state to its satellites batch by batch |
 //! | `journal` | writes down who changed what, and what happened to satellites |
 //! | `webhook` | sends events to a URL |
@@ -26,7 +28,8 @@
 //! | `store` `lock` | SQLite or PostgreSQL; who uses the directory of SQLite |
 //!
 //! The invariant: whatever is changed and whatever follows from it (the artifacts that satellites
-//! read) is one transaction. A crash leaves both or neither, and there is nothing to repair.
+//! read) is one transaction. A crash leaves both or neither. Another registry is no part of it: what
+//! it lacks is found by comparison, and put there again.
 
 mod api;
 mod app;
@@ -34,6 +37,8 @@ mod artifact;
 mod assess;
 mod cli;
 mod clock;
+mod harbor;
+mod http;
 mod journal;
 mod labels;
 mod limit;
@@ -43,6 +48,8 @@ mod metrics;
 mod oci;
 mod pages;
 mod publish;
+mod publisher;
+mod registry;
 mod rollout;
 mod secret;
 mod server;

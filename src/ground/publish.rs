@@ -14,9 +14,10 @@ use crate::fleet::state::{
     satellite_repository, version_repository,
 };
 
-/// Publishes what a satellite is to be. Without groups the list is empty, not absent: the last
-/// group's removal is a change like any other.
+/// Publishes what a satellite is to be, for where it reads it. Without groups the list is empty, not
+/// absent: the last group's removal is a change like any other.
 pub async fn satellite(rows: &mut Rows<'_>, url: &str, satellite: &Satellite) -> Result<(), Fault> {
+    let url = satellite.base(url);
     let groups = rows.satellite_versions(satellite.id).await?;
     let config = rows.satellite_config(satellite.id).await?;
     let state = SatelliteState {

@@ -31,6 +31,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::app::App;
 use super::lock;
+use super::publisher::Publisher;
 use super::settings::{Database, Settings, Tls};
 use super::store::Store;
 use super::{api, rollout, watch};
@@ -71,10 +72,14 @@ async fn serve(settings: Settings) -> Result<(), String> {
         out.flush()
     };
     let (timeout, password) = (settings.request_timeout, settings.admin_password);
-    let app = App::prepare(store.clone(), url.clone(), timeout, password, show).await?;
+    let publisher = settings.publish.map(Publisher::new).transpose()?.map(Arc::new);
+    let made = publisher.clone();
+    let app = App::prepare(store.clone(), url.clone(), timeout, made, password, show).await?;
     tracing::info!("serving {url} on {address}");
     let watch = tokio::spawn(watch::run(Arc::clone(&app)));
     let rollouts = tokio::spawn(rollout::run(Arc::clone(&app)));
+    warn_of_strays(&app).await?;
+    let publishing = publisher.map(|publisher| tokio::spawn(publisher.run(Arc::clone(&app))));
     let webhook = match settings.webhook {
         Some(webhook) => {
             let prepared = webhook.prepare(&app).await;
@@ -86,12 +91,28 @@ async fn serve(settings: Settings) -> Result<(), String> {
     let result = accept(listener, tls, api::router(app)).await;
     watch.abort();
     rollouts.abort();
+    if let Some(publishing) = publishing {
+        publishing.abort();
+    }
     if let Some(webhook) = webhook {
         webhook.abort();
     }
     store.close().await;
     tracing::info!("stopped");
     result
+}
+
+/// Satellites read their state where they enrolled: elsewhere they get nothing new.
+async fn warn_of_strays(app: &App) -> Result<(), String> {
+    let count = async { app.store.read().await?.rows().count_homed_elsewhere(app.home()).await };
+    let count = count.await.map_err(|error: sqlx::Error| format!("database: {error}"))?;
+    if count > 0 {
+        tracing::warn!(
+            "{count} satellites read their state in a registry that nothing is published to any \
+             more: expected it in the settings, or a new token for each of them"
+        );
+    }
+    Ok(())
 }
 
 async fn accept(

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Deserialize;
 
+use super::publisher::Target;
 use super::webhook::Webhook;
 
 /// Where the server keeps its data, which `backup` and `restore` ask as well.
@@ -47,6 +48,19 @@ pub struct Serve {
     /// Where events are sent; GROUND_CONTROL_WEBHOOK_SECRET or the file has the key that signs them
     #[arg(long, value_name = "URL")]
     pub webhook_url: Option<String>,
+    /// Where state artifacts are put, beside this server: harbor or registry. GROUND_CONTROL_PUBLISH_PASSWORD
+    /// or the file's [publish] has the password
+    #[arg(long, value_name = "KIND")]
+    pub publish: Option<String>,
+    /// The address of that registry, for this server and for satellites
+    #[arg(long, value_name = "URL")]
+    pub publish_url: Option<String>,
+    /// Who this server is there
+    #[arg(long, value_name = "NAME")]
+    pub publish_username: Option<String>,
+    /// An authority in PEM that its certificate is by, in place of the system's
+    #[arg(long, value_name = "FILE")]
+    pub publish_ca_file: Option<PathBuf>,
 }
 
 #[derive(Default, Deserialize)]
@@ -61,6 +75,18 @@ struct File {
     request_seconds: Option<u16>,
     webhook_url: Option<String>,
     webhook_secret: Option<String>,
+    publish: Publish,
+}
+
+/// Where artifacts are put, in the file.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Publish {
+    to: Option<String>,
+    url: Option<String>,
+    username: Option<String>,
+    password: Option<String>,
+    ca_file: Option<PathBuf>,
 }
 
 /// The server's settings, complete and checked.
@@ -74,6 +100,8 @@ pub struct Settings {
     pub request_timeout: Duration,
     /// Where events are sent.
     pub webhook: Option<Webhook>,
+    /// Where artifacts are put beside here.
+    pub publish: Option<Target>,
     /// The first password of `admin`, if the environment has one.
     pub admin_password: Option<String>,
 }
@@ -136,8 +164,51 @@ impl Settings {
             (None, None) => None,
             _ => return Err("webhook_url and webhook_secret: expected both or neither".to_owned()),
         };
+        let given = Publish {
+            to: text(&arguments.publish, "PUBLISH", file.publish.to),
+            url: text(&arguments.publish_url, "PUBLISH_URL", file.publish.url),
+            username: text(&arguments.publish_username, "PUBLISH_USERNAME", file.publish.username),
+            password: var("PUBLISH_PASSWORD").or(file.publish.password),
+            ca_file: path(&arguments.publish_ca_file, "PUBLISH_CA_FILE", file.publish.ca_file),
+        };
+        let publish = given.target()?;
         let admin_password = var("ADMIN_PASSWORD");
-        Ok(Self { listen, url, database, tls, request_timeout, webhook, admin_password })
+        Ok(Self { listen, url, database, tls, request_timeout, webhook, publish, admin_password })
+    }
+}
+
+impl Publish {
+    fn target(self) -> Result<Option<Target>, String> {
+        let is_harbor = match self.to.as_deref() {
+            None if self.url.is_none() => return Ok(None),
+            None => return Err("publish: expected harbor or registry with publish_url".to_owned()),
+            Some("harbor") => true,
+            Some("registry") => false,
+            Some(other) => {
+                return Err(format!("publish {other:?}: expected harbor or registry"));
+            }
+        };
+        let url = self.url.unwrap_or_default();
+        let url = base(&url).ok_or_else(|| {
+            // It may hold a password.
+            "publish_url: expected https://host or http://host:port".to_owned()
+        })?;
+        let credentials = match (self.username, self.password) {
+            (Some(name), Some(_)) if name.is_empty() || name.contains(':') => {
+                return Err(format!("publish_username {name:?}: expected a name without a colon"));
+            }
+            (Some(name), Some(password)) => Some((name, password)),
+            (None, None) if !is_harbor => None,
+            (None, None) => {
+                return Err("publish harbor: expected publish_username and a password".to_owned());
+            }
+            _ => {
+                return Err(
+                    "publish_username and its password: expected both or neither".to_owned()
+                );
+            }
+        };
+        Ok(Some(Target { is_harbor, url, credentials, ca_file: self.ca_file }))
     }
 }
 
@@ -212,12 +283,16 @@ fn public_url(given: Option<String>, listen: SocketAddr) -> Result<Option<String
         }
         return Ok(None);
     };
+    let url = base(&given);
+    url.map(Some).ok_or_else(|| format!("url {given:?}: expected https://host or http://host:port"))
+}
+
+/// A scheme and a host, if it is that, without a slash at the end.
+fn base(given: &str) -> Option<String> {
     let trimmed = given.trim_end_matches('/');
     let probe = format!("{trimmed}/{}", crate::fleet::state::group_repository("a"));
-    if trimmed.matches('/').count() != 2 || crate::fleet::state::Url::parse(&probe).is_err() {
-        return Err(format!("url {given:?}: expected https://host or http://host:port"));
-    }
-    Ok(Some(trimmed.to_owned()))
+    let is_base = trimmed.matches('/').count() == 2;
+    (is_base && crate::fleet::state::Url::parse(&probe).is_ok()).then(|| trimmed.to_owned())
 }
 
 const LISTEN: &str = "127.0.0.1:8080";

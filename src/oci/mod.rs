@@ -1,8 +1,9 @@
-//! The words of the OCI specifications: digests, references, platforms, manifests.
+//! The words of the OCI specifications: digests, references, platforms, manifests, challenges.
 //!
 //! Pure values: nothing here reads a clock, a file or a socket. Sources: OCI image-spec 1.1,
 //! distribution-spec (main, 2026), and Docker's manifest schema 2.
 
+pub mod challenge;
 mod digest;
 mod json;
 mod manifest;

@@ -13,8 +13,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::challenge::Challenge;
 use super::credentials::Credentials;
+use crate::oci::challenge::Challenge;
 
 /// Credentials and what they have brought.
 pub struct Auth {

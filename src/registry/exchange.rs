@@ -11,11 +11,11 @@ use log::debug;
 use serde_json::Value;
 use url::Url;
 
-use super::challenge::{self, Challenge};
 use super::{Error, Registry};
 use crate::clock::date::parse_http_date;
 use crate::kind::Kind;
 use crate::net::http::{ClientRequest, ClientResponse, Headers, Method, reason};
+use crate::oci::challenge::{self, Challenge};
 
 /// What came in the end.
 struct Answer {

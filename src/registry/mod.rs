@@ -8,13 +8,12 @@
 //! | file | holds |
 //! |---|---|
 //! | `exchange` | one request: redirects, authentication, refusals |
-//! | `challenge` `auth` `credentials` | what a registry asks for, what is known, who we are |
+//! | `auth` `credentials` | what is known of what a registry asks for, and who we are |
 //! | `manifest` `referrers` | manifests as they come, and what refers to them |
 //! | `part` | a part of a blob |
 //! | `ping` | whether it answers at all |
 
 mod auth;
-mod challenge;
 mod credentials;
 mod error;
 mod exchange;

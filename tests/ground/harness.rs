@@ -112,8 +112,16 @@ impl Server {
     }
 
     pub fn start_on(database: &Database, listen: SocketAddr) -> Self {
+        Self::start_with(database, listen, &[])
+    }
+
+    /// The same with settings in the environment, without the words before them.
+    pub fn start_with(database: &Database, listen: SocketAddr, settings: &[(&str, &str)]) -> Self {
+        let settings =
+            settings.iter().map(|(name, value)| (format!("GROUND_CONTROL_{name}"), value));
         let mut child = Self::command(database, listen)
             .env("GROUND_CONTROL_ADMIN_PASSWORD", PASSWORD)
+            .envs(settings)
             .stdout(Stdio::null())
             .spawn()
             .unwrap();

@@ -6,12 +6,15 @@ mod apply;
 mod cli;
 mod console;
 mod fleet;
+mod harbor;
 mod harness;
 mod hostile;
 mod journal;
 mod labels;
 mod members;
 mod people;
+mod publishing;
+mod registry;
 mod rollouts;
 #[path = "../lies/satellite.rs"]
 #[allow(dead_code)]

@@ -1,87 +1,15 @@
 //! Real satellites in a fleet of the real server, with images from the real docker-registry.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use moonlet::oci::Digest;
 use serde_json::json;
 
 use crate::harness::{Client, Database, Server, on_each_store};
+use crate::registry::Registry;
 use crate::satellite::{self, Satellite, wait_until};
 
-/// Debian's docker-registry on loopback, with files of its own.
-struct Registry {
-    child: Child,
-    address: SocketAddr,
-    directory: std::path::PathBuf,
-}
-
-impl Registry {
-    fn start(database: &Database) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        drop(listener);
-        let directory = database.directory().with_extension("registry");
-        std::fs::create_dir_all(&directory).unwrap();
-        let file = directory.join("registry.yml");
-        let text = format!(
-            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {directory:?}}}}}\n\
-             http: {{addr: \"{address}\"}}\n"
-        );
-        std::fs::write(&file, text).unwrap();
-        let child = Command::new("docker-registry")
-            .arg("serve")
-            .arg(file)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("docker-registry: scripts/ground installs it");
-        wait_until(|| TcpStream::connect(address).is_ok(), || "docker-registry".to_owned());
-        Self { child, address, directory }
-    }
-
-    fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
-    fn blob(&self, repository: &str, bytes: &str) -> serde_json::Value {
-        let client = Client::at(self.address);
-        let digest = Digest::sha256(bytes.as_bytes());
-        let begun = client.expect(202, "POST", &format!("/v2/{repository}/blobs/uploads/"), "");
-        let location = begun.header("location").unwrap().to_owned();
-        let path = &location[location.find("/v2/").unwrap()..];
-        client.expect(201, "PUT", &format!("{path}&digest={digest}"), bytes);
-        json!({ "mediaType": "application/octet-stream", "digest": digest.to_string(),
-            "size": bytes.len() })
-    }
-
-    /// Puts an image of one layer under a tag.
-    fn push(&self, repository: &str, tag: &str, layer: &str) -> Digest {
-        let layer = self.blob(repository, layer);
-        let mut config = self.blob(repository, r#"{"os":"linux","architecture":"amd64"}"#);
-        config["mediaType"] = json!("application/vnd.oci.image.config.v1+json");
-        let manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config,
-            "layers": [layer] })
-        .to_string();
-        let path = format!("/v2/{repository}/manifests/{tag}");
-        let body = format!("Content-Type: {MANIFEST}\r\n");
-        let answer = Client::at(self.address).ask_with("PUT", &path, &body, &manifest);
-        assert_eq!(answer.status, 201, "{}", answer.text());
-        Digest::sha256(manifest.as_bytes())
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
-}
-
 /// A fleet with a config of short intervals.
-fn fleet(server: &Server) -> Client {
+pub fn fleet(server: &Server) -> Client {
     let admin = server.admin();
     let config = json!({ "config_name": "c1", "config": { "app_config": {
         "state_replication_interval": "@every 1s", "heartbeat_interval": "@every 1s" } } });
@@ -109,19 +37,19 @@ impl Fleet {
     }
 }
 
-fn set_group(admin: &Client, registry: &str, group: &str, repository: &str, tag: &str) {
+pub fn set_group(admin: &Client, registry: &str, group: &str, repository: &str, tag: &str) {
     let artifact = json!({ "repository": repository, "tag": [tag], "type": "IMAGE" });
     let body = json!({ "group": group, "registry": registry, "artifacts": [artifact] });
     admin.expect(200, "POST", "/api/groups/sync", &body.to_string());
 }
 
-fn register(admin: &Client, name: &str, groups: &[&str]) -> String {
+pub fn register(admin: &Client, name: &str, groups: &[&str]) -> String {
     let body = json!({ "name": name, "groups": groups, "config_name": "c1" });
     let answer = admin.expect(200, "POST", "/api/satellites", &body.to_string());
     answer.json()["token"].as_str().unwrap().to_owned()
 }
 
-fn prepare(name: &str, server: &Server, token: &str) -> Satellite {
+pub fn prepare(name: &str, server: &Server, token: &str) -> Satellite {
     satellite::prepare(name, |directory| {
         let text = satellite::text(directory, "1s", &[], &[]);
         let (url, token) = (format!("http://{}", server.address), token.to_owned());
@@ -129,7 +57,7 @@ fn prepare(name: &str, server: &Server, token: &str) -> Satellite {
     })
 }
 
-fn await_image(satellite: &Satellite, repository: &str, tag: &str, status: u16) {
+pub fn await_image(satellite: &Satellite, repository: &str, tag: &str, status: u16) {
     let path = format!("/v2/{repository}/manifests/{tag}");
     wait_until(|| satellite.get(&path).0 == status, || format!("{path}: {}", satellite.log()));
 }
@@ -270,4 +198,3 @@ fn a_rollout_reaches_one_satellite_after_the_other() {
 }
 
 const KILLS: u64 = 25;
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";

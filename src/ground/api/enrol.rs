@@ -46,26 +46,41 @@ async fn enrol(app: &App, token: &str, facts: &Labels) -> Result<Json<Answer>, F
     }
     // A caller without a token is refused before anything is written.
     let satellite = app.store.read().await?.rows().satellite_by_enrolment(&hash).await?;
-    let satellite = satellite.ok_or_else(|| Fault::bad("Error: Invalid Token"))?;
+    let mut satellite = satellite.ok_or_else(|| Fault::bad("Error: Invalid Token"))?;
     if satellite.enrolment_expires_at <= clock::now() {
         return Err(Fault::new(StatusCode::UNAUTHORIZED, "Error: Token Expired"));
     }
-    let secret = random(32)?;
-    let mut write = app.store.write().await?;
-    if !write.rows().offer_secret_for(&hash, &secret::hash(&secret)).await? {
+    let secret = match &app.publisher {
+        Some(publisher) => publisher.secret(random(32)?),
+        None => random(32)?,
+    };
+    // Where the device is to read its state may have changed since the satellite was added.
+    let moves = satellite.home != app.home();
+    let mut write = if moves { app.store.change().await? } else { app.store.write().await? };
+    let mut rows = write.rows();
+    if !rows.offer_secret_for(&hash, &secret::hash(&secret)).await? {
         return Err(Fault::bad("Error: Invalid Token"));
     }
-    write.rows().set_facts(satellite.id, facts).await?;
+    rows.set_facts(satellite.id, facts).await?;
+    if moves {
+        app.home().clone_into(&mut satellite.home);
+        rows.set_home(satellite.id, app.home()).await?;
+        publish::satellite(&mut rows, &app.url, &satellite).await?;
+    }
     write.commit().await?;
+    if let Some(publisher) = &app.publisher {
+        publisher.give(app, &satellite, &secret).await?;
+    }
     app.metrics.enrolments.add_one();
     tracing::info!("satellite {} enrols", satellite.name);
+    let base = satellite.base(&app.url);
     Ok(Json(Answer {
         auth: Credentials {
-            url: app.url.clone(),
+            url: base.to_owned(),
             username: format!("{ROBOT_PREFIX}{}", satellite.name),
             password: secret,
         },
-        state: publish::artifact_url(&app.url, &satellite_repository(&satellite.name)),
+        state: publish::artifact_url(base, &satellite_repository(&satellite.name)),
     }))
 }
 
@@ -92,7 +107,8 @@ pub async fn report(
     let mut rows = write.rows();
     // First, so that a report and a change lock the satellite's rows in the same order.
     rows.set_seen(satellite.id, every, now).await?;
-    let assessment = assess_report(&mut rows, &app.url, &satellite, &report).await?;
+    let base = satellite.base(&app.url);
+    let assessment = assess_report(&mut rows, base, &satellite, &report).await?;
     let before = rows.status(satellite.id).await?.map(|status| status.report);
     journal::of_report(&mut rows, &satellite, before.as_ref(), &report).await?;
     rows.put_status(satellite.id, &report, &assessment, reported_at, now).await?;
@@ -101,10 +117,14 @@ pub async fn report(
         let (outcome, reason) = assess::outcome(&assessment, &group);
         rows.set_outcome(rollout, satellite.id, (outcome, &reason), now).await?;
     }
+    let is_behind = match &app.publisher {
+        Some(publisher) => publisher.is_behind(&mut rows, &satellite).await?,
+        None => false,
+    };
     write.commit().await?;
     app.metrics.reports.add_one();
-    let refresh_due = now - satellite.secret_at > REFRESH_AFTER_SECONDS * clock::SECOND;
-    if refresh_due {
+    let is_old = now - satellite.secret_at > REFRESH_AFTER_SECONDS * clock::SECOND;
+    if is_old || is_behind {
         // Go 0.0.4 does not read the body; what it has stays good.
         let actions = Actions { actions: vec![enrol::REFRESH_CREDENTIALS.to_owned()] };
         return Ok(Json(actions).into_response());
@@ -149,7 +169,11 @@ pub async fn refresh(
     if !app.limits.reports.take(satellite.id) {
         return Err(Fault::too_many());
     }
-    let secret = random(32)?;
+    let publisher = app.publisher.as_ref().filter(|publisher| satellite.home == publisher.url);
+    let secret = match publisher {
+        Some(publisher) => publisher.secret(random(32)?),
+        None => random(32)?,
+    };
     let mut write = app.store.write().await?;
     let used = satellite.secret_hash.as_deref().unwrap_or_default();
     let hash = secret::hash(&secret);
@@ -158,6 +182,9 @@ pub async fn refresh(
         return Err(Fault::new(StatusCode::CONFLICT, message));
     }
     write.commit().await?;
+    if let Some(publisher) = publisher {
+        publisher.give(&app, &satellite, &secret).await?;
+    }
     Ok(Json(Refreshed { secret }))
 }
 

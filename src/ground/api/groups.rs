@@ -235,7 +235,8 @@ fn answer(app: &App, group: &Group) -> Value {
         .iter()
         .filter_map(|artifact| artifact.repository.split('/').next())
         .collect();
-    let registry = if state.registry.is_empty() { &app.url } else { &state.registry };
+    let own = if app.home().is_empty() { &app.url } else { app.home() };
+    let registry = if state.registry.is_empty() { own } else { &state.registry };
     json!({
         "ID": group.id,
         "GroupName": state.group,

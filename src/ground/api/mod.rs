@@ -10,6 +10,7 @@ mod etag;
 mod extract;
 mod groups;
 mod journal;
+mod publishing;
 mod rollouts;
 mod satellites;
 mod state;
@@ -27,7 +28,7 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 
 pub use etag::{Expected, Version};
-pub use extract::{authenticate_robot, authorization, check_password};
+pub use extract::{ROBOT_PREFIX, authenticate_robot, authorization, check_password};
 pub use groups::put_group;
 pub use journal::{Wanted as LogWanted, event};
 pub use rollouts::{Action, NewRollout, Seen, act_on, start_rollout};
@@ -100,6 +101,7 @@ fn people() -> Router<Arc<App>> {
         .route("/rollouts/{rollout}", get(rollouts::show))
         .route("/rollouts/{rollout}/satellites", get(rollouts::satellites))
         .route("/rollouts/{rollout}/{action}", post(rollouts::act))
+        .route("/publishing", get(publishing::show))
         .route("/images", get(state::images))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{token}", delete(tokens::remove))
@@ -142,7 +144,8 @@ async fn metrics(State(app): State<Arc<App>>) -> Result<String, Fault> {
     let mut read = app.store.read().await?;
     let counts = read.rows().count_satellites(clock::now()).await?;
     let rollouts = read.rows().count_rollouts().await?;
-    Ok(app.metrics.render(&counts, &rollouts))
+    let publishing = publishing::unpublished(&app, &mut read.rows()).await?;
+    Ok(app.metrics.render(&counts, &rollouts, publishing.as_ref()))
 }
 
 /// Go's `sql.NullString`.

@@ -151,7 +151,9 @@ pub async fn add_satellite(app: &App, actor: &str, body: NewSatellite) -> Result
     if added.as_ref().is_err_and(is_duplicate) {
         return Err(Fault::bad("Error: failed to create satellite: the name is taken"));
     }
-    let satellite = added?;
+    let mut satellite = added?;
+    app.home().clone_into(&mut satellite.home);
+    rows.set_home(satellite.id, app.home()).await?;
     for name in &groups {
         let group = rows.group(name).await?;
         let group =

@@ -41,7 +41,7 @@ impl Known {
         let status = rows.status(satellite.id).await?;
         let report = status.as_ref().map(|status| &status.report);
         Ok(Self {
-            images: standings(url, &groups, report),
+            images: standings(satellite.base(url), &groups, report),
             groups: groups.into_iter().map(|group| group.group).collect(),
             config: rows.satellite_config(satellite.id).await?,
             since: rows.held(satellite.id).await?,

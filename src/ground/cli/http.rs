@@ -4,18 +4,18 @@
 //! followed: it could lead elsewhere.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::tls::TlsConfig;
 use ureq::{Agent, Body, http::Response};
 
 use super::output::{elements, text};
 use super::{Failure, login, variable};
 use crate::config::nearest;
+use crate::ground::http::roots;
 
 /// Which server is asked, and how it is trusted.
 #[derive(Args, Clone)]
@@ -302,32 +302,6 @@ pub fn base(given: &str) -> Result<String, Failure> {
         return Err(wrong());
     }
     Ok(url.as_str().trim_end_matches('/').to_owned())
-}
-
-fn roots(ca_file: Option<&Path>) -> Result<RootCerts, Failure> {
-    let Some(path) = ca_file else {
-        let found = rustls_native_certs::load_native_certs().certs;
-        let found = found.iter().map(|der| Certificate::from_der(der).to_owned());
-        let found: Vec<_> = found.collect();
-        // A machine without any is a container made from scratch, mostly.
-        return Ok(match found.is_empty() {
-            true => RootCerts::WebPki,
-            false => RootCerts::Specific(Arc::new(found)),
-        });
-    };
-    let failed = |what: String| Failure::from(format!("ca_file {}: {what}", path.display()));
-    let pem = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
-    let items = parse_pem(&pem).collect::<Result<Vec<_>, _>>();
-    let items = items.map_err(|error| failed(error.to_string()))?;
-    let certs = items.into_iter().filter_map(|item| match item {
-        PemItem::Certificate(certificate) => Some(certificate),
-        _ => None,
-    });
-    let certs: Vec<_> = certs.collect();
-    if certs.is_empty() {
-        return Err(failed("expected a certificate in PEM".to_owned()));
-    }
-    Ok(RootCerts::Specific(Arc::new(certs)))
 }
 
 /// What cannot stand in a part of a path.

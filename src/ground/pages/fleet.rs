@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
 
-use super::view::{ago, encoded, page, token};
+use super::view::{ago, at, encoded, page, token};
 use super::{Visitor, forms};
 use crate::ground::api::{NewSatellite, add_satellite};
 use crate::ground::app::{App, Fault};
@@ -46,6 +46,7 @@ pub async fn overview(
     let now = clock::now();
     let counts = rows.count_satellites(now).await?;
     let known: i64 = counts.iter().sum();
+    let publishing = publishing(&app, &mut rows).await?;
     let found = match Selector::parse(&filter.selector) {
         Ok(selector) => Ok(list(&mut rows, &filter, &selector, now).await?),
         Err(fault) => Err(fault),
@@ -53,6 +54,7 @@ pub async fn overview(
     let status = found.as_ref().map_or_else(|fault| fault.status, |_| StatusCode::OK);
     let content = html! {
         h1 { "Fleet: " (known) " satellites" }
+        @if let Some(problem) = publishing { p.problem role="alert" { (problem) } }
         @if known == 0 {
             p.notice {
                 "No satellite yet. "
@@ -70,6 +72,20 @@ pub async fn overview(
         @if !configs.is_empty() { (add_form(&visitor, &configs)) }
     };
     Ok((status, page(Some(&visitor), "Fleet", &content)).into_response())
+}
+
+/// Why what is desired does not get to where satellites read it; None where it does.
+async fn publishing(app: &App, rows: &mut Rows<'_>) -> Result<Option<String>, Fault> {
+    let Some(publisher) = &app.publisher else { return Ok(None) };
+    let how = rows.publishing(&publisher.url).await?;
+    if how.problem.is_empty() {
+        return Ok(None);
+    }
+    let waiting = rows.count_unpushed(&publisher.url).await?;
+    let (url, problem, since) = (&publisher.url, &how.problem, at(how.problem_since));
+    Ok(Some(format!(
+        "Publishing to {url} fails since {since}, {waiting} artifacts wait: {problem}"
+    )))
 }
 
 async fn list(

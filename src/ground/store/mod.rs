@@ -10,14 +10,16 @@ mod groups;
 mod images;
 mod journal;
 mod labels;
+mod lead;
 mod published;
+mod pushed;
 mod rollouts;
 mod satellites;
 mod schema;
 mod tokens;
 mod users;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +36,9 @@ pub use groups::Group;
 pub use images::Holder;
 pub use journal::{Entry, Event, Part};
 pub use labels::Label;
+pub use lead::{Duty, Lead};
 pub use published::Published;
+pub use pushed::{Publishing, Robot, Unpushed};
 pub use rollouts::{NewRollout, Released, Rollout};
 pub use satellites::{Connection, Lifecycle, Satellite, Status, Summary, Wanted};
 pub use tokens::Token;
@@ -74,6 +78,8 @@ pub struct Store {
     /// once, and the machine's power a little later.
     reports: Option<AnyPool>,
     kind: Kind,
+    /// SQLite's directory.
+    directory: Option<PathBuf>,
     /// SQLite's one writer; the one change on PostgreSQL.
     writer: Arc<Mutex<()>>,
 }
@@ -113,12 +119,12 @@ impl Store {
     /// Opens the database, makes it when it is new, and brings its tables up to date.
     pub async fn open(database: &Database) -> Result<Self, String> {
         sqlx::any::install_default_drivers();
-        let (url, kind, shown) = match database {
-            Database::Directory(path) => {
-                (sqlite_url(path)?, Kind::Sqlite, path.display().to_string())
-            }
-            Database::Postgres(url) => (url.clone(), Kind::Postgres, "PostgreSQL".to_owned()),
+        let (url, kind, directory) = match database {
+            Database::Directory(path) => (sqlite_url(path)?, Kind::Sqlite, Some(path.clone())),
+            Database::Postgres(url) => (url.clone(), Kind::Postgres, None),
         };
+        let shown = directory.as_ref().map(|path| path.display().to_string());
+        let shown = shown.unwrap_or_else(|| "PostgreSQL".to_owned());
         let failed = |error: sqlx::Error| format!("database in {shown}: {error}");
         let options =
             |max| AnyPoolOptions::new().max_connections(max).acquire_timeout(ACQUIRE_TIMEOUT);
@@ -129,7 +135,7 @@ impl Store {
             ),
             Kind::Postgres => (options(CONNECTIONS_MAX).connect(&url).await.map_err(failed)?, None),
         };
-        let store = Self { pool, reports, kind, writer: Arc::default() };
+        let store = Self { pool, reports, kind, directory, writer: Arc::default() };
         schema::migrate(&store).await.map_err(|error| format!("database in {shown}: {error}"))?;
         Ok(store)
     }

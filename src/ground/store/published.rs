@@ -93,6 +93,29 @@ impl Rows<'_> {
         row.map(|row| Ok((row.try_get("digest")?, row.try_get("manifest")?))).transpose()
     }
 
+    /// The artifact of a repository under a digest and what it says, if it is kept.
+    pub async fn artifact(
+        &mut self,
+        repository: &str,
+        digest: &str,
+    ) -> Result<Option<(Published, String)>> {
+        let query = sqlx::query("SELECT * FROM published WHERE repository = $1 AND digest = $2");
+        let row = query.bind(repository).bind(digest).fetch_optional(&mut *self.0).await?;
+        let published = |row: sqlx::any::AnyRow| {
+            let artifact = Published {
+                digest: row.try_get("digest")?,
+                tag: row.try_get("tag")?,
+                manifest: row.try_get("manifest")?,
+                config_digest: row.try_get("config_digest")?,
+                config: row.try_get("config")?,
+                layer_digest: row.try_get("layer_digest")?,
+                layer: row.try_get("layer")?,
+            };
+            Ok((artifact, row.try_get("content")?))
+        };
+        row.map(published).transpose()
+    }
+
     /// A layer by its digest.
     pub async fn layer(&mut self, repository: &str, digest: &str) -> Result<Option<Vec<u8>>> {
         let query = sqlx::query(

@@ -35,6 +35,8 @@ pub struct Satellite {
     pub is_offline: bool,
     /// When its credentials were revoked, if no device has enrolled since.
     pub revoked_at: Option<i64>,
+    /// The registry it reads its state from, as scheme and host; nothing for this server.
+    pub home: String,
     pub created_at: i64,
     pub updated_at: i64,
 }
@@ -156,6 +158,11 @@ impl Satellite {
     /// How it is connected.
     pub fn connection(&self, now: i64) -> Connection {
         connection_at(self.stale_at, self.offline_at, now)
+    }
+
+    /// Where it reads its state; `url` is this server's.
+    pub fn base<'a>(&'a self, url: &'a str) -> &'a str {
+        if self.home.is_empty() { url } else { &self.home }
     }
 
     /// Where it is in its life.
@@ -470,6 +477,7 @@ pub fn satellite(row: &AnyRow) -> Result<Satellite> {
         offline_at: row.try_get("offline_at")?,
         is_offline: row.try_get::<i64, _>("is_offline")? != 0,
         revoked_at: row.try_get("revoked_at")?,
+        home: row.try_get("home")?,
         created_at: row.try_get("created_at")?,
         updated_at: row.try_get("updated_at")?,
     })

@@ -51,7 +51,7 @@ pub async fn migrate(store: &Store) -> Result<(), String> {
     write.commit().await.map_err(failed)
 }
 
-const VERSIONS: [&str; 9] = [
+const VERSIONS: [&str; 10] = [
     FIRST,
     "ALTER TABLE image_groups ADD COLUMN platforms TEXT NOT NULL DEFAULT '[]';
      ALTER TABLE satellites ADD COLUMN stale_at BIGINT;
@@ -143,7 +143,38 @@ const VERSIONS: [&str; 9] = [
          PRIMARY KEY (rollout_id, satellite_id)
      );
      CREATE INDEX rollout_satellites_satellite ON rollout_satellites (satellite_id);",
+    PUBLISHING,
 ];
+
+/// What other registries were made to have. `home` is where a satellite reads its state: nothing
+/// for here. Robot accounts outlive their satellites' rows until they are ended.
+const PUBLISHING: &str = "
+ALTER TABLE satellites ADD COLUMN home TEXT NOT NULL DEFAULT '';
+CREATE TABLE pushed (
+    target TEXT NOT NULL,
+    repository TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    checked_at BIGINT NOT NULL,
+    PRIMARY KEY (target, repository)
+);
+CREATE TABLE robots (
+    target TEXT NOT NULL,
+    satellite TEXT NOT NULL,
+    robot_id BIGINT NOT NULL,
+    projects TEXT NOT NULL,
+    wanted TEXT NOT NULL,
+    expires_at BIGINT NOT NULL,
+    secret_hash TEXT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    PRIMARY KEY (target, satellite)
+);
+CREATE TABLE publishing (
+    target TEXT PRIMARY KEY,
+    problem TEXT NOT NULL,
+    problem_since BIGINT NOT NULL,
+    good_at BIGINT
+);
+";
 
 const FIRST: &str = "
 CREATE TABLE settings (

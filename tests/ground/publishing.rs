@@ -1,0 +1,365 @@
+//! Artifacts in another registry: the real docker-registry, and a stand-in for Harbor before one.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use crate::console::Browser;
+use crate::harbor::{Harbor, SECRET, USER};
+use crate::harness::{
+    Answer, Client, Database, GROUP, REPORT, Satellite, Server, on_each_store, registered,
+};
+use crate::members::{await_image, fleet, prepare, register, set_group};
+use crate::registry::{Registry, free_address};
+use crate::satellite::wait_until;
+
+const G1: &str = "satellite/group-state/g1/state";
+const C1: &str = "satellite/config-state/c1/state";
+const EDGE1: &str = "satellite/satellite-state/edge1/state";
+
+fn any() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+fn to_registry(database: &Database, listen: SocketAddr, url: &str) -> Server {
+    let settings = [
+        ("PUBLISH", "registry"),
+        ("PUBLISH_URL", url),
+        ("PUBLISH_USERNAME", "publisher"),
+        ("PUBLISH_PASSWORD", "push"),
+    ];
+    Server::start_with(database, listen, &settings)
+}
+
+fn to_harbor(database: &Database, url: &str) -> Server {
+    let settings = [
+        ("PUBLISH", "harbor"),
+        ("PUBLISH_URL", url),
+        ("PUBLISH_USERNAME", USER),
+        ("PUBLISH_PASSWORD", SECRET),
+    ];
+    Server::start_with(database, any(), &settings)
+}
+
+fn publishing(admin: &Client) -> Value {
+    admin.expect(200, "GET", "/api/publishing", "").json()
+}
+
+fn await_published(admin: &Client) {
+    let is_done = || {
+        let how = publishing(admin);
+        how["waiting"] == 0 && how["problem"] == "" && how["good_at"] != Value::Null
+    };
+    wait_until(is_done, || publishing(admin).to_string());
+}
+
+/// The digest that this server serves under its own `/v2/`.
+fn own_digest(server: &Server, satellite: &Satellite, repository: &str) -> String {
+    let path = format!("/v2/{repository}/manifests/latest");
+    let answer: Answer = satellite.client(server).expect(200, "HEAD", &path, "");
+    answer.header("docker-content-digest").unwrap().to_owned()
+}
+
+/// With and without passwords: what is there is what Ground Control serves itself, and what nothing
+/// wants any more goes.
+#[test]
+fn a_registry_gets_what_changed() {
+    on_each_store(|database| {
+        for registry in [Registry::start(&database), Registry::start_guarded(&database)] {
+            let server = to_registry(&database, any(), &registry.url());
+            let admin = server.admin();
+            let token = registered(&admin);
+            await_published(&admin);
+            let enrolled =
+                server.anyone().expect(200, "GET", &format!("/satellites/ztr/{token}"), "");
+            let satellite = Satellite::from_answer(&enrolled);
+            assert_eq!(satellite.state, format!("{}/{EDGE1}:latest", registry.url()));
+            assert_eq!(enrolled.json()["auth"]["url"], registry.url());
+            await_published(&admin);
+            for repository in [G1, C1, EDGE1] {
+                let own = own_digest(&server, &satellite, repository);
+                assert_eq!(registry.latest_digest(repository), Some(own), "{repository}");
+            }
+            let before = [C1, EDGE1].map(|repository| registry.latest_digest(repository));
+            let group = registry.latest_digest(G1);
+            admin.expect(200, "POST", "/api/groups/sync", &GROUP.replace("1.25", "1.26"));
+            wait_until(|| registry.latest_digest(G1) != group, || publishing(&admin).to_string());
+            assert_eq!([C1, EDGE1].map(|repository| registry.latest_digest(repository)), before);
+            admin.expect(200, "DELETE", "/api/satellites/edge1", "");
+            wait_until(
+                || registry.latest_digest(EDGE1).is_none(),
+                || publishing(&admin).to_string(),
+            );
+            admin.expect(200, "DELETE", "/api/groups/g1", "");
+            admin.expect(200, "DELETE", "/api/configs/c1", "");
+            let metrics = || server.anyone().get("/metrics").text();
+            wait_until(|| metrics().contains("ground_control_publish_waiting 0\n"), metrics);
+        }
+    });
+}
+
+/// Killed between commit and publishing, and while it publishes: what was answered gets there.
+#[test]
+fn a_killed_server_publishes_what_it_committed() {
+    on_each_store(|database| {
+        let registry = Registry::start(&database);
+        let (url, address) = (registry.url(), registry.address);
+        let mut server = to_registry(&database, any(), &url);
+        let listen = server.address;
+        registered(&server.admin());
+        await_published(&server.admin());
+        let directory = registry.stop();
+        server.admin().expect(200, "POST", "/api/groups/sync", &GROUP.replace("1.25", "1.26"));
+        server.kill();
+        let registry = Registry::start_at(&directory, address, "");
+        let before = registry.latest_digest(G1);
+        server = to_registry(&database, listen, &url);
+        wait_until(
+            || registry.latest_digest(G1) != before,
+            || publishing(&server.admin()).to_string(),
+        );
+        for step in 0..KILLS {
+            let admin = server.admin();
+            let tag = format!("2.{step}");
+            admin.expect(200, "POST", "/api/groups/sync", &GROUP.replace("1.25", &tag));
+            std::thread::sleep(std::time::Duration::from_millis(150 * step));
+            server.kill();
+            server = to_registry(&database, listen, &url);
+        }
+        let admin = server.admin();
+        await_published(&admin);
+        let last = admin.get("/api/groups/g1").json();
+        assert_eq!(last["Artifacts"][0]["tag"][0], format!("2.{}", KILLS - 1));
+        let manifest = registry.latest(G1, "GET").json();
+        let layer = manifest["layers"][0]["digest"].as_str().unwrap();
+        let path = format!("/v2/{G1}/blobs/{layer}");
+        let layer = Client::at(registry.address).expect(200, "GET", &path, "").body;
+        let mut tar = String::new();
+        let mut gzip = flate2::read::GzDecoder::new(&*layer);
+        std::io::Read::read_to_string(&mut gzip, &mut tar).unwrap();
+        assert!(tar.contains(&format!("2.{}", KILLS - 1)), "{tar}");
+    });
+}
+
+/// Nothing of the API waits for a registry that is away; it is said once, and over when it is back.
+#[test]
+fn a_registry_that_is_away_holds_up_nothing() {
+    on_each_store(|database| {
+        let address = free_address();
+        let server = to_registry(&database, any(), &format!("http://{address}"));
+        let admin = server.admin();
+        let token = registered(&admin);
+        server.anyone().expect(200, "GET", &format!("/satellites/ztr/{token}"), "");
+        wait_until(|| publishing(&admin)["problem"] != "", || publishing(&admin).to_string());
+        let how = publishing(&admin);
+        assert!(how["problem"].as_str().unwrap().contains(&address.to_string()), "{how}");
+        assert_eq!(how["waiting"], 3);
+        let metrics = server.anyone().get("/metrics").text();
+        assert!(metrics.contains("ground_control_publish_failing 1\n"), "{metrics}");
+        assert!(metrics.contains("ground_control_publish_waiting 3\n"), "{metrics}");
+        let page = Browser::log_in(&server).get("/console").text();
+        assert!(page.contains("Publishing to") && page.contains("3 artifacts wait"), "{page}");
+        let directory = database.directory().with_extension("late");
+        let _registry = Registry::start_at(&directory, address, "");
+        await_published(&admin);
+        let kinds = || {
+            let events = admin.get("/api/events?after=0").json();
+            let events = events.as_array().unwrap().clone();
+            let kinds = events.iter().map(|event| event["kind"].as_str().unwrap().to_owned());
+            kinds.filter(|kind| kind.starts_with("publish")).collect::<Vec<_>>()
+        };
+        assert_eq!(kinds(), ["publish_failed", "publish_restored"]);
+    });
+}
+
+/// One of two servers publishes, and the other when that is killed.
+#[test]
+fn the_other_replica_takes_over() {
+    on_each_store(|database| {
+        let registry = Registry::start(&database);
+        let one = to_registry(&database, any(), &registry.url());
+        let two = to_registry(&database, any(), &registry.url());
+        registered(&one.admin());
+        await_published(&one.admin());
+        let published = |server: &Server| {
+            let metrics = server.anyone().get("/metrics").text();
+            let line = metrics
+                .lines()
+                .find_map(|line| line.strip_prefix("ground_control_published_total "));
+            line.unwrap().parse::<u64>().unwrap()
+        };
+        wait_until(|| published(&one) == 3, || publishing(&one.admin()).to_string());
+        let change = |tag: &str| {
+            let before = registry.latest_digest(G1);
+            // It comes by the one that does not publish.
+            two.admin().expect(200, "POST", "/api/groups/sync", &GROUP.replace("1.25", tag));
+            let is_there = || registry.latest_digest(G1) != before;
+            wait_until(is_there, || publishing(&two.admin()).to_string());
+        };
+        change("1.26");
+        assert_eq!(published(&two), 0);
+        one.kill();
+        change("1.27");
+        wait_until(|| published(&two) == 1, || publishing(&two.admin()).to_string());
+    });
+}
+
+/// A satellite that enrolled here goes on reading here, until a device enrols anew.
+#[test]
+fn a_fleet_moves_to_a_registry_and_strands_nobody() {
+    on_each_store(|database| {
+        let registry = Registry::start(&database);
+        let server = Server::start(&database);
+        let listen = server.address;
+        let token = registered(&server.admin());
+        let answer = server.anyone().expect(200, "GET", &format!("/satellites/ztr/{token}"), "");
+        let old = Satellite::from_answer(&answer);
+        old.read(&server, &old.state).unwrap();
+        assert!(server.stop());
+        let server = to_registry(&database, listen, &registry.url());
+        let admin = server.admin();
+        await_published(&admin);
+        let (_, state) = old.read(&server, &old.state).unwrap();
+        assert!(
+            state["config"].as_str().unwrap().starts_with(&format!("http://{listen}/")),
+            "{state}"
+        );
+        assert_eq!(registry.latest_digest(EDGE1), None, "nobody reads it there");
+        let answer = admin.expect(200, "POST", "/api/satellites/edge1/token", "").json();
+        let path = format!("/satellites/ztr/{}", answer["token"].as_str().unwrap());
+        let new = Satellite::from_answer(&server.anyone().expect(200, "GET", &path, ""));
+        assert!(new.state.starts_with(&registry.url()));
+        wait_until(|| registry.latest_digest(EDGE1).is_some(), || publishing(&admin).to_string());
+        new.client(&server).expect(200, "POST", "/satellites/sync", REPORT);
+    });
+}
+
+/// Harbor: private project, robots that may pull and no more, secrets that it and Ground Control know
+/// to be the same, and an end of both together.
+#[test]
+fn harbor_gets_robots_of_least_rights() {
+    on_each_store(|database| {
+        let harbor = Harbor::start(Registry::start(&database));
+        harbor.state.lock().unwrap().projects.insert("library".into(), false);
+        let server = to_harbor(&database, &harbor.url());
+        let admin = server.admin();
+        admin.expect(200, "POST", "/api/groups/sync", &GROUP.replace("http://127.0.0.1:5000", ""));
+        let token = registered(&admin);
+        admin.expect(200, "POST", "/api/groups/sync", &GROUP.replace("http://127.0.0.1:5000", ""));
+        await_published(&admin);
+        assert_eq!(harbor.state.lock().unwrap().projects["satellite"], false, "private");
+        let projects = |wanted: &[&str]| {
+            wait_until(
+                || harbor.projects_of("edge1") == wanted,
+                || format!("{:?} {}", harbor.projects_of("edge1"), publishing(&admin)),
+            );
+        };
+        projects(&["library", "satellite"]);
+        let path = format!("/satellites/ztr/{token}");
+        let satellite = Satellite::from_answer(&server.anyone().expect(200, "GET", &path, ""));
+        assert_eq!(satellite.state, format!("{}/{EDGE1}:latest", harbor.url()));
+        let robot = harbor.robot("edge1").unwrap();
+        assert_eq!((satellite.user.as_str(), &robot.secret), ("robot$edge1", &satellite.secret));
+        let robot = || satellite.client(&server);
+        assert!(robot().expect(200, "POST", "/satellites/sync", REPORT).body.is_empty());
+
+        // Secrets are changed together. If the answer is lost, the satellite is told to ask again.
+        let lost = robot().expect(200, "POST", "/sat/refresh", "").json();
+        assert_eq!(lost["secret"], harbor.robot("edge1").unwrap().secret);
+        let asked = robot().expect(200, "POST", "/satellites/sync", REPORT).json();
+        assert_eq!(asked["actions"], json!(["refresh_credentials"]));
+        harbor.state.lock().unwrap().refuses = Some(503);
+        robot().expect(503, "POST", "/sat/refresh", "");
+        harbor.state.lock().unwrap().refuses = None;
+        let next = robot().expect(200, "POST", "/sat/refresh", "").json();
+        let secret = next["secret"].as_str().unwrap();
+        assert_eq!(secret, harbor.robot("edge1").unwrap().secret);
+        let next = server.basic("robot$edge1", secret);
+        assert!(next.expect(200, "POST", "/satellites/sync", REPORT).body.is_empty());
+
+        // A project more with a group; one that is not there yet holds up nothing.
+        let more = json!({ "group": "g2", "artifacts": [
+            { "repository": "late/app", "tag": ["1"] }, { "repository": "library/app", "tag": ["1"] }] });
+        admin.expect(200, "POST", "/api/groups/sync", &more.to_string());
+        let member = r#"{"satellite":"edge1","group":"g2"}"#;
+        admin.expect(200, "POST", "/api/groups/satellite", member);
+        await_published(&admin);
+        projects(&["library", "satellite"]);
+        // A month is given again before the robot ends.
+        {
+            let mut state = harbor.state.lock().unwrap();
+            state.projects.insert("late".into(), false);
+            assert!(!state.asked.iter().any(|line| line.starts_with("DELETE")));
+        }
+        let member = r#"{"satellite":"edge1","group":"g1"}"#;
+        admin.expect(200, "DELETE", "/api/groups/satellite", member);
+        admin.expect(200, "POST", "/api/satellites/edge1/revoke", "");
+        wait_until(|| harbor.robot("edge1").is_none(), || "the robot stays".to_owned());
+        next.expect(401, "POST", "/satellites/sync", REPORT);
+    });
+}
+
+/// Somebody else's robot of the same name is left alone, and holds up no other satellite.
+#[test]
+fn a_robot_of_others_is_left_alone() {
+    let database = Database::sqlite();
+    let harbor = Harbor::start(Registry::start(&database));
+    let server = to_harbor(&database, &harbor.url());
+    let admin = server.admin();
+    let body = json!({ "name": "edge1", "level": "system", "duration": 30, "permissions": [],
+        "description": "the backup" });
+    let basic = Client::at(harbor.address);
+    let line = format!("Authorization: Basic {}\r\n", base64(&format!("{USER}:{SECRET}")));
+    let made = basic.ask_with("POST", "/api/v2.0/robots", &line, &body.to_string());
+    assert_eq!(made.status, 201);
+    let token = registered(&admin);
+    admin.expect(200, "POST", "/api/satellites", r#"{"name":"edge2","config_name":"c1"}"#);
+    wait_until(|| harbor.robot("edge2").is_some(), || publishing(&admin).to_string());
+    wait_until(
+        || publishing(&admin)["problem"].as_str().unwrap().contains("not Ground Control's"),
+        || publishing(&admin).to_string(),
+    );
+    server.anyone().expect(503, "GET", &format!("/satellites/ztr/{token}"), "");
+    assert_eq!(harbor.robot("edge1").unwrap().body["description"], "the backup");
+}
+
+fn base64(text: &str) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(text)
+}
+
+/// A real satellite: its state from the registry it was told, its images from the same with Harbor.
+#[test]
+fn satellites_converge_by_what_was_published() {
+    let database = Database::sqlite();
+    let harbor = Harbor::start(Registry::start(&database));
+    harbor.state.lock().unwrap().projects.insert("library".into(), false);
+    harbor.registry.push("library/app", "1", "layer one");
+    let server = to_harbor(&database, &harbor.url());
+    let admin = fleet(&server);
+    set_group(&admin, "", "g1", "library/app", "1");
+    let token = register(&admin, "edge1", &["g1"]);
+    let mut satellite = prepare("publish-harbor", &server, &token);
+    satellite.start_again();
+    await_image(&satellite, "library/app", "1", 200);
+    // A refresh in between, and what comes after it.
+    harbor.registry.push("library/app", "2", "layer two");
+    set_group(&admin, "", "g1", "library/app", "2");
+    await_image(&satellite, "library/app", "2", 200);
+    let images = || admin.get("/api/satellites/edge1/state").text();
+    wait_until(|| images().contains("\"updated\":\"UpToDate\""), images);
+    drop(satellite);
+
+    // A plain registry that anyone may read.
+    let database = Database::sqlite();
+    let registry = Registry::start(&database);
+    registry.push("library/app", "1", "layer one");
+    let server = to_registry(&database, any(), &registry.url());
+    let admin = fleet(&server);
+    set_group(&admin, &registry.url(), "g1", "library/app", "1");
+    let mut satellite = prepare("publish-plain", &server, &register(&admin, "edge1", &["g1"]));
+    satellite.start_again();
+    await_image(&satellite, "library/app", "1", 200);
+}
+
+const KILLS: u64 = 6;
