@@ -107,9 +107,11 @@ impl Harbor {
         let days = (now_seconds - created / super::clock::SECOND).max(0) / DAY_SECONDS;
         // Harbor counts the days of a robot from when it was made.
         let mut body = body_of(&found.name, &projects, days + ROBOT_DAYS);
-        body["id"] = json!(found.id);
-        body["disable"] = json!(false);
-        body["editable"] = json!(true);
+        if let Some(fields) = body.as_object_mut() {
+            fields.insert("id".to_owned(), json!(found.id));
+            fields.insert("disable".to_owned(), json!(false));
+            fields.insert("editable".to_owned(), json!(true));
+        }
         let path = format!("robots/{}", found.id);
         let put = self.ask(Method::PUT, &path, Some(body)).await?;
         if !put.status.is_success() {

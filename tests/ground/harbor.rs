@@ -36,6 +36,8 @@ pub struct State {
     /// What each token opens: project and actions.
     tokens: Vec<Vec<(String, String)>>,
     robots_made: i64,
+    /// Names of replication policies.
+    pub policies: Vec<String>,
     /// The answer to all that is asked of the API, if it is not itself.
     pub refuses: Option<u16>,
     /// Method and path of what was asked, without the registry's.
@@ -127,10 +129,26 @@ fn read(stream: &TcpStream) -> Option<Asked> {
         let Some((name, value)) = line.trim_end().split_once(": ") else { break };
         lines.push((name.to_ascii_lowercase(), value.to_owned()));
     }
-    let length = lines.iter().find(|(name, _)| name == "content-length");
-    let length = length.map_or(0, |(_, value)| value.parse().unwrap());
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
+    let value =
+        |wanted: &str| lines.iter().find(|(name, _)| name == wanted).map(|(_, value)| value);
+    let mut body = Vec::new();
+    if value("transfer-encoding").is_some() {
+        // As Go uploads: pieces, each after its length.
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).ok()?;
+            let length = usize::from_str_radix(line.trim(), 16).ok()?;
+            let mut piece = vec![0; length + 2];
+            reader.read_exact(&mut piece).ok()?;
+            if length == 0 {
+                break;
+            }
+            body.extend_from_slice(&piece[..length]);
+        }
+    } else {
+        body = vec![0; value("content-length").map_or(0, |value| value.parse().unwrap())];
+        reader.read_exact(&mut body).ok()?;
+    }
     let (path, text) = target.split_once('?').unwrap_or((&target, ""));
     let mut query: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (name, value) in url::form_urlencoded::parse(text.as_bytes()) {
@@ -173,6 +191,9 @@ fn api(asked: &Asked, state: &mut State) -> (u16, Value) {
     if asked.path == "/service/token" {
         return token(asked, state);
     }
+    if asked.path == "/api/v2.0/health" {
+        return (200, json!({ "status": "healthy", "components": [] }));
+    }
     if asked.basic() != Some((USER.to_owned(), SECRET.to_owned())) {
         return error(401, "UNAUTHORIZED", "unauthorized");
     }
@@ -198,6 +219,12 @@ fn api(asked: &Asked, state: &mut State) -> (u16, Value) {
             let public = body["public"] == true || body["metadata"]["public"] == "true";
             state.projects.insert(name, public);
             (201, Value::Null)
+        }
+        // Go's Ground Control wants each of its groups to be a replication policy.
+        ("GET", ["replication", "policies"]) => {
+            let wanted = asked.one("q").strip_prefix("name=").unwrap_or_default();
+            let there = state.policies.iter().filter(|name| *name == wanted);
+            (200, there.map(|name| json!({ "id": 1, "name": name, "enabled": true })).collect())
         }
         ("GET", ["robots"]) => {
             let wanted = asked.one("q").strip_prefix("name=").unwrap_or_default().to_owned();
@@ -372,7 +399,7 @@ fn registry(
         let body = json!({ "errors": [{ "code": "UNAUTHORIZED", "message": "unauthorized" }] });
         return (401, format!("Www-Authenticate: {challenge}\r\n"), body.to_string().into_bytes());
     }
-    let kept = ["content-type", "accept", "range"];
+    let kept = ["content-type", "content-range", "accept", "range"];
     let lines: String = asked
         .lines
         .iter()

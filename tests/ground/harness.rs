@@ -71,7 +71,7 @@ impl Database {
         Self { arguments, directory }
     }
 
-    fn postgres(server: &str) -> Self {
+    pub fn postgres(server: &str) -> Self {
         let name = Self::name();
         let status = Command::new("createdb")
             .arg(format!("--maintenance-db={server}/postgres"))
@@ -229,6 +229,11 @@ impl Client {
     /// Someone who asks another server.
     pub fn at(address: SocketAddr) -> Self {
         Self { address, authorization: None }
+    }
+
+    /// The same one with credentials.
+    pub fn with(&self, authorization: &str) -> Self {
+        Self { authorization: Some(authorization.to_owned()), ..self.clone() }
     }
 
     pub fn ask(&self, method: &str, path: &str, body: &str) -> Answer {

@@ -6,6 +6,7 @@ mod apply;
 mod cli;
 mod console;
 mod fleet;
+mod go;
 mod harbor;
 mod harness;
 mod hostile;

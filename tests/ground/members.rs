@@ -50,9 +50,13 @@ pub fn register(admin: &Client, name: &str, groups: &[&str]) -> String {
 }
 
 pub fn prepare(name: &str, server: &Server, token: &str) -> Satellite {
+    prepare_at(name, &format!("http://{}", server.address), token)
+}
+
+/// The same at a Ground Control's URL.
+pub fn prepare_at(name: &str, url: &str, token: &str) -> Satellite {
     satellite::prepare(name, |directory| {
         let text = satellite::text(directory, "1s", &[], &[]);
-        let (url, token) = (format!("http://{}", server.address), token.to_owned());
         format!("{text}[ground_control]\nurl = \"{url}\"\ntoken = \"{token}\"\n")
     })
 }
