@@ -18,6 +18,7 @@ use crate::oci::Digest;
 
 /// A blob that is held. While a reader or its lease lives, the blob's room is not used again, even
 /// if the blob is deleted.
+#[derive(Clone)]
 pub struct Reader {
     pub(super) store: Store,
     pub(super) record: Rc<BlobRecord>,

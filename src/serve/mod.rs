@@ -19,6 +19,7 @@ mod access;
 mod growing;
 mod lists;
 mod manifest;
+mod ranges;
 mod referrers;
 mod route;
 #[cfg(feature = "pull-through")]
@@ -30,6 +31,7 @@ mod through;
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -44,7 +46,8 @@ use crate::net::http::{
 use crate::oci::{Digest, registry_name};
 use crate::pull::Puller;
 use access::Users;
-use route::{Range, Route, Target, range};
+use ranges::Window;
+use route::{Route, Target};
 
 /// The read API over one store.
 pub struct Api {
@@ -188,38 +191,39 @@ impl Api {
             Err(response) => return response,
         };
         let Ok(reader) = self.store.reader(digest) else { return unknown() };
-        let Some(body) = self.body(request.method, reader, window.range()).await else {
+        if !self.is_sound(request.method, &reader, &window.ranges).await {
             return damaged();
-        };
-        window.response(digest, body)
+        }
+        window.response(digest, |range| body(reader.clone(), range))
     }
 
-    /// Bytes of a blob, from its files where it has some, else read piece by piece; none if any of
-    /// them is known to be corrupt, or the first are found to be. Later ones are checked before
-    /// they are sent. A HEAD sends none, and checks none.
-    async fn body(
-        &self,
-        method: Method,
-        reader: Reader,
-        range: std::ops::Range<u64>,
-    ) -> Option<ResponseBody> {
-        if self.store.is_corrupt(reader.digest(), range.clone()) {
-            return None;
+    /// Whether no byte of these ranges is known to be corrupt, and the first are found to be right.
+    /// Later ones are checked before they are sent. A HEAD sends none, and checks none.
+    async fn is_sound(&self, method: Method, reader: &Reader, ranges: &[Range<u64>]) -> bool {
+        let is_corrupt = |range: &Range<u64>| self.store.is_corrupt(reader.digest(), range.clone());
+        if ranges.iter().any(is_corrupt) {
+            return false;
         }
-        let (first, length) = (range.start, range.end - range.start);
-        if method != Method::Head && length > 0 && reader.admit(first, length).await.is_err() {
-            return None;
+        let first = ranges.first().filter(|range| method != Method::Head && !range.is_empty());
+        match first {
+            Some(first) => reader.admit(first.start, first.end - first.start).await.is_ok(),
+            None => true,
         }
-        let (spans, lease) = (reader.spans(first, length), reader.lease());
-        let part = Box::new(Part::new(reader, range));
-        let Some(spans) = spans else {
-            return Some(ResponseBody::Stream { len: length, source: part });
-        };
-        let spans = spans.into_iter();
-        let spans =
-            spans.map(|span| FileSpan { file: span.file, offset: span.offset, len: span.bytes });
-        Some(ResponseBody::Files { spans: spans.collect(), lease, gate: part })
     }
+}
+
+/// Bytes of a blob, from its files where it has some, else read piece by piece.
+fn body(reader: Reader, range: Range<u64>) -> ResponseBody {
+    let (first, length) = (range.start, range.end - range.start);
+    let (spans, lease) = (reader.spans(first, length), reader.lease());
+    let part = Box::new(Part::new(reader, range));
+    let Some(spans) = spans else {
+        return ResponseBody::Stream { len: length, source: part };
+    };
+    let spans = spans.into_iter();
+    let spans =
+        spans.map(|span| FileSpan { file: span.file, offset: span.offset, len: span.bytes });
+    ResponseBody::Files { spans: spans.collect(), lease, gate: part }
 }
 
 impl Handler for Api {
@@ -228,50 +232,6 @@ impl Handler for Api {
             Ok(()) => self.answer(&request).await,
             Err(refusal) => refusal,
         }
-    }
-}
-
-/// What is asked for of a blob.
-struct Window {
-    status: u16,
-    first: u64,
-    length: u64,
-    /// Bytes of the whole blob.
-    size: u64,
-}
-
-impl Window {
-    /// What `request` asks for of a blob of `size` bytes; the answer, if the blob does not have it.
-    fn of(request: &ServerRequest, digest: &Digest, size: u64) -> Result<Self, ServerResponse> {
-        let etag = format!("\"{digest}\"");
-        let applies = request.headers.get("if-range").is_none_or(|value| value == etag);
-        let wanted = request.headers.get("range").filter(|_| applies);
-        match wanted.map_or(Range::Whole, |text| range(text, size)) {
-            Range::Whole => Ok(Self { status: 200, first: 0, length: size, size }),
-            Range::Part { first, length } => Ok(Self { status: 206, first, length, size }),
-            Range::Outside => {
-                let mut response = problem(416, "RANGE_INVALID", "the range is not in the blob");
-                response.headers.append("content-range", format!("bytes */{size}"));
-                Err(response)
-            }
-        }
-    }
-
-    fn range(&self) -> std::ops::Range<u64> {
-        self.first..self.first + self.length
-    }
-
-    fn response(&self, digest: &Digest, body: ResponseBody) -> ServerResponse {
-        let Self { status, first, length, size } = *self;
-        let mut headers = Headers::new();
-        headers.append("content-type", "application/octet-stream");
-        headers.append("accept-ranges", "bytes");
-        content(&mut headers, digest);
-        if status == 206 {
-            let last = first + length - 1;
-            headers.append("content-range", format!("bytes {first}-{last}/{size}"));
-        }
-        ServerResponse { status, headers, body }
     }
 }
 
@@ -288,7 +248,7 @@ struct Part {
 
 impl Part {
     /// Nothing of it was sent.
-    fn new(reader: Reader, range: std::ops::Range<u64>) -> Self {
+    fn new(reader: Reader, range: Range<u64>) -> Self {
         let (first, length) = (range.start, range.end - range.start);
         Self { reader, first, length, at: 0, admitted: 0 }
     }

@@ -1,4 +1,4 @@
-//! Paths and ranges of the read API: distribution-spec "Endpoints", RFC 9110 section 14.
+//! Paths of the read API: distribution-spec "Endpoints".
 
 use percent_encoding::percent_decode_str;
 
@@ -92,44 +92,6 @@ fn refuse(status: u16, code: &'static str, message: String) -> Refusal {
     Refusal { status, code, message }
 }
 
-/// What a Range header asks of a blob.
-#[derive(Debug, PartialEq)]
-pub enum Range {
-    /// All of it, or something this server does not do: then RFC 9110 has it ignored.
-    Whole,
-    /// `length` bytes from `first`, at least one.
-    Part {
-        /// The first byte.
-        first: u64,
-        /// How many.
-        length: u64,
-    },
-    /// Nothing that the blob has.
-    Outside,
-}
-
-/// Reads a Range header for a blob of `size` bytes.
-pub fn range(text: &str, size: u64) -> Range {
-    let Some(spec) = text.trim().strip_prefix("bytes=") else { return Range::Whole };
-    // Several ranges: a whole answer is what every client understands.
-    let Some((first, last)) = spec.split_once('-').filter(|_| !spec.contains(',')) else {
-        return Range::Whole;
-    };
-    let part = |first: u64, end: u64| Range::Part { first, length: end - first };
-    match (first.trim().parse::<u64>(), last.trim().parse::<u64>()) {
-        (Ok(first), _) if first >= size => Range::Outside,
-        (Ok(first), Ok(last)) if last < first => Range::Outside,
-        (Ok(first), Ok(last)) => part(first, last.saturating_add(1).min(size)),
-        (Ok(first), Err(_)) if last.trim().is_empty() => part(first, size),
-        (Err(_), Ok(last)) if first.trim().is_empty() => match last {
-            0 => Range::Outside,
-            last if size > 0 => part(size.saturating_sub(last), size),
-            _ => Range::Outside,
-        },
-        _ => Range::Whole,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,28 +132,5 @@ mod tests {
         ] {
             assert_eq!(route(path).unwrap_err().status, status, "{path}");
         }
-    }
-
-    #[test]
-    fn ranges() {
-        let part = |first, length| Range::Part { first, length };
-        for (text, expected) in [
-            ("bytes=0-3", part(0, 4)),
-            ("bytes=5-", part(5, 5)),
-            ("bytes=-3", part(7, 3)),
-            ("bytes=-30", part(0, 10)),
-            ("bytes=8-99", part(8, 2)),
-            ("bytes=10-", Range::Outside),
-            ("bytes=5-2", Range::Outside),
-            ("bytes=-0", Range::Outside),
-            ("bytes=0-1,4-5", Range::Whole),
-            ("items=0-1", Range::Whole),
-            ("bytes=x-", Range::Whole),
-            ("bytes=0-18446744073709551615", part(0, 10)),
-        ] {
-            assert_eq!(range(text, 10), expected, "{text}");
-        }
-        assert_eq!(range("bytes=0-", 0), Range::Outside);
-        assert_eq!(range("bytes=-1", 0), Range::Outside);
     }
 }

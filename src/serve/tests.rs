@@ -76,7 +76,9 @@ fn read(response: ServerResponse) -> String {
     match response.body {
         ResponseBody::Empty => String::new(),
         ResponseBody::Bytes(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
-        ResponseBody::Files { .. } => panic!("the device has no files"),
+        ResponseBody::Files { .. } | ResponseBody::Parts(_) => {
+            panic!("expected no files, no parts")
+        }
         ResponseBody::Stream { len, mut source } => {
             let mut buffer = vec![0; usize::try_from(len).unwrap()];
             let length = smol::block_on(source.read(&mut buffer)).unwrap();

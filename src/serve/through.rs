@@ -155,11 +155,11 @@ impl Api {
         if request.method == Method::Head {
             let size = puller.blob_size(registry, name, digest).await?;
             return Ok(match Window::of(request, digest, size) {
-                Ok(window) => {
-                    let mut response = window.response(digest, ResponseBody::Empty);
-                    response.headers.append("content-length", window.length.to_string());
-                    response
-                }
+                // None of it is sent, and all that matters is how long it would be.
+                Ok(window) => window.response(digest, |range| ResponseBody::Stream {
+                    len: range.end - range.start,
+                    source: Box::new(()),
+                }),
                 Err(response) => response,
             });
         }
@@ -173,9 +173,12 @@ impl Api {
             Ok(window) => window,
             Err(response) => return Ok(response),
         };
-        let (store, len) = (self.store.clone(), window.length);
-        let source = Box::new(Growing::new(store, download, *digest, window.range(), size));
-        Ok(window.response(digest, ResponseBody::Stream { len, source }))
+        Ok(window.response(digest, |range| {
+            let (store, download) = (self.store.clone(), download.clone());
+            let len = range.end - range.start;
+            let source = Box::new(Growing::new(store, download, *digest, range, size));
+            ResponseBody::Stream { len, source }
+        }))
     }
 }
 

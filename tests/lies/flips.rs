@@ -164,3 +164,19 @@ fn many_clients_of_a_corrupt_trailer_are_served() {
         }
     });
 }
+
+#[test]
+fn each_of_several_parts_is_checked() {
+    let held = held("flips-parts", 3_000_000);
+    held.flip(5, 1);
+    let from = 5 * CHUNK_BYTES;
+    let range = format!("Range: bytes=0-99,{from}-{},-10\r\n", from + CHUNK_BYTES - 1);
+    let (status, body) = get(&held.satellite.served, &held.path(), &range);
+    assert_eq!(status, 206);
+    let head = body.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap() + 4;
+    assert!(body[head..].starts_with(&held.image.layer[..100]), "the first part is right");
+    assert!(body.len() < head + 500, "{} bytes of a chunk that is wrong", body.len());
+    assert!(body.ends_with(b"\r\n\r\n"), "nothing of the part, and of the next one");
+    let (status, _) = get(&held.satellite.served, &held.path(), &range);
+    assert_eq!(status, 503, "now it is known before");
+}

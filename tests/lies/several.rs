@@ -98,6 +98,16 @@ impl Several {
         content.manifests.insert(tag.to_owned(), image.manifest.clone());
     }
 
+    /// Puts a blob under a digest.
+    pub fn blob(&self, digest: &str, bytes: &[u8]) {
+        self.content.lock().unwrap().blobs.insert(digest.to_owned(), bytes.to_vec());
+    }
+
+    /// Puts a manifest under a tag or digest, of the type that it says itself.
+    pub fn manifest(&self, name: &str, bytes: &[u8]) {
+        self.content.lock().unwrap().manifests.insert(name.to_owned(), bytes.to_vec());
+    }
+
     /// Deletes a tag.
     pub fn untag(&self, tag: &str) {
         self.content.lock().unwrap().manifests.remove(tag);
@@ -199,15 +209,19 @@ fn truth(content: &Content, request: &Request) -> Answer {
     let Some(bytes) = found else { return Answer::status(404) };
     if kind == "manifests" {
         let answer = Answer { body: bytes.clone(), ..Answer::status(200) };
-        let digest = Digest::sha256(bytes);
-        return answer.with("Content-Type", MANIFEST).with("Docker-Content-Digest", digest);
+        let digest = name.parse().unwrap_or_else(|_| Digest::sha256(bytes));
+        let manifest: serde_json::Value = serde_json::from_slice(bytes).unwrap();
+        let kind = manifest["mediaType"].as_str().unwrap().to_owned();
+        return answer.with("Content-Type", kind).with("Docker-Content-Digest", digest);
     }
     let Some(range) = &request.range else {
         return Answer { body: bytes.clone(), ..Answer::status(200) };
     };
+    if range.start >= bytes.len() {
+        let said = format!("bytes */{}", bytes.len());
+        return Answer::status(416).with("Content-Range", said);
+    }
     let range = range.start..range.end.min(bytes.len());
     let said = format!("bytes {}-{}/{}", range.start, range.end - 1, bytes.len());
     Answer { body: bytes[range].to_vec(), ..Answer::status(206) }.with("Content-Range", said)
 }
-
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";

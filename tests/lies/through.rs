@@ -1,8 +1,6 @@
 //! What clients ask for and is not held: fetched on demand, once, and served as it lands; never a
 //! whole wrong answer, and never a question to an upstream that is not configured for it.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,29 +8,30 @@ use std::time::Duration;
 use moonlet::oci::Digest;
 use rustix::process::Signal;
 
+use crate::client::Client;
 use crate::registry::Image;
 use crate::satellite::{Satellite, get, start_with, wait_until};
 use crate::several::{Answer, Request, Several};
 
 /// A satellite that holds `images` of the registry, and fetches on demand what `lines` let it.
-fn pulling(name: &str, registry: &Several, images: &[&str], lines: &str) -> Satellite {
+pub fn pulling(name: &str, registry: &Several, images: &[&str], lines: &str) -> Satellite {
     let lines = format!("url = \"{}\"\npull_through = true\n{lines}", registry.url());
     start_with(name, "1s", &[("registry.test", &lines)], images)
 }
 
-fn layer_path(image: &Image) -> String {
+pub fn layer_path(image: &Image) -> String {
     format!("/v2/app/blobs/{}", Digest::sha256(&image.layer))
 }
 
 /// Bytes of a blob that the registry was asked for.
-fn asked_bytes(registry: &Several, bytes: &[u8]) -> usize {
+pub fn asked_bytes(registry: &Several, bytes: &[u8]) -> usize {
     let digest = Digest::sha256(bytes).to_string();
     let asked = registry.asked().into_iter().filter(|asked| asked.is("GET", &digest));
     asked.map(|asked| asked.range.map_or(bytes.len(), |r| r.end.min(bytes.len()) - r.start)).sum()
 }
 
 /// Holds back every part of a blob but the first, until it is opened.
-fn gate(registry: &Several) -> Arc<AtomicBool> {
+pub fn gate(registry: &Several) -> Arc<AtomicBool> {
     let gate = Arc::new(AtomicBool::new(false));
     let shut = Arc::clone(&gate);
     registry.oddity(move |request, _| {
@@ -44,43 +43,6 @@ fn gate(registry: &Several) -> Arc<AtomicBool> {
         None
     });
     gate
-}
-
-/// A request whose answer is read bit by bit.
-struct Client {
-    stream: TcpStream,
-    status: u16,
-    /// In lower case.
-    head: String,
-}
-
-impl Client {
-    fn ask(served: &str, method: &str, path: &str, lines: &str) -> Self {
-        let mut stream = TcpStream::connect(served).unwrap();
-        let fixed = "Host: x\r\nConnection: close\r\n";
-        write!(stream, "{method} {path} HTTP/1.1\r\n{fixed}{lines}\r\n").unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).unwrap();
-            head.push(byte[0]);
-        }
-        let head = String::from_utf8(head).unwrap().to_lowercase();
-        Self { stream, status: head.split(' ').nth(1).unwrap().parse().unwrap(), head }
-    }
-
-    fn read(&mut self, count: usize) -> Vec<u8> {
-        let mut bytes = vec![0; count];
-        self.stream.read_exact(&mut bytes).unwrap();
-        bytes
-    }
-
-    /// All that comes, which must end by FIN.
-    fn rest(mut self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        self.stream.read_to_end(&mut bytes).unwrap();
-        bytes
-    }
 }
 
 #[test]

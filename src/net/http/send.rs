@@ -64,6 +64,8 @@ pub enum ResponseBody {
         /// Where they come from.
         source: Box<dyn Source>,
     },
+    /// Bodies that follow each other, each behind some text.
+    Parts(Vec<(String, ResponseBody)>),
 }
 
 impl ResponseBody {
@@ -77,6 +79,10 @@ impl ResponseBody {
                 spans.iter().fold(0, |sum, span| span.len.saturating_add(sum))
             }
             Self::Stream { len, .. } => *len,
+            Self::Parts(parts) => {
+                let part = |(text, body): &(String, Self)| length(text.as_bytes()) + body.len();
+                parts.iter().map(part).sum()
+            }
         }
     }
 }
@@ -107,6 +113,16 @@ pub trait Source {
         &'a mut self,
         buf: &'a mut [u8],
     ) -> Pin<Box<dyn Future<Output = io::Result<usize>> + 'a>>;
+}
+
+/// No bytes, where none are going to be asked for.
+impl Source for () {
+    fn read<'a>(
+        &'a mut self,
+        _: &'a mut [u8],
+    ) -> Pin<Box<dyn Future<Output = io::Result<usize>> + 'a>> {
+        Box::pin(std::future::ready(Ok(0)))
+    }
 }
 
 /// How the answer of one request is to be sent.
@@ -152,26 +168,52 @@ pub(super) async fn send(
     let budget = options.stall + Duration::from_secs(len / SEND_BYTES_PER_SECOND_MIN);
     let deadline = SendDeadline { stall: options.stall, until: Instant::now() + budget, slot };
     let sent = match response.body {
-        ResponseBody::Empty => Sent::Whole(0),
-        ResponseBody::Bytes(bytes) => send_bytes(wire, out, &bytes, deadline).await?,
+        ResponseBody::Parts(parts) => {
+            let mut total = 0;
+            for (text, body) in parts {
+                out.extend_from_slice(text.as_bytes());
+                let text_bytes = length(text.as_bytes());
+                total += match send_body(wire, out, body, deadline).await? {
+                    Sent::Whole(bytes) => text_bytes + bytes,
+                    Sent::Short(bytes) => return Ok(Sent::Short(total + text_bytes + bytes)),
+                };
+                out.clear();
+            }
+            Sent::Whole(total)
+        }
+        body => send_body(wire, out, body, deadline).await?,
+    };
+    if out.capacity() > KEPT_BYTES_MAX {
+        *out = Vec::new();
+    }
+    Ok(sent)
+}
+
+/// Sends what is in `out`, and a body behind it.
+async fn send_body(
+    wire: &mut Wire,
+    out: &mut Vec<u8>,
+    body: ResponseBody,
+    deadline: SendDeadline<'_>,
+) -> io::Result<Sent> {
+    match body {
+        ResponseBody::Empty => send_bytes(wire, out, &[], deadline).await,
+        ResponseBody::Bytes(bytes) => send_bytes(wire, out, &bytes, deadline).await,
         ResponseBody::Files { spans, lease, gate } => {
             let gate = gate.as_ref();
+            let len: u64 = spans.iter().map(|span| span.len).sum();
             let sent = if wire.is_plain() && len > SMALL_BYTES_MAX {
                 send_files(wire, out, &spans, gate, deadline).await
             } else {
                 send_blocks(wire, out, &spans, gate, deadline).await
             };
             drop(lease);
-            sent?
+            sent
         }
-        ResponseBody::Stream { len, source } => {
-            send_stream(wire, out, len, source, deadline).await?
-        }
-    };
-    if out.capacity() > KEPT_BYTES_MAX {
-        *out = Vec::new();
+        ResponseBody::Stream { len, source } => send_stream(wire, out, len, source, deadline).await,
+        // None has parts of its own.
+        ResponseBody::Parts(_) => Ok(Sent::Short(0)),
     }
-    Ok(sent)
 }
 
 /// How long the peer may take.
@@ -400,9 +442,7 @@ fn write_head(
         write!(out, "HTTP/1.1 {status} {}\r\n", reason(status))?;
     }
     date.write(out);
-    // To HEAD an answer may tell a length without having the body at hand.
-    let told = options.head_only && len == 0;
-    if has_body(status) && !(told && response.headers.get("content-length").is_some()) {
+    if has_body(status) {
         write!(out, "content-length: {len}\r\n")?;
     }
     if options.close {
@@ -410,16 +450,14 @@ fn write_head(
     } else if options.say_keep_alive {
         out.extend_from_slice(b"connection: keep-alive\r\n");
     }
-    write_lines(out, &response.headers, told);
+    write_lines(out, &response.headers);
     out.extend_from_slice(b"\r\n");
     Ok(())
 }
 
-fn write_lines(out: &mut Vec<u8>, headers: &Headers, told: bool) {
+fn write_lines(out: &mut Vec<u8>, headers: &Headers) {
     for (name, value) in headers.iter() {
-        let ours = matches!(name, "date" | "connection" | "transfer-encoding")
-            || (name == "content-length" && !told);
-        if ours {
+        if matches!(name, "date" | "connection" | "transfer-encoding" | "content-length") {
             continue;
         }
         push_text(out, name);
