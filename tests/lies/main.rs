@@ -10,6 +10,7 @@ mod auth;
 mod client;
 mod crossing;
 mod doctor;
+mod faithful;
 mod files;
 mod fleet;
 mod flips;
