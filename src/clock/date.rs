@@ -68,6 +68,34 @@ pub fn parse_http_date(text: &str) -> Option<u64> {
     is_whole.then_some(seconds)
 }
 
+/// Seconds since 1970 of a date in the form of RFC 3339 without parts of seconds, such as
+/// `2026-11-24T08:49:37Z` or `2026-11-24T09:49:37+01:00`; none for anything else.
+pub fn parse_rfc3339(text: &str) -> Option<u64> {
+    let (day, time) = text.split_once('T')?;
+    let mut parts = day.split('-');
+    let mut part =
+        |length: usize, within| number(parts.next().filter(|part| part.len() == length)?, within);
+    let (year, month, day) = (part(4, 1970..=9999)?, part(2, 1..=12)?, part(2, 1..=31)?);
+    let date = (i64::try_from(year).ok()?, u8::try_from(month).ok()?, u8::try_from(day).ok()?);
+    let days = days_of(date.0, date.1, date.2);
+    if parts.next().is_some() || date_of(days) != date {
+        return None;
+    }
+    let clock = |text: &str| {
+        let (hour, minute) = text.split_once(':').filter(|_| text.len() == 5)?;
+        Some(number(hour, 0..=23)? * 3_600 + number(minute, 0..=59)? * 60)
+    };
+    let minute = clock(time.get(..5)?)?;
+    let (second, zone) = time.get(5..)?.strip_prefix(':')?.split_at_checked(2)?;
+    let seconds = u64::try_from(days).ok()? * DAY_SECONDS + minute + number(second, 0..=59)?;
+    match zone.split_at_checked(1)? {
+        ("Z", "") => Some(seconds),
+        ("+", ahead) => seconds.checked_sub(clock(ahead)?),
+        ("-", behind) => Some(seconds + clock(behind)?),
+        _ => None,
+    }
+}
+
 /// Days from 1970-01-01 to a date of the Gregorian calendar, negative before (Howard Hinnant's
 /// algorithm). Of a day that the month does not have: as many days after its first.
 pub fn days_of(year: i64, month: u8, day: u8) -> i64 {
@@ -150,6 +178,35 @@ mod tests {
         ];
         for text in wrong {
             assert_eq!(parse_http_date(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn dates_of_rfc_3339_are_read() {
+        for seconds in (0..4_000_000_000).step_by(9_876_543) {
+            assert_eq!(parse_rfc3339(&rfc3339(seconds)), Some(seconds));
+        }
+        for text in ["2026-12-01T03:30:00+01:30", "2026-11-30T21:00:00-05:00"] {
+            assert_eq!(parse_rfc3339(text), parse_rfc3339("2026-12-01T02:00:00Z"), "{text}");
+        }
+        for text in [
+            "",
+            "2026-12-01",
+            "2026-12-01T02:00Z",
+            "2026-12-01T02:00:00",
+            "2026-12-01 02:00:00Z",
+            "2026-12-01T02:00:00.5Z",
+            "2026-12-01T24:00:00Z",
+            "2026-12-01T02:60:00Z",
+            "2026-02-29T02:00:00Z",
+            "2026-13-01T02:00:00Z",
+            "+026-12-01T02:00:00Z",
+            "2026-12-01T02:00:00Zx",
+            "2026-12-01T02:00:00+1:00",
+            "1970-01-01T00:00:00+01:00",
+            "2026-12-01T02:00:0\u{e9}Z",
+        ] {
+            assert_eq!(parse_rfc3339(text), None, "{text:?}");
         }
     }
 

@@ -264,6 +264,27 @@ pub struct Image {
     pub reference: Reference,
     /// For which platforms.
     pub platforms: Vec<Platform>,
+    /// When its tag is to mean it.
+    pub activation: Activation,
+}
+
+/// When the tag of an image is to mean it. Until then it is fetched and kept under none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activation {
+    /// As soon as it is held.
+    #[default]
+    Now,
+    /// Not before this, in seconds since 1970.
+    At(u64),
+    /// That is not decided yet.
+    Undecided,
+}
+
+impl Image {
+    /// Whether it is only to be kept for later.
+    pub fn is_staged(&self) -> bool {
+        self.activation != Activation::Now
+    }
 }
 
 /// Where a proxy is; its password is never shown.
@@ -335,7 +356,16 @@ impl Config {
                 None => self.upstreams.push(upstream),
             }
         }
+        let own_count = self.images.len();
         for image in images {
+            if image.is_staged() {
+                let own = self.images.iter().take(own_count);
+                let is_own = |own: &Image| own.reference.is_same_tag(&image.reference);
+                if !own.into_iter().any(is_own) {
+                    self.images.push(image);
+                }
+                continue;
+            }
             match self.images.iter_mut().find(|own| own.reference.is_same_tag(&image.reference)) {
                 Some(own) => {
                     let new = image.platforms.into_iter();

@@ -9,7 +9,8 @@ use super::proxy::leads_to;
 use super::table::{Reader, Table, table};
 use super::upstream::implied;
 use super::{
-    Admin, Config, Image, Import, Loaded, Location, MASK, Serve, ServerTls, Store, Sync, Upstream,
+    Activation, Admin, Config, Image, Import, Loaded, Location, MASK, Serve, ServerTls, Store,
+    Sync, Upstream,
 };
 use crate::oci::{Platform, Reference};
 use crate::units::ByteCount;
@@ -158,7 +159,8 @@ impl<'a> Reader<'a> {
             platforms.push(Platform::device());
         }
         self.finish(table, &["reference", "platforms"]);
-        Some((span, Image { reference: reference?, platforms }))
+        let activation = Activation::Now;
+        Some((span, Image { reference: reference?, platforms, activation }))
     }
 
     fn store(&mut self, mut table: Table<'a>) -> Store {

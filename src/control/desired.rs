@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Image, Secret, Upstream};
+use crate::config::{Activation, Image, Secret, Upstream};
 use crate::fleet::config::Taken;
 use crate::fleet::enrol::Credentials;
 use crate::fleet::interval;
-use crate::fleet::state::{ALL_PLATFORMS, GroupState, SatelliteState};
+use crate::fleet::state::{ALL_PLATFORMS, Artifact, GroupState, SatelliteState, Staged};
 use crate::net::tls;
 use crate::oci::{Digest, Platform, Reference, registry_name};
 
@@ -31,7 +31,16 @@ pub struct Group {
     pub url: String,
     /// What that was; none while it could never be read.
     pub digest: Option<Digest>,
-    /// The registry of its images, as a URL.
+    /// What it holds.
+    content: Content,
+    /// What is to take the place of that, and when, if that is decided.
+    staged: Option<(Option<u64>, Content)>,
+}
+
+/// Images of a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Content {
+    /// Their registry, as a URL.
     registry: String,
     platforms: Vec<String>,
     images: Vec<(String, Vec<String>, Option<Digest>)>,
@@ -113,11 +122,36 @@ impl Desired {
 
     /// How many images it names.
     pub fn image_count(&self) -> usize {
+        let staged = self.groups.iter().filter_map(|group| group.staged.as_ref());
+        let contents = staged.map(|(_, staged)| staged);
         self.groups
             .iter()
-            .flat_map(|group| &group.images)
+            .map(|group| &group.content)
+            .chain(contents)
+            .flat_map(|content| &content.images)
             .map(|(_, tags, _)| tags.len().max(1))
             .sum()
+    }
+
+    /// Puts what is staged and whose time has come in the place of what it follows. Once that is
+    /// kept, a clock that goes back does not undo it.
+    /// Whether there was any.
+    pub fn activate(&mut self, now: u64) -> bool {
+        let mut any = false;
+        for group in &mut self.groups {
+            if let Some((_, content)) =
+                group.staged.take_if(|(at, _)| at.is_some_and(|at| at <= now))
+            {
+                group.content = content;
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// When something that is staged takes its place next.
+    pub fn activates_at(&self) -> Option<u64> {
+        self.groups.iter().filter_map(|group| group.staged.as_ref()?.0).min()
     }
 
     /// The time between two looks at the state, if the config says one.
@@ -134,42 +168,56 @@ impl Desired {
     pub fn wanted(&self, own: &Own) -> Wanted {
         let mut wanted = Wanted::default();
         for group in &self.groups {
-            self.add(group, own, &mut wanted);
+            self.add(&group.url, &group.content, Activation::Now, own, &mut wanted);
+        }
+        // Behind all that is to be held now.
+        for group in &self.groups {
+            if let Some((at, content)) = &group.staged {
+                let activation = at.map_or(Activation::Undecided, Activation::At);
+                self.add(&group.url, content, activation, own, &mut wanted);
+            }
         }
         wanted
     }
 
-    fn add(&self, group: &Group, own: &Own, wanted: &mut Wanted) {
-        let base = match group.registry.as_str() {
+    fn add(
+        &self,
+        group: &str,
+        content: &Content,
+        activation: Activation,
+        own: &Own,
+        wanted: &mut Wanted,
+    ) {
+        let base = match content.registry.as_str() {
             "" => own.base(),
             registry => registry,
         };
-        if group.images.is_empty() {
+        if content.images.is_empty() {
             return;
         }
         let Some(upstream) = self.upstream(base, own) else {
-            wanted.problems.push(format!("{}: images of {base:?}, no registry", group.url));
+            wanted.problems.push(format!("{group}: images of {base:?}, no registry"));
             return;
         };
         let registry = upstream.registry.clone();
         if wanted.upstreams.iter().all(|other| other.registry != registry) {
             wanted.upstreams.push(upstream);
         } else if wanted.upstreams.iter().all(|other| *other != upstream) {
-            let what = format!("{}: {registry} is {base} here and another address in", group.url);
+            let what = format!("{group}: {registry} is {base} here and another address in");
             wanted.problems.push(format!("{what} a group before it, which counts"));
         }
-        let platforms: Vec<Platform> = match group.platforms.as_slice() {
+        let platforms: Vec<Platform> = match content.platforms.as_slice() {
             [] => vec![Platform::device()],
             all if all.iter().any(|one| one == ALL_PLATFORMS) => vec![Platform::all()],
             some => some.iter().filter_map(|one| one.parse().ok()).collect(),
         };
-        for (repository, tags, digest) in &group.images {
+        for (repository, tags, digest) in &content.images {
             let untagged = tags.is_empty().then_some(None);
             for tag in tags.iter().cloned().map(Some).chain(untagged) {
                 let (registry, repository) = (registry.clone(), repository.clone());
                 let reference = Reference { registry, repository, tag, digest: *digest };
-                let image = Image { reference, platforms: platforms.clone() };
-                wanted.image(image, &group.url);
+                let image = Image { reference, platforms: platforms.clone(), activation };
+                wanted.image(image, group);
             }
         }
     }
@@ -206,9 +254,14 @@ impl Desired {
 impl Wanted {
     /// Adds an image; one that is in several groups is held for the platforms of all.
     fn image(&mut self, image: Image, group: &str) {
-        let Some(first) =
-            self.images.iter_mut().find(|other| other.reference.is_same_tag(&image.reference))
-        else {
+        // What is held already has nothing to wait for.
+        if image.is_staged() && self.images.iter().any(|one| one.reference == image.reference) {
+            return;
+        }
+        let is_same = |other: &&mut Image| {
+            other.is_staged() == image.is_staged() && other.reference.is_same_tag(&image.reference)
+        };
+        let Some(first) = self.images.iter_mut().find(is_same) else {
             return self.images.push(image);
         };
         if first.reference.digest != image.reference.digest {
@@ -226,18 +279,24 @@ impl Wanted {
 impl Group {
     /// This group as `state` has it now; what is to be deleted is left out.
     pub fn with(&self, digest: Digest, state: GroupState) -> Self {
-        let images = state.artifacts.into_iter().filter(|artifact| !artifact.deleted);
+        let staged = state.staged.map(|staged| {
+            let at = staged.activate_at().ok().flatten();
+            let Staged { registry, platforms, artifacts, .. } = staged;
+            (at, Content::new(registry, platforms, artifacts))
+        });
+        let content = Content::new(state.registry, state.platforms, state.artifacts);
+        Self { url: self.url.clone(), digest: Some(digest), content, staged }
+    }
+}
+
+impl Content {
+    fn new(registry: String, platforms: Vec<String>, artifacts: Vec<Artifact>) -> Self {
+        let images = artifacts.into_iter().filter(|artifact| !artifact.deleted);
         let images = images.map(|artifact| {
             let digest = artifact.digest().ok().flatten();
             (artifact.repository, artifact.tags, digest)
         });
-        Self {
-            url: self.url.clone(),
-            digest: Some(digest),
-            registry: state.registry,
-            platforms: state.platforms,
-            images: images.collect(),
-        }
+        Self { registry, platforms, images: images.collect() }
     }
 }
 
@@ -362,6 +421,31 @@ mod tests {
         let differs = desired(&[one, &two], "{}").wanted(&enrolment());
         assert_eq!(names(&differs), ["harbor.test/x:1"]);
         assert!(differs.problems[0].contains("/g1:latest: harbor.test/x:1@sha256:"));
+    }
+
+    #[test]
+    fn what_is_staged_takes_its_place_at_its_time_and_not_before() {
+        let group = r#"{"group":"a","artifacts":[{"repository":"x","tag":["1"]},
+            {"repository":"y","tag":["1"]}],"staged":{"activateAt":"2026-12-01T02:00:00Z",
+            "artifacts":[{"repository":"x","tag":["2"]},{"repository":"y","tag":["1"]}]}}"#;
+        let mut desired = desired(&[group], "{}");
+        let at = 1_796_090_400;
+        assert_eq!(desired.activates_at(), Some(at));
+        assert!(!desired.activate(at - 1));
+        let wanted = desired.wanted(&enrolment());
+        assert_eq!(names(&wanted), ["harbor.test/x:1", "harbor.test/y:1", "harbor.test/x:2"]);
+        let activations: Vec<_> = wanted.images.iter().map(|image| image.activation).collect();
+        assert_eq!(activations, [Activation::Now, Activation::Now, Activation::At(at)]);
+        assert!(desired.activate(at));
+        let wanted = desired.wanted(&enrolment());
+        assert_eq!(names(&wanted), ["harbor.test/x:2", "harbor.test/y:1"]);
+        assert!(wanted.images.iter().all(|image| !image.is_staged()));
+        assert_eq!(desired.activates_at(), None);
+        let undecided = group.replace(r#""activateAt":"2026-12-01T02:00:00Z","#, "");
+        let mut undecided = self::desired(&[&undecided], "{}");
+        assert!(!undecided.activate(u64::MAX));
+        let wanted = undecided.wanted(&enrolment());
+        assert_eq!(wanted.images[2].activation, Activation::Undecided);
     }
 
     #[test]

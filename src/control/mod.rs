@@ -457,7 +457,7 @@ fn tls_options(config: &config::GroundControl) -> tls::ClientOptions {
 /// The documents in the log.
 const ENROLMENT: &str = "enrolment";
 const DESIRED: &str = "desired";
-const DESIRED_VERSION: u8 = 1;
+const DESIRED_VERSION: u8 = 2;
 /// A document's, less what the seal adds.
 const DESIRED_BYTES_MAX: usize = DOCUMENT_BYTES_MAX - SEAL_BYTES;
 const KERNEL_COMMAND_LINE: &str = "/proc/cmdline";

@@ -1,7 +1,9 @@
 //! A look at the desired state: what has changed is read, checked, kept, and put into effect.
 
 use std::rc::Rc;
+use std::time::Duration;
 
+use log::info;
 use serde::de::DeserializeOwned;
 
 use super::desired::Desired;
@@ -66,8 +68,36 @@ impl Control {
                 Err(error) => problems.push(error.to_string()),
             }
         }
-        self.keep_desired(fleet, next).await?;
+        self.keep_active(fleet, next).await?;
         Ok(problems)
+    }
+
+    /// Puts into effect what is staged and whose time has come, without the network. That is kept
+    /// first, so that it stays so though the clock is lost with the power.
+    ///
+    /// # Errors
+    /// Where it cannot be kept; it is due still.
+    pub async fn activate(&self) -> Result<(), Error> {
+        let is_due = self.activates_in() == Some(Duration::ZERO);
+        let (true, Ok(fleet)) = (is_due, self.fleet()) else { return Ok(()) };
+        let next = Desired::clone(&self.desired.borrow());
+        self.keep_active(&fleet, next).await
+    }
+
+    /// Puts a desired state into effect, with what of it is staged and whose time has come.
+    async fn keep_active(&self, fleet: &Rc<Fleet>, mut next: Desired) -> Result<(), Error> {
+        let is_activated = next.activate(self.parts.clock.unix_seconds());
+        self.keep_desired(fleet, next).await?;
+        if is_activated {
+            info!("it is time: what was staged is desired now");
+        }
+        Ok(())
+    }
+
+    /// How long it is until something that is staged takes its place, by the clock as it is now.
+    pub fn activates_in(&self) -> Option<Duration> {
+        let at = self.desired.borrow().activates_at()?;
+        Some(Duration::from_secs(at.saturating_sub(self.parts.clock.unix_seconds())))
     }
 
     /// Reads an artifact of the state, unless it is still the one `known`.

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Invalid, check_name, is_empty, or_default, shown};
+use crate::clock::date::{parse_rfc3339, rfc3339};
 use crate::oci::{Digest, Platform, valid_repository, valid_tag};
 
 /// The name of the only file in the only layer of a state artifact.
@@ -56,6 +57,72 @@ pub struct GroupState {
     /// satellites do not read it.
     #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
     pub platforms: Vec<String>,
+    /// What is to take the place of all that at a time. Go satellites do not read it, so that they
+    /// hold what they held until Ground Control publishes the new images as the group's own.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_empty")]
+    pub staged: Option<Staged>,
+}
+
+/// What a group is to hold from a time on: fetched and kept beside what it holds, and under no tag
+/// that a client sees.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Staged {
+    /// When it takes the group's place, as RFC 3339 has it; empty while that is not decided.
+    #[serde(
+        rename = "activateAt",
+        deserialize_with = "or_default",
+        skip_serializing_if = "String::is_empty"
+    )]
+    pub activate_at: String,
+    /// As the group's.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
+    pub registry: String,
+    /// As the group's.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<Artifact>,
+    /// As the group's.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub platforms: Vec<String>,
+}
+
+impl Staged {
+    /// When it takes the group's place, in seconds since 1970, if that is decided.
+    ///
+    /// # Errors
+    /// Names a time that is none.
+    pub fn activate_at(&self) -> Result<Option<u64>, Invalid> {
+        if self.activate_at.is_empty() {
+            return Ok(None);
+        }
+        parse_time("activateAt", &self.activate_at).map(Some)
+    }
+
+    /// The group that it becomes.
+    pub fn activated(self, group: &str) -> GroupState {
+        let Self { registry, artifacts, platforms, .. } = self;
+        GroupState { group: group.to_owned(), registry, artifacts, platforms, staged: None }
+    }
+}
+
+/// What is said of images that wait for their time.
+pub fn activation_text(at: Option<u64>) -> String {
+    match at {
+        Some(at) => format!("activates at {}", rfc3339(at)),
+        None => "waits for its activation".to_owned(),
+    }
+}
+
+/// Reads a time as RFC 3339 has it, in seconds since 1970.
+///
+/// # Errors
+/// Names the value and what was expected.
+pub fn parse_time(what: &str, text: &str) -> Result<u64, Invalid> {
+    let wrong = || {
+        let expected = "expected a time such as 2026-12-01T02:00:00Z";
+        Invalid::new(format!("{what} {}: {expected}", shown(text)))
+    };
+    parse_rfc3339(text).ok_or_else(wrong)
 }
 
 impl GroupState {
@@ -76,7 +143,10 @@ impl GroupState {
             }
         }
         within("artifacts", self.artifacts.len(), ARTIFACTS_MAX)?;
-        self.artifacts.iter().try_for_each(Artifact::check)
+        self.artifacts.iter().try_for_each(Artifact::check)?;
+        let Some(staged) = &self.staged else { return Ok(()) };
+        staged.activate_at()?;
+        staged.clone().activated(&self.group).check()
     }
 }
 
@@ -327,6 +397,24 @@ mod tests {
         }
         let many = vec!["http://h/satellite/group-state/g/state:latest".to_owned(); GROUPS_MAX + 1];
         assert!(SatelliteState { states: many, config: String::new() }.check().is_err());
+    }
+
+    #[test]
+    fn what_is_staged_is_held_to_the_same() {
+        let text = r#"{"group":"g1","artifacts":[{"repository":"app","tag":["1"]}],"staged":
+            {"activateAt":"2026-12-01T02:00:00Z","artifacts":[{"repository":"app","tag":["2"]}]}}"#;
+        let group = group(text).unwrap();
+        let staged = group.staged.clone().unwrap();
+        assert_eq!(staged.activate_at(), Ok(Some(1_796_090_400)));
+        assert_eq!(staged.activated("g1").artifacts[0].tags, ["2"]);
+        assert_eq!(serde_json::to_string(&group).unwrap(), text.replace(char::is_whitespace, ""));
+        for (bad, part) in [
+            (text.replace("02:00:00Z", "02:00"), "activateAt \"2026"),
+            (text.replace(r#"["2"]"#, r#"["a b"]"#), "tag \"a b\""),
+        ] {
+            let error = self::group(&bad).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
     }
 
     #[test]

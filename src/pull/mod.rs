@@ -63,7 +63,9 @@ use flight::Flight;
 use notes::Notes;
 use plan::PlannedManifest;
 use plan::SIGNATURE_TAG_SUFFIXES;
-pub use plan::{Plan, PlannedBlob, is_companion_tag, signed_digest, tag_key};
+pub use plan::{
+    Plan, PlannedBlob, is_companion_tag, is_staged_tag, signed_digest, staged_key, tag_key,
+};
 use progress::Progress;
 use slots::Slots;
 use through::Asked;

@@ -131,6 +131,18 @@ pub fn tag_key(reference: &Reference) -> TagKey {
     }
 }
 
+/// The tag under which the log keeps an image until its own may mean it. No client can ask for it:
+/// what has a colon is a digest to them.
+pub fn staged_key(reference: &Reference) -> TagKey {
+    let TagKey { registry, repository, tag } = tag_key(reference);
+    TagKey { registry, repository, tag: format!("{STAGED}{tag}") }
+}
+
+/// Whether a tag is one of those.
+pub fn is_staged_tag(tag: &str) -> bool {
+    tag.starts_with(STAGED)
+}
+
 /// The tag that is asked for; a reference by digest only is its own.
 pub(super) fn tag_text(reference: &Reference) -> String {
     let digest = || reference.digest.map(|digest| digest.to_string());
@@ -151,6 +163,7 @@ pub fn is_companion_tag(tag: &str) -> bool {
 /// Tags by which cosign ties signatures, attestations and SBOMs to a digest
 /// (sigstore/cosign, specs/SIGNATURE_SPEC.md).
 pub const SIGNATURE_TAG_SUFFIXES: [&str; 3] = [SIGNATURE_TAG_SUFFIX, ".att", ".sbom"];
+const STAGED: &str = "staged:";
 const SIGNATURE_TAG_SUFFIX: &str = ".sig";
 
 #[cfg(test)]

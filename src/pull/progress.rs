@@ -50,6 +50,8 @@ pub enum State {
     Syncing,
     /// Held whole, as of the last look at the registry.
     Held,
+    /// Held whole, and its tag does not mean it yet.
+    Staged,
     /// Held whole; the registry does not have it any more.
     Gone,
     /// It waits for a window or for the data plan; what was held before is still served.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use log::{info, warn};
 
-use super::Reconciler;
 use super::pass::{Lane, Pass};
+use super::{Reconciler, key};
 use crate::blob::{self, Room, Want};
 use crate::catalog::Root;
 use crate::config::Image;
@@ -140,7 +140,10 @@ impl Reconciler {
         let Some(image) = images.get(index) else { return Ok(End::Failed) };
         let held = self.held(image);
         let puller = &self.parts.puller;
-        let (current, gone) = match puller.current(&image.reference, &lane.answered).await {
+        let asked = puller.current(&image.reference, &lane.answered);
+        // Without a link the answer takes long, and other images may be desired meanwhile.
+        let asked = pass.leave.unless_opened(asked).await.ok_or_else(pull::Error::left)?;
+        let (current, gone) = match asked {
             Ok(digest) => (digest, None),
             Err(error) if error.kind() == Kind::Missing => match held {
                 // The registry may have lost the tag only.
@@ -167,7 +170,12 @@ impl Reconciler {
         let plan = match self.take_left(index, current) {
             Some(plan) => plan,
             None if pass.leave.is_open() => return Err(pull::Error::left()),
-            None => puller.plan(&image.reference, Some(current), &image.platforms).await?,
+            None => {
+                let plan = puller.plan(&image.reference, Some(current), &image.platforms);
+                let mut plan = plan.await?;
+                plan.key = key(image);
+                plan
+            }
         };
         // Before room is made for it.
         let checked = puller.check_signed(&plan, index, &pass.leave);

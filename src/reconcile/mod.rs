@@ -34,8 +34,9 @@ use smol::lock::Mutex;
 use crate::blob::{self, Store, TagKey};
 use crate::catalog::{Catalog, Imports, Root};
 use crate::clock::SharedClock;
-use crate::config::Image;
+use crate::config::{Activation, Image};
 use crate::fetch::Latch;
+use crate::fleet::state::activation_text;
 use crate::kind::Kind;
 use crate::metrics::Metrics;
 use crate::oci::{Digest, Reference};
@@ -164,7 +165,10 @@ impl Reconciler {
     /// not desired any more.
     pub fn set_images(&self, desired: Desired) -> Result<(), blob::Error> {
         let before = self.images();
-        let is_new = |image: &&Image| before.iter().all(|other| other.reference != image.reference);
+        let is_same = |one: &Image, other: &Image| {
+            one.reference == other.reference && one.is_staged() == other.is_staged()
+        };
+        let is_new = |image: &&Image| !before.iter().any(|other| is_same(other, image));
         let new: Vec<Image> = desired.images.iter().filter(is_new).cloned().collect();
         self.set_desired(&desired.images);
         self.next_images.replace(Some(desired));
@@ -221,14 +225,18 @@ impl Reconciler {
     /// What came from files and stays though it is not desired, as far as it is held.
     fn imported(&self) -> Vec<Image> {
         let imports = Imports::of(&self.parts.store);
-        let image = |name: &Reference| Image { reference: name.clone(), platforms: Vec::new() };
+        let image = |name: &Reference| Image {
+            reference: name.clone(),
+            platforms: Vec::new(),
+            activation: Activation::Now,
+        };
         imports.names().iter().map(image).collect()
     }
 
     /// No client's request moves a tag of `images`, nor one that came from a file.
     fn set_desired(&self, images: &[Image]) {
         let imported = self.imported();
-        let keys = images.iter().chain(&imported).map(|image| pull::tag_key(&image.reference));
+        let keys = images.iter().chain(&imported).map(key);
         self.parts.puller.set_desired(keys.collect());
     }
 
@@ -249,7 +257,10 @@ impl Reconciler {
         };
         self.parts.progress.update(&image.reference.to_string(), |notice| {
             notice.digest = digest;
-            notice.state = if digest.is_some() { State::Held } else { State::Pending };
+            (notice.state, notice.error) = match digest {
+                Some(_) => standing(image),
+                None => (State::Pending, None),
+            };
             (notice.held_bytes, notice.total_bytes) = (bytes, bytes);
         });
         Ok(())
@@ -272,7 +283,7 @@ impl Reconciler {
 
     /// The digest that is held under an image's tag.
     fn held(&self, image: &Image) -> Option<Digest> {
-        self.parts.store.tag(&pull::tag_key(&image.reference))
+        self.parts.store.tag(&key(image))
     }
 
     fn held_bytes(&self, image: &Image, digest: Digest) -> Result<u64, blob::Error> {
@@ -292,8 +303,7 @@ impl Reconciler {
         }
         let (images, imported) = (self.images(), self.imported());
         let kept = || images.iter().chain(&imported);
-        let desired: BTreeSet<TagKey> =
-            kept().map(|image| pull::tag_key(&image.reference)).collect();
+        let desired: BTreeSet<TagKey> = kept().map(key).collect();
         let tags = store.tags();
         let held = kept().filter_map(|image| self.held(image).map(|root| (root, image)));
         let roots: Vec<Root<'_>> =
@@ -314,6 +324,24 @@ impl Reconciler {
         let mut idle = store.digests();
         idle.retain(|digest| !reachable.contains(digest) && !under_way.contains(digest));
         store.pin(&idle, false).await
+    }
+
+    /// Makes the tags mean what was staged for them and is desired now, each in one record. What was
+    /// not staged whole is fetched as any other.
+    async fn switch(&self) -> Result<(), blob::Error> {
+        let Parts { store, catalog, .. } = &self.parts;
+        for image in self.images().iter().filter(|image| !image.is_staged()) {
+            let staged = pull::staged_key(&image.reference);
+            let Some(digest) = store.tag(&staged) else { continue };
+            let is_meant = image.reference.digest.is_none_or(|wanted| wanted == digest);
+            if is_meant && catalog.complete(&digest, &image.platforms)? {
+                store.set_tag(&key(image), &digest).await?;
+                info!("{}: activated at {}", image.reference, digest.short());
+                self.post(image)?;
+            }
+            store.remove_tag(&staged).await?;
+        }
+        Ok(())
     }
 
     /// Gives up the downloads that no image waits for, once every image is known to wait for what
@@ -343,5 +371,22 @@ impl Reconciler {
         let held = images.iter().filter(|image| self.held(image).is_some());
         self.parts.metrics.images_held.set(held.count() as u64);
         self.parts.metrics.images_desired.set(images.len() as u64);
+    }
+}
+
+/// The tag under which the log keeps an image.
+fn key(image: &Image) -> TagKey {
+    match image.is_staged() {
+        true => pull::staged_key(&image.reference),
+        false => pull::tag_key(&image.reference),
+    }
+}
+
+/// How an image stands that is held, and what is to be said of that.
+fn standing(image: &Image) -> (State, Option<String>) {
+    match image.activation {
+        Activation::Now => (State::Held, None),
+        Activation::At(at) => (State::Staged, Some(activation_text(Some(at)))),
+        Activation::Undecided => (State::Staged, Some(activation_text(None))),
     }
 }

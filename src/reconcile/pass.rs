@@ -19,7 +19,7 @@ use smol::future::or;
 
 use super::image::{End, Memory, Need};
 use super::join::{Work, join};
-use super::{Outcome, Reconciler};
+use super::{Outcome, Reconciler, standing};
 use crate::config::Image;
 use crate::fetch::Latch;
 use crate::kind::Kind;
@@ -93,6 +93,11 @@ impl Reconciler {
     /// All images are due again `interval` after this pass begins to look at them.
     pub async fn run(&self, interval: Duration, patience: Patience) -> Outcome {
         self.parts.metrics.sync_runs.add(1);
+        self.take_next_images();
+        // Before anything waits for the link.
+        if let Err(error) = self.switch().await {
+            error!("activating what was staged: {error}; tried again in the next pass");
+        }
         let pass = self.begin_pass(interval);
         let mut works: Vec<Work<'_>> = vec![Box::pin(self.repair(&pass.leave))];
         for lane in &pass.lanes {
@@ -136,7 +141,6 @@ impl Reconciler {
     }
 
     fn begin_pass(&self, interval: Duration) -> Pass {
-        self.take_next_images();
         self.call_off();
         self.parts.puller.resize_slots();
         let leave = Latch::default();
@@ -312,10 +316,11 @@ impl Reconciler {
                 (End::Failed, Some(error.to_string()))
             }
         };
-        let state = match &end {
-            End::Held => State::Held,
-            End::Gone(_) => State::Gone,
-            End::Failed => State::Failed,
+        let (state, problem) = match &end {
+            End::Held => standing(image),
+            End::Gone(_) if image.is_staged() => standing(image),
+            End::Gone(_) => (State::Gone, problem),
+            End::Failed => (State::Failed, problem),
         };
         self.post_end(image, memory, end, state, problem);
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::blob::{Partial, TagKey};
 use crate::oci::Digest;
-use crate::pull::signed_digest;
+use crate::pull::{is_staged_tag, signed_digest};
 
 /// Sorts tags by what becomes of them: the digests of those that stay because of an image that is
 /// `desired` and held with `reachable`, and the tags that go. What nobody desires and `is_cached`
@@ -21,7 +21,7 @@ pub fn sort_tags<'a>(
     for (key, root) in tags.iter().filter(|(key, _)| !desired.contains(key)) {
         match signed_digest(&key.tag) {
             Some(subject) if reachable.contains(&subject) => signatures.push(*root),
-            _ if is_cached(key) => {}
+            _ if is_cached(key) && !is_staged_tag(&key.tag) => {}
             _ => gone.push(key),
         }
     }

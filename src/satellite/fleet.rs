@@ -30,6 +30,8 @@ use crate::status;
 pub const ENROLMENT: &str = "enrolment";
 /// As status names it: reports.
 pub const GROUND_CONTROL: &str = "ground control";
+/// As status names it: what is staged takes its place.
+const ACTIVATION: &str = "activation";
 /// As status names it.
 pub const DESIRED_STATE: &str = "desired state";
 
@@ -103,6 +105,11 @@ impl Member {
                 false => Duration::MAX,
             };
             let pause = next.saturating_sub(satellite.clock.monotonic()).min(PAUSE_MAX);
+            let pause = match satellite.control.activates_in() {
+                // The clock may be set meanwhile.
+                Some(due) => pause.min(due.clamp(ACTIVATION_PAUSE_MIN, ACTIVATION_PAUSE_MAX)),
+                None => pause,
+            };
             let woken = async {
                 // It is not closed while this runs.
                 let _ = woken.recv().await;
@@ -117,6 +124,7 @@ impl Member {
     async fn step(&self, satellite: &Satellite, apply: &impl AsyncFn()) {
         let now = || satellite.clock.monotonic();
         let before = (satellite.config(), satellite.desired());
+        satellite.activate().await;
         if self.poll_at.get() <= now() {
             satellite.look_at_fleet().await;
             let pause = match satellite.control.name() {
@@ -201,7 +209,8 @@ impl Member {
 
 /// A held image as clients pull it from this satellite.
 fn cached(image: &status::ImageReport, listen: &str) -> Option<CachedImage> {
-    let digest = image.digest.as_ref()?;
+    // Nobody can pull what is only staged.
+    let digest = image.digest.as_ref().filter(|_| image.state != "staged")?;
     let name = image.reference.split('@').next().unwrap_or_default();
     // Without the registry, which is how a Go satellite names it too.
     let name = name.split_once('/').map_or(name, |(_, name)| name);
@@ -288,6 +297,9 @@ const ENROL_PAUSE_MIN: Duration = Duration::from_secs(5);
 const ENROL_PAUSE_MAX: Duration = Duration::from_mins(10);
 /// After images have changed: others may change too.
 const REPORT_PAUSE: Duration = Duration::from_secs(5);
+/// Where what is staged cannot take its place though it is time.
+const ACTIVATION_PAUSE_MIN: Duration = Duration::from_millis(500);
+const ACTIVATION_PAUSE_MAX: Duration = Duration::from_secs(10);
 /// A clock may jump, and a wake may be missed.
 const PAUSE_MAX: Duration = Duration::from_hours(1);
 
@@ -305,6 +317,7 @@ impl Satellite {
             Ok(()) => health.works(ENROLMENT),
             Err(error) => health.degraded(ENROLMENT, &format!("{error}; {next}")),
         }
+        self.activate().await;
         // The credentials there are may still be good where a new token is not.
         if self.control.name().is_none() {
             return false;
@@ -326,6 +339,20 @@ impl Satellite {
                 health.degraded(DESIRED_STATE, &format!("{error}; {next}"));
                 false
             }
+        }
+    }
+
+    /// Puts into effect what is staged and whose time has come.
+    async fn activate(&self) {
+        let health = &self.health;
+        match self.control.activate().await {
+            Ok(()) => health.works(ACTIVATION),
+            Err(error) => {
+                health.degraded(ACTIVATION, &format!("{error}; what is active stays, tried again"));
+            }
+        }
+        if self.control.take_changed() {
+            self.refresh();
         }
     }
 

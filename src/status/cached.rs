@@ -11,7 +11,7 @@ use crate::blob::{self, TagKey};
 use crate::catalog::Root;
 use crate::kind::Kind;
 use crate::oci::Reference;
-use crate::pull::{is_companion_tag, tag_key};
+use crate::pull::{is_companion_tag, is_staged_tag, tag_key};
 use crate::units::ByteCount;
 
 /// One of them.
@@ -36,7 +36,7 @@ impl Admin {
         let kept: BTreeSet<TagKey> = kept.map(|reference| tag_key(&reference)).collect();
         let mut cached = Vec::new();
         for (key, digest) in self.store.tags() {
-            if is_companion_tag(&key.tag) || kept.contains(&key) {
+            if is_companion_tag(&key.tag) || is_staged_tag(&key.tag) || kept.contains(&key) {
                 continue;
             }
             let reference = key.to_string();

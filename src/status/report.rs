@@ -38,7 +38,7 @@ pub struct Report {
 pub struct ImageReport {
     /// As the configuration has it, normalised.
     pub reference: String,
-    /// `pending`, `syncing`, `waiting`, `held`, `held (gone upstream)` or `failed`.
+    /// `pending`, `syncing`, `waiting`, `held`, `staged`, `held (gone upstream)` or `failed`.
     pub state: String,
     /// The digest held under its tag.
     pub digest: Option<String>,
@@ -302,6 +302,7 @@ fn state_name(state: State) -> &'static str {
         State::Syncing => "syncing",
         State::Waiting => "waiting",
         State::Held => "held",
+        State::Staged => "staged",
         State::Gone => "held (gone upstream)",
         State::Failed => "failed",
     }

@@ -2,6 +2,8 @@
 //! dialect: the token in the path, spent at once; an empty answer to a report) and a registry with
 //! the state, behind Basic. What the satellite makes of what they say, also when that is nonsense.
 
+mod staged;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 

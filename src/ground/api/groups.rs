@@ -51,6 +51,9 @@ pub async fn put_group(
 ) -> Result<Group, Fault> {
     check_name("group", &state.group, &["sync", "satellite"])?;
     state.check()?;
+    if state.staged.is_some() {
+        return Err(Fault::bad("staged: expected a rollout of the group, which stages its images"));
+    }
     state.registry.truncate(state.registry.trim_end_matches('/').len());
     let mut write = app.store.change().await?;
     let mut rows = write.rows();

@@ -127,6 +127,7 @@ pub async fn save(
                 registry: form.registry.trim().to_owned(),
                 artifacts,
                 platforms: forms::words(&form.platforms).collect(),
+                staged: None,
             };
             let expected = match form.version.as_str() {
                 "" => Expected::Absent,

@@ -150,6 +150,7 @@ fn group(row: &AnyRow) -> Result<Group> {
             registry: row.try_get("registry")?,
             artifacts: from_json(row, "artifacts")?,
             platforms: from_json(row, "platforms")?,
+            staged: None,
         },
         version: row.try_get("version")?,
         created_at: row.try_get("created_at")?,
