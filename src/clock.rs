@@ -7,11 +7,22 @@
 //! ever after: a recorded time that is more than [`DOUBT_SECONDS`] beyond a clock that shows a
 //! possible time is not believed.
 
+//!
+//! Whoever waits does so by the clock it was handed: `tests/layers.rs` holds that no timer and no
+//! moment of the kernel's is used elsewhere. What runs on several threads, where a [`SharedClock`]
+//! cannot go, measures by a [`Stopwatch`].
+
+mod alarm;
 pub mod date;
+#[cfg(feature = "sim")]
+pub mod sim;
 
 use std::cell::Cell;
+use std::future::Future;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+pub use alarm::Alarm;
 
 /// A source of time. Engines hold it as [`SharedClock`], so that a simulation can hand in a
 /// virtual one.
@@ -27,6 +38,36 @@ pub trait Clock {
     }
     /// Raises the floor of [`Clock::unix_seconds`]; a lower value changes nothing.
     fn raise_floor(&self, unix_seconds: u64);
+    /// Ends when [`Clock::monotonic`] is `at` or later.
+    fn alarm(&self, at: Duration) -> Alarm {
+        Alarm::after(at.saturating_sub(self.monotonic()))
+    }
+}
+
+impl dyn Clock + '_ {
+    /// Ends after `duration`.
+    pub fn sleep(&self, duration: Duration) -> Alarm {
+        self.alarm(self.monotonic().saturating_add(duration))
+    }
+
+    /// What `future` gives, or none if that takes longer than `duration`.
+    pub async fn timeout<T>(
+        &self,
+        duration: Duration,
+        future: impl Future<Output = T>,
+    ) -> Option<T> {
+        let late = self.sleep(duration);
+        smol::future::or(async { Some(future.await) }, async {
+            late.await;
+            None
+        })
+        .await
+    }
+
+    /// The time that has passed since [`Clock::monotonic`] was `moment`.
+    pub fn since(&self, moment: Duration) -> Duration {
+        self.monotonic().saturating_sub(moment)
+    }
 }
 
 /// The form in which a clock is handed around.
@@ -34,14 +75,14 @@ pub type SharedClock = Rc<dyn Clock>;
 
 /// The kernel's clocks.
 pub struct SystemClock {
-    start: Instant,
+    start: Stopwatch,
     floor: Cell<u64>,
 }
 
 impl SystemClock {
     /// A clock whose floor is the day this binary was built.
     pub fn new() -> Self {
-        Self { start: Instant::now(), floor: Cell::new(BUILD_UNIX_SECONDS) }
+        Self { start: Stopwatch::start(), floor: Cell::new(BUILD_UNIX_SECONDS) }
     }
 }
 
@@ -67,6 +108,22 @@ impl Clock for SystemClock {
 
     fn raise_floor(&self, unix_seconds: u64) {
         self.floor.set(self.floor.get().max(unix_seconds));
+    }
+}
+
+/// Measures time by the kernel's clock, on whatever thread.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// Begins now.
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Time since then.
+    pub fn elapsed(self) -> Duration {
+        self.0.elapsed()
     }
 }
 

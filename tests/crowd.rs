@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use moonlet::blob::{Store, TagKey};
 use moonlet::catalog::Catalog;
+use moonlet::clock::SystemClock;
 use moonlet::metrics::Metrics;
 use moonlet::net::http::{Listener, ServerLimits};
 use moonlet::oci::{Digest, media_type};
@@ -98,7 +99,10 @@ fn clients_that_do_not_read_cost_a_buffer_each() {
         let api = Rc::new(Api::new(store, catalog, vec!["r".to_owned()]));
         let any = "127.0.0.1:0".parse().unwrap();
         let limits = ServerLimits::default();
-        let listener = Listener::bind(any, None, limits, Rc::clone(&metrics)).await.unwrap();
+        let listener =
+            Listener::bind(any, None, limits, Rc::clone(&metrics), Rc::new(SystemClock::new()))
+                .await
+                .unwrap();
         let address = listener.local_addr();
         let spawner = Rc::clone(&executor);
         let serving = executor.spawn(async move {

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use moonlet::clock::SystemClock;
 use moonlet::metrics::Metrics;
 use moonlet::net::http::{
     Handler, Headers, Listener, ResponseBody, ServerLimits, ServerRequest, ServerResponse,
@@ -49,7 +50,8 @@ fn idle_connections_make_room_and_it_is_said_once() {
         let any = "127.0.0.1:0".parse().unwrap();
         let metrics = Rc::new(Metrics::default());
         let limits = ServerLimits { connections_max: 1000, ..ServerLimits::default() };
-        let listener = Listener::bind(any, None, limits, metrics).await.unwrap();
+        let listener =
+            Listener::bind(any, None, limits, metrics, Rc::new(SystemClock::new())).await.unwrap();
         let mut clients = Vec::new();
         for _ in 0..CLIENTS {
             let address = listener.local_addr();

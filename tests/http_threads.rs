@@ -4,6 +4,7 @@
 use std::net::TcpStream;
 use std::rc::Rc;
 
+use moonlet::clock::SystemClock;
 use moonlet::metrics::Metrics;
 use moonlet::net::http::{
     Handler, Headers, Listener, ResponseBody, ServerLimits, ServerRequest, ServerResponse,
@@ -38,7 +39,15 @@ fn expect_100_continue_starts_no_thread() {
     smol::block_on(executor.run(async {
         let any = "127.0.0.1:0".parse().unwrap();
         let metrics = Rc::new(Metrics::default());
-        let listener = Listener::bind(any, None, ServerLimits::default(), metrics).await.unwrap();
+        let listener = Listener::bind(
+            any,
+            None,
+            ServerLimits::default(),
+            metrics,
+            Rc::new(SystemClock::new()),
+        )
+        .await
+        .unwrap();
         let address = listener.local_addr();
         let serving = executor.spawn(async move {
             loop {

@@ -19,8 +19,6 @@ use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
 
-use smol::Timer;
-
 use crate::blob::{self, Writer};
 use crate::clock::SharedClock;
 use crate::kind::Kind;
@@ -120,7 +118,7 @@ impl Pace {
         let wait = self.bucket.borrow_mut().as_mut().map(|bucket| bucket.charge(now, counter));
         let wait = wait.unwrap_or_default();
         if !wait.is_zero() {
-            Timer::after(wait).await;
+            self.clock.sleep(wait).await;
         }
     }
 }

@@ -12,9 +12,11 @@ mod health;
 mod ioctl;
 mod lock;
 pub mod mtd;
+#[cfg(feature = "sim")]
 pub mod nor;
 mod open;
 mod shape;
+#[cfg(feature = "sim")]
 pub mod sim;
 mod syncs;
 mod sysfs;

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs as _};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use smol::channel::{Receiver, Sender, bounded};
 
@@ -33,9 +33,10 @@ impl Resolver {
         Self(Arc::new(Shared { look_up: Box::new(look_up), state, queued: Condvar::new() }))
     }
 
-    /// The addresses of a name in the system's order.
-    pub(super) async fn addresses(&self, name: &str) -> io::Result<Vec<IpAddr>> {
-        match self.begin(name)? {
+    /// The addresses of a name in the system's order. `now` is that of one clock, which never goes
+    /// back.
+    pub(super) async fn addresses(&self, name: &str, now: Duration) -> io::Result<Vec<IpAddr>> {
+        match self.begin(name, now)? {
             Begun::Known(addresses) => Ok(addresses),
             Begun::Asked(answer) => answer.recv().await.unwrap_or_else(|_| Err(ended())),
         }
@@ -46,9 +47,8 @@ impl Resolver {
         self.0.lock().known.remove(name);
     }
 
-    fn begin(&self, name: &str) -> io::Result<Begun> {
+    fn begin(&self, name: &str, now: Duration) -> io::Result<Begun> {
         let mut state = self.0.lock();
-        let now = Instant::now();
         state.known.retain(|_, known| now < known.end);
         if let Some(known) = state.known.get(name) {
             return Ok(Begun::Known(known.addresses.clone()));
@@ -76,7 +76,7 @@ impl Resolver {
             }
         }
         state.waiting.insert(name.to_owned(), vec![sender]);
-        state.queue.push_back(name.to_owned());
+        state.queue.push_back((name.to_owned(), now + KNOWN_FOR));
         self.0.queued.notify_one();
         Ok(Begun::Asked(receiver))
     }
@@ -99,8 +99,9 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// Names that no thread has taken yet.
-    queue: VecDeque<String>,
+    /// Names that no thread has taken yet, and until when what is found will be known: threads have
+    /// no clock.
+    queue: VecDeque<(String, Duration)>,
     /// Who waits for each name that is queued or being looked up.
     waiting: BTreeMap<String, Vec<Sender<Answer>>>,
     known: BTreeMap<String, Known>,
@@ -111,7 +112,7 @@ struct State {
 
 struct Known {
     addresses: Vec<IpAddr>,
-    end: Instant,
+    end: Duration,
 }
 
 impl Shared {
@@ -123,7 +124,7 @@ impl Shared {
     fn work(&self) {
         let mut state = self.lock();
         loop {
-            let Some(name) = state.queue.pop_front() else {
+            let Some((name, end)) = state.queue.pop_front() else {
                 state.idle += 1;
                 let woken = self.queued.wait_timeout(state, THREAD_IDLE_MAX);
                 let (again, timeout) = woken.unwrap_or_else(PoisonError::into_inner);
@@ -145,7 +146,6 @@ impl Shared {
             if let Ok(addresses) = answer
                 && state.known.len() < NAMES_MAX
             {
-                let end = Instant::now() + KNOWN_FOR;
                 state.known.insert(name, Known { addresses, end });
             }
         }
@@ -171,6 +171,7 @@ const STACK_BYTES: usize = 256 << 10;
 const NAMES_MAX: usize = 64;
 /// Who waits for one name.
 const WAITING_MAX: usize = 64;
+/// From when it was asked for.
 const KNOWN_FOR: Duration = Duration::from_secs(60);
 const THREAD_IDLE_MAX: Duration = Duration::from_secs(10);
 
@@ -180,6 +181,8 @@ mod tests {
     use smol::future::{poll_once, zip};
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc;
+
+    const NOW: Duration = Duration::ZERO;
 
     /// A resolver that answers with `127.0.0.1` when it is asked to, and counts its look-ups.
     fn held_up() -> (Resolver, mpsc::Sender<()>, Arc<AtomicUsize>) {
@@ -200,16 +203,16 @@ mod tests {
     fn a_dead_name_server_holds_up_neither_other_names_nor_the_blocking_pool() {
         let (resolver, release, count) = held_up();
         smol::block_on(async {
-            let mut first = Box::pin(resolver.addresses("dead"));
-            let mut second = Box::pin(resolver.addresses("dead"));
+            let mut first = Box::pin(resolver.addresses("dead", NOW));
+            let mut second = Box::pin(resolver.addresses("dead", NOW));
             assert!(poll_once(&mut first).await.is_none());
             assert!(poll_once(&mut second).await.is_none());
-            assert_eq!(resolver.addresses("alive").await.unwrap(), [HOME]);
+            assert_eq!(resolver.addresses("alive", NOW).await.unwrap(), [HOME]);
             assert!(poll_once(&mut first).await.is_none());
             release.send(()).unwrap();
             let (first, second) = zip(first, second).await;
             assert_eq!((first.unwrap(), second.unwrap()), (vec![HOME], vec![HOME]));
-            assert_eq!(resolver.addresses("dead").await.unwrap(), [HOME]);
+            assert_eq!(resolver.addresses("dead", NOW).await.unwrap(), [HOME]);
         });
         assert_eq!(count.load(Ordering::SeqCst), 2, "who waits shares, what was found is kept");
     }
@@ -219,9 +222,9 @@ mod tests {
         let (resolver, _release, count) = held_up();
         smol::block_on(async {
             for _ in 0..2 {
-                let error = resolver.addresses("none").await.unwrap_err();
+                let error = resolver.addresses("none", NOW).await.unwrap_err();
                 assert_eq!(error.to_string(), "no such name");
-                resolver.addresses("alive").await.unwrap();
+                resolver.addresses("alive", NOW).await.unwrap();
                 resolver.forget("alive");
             }
         });
@@ -231,12 +234,13 @@ mod tests {
     #[test]
     fn threads_and_those_who_wait_are_bounded() {
         let (resolver, release, _) = held_up();
-        let asked: Vec<_> = (0..WAITING_MAX).map(|_| resolver.begin("dead").unwrap()).collect();
-        assert!(resolver.begin("dead").is_err());
+        let asked: Vec<_> =
+            (0..WAITING_MAX).map(|_| resolver.begin("dead", NOW).unwrap()).collect();
+        assert!(resolver.begin("dead", NOW).is_err());
         drop(asked);
-        resolver.begin("dead").unwrap();
+        resolver.begin("dead", NOW).unwrap();
         for name in 0..3 * THREADS_MAX {
-            resolver.begin(&name.to_string()).unwrap();
+            resolver.begin(&name.to_string(), NOW).unwrap();
         }
         assert!(resolver.0.lock().threads <= THREADS_MAX);
         release.send(()).unwrap();

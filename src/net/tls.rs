@@ -22,7 +22,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
@@ -38,7 +38,7 @@ use rustls::{
 
 use super::Error;
 use crate::clock::date::Civil;
-use crate::clock::{Clock, SharedClock, SystemClock, unix_seconds_from};
+use crate::clock::{Clock, SharedClock, Stopwatch, SystemClock, unix_seconds_from};
 use crate::kind::Kind;
 
 /// Whom a client trusts and how it names itself.
@@ -93,6 +93,11 @@ impl Trust {
     /// Reads nothing yet.
     pub fn new(options: ClientOptions, clock: SharedClock) -> Self {
         Self(Rc::new(Files { options, clock, made: RefCell::default() }))
+    }
+
+    /// What certificates are checked by.
+    pub(super) fn clock(&self) -> &SharedClock {
+        &self.0.clock
     }
 
     /// The configuration for a new connection. `Kind::Invalid` with the file's name when a file is
@@ -436,16 +441,17 @@ fn pair(chain: &Path, key: &Path) -> String {
     format!("certificate {} with key {}", chain.display(), key.display())
 }
 
-/// Wall time for certificates; see the module's head.
+/// Wall time for certificates; see the module's head. Verifiers may be on any thread, so it runs on
+/// by a stopwatch from when the clock was asked.
 #[derive(Debug)]
 struct Floor {
     unix_seconds: u64,
-    since: Instant,
+    since: Stopwatch,
 }
 
 impl Floor {
     fn new(clock: &dyn Clock) -> Self {
-        Self { unix_seconds: clock.unix_seconds(), since: Instant::now() }
+        Self { unix_seconds: clock.unix_seconds(), since: Stopwatch::start() }
     }
 }
 

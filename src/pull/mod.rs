@@ -40,7 +40,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use log::{info, warn};
-use smol::Timer;
 use smol::future::zip;
 use smol::lock::Mutex;
 
@@ -184,6 +183,11 @@ impl Puller {
         };
         self.slots.resize(images);
         self.client_slots.resize(clients);
+    }
+
+    /// The clock of its pauses.
+    pub fn clock(&self) -> &SharedClock {
+        &self.parts.clock
     }
 
     /// The sign to stop.
@@ -372,7 +376,7 @@ impl Puller {
         let Some(wait) = wait else { return Err(error) };
         self.parts.metrics.fetch_retries.add(1);
         warn!("{error}; trying again in {}", crate::units::format_duration(wait));
-        self.unless_stopped(Timer::after(wait)).await?;
+        self.unless_stopped(self.parts.clock.sleep(wait)).await?;
         Ok(())
     }
 

@@ -15,8 +15,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use log::{debug, warn};
-use smol::Timer;
-use smol::future::or;
 use smol::lock::{Mutex, Semaphore};
 
 use super::backoff::Backoff;
@@ -341,10 +339,7 @@ impl Puller {
             is_asked.set(true);
             work.await
         };
-        let outcome = or(async { Some(asking.await) }, async {
-            Timer::after(patience).await;
-            None
-        });
+        let outcome = self.parts.clock.timeout(patience, asking);
         let (error, is_silent) = match outcome.await {
             Some(Ok(value)) => return Ok(value),
             Some(Err(error)) if error.is_stopped() => return Err(error),

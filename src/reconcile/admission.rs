@@ -31,7 +31,7 @@ impl Reconciler {
         let (wants, required) = plan.wants();
         let digest = plan.root;
         let planned = Planned { digest, wants, required, is_under_way: false, shortfall: None };
-        self.parts.puller.unless_stopped(pass.turn(index)).await?;
+        self.parts.puller.unless_stopped(pass.turn(index, &self.parts.clock)).await?;
         let mut admission = self.admission(index, planned.required());
         if !admission.is_granted() {
             // Perhaps what is not desired any more is pinned still.

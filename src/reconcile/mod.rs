@@ -28,7 +28,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use log::info;
-use smol::Timer;
 use smol::lock::Mutex;
 
 use crate::blob::{self, Store, TagKey};
@@ -269,11 +268,10 @@ impl Reconciler {
     /// Waits until it is time for another pass: when all images are due, or
     /// when a registry may be asked again that wanted a pause, or when a stop is asked for.
     pub async fn pause(&self) {
-        let now = self.parts.clock.monotonic();
         let due = self.memories.borrow().iter().filter_map(|memory| memory.not_before).min();
         let due = due.map_or(self.poll_at.get(), |due| due.min(self.poll_at.get()));
         let stop = self.parts.puller.stop();
-        stop.unless_opened(Timer::after(due.saturating_sub(now))).await;
+        stop.unless_opened(self.parts.clock.alarm(due)).await;
     }
 
     /// What is held of each image.

@@ -14,12 +14,12 @@ use std::future::Future;
 use std::time::Duration;
 
 use log::{debug, error, info, warn};
-use smol::Timer;
 use smol::future::or;
 
 use super::image::{End, Memory, Need};
 use super::join::{Work, join};
 use super::{Outcome, Reconciler, standing};
+use crate::clock::SharedClock;
 use crate::config::Image;
 use crate::fetch::Latch;
 use crate::kind::Kind;
@@ -60,16 +60,13 @@ pub(super) struct Lane {
 
 impl Pass {
     /// Waits for the images before number `index`, but not for ever.
-    pub async fn turn(&self, index: usize) {
+    pub async fn turn(&self, index: usize, clock: &SharedClock) {
         let before = async {
             for decided in self.decided.iter().take(index) {
                 decided.opened().await;
             }
         };
-        or(before, async {
-            Timer::after(TURN_PATIENCE).await;
-        })
-        .await;
+        clock.timeout(TURN_PATIENCE, before).await;
     }
 
     /// Does `download`, which may be left at any time.
@@ -129,7 +126,7 @@ impl Reconciler {
     /// Opens [`Pass::leave`] when images are due, but not at once; never ends.
     async fn leave_when_due(&self, pass: &Pass) {
         loop {
-            Timer::after(PASS_MIN).await;
+            self.parts.clock.sleep(PASS_MIN).await;
             let now = self.parts.clock.monotonic();
             let is_due = |memory: &Memory| memory.not_before.is_some_and(|due| due <= now);
             let is_due = self.poll_at.get() <= now || self.memories.borrow().iter().any(is_due);

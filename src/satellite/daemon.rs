@@ -13,7 +13,7 @@ use async_signal::{Signal, Signals};
 use log::{error, info, warn};
 use smol::channel::{Receiver, Sender};
 use smol::future::or;
-use smol::{LocalExecutor, Task, Timer};
+use smol::{LocalExecutor, Task};
 
 use super::fleet::Member;
 use super::identity::{self, Certificate};
@@ -143,13 +143,13 @@ impl Daemon {
     }
 
     async fn scrub<T>(&self) -> T {
-        let Satellite { store, metrics, .. } = &self.satellite;
+        let Satellite { store, clock, metrics, .. } = &self.satellite;
         loop {
             let busy = self.satellite.is_busy();
             let interval = || self.satellite.config().store.scrub_interval;
-            let Err(error) = scrub::forever(store, interval, random(), metrics, busy).await;
+            let Err(error) = scrub::forever(store, clock, interval, random(), metrics, busy).await;
             error!("looking for bit rot: {error}; tried again in {UPKEEP_PAUSE:?}");
-            Timer::after(UPKEEP_PAUSE).await;
+            clock.sleep(UPKEEP_PAUSE).await;
         }
     }
 
@@ -158,15 +158,15 @@ impl Daemon {
         loop {
             let Err(error) = upkeep::forever(store, clock, self.satellite.is_busy()).await;
             error!("keeping the log: {error}; tried again in {UPKEEP_PAUSE:?}");
-            Timer::after(UPKEEP_PAUSE).await;
+            clock.sleep(UPKEEP_PAUSE).await;
         }
     }
 
     /// Mounts the log again when an error has ended writing; what waited for that is tried at once.
     async fn remount<T>(&self) -> T {
-        let Satellite { store, health, .. } = &self.satellite;
+        let Satellite { store, clock, health, .. } = &self.satellite;
         loop {
-            upkeep::remount(store, |why| {
+            upkeep::remount(store, clock, |why| {
                 health.failed(STORE, &format!("{why}; what is held is served, mounted again soon"));
             })
             .await;
@@ -270,7 +270,8 @@ impl Daemon {
             let certificate =
                 Rc::new(Certificate::new(files?.clone(), self.satellite.health.clone()));
             let watching = Rc::clone(&certificate);
-            let task = self.executor.spawn(async move { watching.watch().await });
+            let clock = Rc::clone(&self.satellite.clock);
+            let task = self.executor.spawn(async move { watching.watch(&clock).await });
             Some((certificate, task))
         });
         let certificate = watched.as_ref().map(|(certificate, _)| Rc::clone(certificate));
@@ -288,8 +289,9 @@ pub(super) fn service<H>(
     executor: &Rc<LocalExecutor<'static>>,
 ) -> Service<H> {
     let (executor, health) = (Rc::clone(executor), satellite.health.clone());
+    let clock = Rc::clone(&satellite.clock);
     let (sockets, slots) = (RefCell::default(), RefCell::default());
-    Service { what, executor, handler, metrics, health, sockets, slots }
+    Service { what, executor, handler, metrics, clock, health, sockets, slots }
 }
 
 /// The configuration at `path` as it is now. One that is not good is reported and changes nothing.

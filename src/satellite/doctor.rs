@@ -25,7 +25,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use serde::Serialize;
-use smol::{LocalExecutor, Timer};
+use smol::LocalExecutor;
 
 use super::{EXIT_NOT_CONVERGED, Failure, show};
 use crate::clock::{SharedClock, SystemClock};
@@ -171,11 +171,8 @@ impl Finding {
 
 /// What comes of `work` within `deadline`.
 async fn within<T>(deadline: Duration, work: impl Future<Output = T>) -> Option<T> {
-    let late = async {
-        Timer::after(deadline).await;
-        None
-    };
-    smol::future::or(async { Some(work.await) }, late).await
+    let clock: SharedClock = Rc::new(SystemClock::new());
+    clock.timeout(deadline, work).await
 }
 
 /// Upstreams that are looked at side by side.

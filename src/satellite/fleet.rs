@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
-use smol::Timer;
 use smol::channel::Receiver;
 use smol::future::or;
 
@@ -114,10 +113,7 @@ impl Member {
                 // It is not closed while this runs.
                 let _ = woken.recv().await;
             };
-            let pause = async {
-                Timer::after(pause).await;
-            };
-            or(pause, woken).await;
+            or(satellite.clock.sleep(pause), woken).await;
         }
     }
 

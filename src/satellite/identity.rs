@@ -8,8 +8,8 @@ use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use log::info;
-use smol::Timer;
 
+use crate::clock::SharedClock;
 use crate::config::ServerTls;
 use crate::net::{Identity, tls};
 use crate::status::Health;
@@ -69,10 +69,10 @@ impl Certificate {
     }
 
     /// Reads the files whenever they have changed, without end.
-    pub async fn watch(&self) {
+    pub async fn watch(&self, clock: &SharedClock) {
         let mut last = self.read.get();
         loop {
-            Timer::after(LOOK_PAUSE).await;
+            clock.sleep(LOOK_PAUSE).await;
             let now = stamps(&self.files);
             if now == last && now != self.read.get() {
                 self.read();

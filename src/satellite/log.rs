@@ -5,16 +5,16 @@ mod fold;
 
 use std::io::Write as _;
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::Instant;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
+use crate::clock::Stopwatch;
 use fold::Folds;
 
 struct Lines {
     /// The reader is journald: it wants `<N>` and adds the time itself.
     journal: bool,
-    start: Instant,
+    start: Stopwatch,
     folds: Mutex<Folds>,
 }
 
@@ -25,7 +25,7 @@ pub fn install(level: LevelFilter) {
     let journal = std::env::var_os("JOURNAL_STREAM").is_some();
     // A second call has no effect, and there is none.
     let folds = Mutex::new(Folds::new());
-    let logger = LINES.get_or_init(|| Lines { journal, start: Instant::now(), folds });
+    let logger = LINES.get_or_init(|| Lines { journal, start: Stopwatch::start(), folds });
     if log::set_logger(logger).is_ok() {
         log::set_max_level(level);
     }

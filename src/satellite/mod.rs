@@ -21,6 +21,8 @@ mod run;
 mod scrub;
 mod service;
 mod show;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 mod without;
 mod zone;
@@ -32,6 +34,7 @@ use std::rc::Rc;
 
 use smol::{LocalExecutor, future};
 
+use crate::clock::{SharedClock, SystemClock};
 use crate::config::{self, Config};
 use args::{Args, Command};
 use daemon::Daemon;
@@ -106,8 +109,9 @@ async fn run(
 ) -> Result<ExitCode, Failure> {
     let mut signals = daemon::signals()?;
     let notifier = Rc::new(Notifier::from_env());
-    executor.spawn(Rc::clone(&notifier).keep_alive()).detach();
-    match mount::mount(config, &path, &executor, &mut signals, &notifier).await? {
+    let clock: SharedClock = Rc::new(SystemClock::new());
+    executor.spawn(Rc::clone(&notifier).keep_alive(Rc::clone(&clock))).detach();
+    match mount::mount(config, &path, &clock, &executor, &mut signals, &notifier).await? {
         None => {}
         Some(satellite) => {
             Daemon::new(satellite, path, executor).run(signals, &notifier).await?;

@@ -10,15 +10,16 @@ use std::time::Duration;
 
 use async_signal::{Signal, Signals};
 use log::info;
+use smol::LocalExecutor;
 use smol::future::or;
 use smol::stream::StreamExt as _;
-use smol::{LocalExecutor, Timer};
 
 use super::Failure;
 use super::daemon::{ADMIN_CONNECTIONS_MAX, reload};
 use super::notify::Notifier;
 use super::run::Satellite;
 use super::service::{Place, Service};
+use crate::clock::SharedClock;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::status::{Health, STORE, Waiting};
@@ -28,6 +29,7 @@ use crate::status::{Health, STORE, Waiting};
 pub async fn mount(
     mut config: Config,
     path: &Path,
+    clock: &SharedClock,
     executor: &Rc<LocalExecutor<'static>>,
     signals: &mut Signals,
     notifier: &Notifier,
@@ -38,6 +40,7 @@ pub async fn mount(
         executor: Rc::clone(executor),
         handler: Rc::new(Waiting(health.clone())),
         metrics: Rc::new(Metrics::default()),
+        clock: Rc::clone(clock),
         health: health.clone(),
         sockets: RefCell::default(),
         slots: RefCell::default(),
@@ -55,7 +58,7 @@ pub async fn mount(
         admin.listen(&place);
         notifier.ready();
         let due = async {
-            Timer::after(PAUSE).await;
+            clock.sleep(PAUSE).await;
             None
         };
         match or(due, async { Some(signals.next().await) }).await {

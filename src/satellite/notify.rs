@@ -12,7 +12,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use log::warn;
-use smol::Timer;
+
+use crate::clock::SharedClock;
 
 /// A way to the service manager, if there is one.
 pub struct Notifier {
@@ -49,11 +50,11 @@ impl Notifier {
     }
 
     /// Says that the executor still runs, for as long as it does, if the manager wants to hear it.
-    pub async fn keep_alive(self: Rc<Self>) {
+    pub async fn keep_alive(self: Rc<Self>, clock: SharedClock) {
         let Some(interval) = self.alive_interval() else { return };
         loop {
             self.send("WATCHDOG=1\n");
-            Timer::after(interval).await;
+            clock.sleep(interval).await;
         }
     }
 

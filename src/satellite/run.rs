@@ -109,7 +109,7 @@ impl Satellite {
         };
         let read_only = device.read_only().map(str::to_owned);
         let path = location.path().display().to_string();
-        let (satellite, report) = Self::mount(config, device)?;
+        let (satellite, report) = Self::mount(config, device, system_clock())?;
         info!("{path}: {report}");
         if let Some(why) = read_only {
             let reason = format!("{why}; what is held is served, nothing can be added");
@@ -121,14 +121,18 @@ impl Satellite {
     /// Mounts the log that `config` names to look at it; nothing on flash changes.
     pub async fn inspect(config: Config) -> Result<Self, Failure> {
         let device = flash::inspect(config.store.location.path())?;
-        let satellite = Self::mount(config, device)?.0;
+        let satellite = Self::mount(config, device, system_clock())?.0;
         // A device may be larger than what the log may use of it.
         satellite.resize().await?;
         Ok(satellite)
     }
 
-    fn mount(config: Config, device: Arc<dyn Device>) -> Result<(Self, MountReport), Unmounted> {
-        let clock: SharedClock = Rc::new(SystemClock::new());
+    /// Mounts the log on `device`; all that waits does so by `clock`.
+    pub(super) fn mount(
+        config: Config,
+        device: Arc<dyn Device>,
+        clock: SharedClock,
+    ) -> Result<(Self, MountReport), Unmounted> {
         let metrics = Rc::new(Metrics::default());
         let (store, report) = Store::open(device, Rc::clone(&metrics))?;
         store.verify_every(config.store.verify_interval, Rc::clone(&clock));
@@ -482,6 +486,10 @@ impl Satellite {
 pub(super) fn spawner(executor: &Rc<LocalExecutor<'static>>) -> Spawner {
     let executor = Rc::clone(executor);
     Rc::new(move |download| executor.spawn(download).detach())
+}
+
+fn system_clock() -> SharedClock {
+    Rc::new(SystemClock::new())
 }
 
 fn network(config: &Config, gate: &Gate) -> Network {

@@ -3,9 +3,8 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use smol::Timer;
-
 use crate::blob::{Error, Store};
+use crate::clock::SharedClock;
 use crate::metrics::Metrics;
 use crate::oci::Digest;
 
@@ -16,6 +15,7 @@ use crate::oci::Digest;
 /// waits: clients and the link come first. How far it is, `metrics` tell.
 pub async fn forever(
     store: &Store,
+    clock: &SharedClock,
     interval: impl Fn() -> Duration,
     random: u64,
     metrics: &Metrics,
@@ -23,7 +23,7 @@ pub async fn forever(
 ) -> Result<Infallible, Error> {
     let idle = async || {
         while is_busy() {
-            Timer::after(BUSY).await;
+            clock.sleep(BUSY).await;
         }
     };
     for digest in store.suspects() {
@@ -43,7 +43,7 @@ pub async fn forever(
             if store.entry(digest).is_some() {
                 let each = async |bytes| {
                     metrics.scrub_checked_bytes.add(bytes);
-                    Timer::after(pause(bytes, held, interval())).await;
+                    clock.sleep(pause(bytes, held, interval())).await;
                     idle().await;
                 };
                 store.check_all(digest, each).await?;
@@ -51,7 +51,7 @@ pub async fn forever(
         }
         from = 0;
         metrics.scrub_passes.add(1);
-        Timer::after(BETWEEN).await;
+        clock.sleep(BETWEEN).await;
     }
 }
 

@@ -10,9 +10,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use log::{debug, info, warn};
-use smol::{LocalExecutor, Task, Timer};
+use smol::{LocalExecutor, Task};
 
 use super::identity::Certificate;
+use crate::clock::SharedClock;
 use crate::config::ServerTls;
 use crate::metrics::Metrics;
 use crate::net::http::{Handler, Listener, ServerLimits, Slots};
@@ -29,6 +30,8 @@ pub struct Service<H> {
     pub handler: Rc<H>,
     /// Counts connections and answers.
     pub metrics: Rc<Metrics>,
+    /// For deadlines and pauses.
+    pub clock: SharedClock,
     /// Where addresses that cannot be had are reported.
     pub health: Health,
     /// What is listened on; begins empty.
@@ -104,7 +107,7 @@ impl<H: Handler + 'static> Service<H> {
         match &*slots {
             Some((max, slots)) if *max == connections_max => Rc::clone(slots),
             _ => {
-                let fresh = Slots::new(connections_max);
+                let fresh = Slots::new(connections_max, Rc::clone(&self.clock));
                 *slots = Some((connections_max, Rc::clone(&fresh)));
                 fresh
             }
@@ -117,9 +120,11 @@ impl<H: Handler + 'static> Service<H> {
         let (socket, certificate) = (socket.clone(), place.certificate.clone());
         let (executor, handler) = (Rc::clone(&self.executor), Rc::clone(&self.handler));
         let (metrics, health, what) = (Rc::clone(&self.metrics), self.health.clone(), self.what);
+        let clock = Rc::clone(&self.clock);
+        let waiting = Rc::clone(&clock);
         let attempt = move || {
             let part = part(socket.address);
-            match bind(&socket, certificate.as_deref(), &metrics) {
+            match bind(&socket, certificate.as_deref(), &metrics, &clock) {
                 Ok(listener) => {
                     let listener = listener?.sharing(&slots);
                     health.works(&part);
@@ -139,11 +144,11 @@ impl<H: Handler + 'static> Service<H> {
             let listener = loop {
                 match listener {
                     Some(listener) => break listener,
-                    None => Timer::after(BIND_PAUSE).await,
+                    None => waiting.sleep(BIND_PAUSE).await,
                 };
                 listener = attempt();
             };
-            accept(&executor, &listener, &handler).await;
+            accept(&executor, &listener, &handler, &waiting).await;
         })
     }
 }
@@ -157,6 +162,7 @@ fn bind(
     socket: &Socket,
     certificate: Option<&Certificate>,
     metrics: &Rc<Metrics>,
+    clock: &SharedClock,
 ) -> Result<Option<Listener>, net::Error> {
     let identity = match certificate.map(Certificate::identity) {
         Some(None) => return Ok(None),
@@ -165,7 +171,7 @@ fn bind(
     };
     let limits = ServerLimits { connections_max: socket.connections_max, ..Default::default() };
     let listening = listen(socket.address, socket.ipv6_only)?;
-    Listener::over(listening, identity, limits, Rc::clone(metrics)).map(Some)
+    Listener::over(listening, identity, limits, Rc::clone(metrics), Rc::clone(clock)).map(Some)
 }
 
 /// Accepts connections without end; a connection's end is its own affair.
@@ -173,6 +179,7 @@ async fn accept<H: Handler + 'static>(
     executor: &Rc<LocalExecutor<'static>>,
     listener: &Listener,
     handler: &Rc<H>,
+    clock: &SharedClock,
 ) {
     loop {
         match listener.accept().await {
@@ -187,7 +194,7 @@ async fn accept<H: Handler + 'static>(
             }
             Err(error) => {
                 warn!("{error}; accepting again in {ACCEPT_PAUSE:?}");
-                Timer::after(ACCEPT_PAUSE).await;
+                clock.sleep(ACCEPT_PAUSE).await;
             }
         }
     }

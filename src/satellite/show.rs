@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use smol::Timer;
 
 use super::Failure;
 use super::run::Satellite;
@@ -65,6 +64,7 @@ pub async fn scrub(config: Config, json: bool) -> Result<ExitCode, Failure> {
         return Err(Failure(what.to_owned()));
     };
     let url = format!("http://{address}/status");
+    let clock: SharedClock = Rc::new(SystemClock::new());
     let mut passes = None;
     loop {
         let Some(report) = ask::<Report>(&url).await else {
@@ -82,7 +82,7 @@ pub async fn scrub(config: Config, json: bool) -> Result<ExitCode, Failure> {
             print("\n")?;
             return Ok(ExitCode::SUCCESS);
         }
-        Timer::after(REDRAW).await;
+        clock.sleep(REDRAW).await;
     }
 }
 
@@ -102,7 +102,7 @@ pub async fn progress(satellite: &Satellite) {
         let drawn = format!("\x1b[?7l{up}{text}\x1b[?7h");
         // A terminal that went away stops nothing.
         let _ = std::io::stderr().lock().write_all(drawn.as_bytes());
-        Timer::after(REDRAW).await;
+        satellite.clock.sleep(REDRAW).await;
     }
 }
 

@@ -5,7 +5,6 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use log::{info, warn};
-use smol::Timer;
 
 use crate::blob::{Error, Store};
 use crate::clock::SharedClock;
@@ -19,7 +18,7 @@ pub async fn forever(
     let mut last = clock.monotonic();
     let mut shown = clock.unix_seconds();
     loop {
-        Timer::after(PAUSE).await;
+        clock.sleep(PAUSE).await;
         super::log::print_counts();
         let span = clock.monotonic().saturating_sub(last).as_secs();
         last += Duration::from_secs(span);
@@ -40,12 +39,12 @@ pub async fn forever(
 
 /// Waits for an error that ends writing, and mounts the log again, with pauses that grow as long as
 /// it does not help. `report` is called with why nothing can be written.
-pub async fn remount(store: &Store, report: impl Fn(&str)) {
+pub async fn remount(store: &Store, clock: &SharedClock, report: impl Fn(&str)) {
     store.failed().await;
     let mut pause = REMOUNT_PAUSE_MIN;
     while let Some(why) = store.failure() {
         report(&why);
-        Timer::after(pause).await;
+        clock.sleep(pause).await;
         match store.remount().await {
             Ok(report) => info!("the store is mounted again: {report}"),
             Err(error) => warn!("the store cannot be mounted again: {error}"),

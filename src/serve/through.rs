@@ -7,12 +7,10 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use smol::Timer;
-use smol::future::or;
-
 use super::growing::{Growing, KEPT_BACK_BYTES};
 use super::{Api, Repository, Window, damaged, problem};
 use crate::blob::{Entry, TagKey};
+use crate::clock::SharedClock;
 use crate::kind::Kind;
 use crate::net::http::{Method, ResponseBody, ServerRequest, ServerResponse};
 use crate::oci::{Digest, valid_tag};
@@ -164,7 +162,7 @@ impl Api {
             });
         }
         let download = puller.client_blob(registry, name, digest)?;
-        let size = begun(&download, digest).await?;
+        let size = begun(&download, digest, puller.clock()).await?;
         if size <= KEPT_BACK_BYTES {
             self.store.flush().await?;
             return Ok(self.blob(request, digest).await);
@@ -184,7 +182,7 @@ impl Api {
 
 /// Waits until there is something to send of a download, but not for ever: it goes on, and the client
 /// elsewhere. Gives the size of the blob; one of which nothing is sent before its end has landed.
-async fn begun(download: &Download, digest: &Digest) -> Result<u64, Error> {
+async fn begun(download: &Download, digest: &Digest, clock: &SharedClock) -> Result<u64, Error> {
     let begun = async {
         let size = download.opened().await?;
         if size <= KEPT_BACK_BYTES {
@@ -192,11 +190,9 @@ async fn begun(download: &Download, digest: &Digest) -> Result<u64, Error> {
         }
         Ok(size)
     };
-    or(begun, async {
-        Timer::after(BEGIN_PATIENCE).await;
+    clock.timeout(BEGIN_PATIENCE, begun).await.unwrap_or_else(|| {
         Err(Error::new(Kind::Retry, digest.to_string(), "its registry does not answer yet"))
     })
-    .await
 }
 
 /// Whether an upstream does not have something, as far as it tells us.

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::chunks::{Chunks, Next};
 use super::client::ClientLimits;
@@ -110,12 +110,12 @@ impl Body {
             wire.expect(left);
         }
         let into = into.get_mut(..room).unwrap_or_default();
-        let began = Instant::now();
+        let began = self.home.pool.clock.monotonic();
         let got = match wire.read(into, wait).await {
             Ok(got) => got,
             Err(error) => return Err(self.failed(error)),
         };
-        if self.goodput.is_too_low(got as u64, began.elapsed()) {
+        if self.goodput.is_too_low(got as u64, self.home.pool.clock.since(began)) {
             self.wire = None;
             let (what, position, floor) =
                 (&self.home.what, self.position, ByteRate(BYTES_PER_SECOND_MIN));

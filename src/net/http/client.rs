@@ -8,11 +8,10 @@
 
 use std::io;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_rustls::TlsConnector;
 use rustls::pki_types::ServerName;
-use smol::Timer;
 use url::Url;
 
 use super::Method;
@@ -24,6 +23,7 @@ use super::headers::Headers;
 use super::pool::{Peer, Pool};
 use super::tunnel::FarEnd;
 use super::wire::{Socket, Stream, Wait, Wire};
+use crate::clock::SharedClock;
 use crate::kind::Kind;
 use crate::metrics::Metrics;
 use crate::net::gate::Link;
@@ -91,7 +91,8 @@ impl Client {
         limits: ClientLimits,
         metrics: Rc<Metrics>,
     ) -> Self {
-        let pool = Rc::new(Pool::new(limits.idle_max, limits.idle_age_max));
+        let clock = Rc::clone(trust.clock());
+        let pool = Rc::new(Pool::new(limits.idle_max, limits.idle_age_max, clock));
         Self { trust, network, limits, metrics, pool }
     }
 
@@ -130,13 +131,18 @@ impl Client {
         self.network.proxies.find(peer.is_tls, &peer.host, peer.port)
     }
 
+    /// The clock of its deadlines: that of its certificates.
+    pub(super) fn clock(&self) -> &SharedClock {
+        self.trust.clock()
+    }
+
     async fn open(&self, peer: &Peer) -> Result<Wire, Error> {
         if peer.is_tls {
             // A file that is missing is known without a connection.
             self.trust.config()?;
         }
         let socket = self.reach(peer, false).await?;
-        Ok(Wire::new(self.secure(socket, peer).await?, HEAD_BYTES_MAX))
+        Ok(Wire::new(self.secure(socket, peer).await?, HEAD_BYTES_MAX, self.clock()))
     }
 
     /// A connection to `peer`, through its proxy where it has one, without TLS yet. `public_only` is
@@ -167,7 +173,7 @@ impl Client {
             Error::new(Kind::Invalid, format!("{host}: expected a dns name or an address"))
         })?;
         let stream = smol::future::or(TlsConnector::from(config).connect(name, socket), async {
-            Timer::after(self.limits.connect_deadline).await;
+            self.clock().sleep(self.limits.connect_deadline).await;
             Err(io::ErrorKind::TimedOut.into())
         });
         let stream = stream.await.map_err(|error| {
@@ -201,7 +207,8 @@ impl Client {
         let mut link = Link::new(Rc::clone(&self.metrics), gate, receive_buffer_bytes);
         link.admit(HANDSHAKE_BYTES, u64::MAX).await?;
         let options = dial::Options { deadline, receive_buffer_bytes, public_only };
-        let socket = dial::connect(host, port, &self.network.resolver, &options).await?;
+        let socket =
+            dial::connect(host, port, &self.network.resolver, &options, &**self.clock()).await?;
         link.connected();
         Ok(Socket::new(socket, Some(link)))
     }
@@ -216,7 +223,7 @@ impl Client {
             "CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n{}\r\n",
             line.unwrap_or_default()
         );
-        let mut wire = Wire::new(Stream::Plain(socket), HEAD_BYTES_MAX);
+        let mut wire = Wire::new(Stream::Plain(socket), HEAD_BYTES_MAX, self.clock());
         let head = self.exchange(&mut wire, text.as_bytes(), peer, &what).await;
         let status = head.map_err(|failure| failure.error)?.status;
         let kind = match status {
@@ -264,7 +271,7 @@ impl Client {
         let held_back = |error| Failure { error, is_stale: false };
         wire.ask(bytes.len()).await.map_err(held_back)?;
         wire.write_all(bytes, Wait::Stall(self.limits.stall_deadline)).await.map_err(failed)?;
-        let until = Wait::Until(Instant::now() + self.limits.head_deadline);
+        let until = Wait::Until(self.clock().monotonic() + self.limits.head_deadline);
         for _ in 0..INTERIM_MAX {
             let len = match arrive(wire, until).await {
                 Ok(Arrival::Whole(len)) => len,

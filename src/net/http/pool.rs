@@ -6,9 +6,10 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::wire::Wire;
+use crate::clock::SharedClock;
 
 /// Whom a connection leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,12 +31,13 @@ pub(super) struct Pool {
     idle: RefCell<VecDeque<Idle>>,
     idle_max: usize,
     age_max: Duration,
+    pub(super) clock: SharedClock,
 }
 
 impl Pool {
     /// Keeps `idle_max` connections for a peer, each for `age_max`.
-    pub(super) fn new(idle_max: usize, age_max: Duration) -> Self {
-        Self { idle: RefCell::default(), idle_max, age_max }
+    pub(super) fn new(idle_max: usize, age_max: Duration, clock: SharedClock) -> Self {
+        Self { idle: RefCell::default(), idle_max, age_max, clock }
     }
 
     /// A connection that seems alive.
@@ -51,14 +53,14 @@ impl Pool {
     /// The youngest: it is the likeliest to be alive.
     fn pop(&self, peer: &Peer) -> Option<Wire> {
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|idle| idle.since.elapsed() < self.age_max);
+        idle.retain(|idle| self.clock.since(idle.since) < self.age_max);
         let at = idle.iter().rposition(|idle| idle.peer == *peer)?;
         idle.remove(at).map(|idle| idle.wire)
     }
 
     pub(super) fn put(&self, peer: &Peer, wire: Wire) {
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|idle| idle.since.elapsed() < self.age_max);
+        idle.retain(|idle| self.clock.since(idle.since) < self.age_max);
         if idle.iter().filter(|idle| idle.peer == *peer).count() >= self.idle_max
             && let Some(oldest) = idle.iter().position(|idle| idle.peer == *peer)
         {
@@ -68,7 +70,7 @@ impl Pool {
             idle.pop_front();
         }
         if self.idle_max > 0 {
-            idle.push_back(Idle { peer: peer.clone(), wire, since: Instant::now() });
+            idle.push_back(Idle { peer: peer.clone(), wire, since: self.clock.monotonic() });
         }
     }
 
@@ -82,7 +84,7 @@ impl Pool {
 struct Idle {
     peer: Peer,
     wire: Wire,
-    since: Instant,
+    since: Duration,
 }
 
 /// Connections kept for all peers together.

@@ -29,7 +29,7 @@ impl Client {
             Some(proxy) => (proxy.host.clone(), proxy.port),
             None => (peer.host, peer.port),
         };
-        let found = dial::resolve(&host, port, &self.network.resolver).await?;
+        let found = dial::resolve(&host, port, &self.network.resolver, &**self.clock()).await?;
         Ok((host, found.into_iter().map(|address| address.ip()).collect()))
     }
 
@@ -64,7 +64,7 @@ impl Connected<'_> {
                     .and_then(|(name, chain)| client.trust.end_within(chain, &name, span))
             }
         };
-        client.pool.put(&peer, Wire::new(stream, HEAD_BYTES_MAX));
+        client.pool.put(&peer, Wire::new(stream, HEAD_BYTES_MAX, client.clock()));
         Ok(end)
     }
 }

@@ -18,7 +18,7 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::Advice;
 use rustix::net::SendFlags;
@@ -29,8 +29,8 @@ use super::reason;
 use super::resident::{make_resident, read_block};
 use super::slots::{BLOCK_BYTES, Slot};
 use super::wire::{Wait, Wire, advance};
+use crate::clock::Clock;
 use crate::clock::date::Civil;
-use crate::clock::{Clock as _, SystemClock};
 
 /// An answer. Date, length and connection are written by the server.
 pub struct ServerResponse {
@@ -152,13 +152,14 @@ pub(super) enum Sent {
 pub(super) async fn send(
     wire: &mut Wire,
     out: &mut Vec<u8>,
-    date: &DateLine,
+    (clock, date): (&dyn Clock, &DateLine),
     response: ServerResponse,
     options: SendOptions,
     slot: &Slot,
 ) -> io::Result<Sent> {
     let len = response.body.len();
     out.clear();
+    date.refresh(clock.unix_seconds());
     write_head(out, date, &response, len, options)?;
     let stall = Wait::Stall(options.stall);
     if options.head_only || len == 0 || !has_body(response.status) {
@@ -166,7 +167,8 @@ pub(super) async fn send(
         return Ok(Sent::Whole(0));
     }
     let budget = options.stall + Duration::from_secs(len / SEND_BYTES_PER_SECOND_MIN);
-    let deadline = SendDeadline { stall: options.stall, until: Instant::now() + budget, slot };
+    let until = clock.monotonic() + budget;
+    let deadline = SendDeadline { clock, stall: options.stall, until, slot };
     let sent = match response.body {
         ResponseBody::Parts(parts) => {
             let mut total = 0;
@@ -219,8 +221,9 @@ async fn send_body(
 /// How long the peer may take.
 #[derive(Clone, Copy)]
 struct SendDeadline<'a> {
+    clock: &'a dyn Clock,
     stall: Duration,
-    until: Instant,
+    until: Duration,
     /// Where it is noted what the peer has taken.
     slot: &'a Slot,
 }
@@ -228,7 +231,7 @@ struct SendDeadline<'a> {
 impl SendDeadline<'_> {
     /// The bound of the next write.
     fn wait(self) -> io::Result<Wait> {
-        let rest = self.until.saturating_duration_since(Instant::now());
+        let rest = self.until.saturating_sub(self.clock.monotonic());
         if rest.is_zero() {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes bytes too slowly"));
         }
@@ -478,23 +481,19 @@ fn push_text(out: &mut Vec<u8>, text: &str) {
 }
 
 /// The `date:` line, made once a second.
-pub(super) struct DateLine {
-    clock: SystemClock,
-    made: RefCell<(u64, Vec<u8>)>,
-}
+#[derive(Default)]
+pub(super) struct DateLine(RefCell<(u64, Vec<u8>)>);
 
 impl DateLine {
-    pub(super) fn new() -> Self {
-        Self { clock: SystemClock::new(), made: RefCell::new((0, Vec::new())) }
-    }
-
-    fn write(&self, out: &mut Vec<u8>) {
-        let now = self.clock.unix_seconds();
-        let mut made = self.made.borrow_mut();
+    fn refresh(&self, now: u64) {
+        let mut made = self.0.borrow_mut();
         if made.0 != now {
             *made = (now, format!("date: {}\r\n", Civil::new(now).http()).into_bytes());
         }
-        out.extend_from_slice(&made.1);
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0.borrow().1);
     }
 }
 
@@ -541,7 +540,9 @@ mod tests {
             stall: Duration::from_secs(1),
         };
         let mut out = Vec::new();
-        write_head(&mut out, &DateLine::new(), &response, 0, options).unwrap();
+        let date = DateLine::default();
+        date.refresh(1);
+        write_head(&mut out, &date, &response, 0, options).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(text.starts_with("HTTP/1.1 404 Not Found\r\ndate: "), "{text}");
         assert!(text.ends_with(

@@ -13,11 +13,11 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::io::Errno;
+use smol::Async;
 use smol::future::or;
-use smol::{Async, Timer};
 
 use super::Method;
 use super::headers::Headers;
@@ -26,6 +26,7 @@ use super::send::{DateLine, ServerResponse};
 use super::session::talk;
 use super::slots::{Slot, Slots};
 use super::tunnel::Tunnel;
+use crate::clock::SharedClock;
 use crate::kind::Kind;
 use crate::metrics::Metrics;
 use crate::net::{Error, Identity, dial, listen};
@@ -120,7 +121,7 @@ pub struct Listener {
     slots: Rc<Slots>,
     shared: Rc<Shared>,
     /// When accepting last failed for want of descriptors or memory.
-    exhausted: Cell<Option<Instant>>,
+    exhausted: Cell<Option<Duration>>,
 }
 
 impl Listener {
@@ -131,8 +132,9 @@ impl Listener {
         tls: Option<Arc<rustls::ServerConfig>>,
         limits: ServerLimits,
         metrics: Rc<Metrics>,
+        clock: SharedClock,
     ) -> Result<Self, Error> {
-        Self::over(listen(address, false)?, tls.map(Identity::new), limits, metrics)
+        Self::over(listen(address, false)?, tls.map(Identity::new), limits, metrics, clock)
     }
 
     /// Accepts on `socket`; with TLS if there is an identity to show.
@@ -141,12 +143,14 @@ impl Listener {
         tls: Option<Identity>,
         limits: ServerLimits,
         metrics: Rc<Metrics>,
+        clock: SharedClock,
     ) -> Result<Self, Error> {
         let failed = |error| Error::io(Kind::Invalid, "listen", error);
         let address = socket.local_addr().map_err(failed)?;
         let socket = Async::new(socket).map_err(failed)?;
-        let shared = Rc::new(Shared { tls, limits, metrics, date: DateLine::new() });
-        let slots = Slots::fitting(limits.connections_max);
+        let slots = Slots::fitting(limits.connections_max, Rc::clone(&clock));
+        let date = DateLine::default();
+        let shared = Rc::new(Shared { tls, limits, metrics, clock, date });
         Ok(Self { socket, address, slots, shared, exhausted: Cell::new(None) })
     }
 
@@ -202,13 +206,14 @@ impl Listener {
 
     /// Makes room after an accept that failed for want of descriptors or memory.
     async fn recover(&self, error: &io::Error) {
-        let last = self.exhausted.replace(Some(Instant::now()));
-        if last.is_none_or(|last| last.elapsed() > EPISODE) {
+        let clock = &self.shared.clock;
+        let last = self.exhausted.replace(Some(clock.monotonic()));
+        if last.is_none_or(|last| clock.since(last) > EPISODE) {
             let address = self.address;
             log::warn!("accept on {address}: {error}; idle connections are closed until it works");
         }
         self.slots.shed_idle();
-        Timer::after(ACCEPT_PAUSE).await;
+        clock.sleep(ACCEPT_PAUSE).await;
     }
 }
 
@@ -217,6 +222,7 @@ pub(super) struct Shared {
     pub tls: Option<Identity>,
     pub limits: ServerLimits,
     pub metrics: Rc<Metrics>,
+    pub clock: SharedClock,
     pub date: DateLine,
 }
 

@@ -4,11 +4,11 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_rustls::{TlsAcceptor, TlsStream};
+use smol::Async;
 use smol::future::or;
-use smol::{Async, Timer};
 
 use super::Method;
 use super::chunks::{Chunks, Next};
@@ -35,7 +35,7 @@ pub(super) async fn talk(
         None => Stream::Plain(socket),
         Some(identity) => handshake(socket, peer, shared, slot, identity.current()).await?,
     };
-    let wire = Wire::new(stream, HEAD_BYTES_MAX);
+    let wire = Wire::new(stream, HEAD_BYTES_MAX, &shared.clock);
     let mut session =
         Session { wire, out: Vec::new(), peer, shared, slot, origin: None, credentials: None };
     match session.run(handler).await {
@@ -57,7 +57,7 @@ async fn handshake(
         connection.set_buffer_limit(Some(slot.block_bytes()));
     });
     let deadline = async {
-        Timer::after(shared.limits.head_deadline).await;
+        shared.clock.sleep(shared.limits.head_deadline).await;
         Err(io::ErrorKind::TimedOut.into())
     };
     let stream = or(accepting, deadline).await.map_err(|error| {
@@ -148,7 +148,7 @@ impl Session<'_> {
 
     /// Reads and parses a head; `None` when the peer has ended.
     async fn head(&mut self) -> Result<Option<RequestHead>, End> {
-        let until = Instant::now() + self.shared.limits.head_deadline;
+        let until = self.shared.clock.monotonic() + self.shared.limits.head_deadline;
         let len = match arrive(&mut self.wire, Wait::Until(until)).await {
             Ok(Arrival::Whole(len)) => len,
             Ok(Arrival::Ended(_)) => return Ok(None),
@@ -201,7 +201,7 @@ impl Session<'_> {
             Connect::Refused(_) => Ok(()),
             Connect::Answered(config) => {
                 let stream = handshake(socket, peer, shared, slot, config).await?;
-                let wire = Wire::new(stream, HEAD_BYTES_MAX);
+                let wire = Wire::new(stream, HEAD_BYTES_MAX, &shared.clock);
                 let origin = Some(Origin { is_tunnelled: true, ..to });
                 let mut session = Session { wire, out, peer, shared, slot, origin, credentials };
                 let result = session.run(handler).await;
@@ -209,7 +209,7 @@ impl Session<'_> {
             }
             Connect::Relayed(tunnel) => {
                 slot.set(Phase::Working);
-                let relayed = tunnel.relay(socket).await;
+                let relayed = tunnel.relay(socket, shared.clock.as_ref()).await;
                 relayed.map_err(|why| {
                     Error::io(Kind::Retry, format_args!("tunnel of {peer} to {to}"), why)
                 })
@@ -278,7 +278,7 @@ impl Session<'_> {
         if expects_continue {
             self.wire.write_all(CONTINUE, Wait::Stall(self.shared.limits.stall_deadline)).await?;
         }
-        let wait = Wait::Until(Instant::now() + deadline);
+        let wait = Wait::Until(self.shared.clock.monotonic() + deadline);
         match body {
             RequestBody::Length(length) => self.skip(length, wait).await.map(|()| true),
             _ => self.skip_chunks(wait).await,
@@ -337,7 +337,8 @@ impl Session<'_> {
         let Self { wire, out, shared, slot, .. } = self;
         slot.set(Phase::Sending);
         shared.metrics.http_sending.add(1);
-        let sent = send(wire, out, &shared.date, response, options, slot).await;
+        let sent =
+            send(wire, out, (shared.clock.as_ref(), &shared.date), response, options, slot).await;
         shared.metrics.http_sending.sub(1);
         let sent = sent?;
         shared.metrics.http_requests.add(1);

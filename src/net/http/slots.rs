@@ -24,20 +24,22 @@ use std::future::poll_fn;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
-use smol::Timer;
+
+use crate::clock::SharedClock;
 
 /// The connections that may be open at once, over all listeners that share them.
 pub struct Slots {
     open_max: usize,
     waiting_max: usize,
     state: RefCell<State>,
+    clock: SharedClock,
     /// When somebody last got a slot.
-    moved: Cell<Instant>,
+    moved: Cell<Duration>,
     /// When it was last looked who has to give way.
-    assigned: Cell<Instant>,
+    assigned: Cell<Duration>,
 }
 
 #[derive(Default)]
@@ -58,7 +60,7 @@ struct Place {
     client: Client,
     phase: Cell<Phase>,
     /// When the phase began, or when the peer last took [`PROGRESS_BYTES`].
-    since: Cell<Instant>,
+    since: Cell<Duration>,
     /// Bytes that the peer has taken since then.
     taken: Cell<usize>,
     waker: Cell<Option<Waker>>,
@@ -90,8 +92,8 @@ pub(super) struct Slot {
 
 impl Slots {
     /// So many slots, or as many as the process has file descriptors for beside its own.
-    pub fn new(connections_max: u32) -> Rc<Self> {
-        let slots = Self::fitting(connections_max);
+    pub fn new(connections_max: u32, clock: SharedClock) -> Rc<Self> {
+        let slots = Self::fitting(connections_max, clock);
         if u32::try_from(slots.open_max).is_ok_and(|open_max| open_max < connections_max) {
             log::warn!(
                 "the limit of open files leaves {} connections at once, not {connections_max}",
@@ -102,7 +104,7 @@ impl Slots {
     }
 
     /// As [`Slots::new`], without a word.
-    pub(super) fn fitting(connections_max: u32) -> Rc<Self> {
+    pub(super) fn fitting(connections_max: u32, clock: SharedClock) -> Rc<Self> {
         let wanted = usize::try_from(connections_max.max(1)).unwrap_or(usize::MAX);
         let limit = getrlimit(Resource::Nofile).current;
         let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
@@ -110,19 +112,19 @@ impl Slots {
         let open_max = wanted.min(spare / 4 * 3).max(DESCRIPTORS_MIN.min(wanted));
         let waiting_max = open_max.saturating_mul(WAITING_PER_SLOT);
         let waiting_max = waiting_max.min(spare.saturating_sub(open_max)).max(1);
-        Self::with(open_max, waiting_max)
+        Self::with(open_max, waiting_max, clock)
     }
 
-    fn with(open_max: usize, waiting_max: usize) -> Rc<Self> {
-        let moved = Cell::new(Instant::now());
-        let assigned = moved.clone();
-        Rc::new(Self { open_max, waiting_max, state: RefCell::default(), moved, assigned })
+    fn with(open_max: usize, waiting_max: usize, clock: SharedClock) -> Rc<Self> {
+        let moved = Cell::new(clock.monotonic());
+        let (assigned, state) = (moved.clone(), RefCell::default());
+        Rc::new(Self { open_max, waiting_max, state, clock, moved, assigned })
     }
 
     /// Waits until one more may wait.
     pub(super) async fn room(&self) {
-        while self.waiting() >= self.waiting_max && self.moved.get().elapsed() < STUCK {
-            Timer::after(TICK).await;
+        while self.waiting() >= self.waiting_max && self.clock.since(self.moved.get()) < STUCK {
+            self.clock.sleep(TICK).await;
         }
     }
 
@@ -135,7 +137,7 @@ impl Slots {
         let place = Rc::new(Place {
             client: Client::of(peer),
             phase: Cell::new(Phase::Queued),
-            since: Cell::new(Instant::now()),
+            since: Cell::new(self.clock.monotonic()),
             taken: Cell::new(0),
             waker: Cell::new(None),
         });
@@ -146,7 +148,7 @@ impl Slots {
             state.places.insert(id, Rc::clone(&place));
             id
         };
-        self.assign(Instant::now());
+        self.assign();
         Slot { id, place, slots: Rc::clone(self) }
     }
 
@@ -154,8 +156,9 @@ impl Slots {
     /// descriptors have run out.
     pub(super) fn shed_idle(&self) {
         let state = &mut *self.state.borrow_mut();
-        let is_idle =
-            |place: &Place| place.phase.get() == Phase::Idle && place.since.get().elapsed() >= IDLE;
+        let is_idle = |place: &Place| {
+            place.phase.get() == Phase::Idle && self.clock.since(place.since.get()) >= IDLE
+        };
         let mut idle: Vec<_> =
             state.places.values().filter(|place| is_idle(place)).cloned().collect();
         idle.sort_by_key(|place| place.since.get());
@@ -164,7 +167,8 @@ impl Slots {
     }
 
     /// Gives slots to those who wait, as far as there are any or somebody gives way.
-    fn assign(&self, now: Instant) {
+    fn assign(&self) {
+        let now = self.clock.monotonic();
         self.assigned.set(now);
         let state = &mut *self.state.borrow_mut();
         loop {
@@ -176,7 +180,7 @@ impl Slots {
                 shed(&mut state.open, &victim);
             }
             *state.open.entry(next.client).or_default() += 1;
-            next.enter(Phase::Idle);
+            next.enter(Phase::Idle, now);
             next.wake();
             self.moved.set(now);
         }
@@ -190,9 +194,9 @@ impl Slots {
 
 impl State {
     /// Who gives way to `newcomer`, if anybody has to by now; see the module's head.
-    fn victim(&self, newcomer: &Place, now: Instant) -> Option<Rc<Place>> {
+    fn victim(&self, newcomer: &Place, now: Duration) -> Option<Rc<Place>> {
         let own = held(&self.open, newcomer.client);
-        let age = |place: &Place| now.saturating_duration_since(place.since.get());
+        let age = |place: &Place| now.saturating_sub(place.since.get());
         let is_useless = |place: &Place| match place.phase.get() {
             Phase::Idle if held(&self.open, place.client) >= own => age(place) >= IDLE,
             Phase::Idle => age(place) >= STALE,
@@ -233,9 +237,9 @@ impl Place {
         !matches!(self.phase.get(), Phase::Queued | Phase::Shed)
     }
 
-    fn enter(&self, phase: Phase) {
+    fn enter(&self, phase: Phase, now: Duration) {
         self.phase.set(phase);
-        self.since.set(Instant::now());
+        self.since.set(now);
         self.taken.set(0);
     }
 
@@ -251,10 +255,10 @@ impl Slot {
     pub(super) async fn opened(&self) -> bool {
         while self.place.is_queued() {
             let tick = async {
-                Timer::after(TICK).await;
+                self.slots.clock.sleep(TICK).await;
                 // One who waits looks for all.
-                if self.slots.assigned.get().elapsed() >= TICK {
-                    self.slots.assign(Instant::now());
+                if self.slots.clock.since(self.slots.assigned.get()) >= TICK {
+                    self.slots.assign();
                 }
             };
             smol::future::or(self.leaves(Phase::Queued), tick).await;
@@ -272,7 +276,7 @@ impl Slot {
     /// Notes what the connection does from now on.
     pub(super) fn set(&self, phase: Phase) {
         if self.place.is_open() {
-            self.place.enter(phase);
+            self.place.enter(phase, self.slots.clock.monotonic());
         }
     }
 
@@ -316,7 +320,7 @@ impl Drop for Slot {
                 release(&mut state.open, self.place.client);
             }
         }
-        self.slots.assign(Instant::now());
+        self.slots.assign();
     }
 }
 
@@ -384,6 +388,13 @@ const SHED_PART: usize = 4;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::sim::SimulatedClock;
+
+    fn slots(open_max: usize, waiting_max: usize) -> Rc<Slots> {
+        let clock = Rc::new(SimulatedClock::new(0));
+        clock.advance(Duration::from_hours(2));
+        Slots::with(open_max, waiting_max, clock)
+    }
 
     const A: [u8; 4] = [10, 0, 0, 1];
     const B: [u8; 4] = [10, 0, 0, 2];
@@ -408,19 +419,19 @@ mod tests {
 
     #[test]
     fn one_client_has_all_slots_while_nobody_else_wants_them() {
-        let slots = Slots::with(4, 4);
+        let slots = slots(4, 4);
         let all = many(&slots, A, 5, Phase::Working);
         let (last, open) = all.split_last().unwrap();
         assert_eq!(phases(open), [Phase::Working; 4]);
         age(last, Duration::from_hours(1));
-        slots.assign(Instant::now());
+        slots.assign();
         assert_eq!(last.place.phase.get(), Phase::Queued, "its own share is not taken from itself");
         drop(all.into_iter().next());
     }
 
     #[test]
     fn many_connections_hold_less_each() {
-        let slots = Slots::with(128, 4);
+        let slots = slots(128, 4);
         let mut all = many(&slots, A, CROWD, Phase::Sending);
         assert_eq!(all[0].block_bytes(), BLOCK_BYTES);
         all.extend(many(&slots, B, 1, Phase::Sending));
@@ -431,54 +442,54 @@ mod tests {
 
     #[test]
     fn the_oldest_idle_one_gives_way() {
-        let slots = Slots::with(3, 3);
+        let slots = slots(3, 3);
         let open = many(&slots, A, 3, Phase::Idle);
         let newcomer = slots.enter(A.into());
         assert_eq!(newcomer.place.phase.get(), Phase::Queued, "they were only just let in");
         age(&open[2], IDLE * 2);
         age(&open[1], IDLE);
         open[0].set(Phase::Working);
-        slots.assign(Instant::now());
+        slots.assign();
         assert_eq!(phases(&open), [Phase::Working, Phase::Idle, Phase::Shed]);
         assert_eq!(newcomer.place.phase.get(), Phase::Idle);
     }
 
     #[test]
     fn a_client_with_fewer_slots_is_spared() {
-        let slots = Slots::with(4, 4);
+        let slots = slots(4, 4);
         let other = many(&slots, B, 1, Phase::Idle);
         let busy = many(&slots, A, 3, Phase::Working);
         let newcomer = slots.enter(A.into());
         age(&other[0], IDLE * 2);
-        slots.assign(Instant::now());
+        slots.assign();
         assert_eq!(newcomer.place.phase.get(), Phase::Queued);
         age(&other[0], STALE);
-        slots.assign(Instant::now());
+        slots.assign();
         assert_eq!(other[0].place.phase.get(), Phase::Shed);
         assert_eq!(phases(&busy), [Phase::Working; 3]);
     }
 
     #[test]
     fn slow_readers_give_way_and_quick_ones_do_not() {
-        let slots = Slots::with(2, 2);
+        let slots = slots(2, 2);
         let open = many(&slots, A, 2, Phase::Sending);
         let newcomer = slots.enter(A.into());
         open.iter().for_each(|slot| age(slot, SLOW));
         open[0].taken(PROGRESS_BYTES);
         open[1].taken(PROGRESS_BYTES - 1);
-        slots.assign(Instant::now());
+        slots.assign();
         assert_eq!(phases(&open), [Phase::Sending, Phase::Shed]);
         assert_eq!(newcomer.place.phase.get(), Phase::Idle);
     }
 
     #[test]
     fn each_client_comes_to_its_share_of_busy_slots() {
-        let slots = Slots::with(4, 4);
+        let slots = slots(4, 4);
         let busy = many(&slots, A, 6, Phase::Working);
         let others = many(&slots, B, 3, Phase::Working);
         assert_eq!(phases(&others), [Phase::Queued; 3]);
         others.iter().for_each(|slot| age(slot, PATIENCE));
-        slots.assign(Instant::now());
+        slots.assign();
         // Two each: the third of B would have more than A.
         let open = |all: &[Slot]| all.iter().filter(|slot| slot.place.is_open()).count();
         assert_eq!((open(&busy), open(&others)), (2, 2));
@@ -486,7 +497,7 @@ mod tests {
 
     #[test]
     fn whoever_crowds_the_queue_is_closed_not_whoever_stands_behind() {
-        let slots = Slots::with(2, 3);
+        let slots = slots(2, 3);
         let busy = many(&slots, A, 5, Phase::Working);
         let other = slots.enter(B.into());
         assert_eq!(other.place.phase.get(), Phase::Queued);

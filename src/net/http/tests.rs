@@ -134,7 +134,8 @@ fn with_server<F: AsyncFnOnce(Fixture)>(
     let handler = Rc::new(handler);
     smol::block_on(executor.run(async {
         let any = "127.0.0.1:0".parse().unwrap();
-        let listener = Listener::bind(any, tls, limits, Rc::clone(&metrics)).await.unwrap();
+        let listener =
+            Listener::bind(any, tls, limits, Rc::clone(&metrics), clock()).await.unwrap();
         let address = listener.local_addr();
         let (spawner, serving) = (Rc::clone(&executor), Rc::clone(&handler));
         let accepting = executor.spawn(async move {

@@ -9,13 +9,13 @@ use std::future::Future;
 use std::io;
 use std::net::Shutdown;
 use std::pin::Pin;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use smol::Timer;
 use smol::future::{or, try_zip, yield_now};
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::wire::Socket;
+use crate::clock::Clock;
 use crate::net::Error;
 use crate::net::gate::Link;
 
@@ -38,10 +38,10 @@ pub struct FarEnd {
 
 impl Tunnel {
     /// Moves bytes until the tunnel ends.
-    pub(super) async fn relay(self, client: Socket) -> io::Result<()> {
+    pub(super) async fn relay(self, client: Socket, clock: &dyn Clock) -> io::Result<()> {
         let Self { far: FarEnd { mut socket, sent: mut account }, leave } = self;
         let ((near, _), (far, mut link)) = (client.parts(), socket.parts_mut());
-        let moved = Cell::new(Instant::now());
+        let moved = Cell::new(clock.monotonic());
         let down = async {
             let (mut reader, mut writer, mut buffer) = (far, near, vec![0; PIECE_BYTES]);
             loop {
@@ -58,9 +58,9 @@ impl Tunnel {
                 if bytes == 0 {
                     return near.get_ref().shutdown(Shutdown::Write);
                 }
-                moved.set(Instant::now());
+                moved.set(clock.monotonic());
                 writer.write_all(buffer.get(..bytes).unwrap_or_default()).await?;
-                moved.set(Instant::now());
+                moved.set(clock.monotonic());
                 yield_now().await;
             }
         };
@@ -71,23 +71,23 @@ impl Tunnel {
                 if bytes == 0 {
                     return far.get_ref().shutdown(Shutdown::Write);
                 }
-                moved.set(Instant::now());
+                moved.set(clock.monotonic());
                 leave().await.map_err(io::Error::other)?;
                 account.admit(bytes as u64, 0).await.map_err(io::Error::other)?;
                 account.sent(bytes);
                 writer.write_all(buffer.get(..bytes).unwrap_or_default()).await?;
                 account.release();
-                moved.set(Instant::now());
+                moved.set(clock.monotonic());
                 yield_now().await;
             }
         };
         let idle = async {
             loop {
                 let end = moved.get() + IDLE;
-                if end <= Instant::now() {
+                if end <= clock.monotonic() {
                     return Err(io::ErrorKind::TimedOut.into());
                 }
-                Timer::at(end).await;
+                clock.alarm(end).await;
             }
         };
         or(async { try_zip(down, up).await.map(drop) }, idle).await

@@ -10,14 +10,16 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_rustls::TlsStream;
+use smol::Async;
 use smol::future::Future;
 use smol::io::{AsyncRead, AsyncWrite};
-use smol::{Async, Timer};
 
+use crate::clock::{Alarm, SharedClock};
 use crate::net::Error;
 use crate::net::gate::Link;
 
@@ -26,8 +28,8 @@ use crate::net::gate::Link;
 pub(super) enum Wait {
     /// This long without progress.
     Stall(Duration),
-    /// Until this moment, however much progress there is.
-    Until(Instant),
+    /// Until this moment of the monotonic clock, however much progress there is.
+    Until(Duration),
 }
 
 /// The connection.
@@ -44,8 +46,8 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(stream: Stream, buffer_bytes_max: usize) -> Self {
-        let deadline = Deadline { timer: Timer::never(), armed: None };
+    pub(super) fn new(stream: Stream, buffer_bytes_max: usize, clock: &SharedClock) -> Self {
+        let deadline = Deadline { clock: Rc::clone(clock), alarm: None };
         let (buffer, pending) = (Vec::new(), u64::MAX);
         Self { stream, buffer, start: 0, end: 0, buffer_bytes_max, deadline, pending }
     }
@@ -202,7 +204,7 @@ impl Wire {
     /// A socket closed with unread input sends RST, and RST makes the peer's kernel throw away
     /// what we sent last: the very answer that explains why we close.
     pub(super) async fn close(mut self, linger: Duration) {
-        let until = Wait::Until(Instant::now() + linger);
+        let until = Wait::Until(self.deadline.clock.monotonic() + linger);
         let Self { stream, deadline, .. } = &mut self;
         // Under TLS this sends close_notify. A peer that is gone already is out of reach.
         let _ = deadline.limit(until, |cx| Pin::new(&mut *stream).poll_close(cx)).await;
@@ -360,9 +362,9 @@ impl AsyncWrite for Socket {
 
 /// The timer of a connection; see the module's head.
 struct Deadline {
-    timer: Timer,
-    /// When the timer will fire, if it is armed.
-    armed: Option<Instant>,
+    clock: SharedClock,
+    /// What is armed, and for when.
+    alarm: Option<(Alarm, Duration)>,
 }
 
 impl Deadline {
@@ -378,7 +380,7 @@ impl Deadline {
                 return Poll::Ready(result);
             }
             let at = *at.get_or_insert_with(|| match wait {
-                Wait::Stall(duration) => Instant::now() + duration,
+                Wait::Stall(duration) => self.clock.monotonic().saturating_add(duration),
                 Wait::Until(moment) => moment,
             });
             ready!(self.poll(at, cx));
@@ -387,15 +389,14 @@ impl Deadline {
         .await
     }
 
-    fn poll(&mut self, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(&mut self, at: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        self.alarm.take_if(|(_, armed)| *armed > at);
         loop {
-            if self.armed.is_none_or(|armed| armed > at) {
-                self.timer.set_at(at);
-                self.armed = Some(at);
-            }
-            let fired = ready!(Pin::new(&mut self.timer).poll(cx));
-            self.armed = None;
-            if fired >= at {
+            let (alarm, armed) = self.alarm.get_or_insert_with(|| (self.clock.alarm(at), at));
+            ready!(Pin::new(alarm).poll(cx));
+            let is_over = *armed >= at;
+            self.alarm = None;
+            if is_over {
                 return Poll::Ready(());
             }
         }

@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 
 use super::*;
+use crate::clock::SystemClock;
 use crate::net::http::{Listener, ServerLimits};
 use crate::oci::Algorithm;
 
@@ -82,7 +83,9 @@ impl Held {
         smol::block_on(executor.run(async {
             let any = "127.0.0.1:0".parse().unwrap();
             let (limits, metrics) = (ServerLimits::default(), Rc::new(Metrics::default()));
-            let listener = Listener::bind(any, None, limits, metrics).await.unwrap();
+            let listener = Listener::bind(any, None, limits, metrics, Rc::new(SystemClock::new()))
+                .await
+                .unwrap();
             let address = listener.local_addr();
             let accepting = async {
                 loop {

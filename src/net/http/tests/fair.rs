@@ -81,10 +81,10 @@ fn whoever_is_being_answered_keeps_its_slot() {
 fn listeners_share_their_slots() {
     let executor = LocalExecutor::new();
     smol::block_on(executor.run(async {
-        let (slots, metrics) = (Slots::new(1), Rc::new(Metrics::default()));
+        let (slots, metrics) = (Slots::new(1, clock()), Rc::new(Metrics::default()));
         let bind = async || {
             let any = "127.0.0.1:0".parse().unwrap();
-            let listener = Listener::bind(any, None, limits(9), Rc::clone(&metrics)).await;
+            let listener = Listener::bind(any, None, limits(9), Rc::clone(&metrics), clock()).await;
             listener.unwrap().sharing(&slots)
         };
         let (one, two) = (bind().await, bind().await);
