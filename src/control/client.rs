@@ -50,6 +50,10 @@ impl GroundControl {
                     "the enrolment token is refused: expected one that is not spent or expired";
                 return Err(self.refused(Kind::Denied, response, what).await);
             }
+            409 => {
+                let what = "Ground Control lets this device in later";
+                return Err(self.refused(Kind::Retry, response, what).await);
+            }
             404 | 405 => {
                 let what = "no Ground Control answers here";
                 return Err(self.refused(Kind::Invalid, response, what).await);

@@ -36,7 +36,7 @@ use crate::blob::Store;
 use crate::blob::format::DOCUMENT_BYTES_MAX;
 use crate::clock::SharedClock;
 use crate::config::{self, Token, is_token};
-use crate::fleet::enrol::{Credentials, REFRESH_CREDENTIALS, Request};
+use crate::fleet::enrol::{Credentials, DEVICE, REFRESH_CREDENTIALS, Request};
 use crate::fleet::report::Report;
 use crate::fleet::state::Url;
 use crate::kind::Kind;
@@ -240,7 +240,12 @@ impl Control {
         }
         // The answer may be the only one: what would lose it is found out before.
         self.check_keeping(&fleet)?;
-        let request = Request { token, facts: self.parts.facts.clone() };
+        let mut facts = self.parts.facts.clone();
+        // A seal that cannot be read was an error already.
+        if let Ok(Some(device)) = fleet.seal.device() {
+            facts.insert(DEVICE.to_owned(), device);
+        }
+        let request = Request { token, facts };
         let answer = fleet.ground.enrol(&request).await?;
         let enrolment = Enrolment {
             ground_control: url.to_owned(),

@@ -104,13 +104,28 @@ impl Seal {
         matches!(self.best(), Ok((Source::None, _)))
     }
 
+    /// By what a person tells this device from others; none where it has no number of its own. It
+    /// is no secret, and leads to none.
+    pub fn device(&self) -> Result<Option<String>, Unsealed> {
+        let (source, material) = self.own()?;
+        let hash = blake3::derive_key("moonlet 2026-11-26 device fingerprint v1", &material);
+        let hash = blake3::Hash::from_bytes(hash).to_hex();
+        Ok((source != Source::None).then(|| hash.chars().take(DEVICE_CHARS).collect()))
+    }
+
     fn best(&self) -> Result<(Source, LessSafeKey), Unsealed> {
+        let (source, material) = self.own()?;
+        Ok((source, key(&material)?))
+    }
+
+    /// The first number that the device has.
+    fn own(&self) -> Result<(Source, Vec<u8>), Unsealed> {
         for source in ALL {
             if let Some(material) = self.material(source)? {
-                return Ok((source, key(&material)?));
+                return Ok((source, material));
             }
         }
-        Ok((Source::None, key(&[])?))
+        Ok((Source::None, Vec::new()))
     }
 
     /// What the key is made from, if this device has it.
@@ -173,6 +188,8 @@ pub fn read(path: &Path) -> std::io::Result<Vec<u8>> {
 /// The best one first.
 const ALL: [Source; 5] =
     [Source::KeyFile, Source::BoardSerial, Source::EmmcId, Source::ProductId, Source::MachineId];
+/// Short enough to be read aloud, and nothing that meets by chance.
+const DEVICE_CHARS: usize = 32;
 const VERSION: u8 = 1;
 /// What sealing adds to a text.
 pub const SEAL_BYTES: usize = 2 + NONCE_LEN + 16;

@@ -39,6 +39,8 @@ impl Request {
     }
 }
 
+/// The fact by which the devices of a batch differ: made of a device's own number, and no secret.
+pub const DEVICE: &str = "device";
 /// Facts of one device.
 pub const FACTS_MAX: usize = 16;
 /// Of one fact's value.

@@ -19,6 +19,10 @@ use crate::units::ByteCount;
 pub enum Kind {
     /// A device used the credentials of its enrolment.
     Enrolled,
+    /// A device asks to be let in by a person.
+    Waiting,
+    /// A person let it in.
+    Approved,
     /// Ten reports in a row are missing.
     Offline,
     /// A report came from a satellite that was offline.
@@ -53,6 +57,8 @@ impl Kind {
     pub fn word(self) -> &'static str {
         match self {
             Self::Enrolled => "enrolled",
+            Self::Waiting => "waiting",
+            Self::Approved => "approved",
             Self::Offline => "offline",
             Self::Back => "back",
             Self::ImageFailed => "image_failed",

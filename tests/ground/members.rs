@@ -160,6 +160,58 @@ fn a_deleted_satellite_serves_on_and_a_new_token_takes_it_back() {
     await_image(&satellite, "library/app", "2", 200);
 }
 
+/// A device that waits has nothing of the fleet, whatever is switched off meanwhile; it goes on by
+/// itself when it was let in.
+#[test]
+fn a_device_waits_until_it_is_let_in() {
+    on_each_store(|database| {
+        let mut server = Server::start(&database);
+        let registry = Registry::start(&database);
+        let admin = fleet(&server);
+        registry.push("library/app", "1", "layer one");
+        set_group(&admin, &registry.url(), "g1", "library/app", "1");
+        let batch = json!({ "name": "gate", "devices": 1, "config_name": "c1", "groups": ["g1"],
+            "labels": { "site": "north" }, "approval": true });
+        let batch = admin.expect(201, "POST", "/api/batches", &batch.to_string()).json();
+        let mut satellite = prepare("members-waits", &server, batch["token"].as_str().unwrap());
+        let key = satellite.directory.join("device.key");
+        std::fs::write(&key, "a key of this device alone, and long enough").unwrap();
+        let file = satellite.directory.join("moonlet.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, format!("{text}key_file = {key:?}\n")).unwrap();
+        let waiting = |admin: &Client| admin.get("/api/waiting").json();
+        for _ in 0..3 {
+            satellite.start_again();
+            satellite.await_line("waits for approval");
+            satellite.kill();
+            let address = server.address;
+            server.kill();
+            server = Server::start_on(&database, address);
+        }
+        let admin = server.admin();
+        let one = waiting(&admin);
+        assert_eq!(one.as_array().unwrap().len(), 1, "{one}");
+        let name = one[0]["name"].as_str().unwrap();
+        let device = one[0]["device"].as_str().unwrap();
+        assert!(name.starts_with("gate-") && device.starts_with(&name[5..]), "{one}");
+        assert!(satellite.log().contains(device), "the device says which one it is");
+        assert_eq!(one[0]["labels"]["site"], "north");
+        satellite.start_again();
+        satellite.await_line("waits for approval");
+        assert_eq!(satellite.get("/v2/library/app/manifests/1").0, 404);
+        let path = format!("/api/satellites/{name}/approve");
+        admin.expect(200, "POST", &path, "");
+        // Power may go between the approval and the device's next question.
+        satellite.kill();
+        satellite.start_again();
+        await_image(&satellite, "library/app", "1", 200);
+        admin.expect(409, "POST", &path, "");
+        let reported = || admin.get(&format!("/api/satellites/{name}/status")).text();
+        wait_until(|| reported().contains("all images held"), reported);
+        assert_eq!(waiting(&admin).as_array().unwrap().len(), 0);
+    });
+}
+
 /// A new tag reaches one satellite, and the other when the first holds it; one that cannot be had is
 /// taken back, and what was there before stays.
 #[test]

@@ -11,15 +11,16 @@ use axum::extract::{FromRequest as _, Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
+use super::batches::{device_hash, satellite_of};
 use super::extract::{Body, ROBOT_PREFIX, Robot};
-use crate::fleet::enrol::{self, Actions, Answer, Credentials, Refreshed};
+use crate::fleet::enrol::{self, Actions, Answer, Credentials, DEVICE, Refreshed};
 use crate::fleet::report::Report;
 use crate::fleet::shown;
 use crate::fleet::state::{GroupState, config_repository, satellite_repository};
 use crate::ground::app::{App, Fault, random};
 use crate::ground::assess::Assessment;
 use crate::ground::labels::{self, Labels};
-use crate::ground::store::{Rows, Satellite};
+use crate::ground::store::{Lifecycle, Rows, Satellite};
 use crate::ground::{assess, clock, journal, publish, secret};
 
 /// Go 0.0.4: the token is in the path.
@@ -36,17 +37,42 @@ pub async fn by_body(
     Body(body): Body<enrol::Request>,
 ) -> Result<Json<Answer>, Fault> {
     body.check()?;
-    enrol(&app, &body.token, &labels::from_facts(&body.facts)).await
+    enrol(&app, &body.token, &body.facts).await
 }
 
 async fn enrol(app: &App, token: &str, facts: &Labels) -> Result<Json<Answer>, Fault> {
-    let hash = secret::hash(token);
-    if !app.limits.enrolments.take(&hash) {
+    let mut hash = secret::hash(token);
+    // The devices of a batch have a token in common, and do not wait for each other.
+    if !app.limits.enrolments.take((&hash, facts.get(DEVICE))) {
         return Err(Fault::too_many());
     }
     // A caller without a token is refused before anything is written.
     let satellite = app.store.read().await?.rows().satellite_by_enrolment(&hash).await?;
-    let mut satellite = satellite.ok_or_else(|| Fault::bad("Error: Invalid Token"))?;
+    let mut satellite = match satellite {
+        Some(satellite) => satellite,
+        None => {
+            let satellite = satellite_of(app, token, facts).await?;
+            hash = device_hash(token, satellite.device.as_deref().unwrap_or_default());
+            satellite
+        }
+    };
+    match satellite.lifecycle() {
+        // Not an error of the token: whoever asks again later is answered. Go's satellites and
+        // Moonlet's do.
+        Lifecycle::Waiting => {
+            let device = satellite.device.as_deref().map(shown).unwrap_or_default();
+            let message = format!("Error: device {device} waits for approval");
+            return Err(Fault::new(StatusCode::CONFLICT, message));
+        }
+        Lifecycle::Revoked if satellite.enrolment_expires_at == 0 => {
+            return Err(Fault::new(StatusCode::FORBIDDEN, "Error: this device was refused"));
+        }
+        _ if satellite.enrolment_expires_at == 0 => {
+            let message = "Error: Invalid Token: this device has enrolled with it";
+            return Err(Fault::bad(message));
+        }
+        _ => {}
+    }
     if satellite.enrolment_expires_at <= clock::now() {
         return Err(Fault::new(StatusCode::UNAUTHORIZED, "Error: Token Expired"));
     }
@@ -61,7 +87,7 @@ async fn enrol(app: &App, token: &str, facts: &Labels) -> Result<Json<Answer>, F
     if !rows.offer_secret_for(&hash, &secret::hash(&secret)).await? {
         return Err(Fault::bad("Error: Invalid Token"));
     }
-    rows.set_facts(satellite.id, facts).await?;
+    rows.set_facts(satellite.id, &labels::from_facts(facts)).await?;
     if moves {
         app.home().clone_into(&mut satellite.home);
         rows.set_home(satellite.id, app.home()).await?;

@@ -4,6 +4,7 @@
 //! exist. What Go documents and does not do is done here: a satellite can be taken out of a group,
 //! the removal of its last group has effect, and the images it holds can be listed.
 
+mod batches;
 mod configs;
 mod enrol;
 mod etag;
@@ -27,6 +28,7 @@ use axum::routing::{delete, get, patch, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
+pub use batches::{WAITING_ROWS_MAX, approve_satellite};
 pub use etag::{Expected, Version};
 pub use extract::{ROBOT_PREFIX, authenticate_robot, authorization, check_password};
 pub use groups::put_group;
@@ -94,6 +96,7 @@ fn people() -> Router<Arc<App>> {
         )
         .route("/satellites/{satellite}/token", post(satellites::renew_token))
         .route("/satellites/{satellite}/revoke", post(satellites::revoke))
+        .route("/satellites/{satellite}/approve", post(batches::approve))
         .route("/satellites/{satellite}/status", get(satellites::status))
         .route("/satellites/{satellite}/images", get(satellites::images))
         .route("/satellites/{satellite}/state", get(state::show))
@@ -103,6 +106,9 @@ fn people() -> Router<Arc<App>> {
         .route("/rollouts/{rollout}/{action}", post(rollouts::act))
         .route("/publishing", get(publishing::show))
         .route("/images", get(state::images))
+        .route("/batches", get(batches::list).post(batches::create))
+        .route("/batches/{batch}", delete(batches::remove))
+        .route("/waiting", get(batches::waiting))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{token}", delete(tokens::remove))
         .route("/audit", get(journal::audit))

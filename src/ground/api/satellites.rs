@@ -142,33 +142,46 @@ pub async fn add_satellite(app: &App, actor: &str, body: NewSatellite) -> Result
     let now = clock::now();
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
-    let config = rows.config(&body.config_name).await?;
-    let config = config.ok_or_else(|| {
-        let name = shown(&body.config_name);
-        Fault::bad(format!("config_name {name}: expected the name of a configuration"))
-    })?;
-    let added = rows.add_satellite(&body.name, config.id, now).await;
-    if added.as_ref().is_err_and(is_duplicate) {
-        return Err(Fault::bad("Error: failed to create satellite: the name is taken"));
-    }
-    let mut satellite = added?;
-    app.home().clone_into(&mut satellite.home);
-    rows.set_home(satellite.id, app.home()).await?;
-    for name in &groups {
-        let group = rows.group(name).await?;
-        let group =
-            group.ok_or_else(|| Fault::bad(format!("Error: Invalid Group Name: {name:?}")))?;
-        rows.join_group(satellite.id, group.id).await?;
-    }
-    for (label, value) in &labels {
-        rows.set_label(satellite.id, label, value).await?;
-    }
+    let satellite = place(app, &mut rows, &body.name, &body.config_name, &groups, &labels).await?;
     rows.set_enrolment(satellite.id, &secret::hash(&token), now + TOKEN_MICROS).await?;
     publish::satellite(&mut rows, &app.url, &satellite).await?;
     let new = json!({ "groups": groups, "config": body.config_name, "labels": labels });
     journal::audit(&mut rows, actor, ("satellite.create", &body.name), &(), &new).await?;
     write.commit().await?;
     Ok(token)
+}
+
+/// Adds a satellite with its configuration, groups and labels; its state is yet to be published.
+pub async fn place(
+    app: &App,
+    rows: &mut Rows<'_>,
+    name: &str,
+    config: &str,
+    groups: &[String],
+    labels: &Labels,
+) -> Result<Satellite, Fault> {
+    let found = rows.config(config).await?;
+    let config = found.ok_or_else(|| {
+        let name = shown(config);
+        Fault::bad(format!("config_name {name}: expected the name of a configuration"))
+    })?;
+    let added = rows.add_satellite(name, config.id, clock::now()).await;
+    if added.as_ref().is_err_and(is_duplicate) {
+        return Err(Fault::bad("Error: failed to create satellite: the name is taken"));
+    }
+    let mut satellite = added?;
+    app.home().clone_into(&mut satellite.home);
+    rows.set_home(satellite.id, app.home()).await?;
+    for name in groups {
+        let group = rows.group(name).await?;
+        let group =
+            group.ok_or_else(|| Fault::bad(format!("Error: Invalid Group Name: {name:?}")))?;
+        rows.join_group(satellite.id, group.id).await?;
+    }
+    for (label, value) in labels {
+        rows.set_label(satellite.id, label, value).await?;
+    }
+    Ok(satellite)
 }
 
 pub async fn update(
@@ -337,6 +350,9 @@ async fn details(app: &App, rows: &mut Rows<'_>, name: &str) -> Result<Response,
         ("Groups", json!(groups)),
         ("ConfigName", json!(config)),
         ("Labels", json!(labels)),
+        ("Lifecycle", json!(satellite.lifecycle().word())),
+        ("Batch", json!(satellite.batch)),
+        ("Device", json!(satellite.device)),
         ("ETag", json!(version.tag())),
     ];
     Ok(version.with(Json(with(row(&satellite), more))))

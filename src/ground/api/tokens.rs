@@ -28,7 +28,7 @@ pub struct New {
 /// A span of time: seconds, or a text such as `30d`.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Span {
+pub enum Span {
     Seconds(u64),
     Text(String),
 }
@@ -115,7 +115,7 @@ fn parse_role(text: &str) -> Result<Role, Fault> {
 }
 
 /// The life of a token in microseconds.
-fn life(span: Option<Span>) -> Result<i64, Fault> {
+pub fn life(span: Option<Span>) -> Result<i64, Fault> {
     let wrong = |text: &str| {
         Fault::bad(format!(
             "expires_in {}: expected 1m to 366d, such as 30d, or the same in seconds",

@@ -9,7 +9,7 @@
 //! | `http` | asks a server, and makes errors of its answers |
 //! | `login` | remembers a server and a session |
 //! | `output` | tables, JSON, YAML |
-//! | `satellite` `group` `rollout` `config` `user` `token` | a noun each |
+//! | `satellite` `batch` `group` `rollout` `config` `user` `token` | a noun each |
 //! | `watch` | looks at a thing until it is as it is to be |
 //! | `journal` | `event` and `audit` |
 //! | `document` | reads the YAML documents of a fleet, and says all that is wrong with them |
@@ -21,6 +21,7 @@
 
 mod apply;
 mod backup;
+mod batch;
 mod config;
 mod document;
 mod group;
@@ -86,6 +87,8 @@ enum Verb {
     Config(Noun<config::Verb>),
     /// People
     User(Noun<user::Verb>),
+    /// Tokens that enrol many devices
+    Batch(Noun<batch::Verb>),
     /// What programs log in with
     Token(Noun<token::Verb>),
     /// What happened to satellites
@@ -177,6 +180,7 @@ fn run(verb: Verb) -> Result<ExitCode, Failure> {
         Verb::Rollout(noun) => rollout::run(noun.verb, &noun.connection.open()?, noun.output),
         Verb::Config(noun) => config::run(noun.verb, &noun.connection.open()?, noun.output),
         Verb::User(noun) => user::run(noun.verb, &noun.connection.open()?, noun.output),
+        Verb::Batch(noun) => batch::run(noun.verb, &noun.connection.open()?, noun.output),
         Verb::Token(noun) => token::run(noun.verb, &noun.connection.open()?, noun.output),
         Verb::Event(noun) => journal::events(noun.verb, &noun.connection.open()?, noun.output),
         Verb::Audit(noun) => journal::audit(noun.verb, &noun.connection.open()?, noun.output),

@@ -86,6 +86,23 @@ KEY- takes a label away.")]
         #[arg(short, long, required = true, value_name = "FILE")]
         file: Vec<PathBuf>,
     },
+    /// List devices that wait to be let in, with what they say of themselves
+    #[command(after_help = "Example: ground-control satellite waiting")]
+    Waiting,
+    /// Let devices in that wait for it: each goes on by itself when it asks next
+    #[command(after_help = "Examples:
+  ground-control satellite approve gateway-1f0c77aa
+  ground-control satellite approve --batch gateway
+
+ground-control satellite revoke refuses one.")]
+    Approve {
+        /// The satellites
+        #[arg(required_unless_present = "batch", conflicts_with = "batch")]
+        names: Vec<String>,
+        /// All of a batch that wait now
+        #[arg(long, value_name = "BATCH")]
+        batch: Option<String>,
+    },
     /// End a satellite's credentials at once, and keep all that is known of it: its device was lost
     #[command(after_help = "Example: ground-control satellite revoke gateway-17
 
@@ -135,6 +152,21 @@ pub fn run(verb: Verb, server: &Server, output: Output) -> Result<ExitCode, Fail
             say(&format!("satellite/{name} changed"))?;
         }
         Verb::Diff { name, file } => return diff(server, &name, &file),
+        Verb::Waiting => waiting(server, output)?,
+        Verb::Approve { mut names, batch } => {
+            // A list has so many at a time.
+            while let Some(batch) = &batch {
+                let request = Request::new(Method::Get, &["api", "waiting"], None);
+                let request = request.with_query(&[("batch", batch)]);
+                let waiting = elements(server.ask(&request)?);
+                names = waiting.iter().map(|one| text(one, "name")).collect();
+                if names.is_empty() {
+                    break;
+                }
+                names.iter().try_for_each(|name| approve(server, name))?;
+            }
+            names.iter().try_for_each(|name| approve(server, name))?;
+        }
         Verb::Revoke { name } => {
             let path = ["api", "satellites", &name, "revoke"];
             ask(server, &name, &Request::new(Method::Post, &path, None))?;
@@ -272,6 +304,24 @@ impl View for Known {
         let head: String = rows.chain(problems).collect();
         if all == 0 { head } else { format!("{head}\n{}", table.draw()) }
     }
+}
+
+fn approve(server: &Server, name: &str) -> Result<(), Failure> {
+    let path = ["api", "satellites", name, "approve"];
+    ask(server, name, &Request::new(Method::Post, &path, None))?;
+    say(&format!("satellite/{name} approved"))
+}
+
+fn waiting(server: &Server, output: Output) -> Result<(), Failure> {
+    let waiting = elements(server.get(&["api", "waiting"])?);
+    let mut table = Table::new(&["NAME", "DEVICE", "ARCH", "BOARD", "BATCH", "SINCE"]);
+    for one in &waiting {
+        let labels = one.get("labels").unwrap_or(&Value::Null);
+        let [name, device, batch, since] =
+            ["name", "device", "batch", "since"].map(|field| text(one, field));
+        table.row(vec![name, device, text(labels, "arch"), text(labels, "board"), batch, since]);
+    }
+    output.many(&waiting, &table)
 }
 
 /// `KEY=VALUE` and `KEY-`.

@@ -47,6 +47,7 @@ pub async fn overview(
     let counts = rows.count_satellites(now).await?;
     let known: i64 = counts.iter().sum();
     let publishing = publishing(&app, &mut rows).await?;
+    let waiting = rows.count_waiting().await?;
     let found = match Selector::parse(&filter.selector) {
         Ok(selector) => Ok(list(&mut rows, &filter, &selector, now).await?),
         Err(fault) => Err(fault),
@@ -55,6 +56,9 @@ pub async fn overview(
     let content = html! {
         h1 { "Fleet: " (known) " satellites" }
         @if let Some(problem) = publishing { p.problem role="alert" { (problem) } }
+        @if waiting > 0 {
+            p.notice { a href="/console/waiting" { (waiting) " waiting for approval" } }
+        }
         @if known == 0 {
             p.notice {
                 "No satellite yet. "
@@ -189,6 +193,7 @@ fn table(
                     @let health = last.as_ref().map_or("Unknown", |last| &last.health);
                     @let (word, class) = match satellite.lifecycle() {
                         Lifecycle::Revoked => (Lifecycle::Revoked.word(), "bad"),
+                        Lifecycle::Waiting => (Lifecycle::Waiting.word(), "wait"),
                         _ => words(satellite.connection(now)),
                     };
                     tr {

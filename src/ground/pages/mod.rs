@@ -12,6 +12,7 @@ mod journal;
 mod rollouts;
 mod satellite;
 mod view;
+mod waiting;
 
 use std::sync::Arc;
 
@@ -46,6 +47,8 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/console/satellites/{name}/labels", post(satellite::set_labels).layer(LISTS))
         .route("/console/satellites/{name}/token", post(satellite::renew_token))
         .route("/console/satellites/{name}/revoke", post(satellite::revoke))
+        .route("/console/satellites/{name}/approve", post(waiting::approve))
+        .route("/console/waiting", get(waiting::list))
         .route("/console/rollouts", get(rollouts::list).post(rollouts::start).layer(LISTS))
         .route("/console/rollouts/new", get(rollouts::new))
         .route("/console/rollouts/{name}", get(rollouts::show))

@@ -76,7 +76,9 @@ fn summary(known: &Known, now: i64) -> Markup {
 fn lifecycle(satellite: &Satellite, now: i64) -> Markup {
     html! {
         (satellite.lifecycle().word())
-        @if satellite.enrolment_expires_at > now {
+        @if satellite.lifecycle() == Lifecycle::Waiting {
+            ": " a href="/console/waiting" { "its device is to be let in, or refused" }
+        } @else if satellite.enrolment_expires_at > now {
             ", waits for its token until " (at(satellite.enrolment_expires_at))
         } @else if satellite.lifecycle() != Lifecycle::Enrolled {
             ": " span.bad { "it needs a new token" }

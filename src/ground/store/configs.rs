@@ -73,9 +73,13 @@ impl Rows<'_> {
         rows.iter().map(|row| Ok((row.try_get("id")?, row.try_get("name")?))).collect()
     }
 
-    /// How many satellites have the configuration.
+    /// How many satellites have the configuration, and batches whose devices are to have it.
     pub async fn config_users(&mut self, id: i64) -> Result<i64> {
-        let query = sqlx::query("SELECT COUNT(*) AS n FROM satellites WHERE config_id = $1");
+        let query = sqlx::query(
+            "SELECT (SELECT COUNT(*) FROM satellites WHERE config_id = $1) \
+             + (SELECT COUNT(*) FROM batches JOIN configs ON configs.name = batches.config \
+             WHERE configs.id = $1) AS n",
+        );
         query.bind(id).fetch_one(&mut *self.0).await?.try_get("n")
     }
 }

@@ -5,6 +5,7 @@
 //! PostgreSQL too, because the artifacts it publishes are made from rows that another change may be
 //! about to write. Reports do not: each touches its own satellite only.
 
+mod batches;
 mod configs;
 mod groups;
 mod images;
@@ -31,6 +32,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyPool, Row as _, Transaction};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+pub use batches::{Batch, NewDevice};
 pub use configs::{Config, NewConfig};
 pub use groups::Group;
 pub use images::Holder;

@@ -37,6 +37,11 @@ pub struct Satellite {
     pub revoked_at: Option<i64>,
     /// The registry it reads its state from, as scheme and host; nothing for this server.
     pub home: String,
+    /// The batch by whose token its device asked, and what the device says of itself.
+    pub batch: Option<String>,
+    pub device: Option<String>,
+    /// Since when the device waits for a person to let it in.
+    pub waits_since: Option<i64>,
     pub created_at: i64,
     pub updated_at: i64,
 }
@@ -120,6 +125,8 @@ impl Connection {
 pub enum Lifecycle {
     /// No device enrolled as it.
     Registered,
+    /// One asked, and a person is to let it in.
+    Waiting,
     Enrolled,
     /// Its credentials were ended.
     Revoked,
@@ -130,6 +137,7 @@ impl Lifecycle {
     pub fn word(self) -> &'static str {
         match self {
             Self::Registered => "Registered",
+            Self::Waiting => "Waiting",
             Self::Enrolled => "Enrolled",
             Self::Revoked => "Revoked",
         }
@@ -170,6 +178,7 @@ impl Satellite {
         match (self.revoked_at, &self.secret_hash) {
             (Some(_), _) => Lifecycle::Revoked,
             (None, Some(_)) => Lifecycle::Enrolled,
+            (None, None) if self.waits_since.is_some() => Lifecycle::Waiting,
             (None, None) => Lifecycle::Registered,
         }
     }
@@ -228,7 +237,7 @@ impl Rows<'_> {
     pub async fn set_enrolment(&mut self, id: i64, hash: &str, expires_at: i64) -> Result<()> {
         let query = sqlx::query(
             "UPDATE satellites SET enrolment_hash = $2, enrolment_expires_at = $3, \
-             next_secret_hash = NULL WHERE id = $1",
+             next_secret_hash = NULL, waits_since = NULL WHERE id = $1",
         );
         query.bind(id).bind(hash).bind(expires_at).execute(&mut *self.0).await.map(drop)
     }
@@ -254,8 +263,10 @@ impl Rows<'_> {
 
     /// The same for the satellite of an enrolment token; false when it was spent meanwhile.
     pub async fn offer_secret_for(&mut self, enrolment_hash: &str, hash: &str) -> Result<bool> {
-        let query =
-            sqlx::query("UPDATE satellites SET next_secret_hash = $2 WHERE enrolment_hash = $1");
+        let query = sqlx::query(
+            "UPDATE satellites SET next_secret_hash = $2 WHERE enrolment_hash = $1 \
+             AND waits_since IS NULL",
+        );
         let done = query.bind(enrolment_hash).bind(hash).execute(&mut *self.0).await?;
         Ok(done.rows_affected() > 0)
     }
@@ -277,7 +288,8 @@ impl Rows<'_> {
     pub async fn revoke_satellite(&mut self, id: i64, now: i64) -> Result<()> {
         let query = sqlx::query(
             "UPDATE satellites SET secret_hash = NULL, next_secret_hash = NULL, \
-             enrolment_hash = NULL, enrolment_expires_at = 0, revoked_at = $2 WHERE id = $1",
+             enrolment_hash = NULL, enrolment_expires_at = 0, waits_since = NULL, \
+             revoked_at = $2 WHERE id = $1",
         );
         query.bind(id).bind(now).execute(&mut *self.0).await.map(drop)
     }
@@ -478,6 +490,9 @@ pub fn satellite(row: &AnyRow) -> Result<Satellite> {
         is_offline: row.try_get::<i64, _>("is_offline")? != 0,
         revoked_at: row.try_get("revoked_at")?,
         home: row.try_get("home")?,
+        batch: row.try_get("batch")?,
+        device: row.try_get("device")?,
+        waits_since: row.try_get("waits_since")?,
         created_at: row.try_get("created_at")?,
         updated_at: row.try_get("updated_at")?,
     })

@@ -51,7 +51,7 @@ pub async fn migrate(store: &Store) -> Result<(), String> {
     write.commit().await.map_err(failed)
 }
 
-const VERSIONS: [&str; 10] = [
+const VERSIONS: [&str; 11] = [
     FIRST,
     "ALTER TABLE image_groups ADD COLUMN platforms TEXT NOT NULL DEFAULT '[]';
      ALTER TABLE satellites ADD COLUMN stale_at BIGINT;
@@ -144,6 +144,24 @@ const VERSIONS: [&str; 10] = [
      );
      CREATE INDEX rollout_satellites_satellite ON rollout_satellites (satellite_id);",
     PUBLISHING,
+    "CREATE TABLE batches (
+         name TEXT PRIMARY KEY,
+         token_hash TEXT NOT NULL UNIQUE,
+         config TEXT NOT NULL,
+         group_names TEXT NOT NULL,
+         labels TEXT NOT NULL,
+         devices_max BIGINT NOT NULL,
+         devices BIGINT NOT NULL,
+         approval BIGINT NOT NULL,
+         created_at BIGINT NOT NULL,
+         expires_at BIGINT NOT NULL
+     );
+     ALTER TABLE satellites ADD COLUMN batch TEXT;
+     ALTER TABLE satellites ADD COLUMN device TEXT;
+     ALTER TABLE satellites ADD COLUMN device_hash TEXT;
+     ALTER TABLE satellites ADD COLUMN waits_since BIGINT;
+     CREATE UNIQUE INDEX satellites_device ON satellites (device_hash);
+     CREATE INDEX satellites_waiting ON satellites (waits_since);",
 ];
 
 /// What other registries were made to have. `home` is where a satellite reads its state: nothing
