@@ -14,6 +14,7 @@ mod hostile;
 mod journal;
 mod labels;
 mod members;
+mod openapi;
 mod people;
 mod publishing;
 mod registry;

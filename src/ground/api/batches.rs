@@ -10,12 +10,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::extract::{Body, Editor, Person, check_name};
+use super::extract::{Body, Editor, Person, Query, check_name};
 use super::satellites::{find, labels_of, place};
 use super::tokens::{Span, life};
 use crate::fleet::enrol::DEVICE;

@@ -54,6 +54,7 @@ impl Version {
             ("images", json!(state.artifacts)),
             ("platforms", json!(state.platforms)),
             ("registry", json!(state.registry)),
+            ("staged", json!(state.staged)),
         ];
         Self::new(app, "group", (group.id, &state.group), &parts)
     }

@@ -37,6 +37,19 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
     }
 }
 
+/// The fields of a query; what is none of them is refused as any other input is.
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequestParts<Arc<App>> for Query<T> {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, Fault> {
+        axum::extract::Query::try_from_uri(&parts.uri)
+            .map(|fields| Self(fields.0))
+            .map_err(|rejection| Fault::bad(format!("query: {}", rejection.body_text())))
+    }
+}
+
 /// A person with any role, by a session, a password or a token of theirs.
 pub struct Person {
     pub user: User,

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::etag::{Expected, Version};
-use super::extract::{Body, Editor, Person, SystemAdmin, check_name};
+use super::extract::{Body, Editor, Person, Query, SystemAdmin, check_name};
 use super::satellites::{Listing, brief};
 use crate::fleet::shown;
 use crate::fleet::state::{Artifact, GroupState};

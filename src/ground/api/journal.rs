@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::extract::Person;
+use super::extract::{Person, Query};
 use super::satellites::limit;
 use crate::fleet::shown;
 use crate::ground::app::{App, Fault};

@@ -11,6 +11,7 @@ mod etag;
 mod extract;
 mod groups;
 mod journal;
+mod openapi;
 mod publishing;
 mod rollouts;
 mod satellites;
@@ -71,6 +72,7 @@ pub fn router(app: Arc<App>) -> Router {
 /// What people ask, with a session or with Basic.
 fn people() -> Router<Arc<App>> {
     Router::new()
+        .route("/openapi.json", get(openapi::document))
         .route("/logout", post(users::logout))
         .route("/users", get(users::list).post(users::create))
         .route("/users/password", patch(users::change_own_password))

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::etag::{Expected, Version};
-use super::extract::{Body, Editor, Person, check_name};
+use super::extract::{Body, Editor, Person, Query, check_name};
 use super::groups::no_rollout;
 use super::satellites::limit;
 use crate::fleet::shown;

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::configs::assign_config;
 use super::etag::{Expected, Version};
-use super::extract::{Body, Editor, Person, check_name};
+use super::extract::{Body, Editor, Person, Query, check_name};
 use super::groups::change_groups;
 use super::{null_string, null_time};
 use crate::fleet::shown;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::extract::Person;
+use super::extract::{Person, Query};
 use super::satellites::{PAGE_ROWS_MAX, find, limit};
 use crate::fleet::shown;
 use crate::fleet::state::{GroupState, config_repository, satellite_repository};
