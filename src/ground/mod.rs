@@ -22,6 +22,7 @@
 //! | `journal` | writes down who changed what, and what happened to satellites |
 //! | `webhook` | sends events to a URL |
 //! | `watch` | finds satellites that fell silent |
+//! | `tls` | the server's certificate, and whom a client's names |
 //! | `secret` `limit` | passwords, tokens and secrets; how often they may be tried |
 //! | `mask` `labels` | secrets hidden from people; labels and selectors |
 //! | `metrics` `clock` | counters; times as numbers and as text |
@@ -55,6 +56,7 @@ mod secret;
 mod server;
 mod settings;
 mod store;
+mod tls;
 mod watch;
 mod webhook;
 

@@ -20,20 +20,18 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use rustix::net::sockopt::set_tcp_user_timeout;
 use rustix::process::{Resource, getrlimit};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 
 use super::app::App;
 use super::lock;
 use super::publisher::Publisher;
-use super::settings::{Database, Settings, Tls};
+use super::settings::{Database, Settings};
 use super::store::Store;
+use super::tls::{Certified, Identity};
 use super::{api, rollout, watch};
 
 /// Who is at the other end of the connection.
@@ -51,7 +49,7 @@ pub fn run(settings: Settings) -> Result<(), String> {
 }
 
 async fn serve(settings: Settings) -> Result<(), String> {
-    let tls = settings.tls.as_ref().map(acceptor).transpose()?;
+    let tls = settings.tls.map(Identity::open).transpose()?.map(Arc::new);
     let failed = |error: std::io::Error| format!("listen {}: {error}", settings.listen);
     let listener = TcpListener::bind(settings.listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
@@ -117,12 +115,15 @@ async fn warn_of_strays(app: &App) -> Result<(), String> {
 
 async fn accept(
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<Identity>>,
     router: Router,
 ) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("waiting for signals: {error}");
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    // Without TLS there is nothing to read again; the signal does not end the server either.
+    let hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    let watched = tls.clone().map(|tls| tokio::spawn(async move { tls.watch(hangup).await }));
     let places = Arc::new(Semaphore::new(connections_max()));
     let connections = GracefulShutdown::new();
     loop {
@@ -136,11 +137,14 @@ async fn accept(
         tokio::spawn(async move {
             let peer = Peer(address.ip());
             match tls {
-                None => speak(stream, peer, router, watcher).await,
+                None => speak(stream, (peer, None), router, watcher).await,
                 Some(tls) => {
+                    let handshake = tls.acceptor().accept(stream);
                     // A handshake that fails or takes too long is the other side's affair.
-                    if let Ok(Ok(stream)) = timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
-                        speak(stream, peer, router, watcher).await;
+                    if let Ok(Ok(stream)) = timeout(HEAD_TIMEOUT, handshake).await {
+                        let shown = stream.get_ref().1.peer_certificates();
+                        let certified = shown.and_then(<[_]>::first).and_then(Certified::of);
+                        speak(stream, (peer, certified), router, watcher).await;
                     }
                 }
             }
@@ -148,6 +152,9 @@ async fn accept(
         });
     }
     drop(listener);
+    if let Some(watched) = watched {
+        watched.abort();
+    }
     // What is not answered by then is cut off.
     let _ = timeout(STOP_TIMEOUT, connections.shutdown()).await;
     Ok(())
@@ -189,13 +196,16 @@ fn connections_max() -> usize {
 /// Speaks HTTP/1.1 on a connection until it ends.
 async fn speak(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: Peer,
+    (peer, certified): (Peer, Option<Certified>),
     router: Router,
     watcher: Watcher,
 ) {
     let router = TowerToHyperService::new(router);
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
+        if let Some(certified) = &certified {
+            request.extensions_mut().insert(certified.clone());
+        }
         let answer = router.call(request);
         async move { answer.await as Result<Response<Body>, Infallible> }
     });
@@ -207,24 +217,6 @@ async fn speak(
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!("connection from {}: {error}", peer.0);
     }
-}
-
-fn acceptor(tls: &Tls) -> Result<TlsAcceptor, String> {
-    let cert = tls.cert.display();
-    let chain = CertificateDer::pem_file_iter(&tls.cert)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| format!("tls_cert {cert}: {error}"))?;
-    let key = PrivateKeyDer::from_pem_file(&tls.key)
-        .map_err(|error| format!("tls_key {}: {error}", tls.key.display()))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| format!("TLS: {error}"))?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(|error| format!("tls_cert {cert}: {error}"))?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 /// Connections at a time; more wait.

@@ -42,6 +42,9 @@ pub struct Serve {
     /// Its private key in PEM
     #[arg(long, value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
+    /// Authorities in PEM whose certificates satellites may show in the place of a token
+    #[arg(long, value_name = "FILE")]
+    pub client_ca: Option<PathBuf>,
     /// The longest that a request may take, its body included: 60 unless given
     #[arg(long, value_name = "SECONDS")]
     pub request_seconds: Option<u16>,
@@ -72,6 +75,7 @@ struct File {
     database: Option<String>,
     tls_cert: Option<PathBuf>,
     tls_key: Option<PathBuf>,
+    client_ca: Option<PathBuf>,
     request_seconds: Option<u16>,
     webhook_url: Option<String>,
     webhook_secret: Option<String>,
@@ -120,6 +124,8 @@ pub enum Database {
 pub struct Tls {
     pub cert: PathBuf,
     pub key: PathBuf,
+    /// Authorities of satellites' certificates.
+    pub client_ca: Option<PathBuf>,
 }
 
 impl Settings {
@@ -142,11 +148,15 @@ impl Settings {
         let listen: SocketAddr = listen
             .parse()
             .map_err(|_| format!("listen {listen:?}: expected ADDRESS:PORT, such as {LISTEN}"))?;
+        let client_ca = path(&arguments.client_ca, "CLIENT_CA", file.client_ca);
         let tls = match (
             path(&arguments.tls_cert, "TLS_CERT", file.tls_cert),
             path(&arguments.tls_key, "TLS_KEY", file.tls_key),
         ) {
-            (Some(cert), Some(key)) => Some(Tls { cert, key }),
+            (Some(cert), Some(key)) => Some(Tls { cert, key, client_ca }),
+            (None, None) if client_ca.is_some() => {
+                return Err("client_ca: expected tls_cert and tls_key with it".to_owned());
+            }
             (None, None) => None,
             _ => return Err("tls_cert and tls_key: expected both or neither".to_owned()),
         };
@@ -345,6 +355,9 @@ mod tests {
     fn half_settings_are_refused() {
         assert!(resolve(&[], &[]).unwrap_err().contains("--data"));
         assert!(resolve(&["--data", "/d", "--tls-cert", "c"], &[]).is_err());
+        assert!(
+            resolve(&["--data", "/d", "--client-ca", "c"], &[]).unwrap_err().contains("tls_cert")
+        );
         assert!(resolve(&["--data", "/d", "--request-seconds", "0"], &[]).is_err());
         let half = resolve(&["--data", "/d", "--webhook-url", "https://h/"], &[]).unwrap_err();
         assert!(half.starts_with("webhook_url and webhook_secret"), "{half}");

@@ -4,6 +4,7 @@
 
 mod apply;
 mod batches;
+mod certificates;
 mod cli;
 mod console;
 mod fleet;

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::Json;
 use axum::extract::{FromRequest as _, Path, Request, State};
 use axum::http::StatusCode;
@@ -21,6 +22,7 @@ use crate::ground::app::{App, Fault, random};
 use crate::ground::assess::Assessment;
 use crate::ground::labels::{self, Labels};
 use crate::ground::store::{Lifecycle, Rows, Satellite};
+use crate::ground::tls::Certified;
 use crate::ground::{assess, clock, journal, publish, secret};
 
 /// Go 0.0.4: the token is in the path.
@@ -34,10 +36,60 @@ pub async fn by_path(
 /// The later dialect: the token is in the body, where no proxy logs it.
 pub async fn by_body(
     State(app): State<Arc<App>>,
+    certified: Option<Extension<Certified>>,
     Body(body): Body<enrol::Request>,
 ) -> Result<Json<Answer>, Fault> {
     body.check()?;
+    if let (true, Some(Extension(certified))) = (body.token.is_empty(), certified) {
+        return enrol_certified(&app, &certified, body.facts).await;
+    }
     enrol(&app, &body.token, &body.facts).await
+}
+
+/// As Go's satellites with an SVID ask: the certificate is in the place of a token.
+pub async fn by_certificate(
+    State(app): State<Arc<App>>,
+    certified: Option<Extension<Certified>>,
+) -> Result<Json<Answer>, Fault> {
+    let Some(Extension(certified)) = certified else {
+        let message = "a certificate that names a satellite is expected";
+        return Err(Fault::new(StatusCode::UNAUTHORIZED, message));
+    };
+    enrol_certified(&app, &certified, Labels::new()).await
+}
+
+/// Go makes a satellite of any name that a certificate has. Here it must have been added: an
+/// authority that vouches for more than this fleet adds nothing to it.
+async fn enrol_certified(
+    app: &App,
+    certified: &Certified,
+    mut facts: Labels,
+) -> Result<Json<Answer>, Fault> {
+    let Certified { name, region } = certified;
+    if !app.limits.enrolments.take(("certificate", name)) {
+        return Err(Fault::too_many());
+    }
+    let refused = |why: &str| {
+        let name = shown(name);
+        Fault::new(StatusCode::FORBIDDEN, format!("Error: satellite {name} {why}"))
+    };
+    let satellite = app.store.read().await?.rows().satellite(name).await?;
+    let mut satellite =
+        satellite.ok_or_else(|| refused("is not known: expected one that was added"))?;
+    let secret = new_secret(app)?;
+    let moves = satellite.home != app.home();
+    let mut write = if moves { app.store.change().await? } else { app.store.write().await? };
+    let mut rows = write.rows();
+    if !rows.offer_secret_certified(satellite.id, &secret::hash(&secret)).await? {
+        return Err(refused("was revoked, or waits for approval"));
+    }
+    facts.extend(region.clone().map(|region| ("region".to_owned(), region)));
+    rows.set_facts(satellite.id, &labels::from_facts(&facts)).await?;
+    if moves {
+        move_home(app, &mut rows, &mut satellite).await?;
+    }
+    write.commit().await?;
+    enrolled(app, &satellite, secret).await
 }
 
 async fn enrol(app: &App, token: &str, facts: &Labels) -> Result<Json<Answer>, Fault> {
@@ -76,11 +128,7 @@ async fn enrol(app: &App, token: &str, facts: &Labels) -> Result<Json<Answer>, F
     if satellite.enrolment_expires_at <= clock::now() {
         return Err(Fault::new(StatusCode::UNAUTHORIZED, "Error: Token Expired"));
     }
-    let secret = match &app.publisher {
-        Some(publisher) => publisher.secret(random(32)?),
-        None => random(32)?,
-    };
-    // Where the device is to read its state may have changed since the satellite was added.
+    let secret = new_secret(app)?;
     let moves = satellite.home != app.home();
     let mut write = if moves { app.store.change().await? } else { app.store.write().await? };
     let mut rows = write.rows();
@@ -89,13 +137,32 @@ async fn enrol(app: &App, token: &str, facts: &Labels) -> Result<Json<Answer>, F
     }
     rows.set_facts(satellite.id, &labels::from_facts(facts)).await?;
     if moves {
-        app.home().clone_into(&mut satellite.home);
-        rows.set_home(satellite.id, app.home()).await?;
-        publish::satellite(&mut rows, &app.url, &satellite).await?;
+        move_home(app, &mut rows, &mut satellite).await?;
     }
     write.commit().await?;
+    enrolled(app, &satellite, secret).await
+}
+
+/// What a device is to authenticate with: Harbor has rules of its own for the secrets of robots.
+fn new_secret(app: &App) -> Result<String, Fault> {
+    let secret = random(32)?;
+    Ok(match &app.publisher {
+        Some(publisher) => publisher.secret(secret),
+        None => secret,
+    })
+}
+
+/// Where a device is to read its state may have changed since its satellite was added.
+async fn move_home(app: &App, rows: &mut Rows<'_>, satellite: &mut Satellite) -> Result<(), Fault> {
+    app.home().clone_into(&mut satellite.home);
+    rows.set_home(satellite.id, app.home()).await?;
+    publish::satellite(rows, &app.url, satellite).await
+}
+
+/// Answers an enrolment that is in the database.
+async fn enrolled(app: &App, satellite: &Satellite, secret: String) -> Result<Json<Answer>, Fault> {
     if let Some(publisher) = &app.publisher {
-        publisher.give(app, &satellite, &secret).await?;
+        publisher.give(app, satellite, &secret).await?;
     }
     app.metrics.enrolments.add_one();
     tracing::info!("satellite {} enrols", satellite.name);

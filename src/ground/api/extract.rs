@@ -13,7 +13,8 @@ use crate::fleet::{shown, valid_name};
 use crate::ground::app::{App, Fault};
 use crate::ground::journal::{self, Kind};
 use crate::ground::server::Peer;
-use crate::ground::store::{Role, Satellite, User};
+use crate::ground::store::{Lifecycle, Role, Satellite, User};
+use crate::ground::tls::Certified;
 use crate::ground::{clock, secret};
 
 /// A body of JSON, whatever its content type: Go does not look at that either. The routes limit its
@@ -199,7 +200,7 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// A satellite, by the credentials it was given at its enrolment.
+/// A satellite, by the credentials it was given at its enrolment, or by its certificate.
 pub struct Robot(pub Satellite);
 
 impl FromRequestParts<Arc<App>> for Robot {
@@ -207,7 +208,14 @@ impl FromRequestParts<Arc<App>> for Robot {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Fault> {
         let refused = || Fault::new(StatusCode::UNAUTHORIZED, "Invalid credentials");
-        let header = authorization(&parts.headers).ok_or_else(refused)?;
+        let Some(header) = authorization(&parts.headers) else {
+            let certified = parts.extensions.get::<Certified>().ok_or_else(refused)?;
+            let found = app.store.read().await?.rows().satellite(&certified.name).await?;
+            let is_in = |one: &Satellite| {
+                !matches!(one.lifecycle(), Lifecycle::Revoked | Lifecycle::Waiting)
+            };
+            return found.filter(is_in).map(Self).ok_or_else(refused);
+        };
         let (username, password) = secret::basic(header).ok_or_else(refused)?;
         authenticate_robot(app, &username, &password).await?.map(Self).ok_or_else(refused)
     }

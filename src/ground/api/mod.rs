@@ -55,6 +55,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/login", post(users::login))
         .route("/satellites/ztr/{token}", get(enrol::by_path))
         .route("/satellites/ztr", post(enrol::by_body))
+        .route("/satellites/spiffe-ztr", get(enrol::by_certificate))
         .route("/satellites/sync", post(enrol::report).layer(REPORTS))
         .route("/sat/refresh", post(enrol::refresh))
         .nest("/api", people().layer(LISTS))

@@ -338,6 +338,8 @@ const ROWS: &[Row] = &[
     Row::new(Post, "/satellites/ztr", Anyone, "Enrols", One(ENROLLED))
         .body("token!:string facts:object")
         .or(ENROL),
+    Row::new(Get, "/satellites/spiffe-ztr", Anyone, "Enrols by a certificate", One(ENROLLED))
+        .or(ENROL),
     Row::new(Post, "/satellites/sync", Who::Satellite, "Takes a satellite's report", Nothing)
         .body("name:string"),
     Row::new(Post, "/sat/refresh", Who::Satellite, "New credentials", One("secret!:string"))
@@ -472,6 +474,7 @@ const ROWS: &[Row] = &[
     .versioned(),
     Row::new(Get, "/api/images", Viewer, "Images held, or who holds one", Many(""))
         .query("digest after limit"),
+    Row::new(Get, "/api/publishing", Viewer, "How publishing elsewhere goes", One("to!:string")),
     Row::new(Get, "/api/batches", Viewer, "Lists batches", Many(BATCH)),
     Row::new(Post, "/api/batches", Admin, "Makes an enrolment token for a batch", One(BATCH))
         .body(

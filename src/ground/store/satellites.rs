@@ -261,6 +261,16 @@ impl Rows<'_> {
         Ok(done.rows_affected() > 0)
     }
 
+    /// The same for a satellite that showed a certificate; false when its access ended meanwhile.
+    pub async fn offer_secret_certified(&mut self, id: i64, hash: &str) -> Result<bool> {
+        let query = sqlx::query(
+            "UPDATE satellites SET next_secret_hash = $2 WHERE id = $1 \
+             AND revoked_at IS NULL AND waits_since IS NULL",
+        );
+        let done = query.bind(id).bind(hash).execute(&mut *self.0).await?;
+        Ok(done.rows_affected() > 0)
+    }
+
     /// The same for the satellite of an enrolment token; false when it was spent meanwhile.
     pub async fn offer_secret_for(&mut self, enrolment_hash: &str, hash: &str) -> Result<bool> {
         let query = sqlx::query(
