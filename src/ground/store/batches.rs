@@ -88,7 +88,7 @@ impl Rows<'_> {
     /// A satellite is a device of a batch from now on: one more of it.
     pub async fn set_device(&mut self, id: i64, new: &NewDevice<'_>, now: i64) -> Result<()> {
         let query = sqlx::query(
-            "UPDATE satellites SET batch = $2, device = $3, device_hash = $4, \
+            "UPDATE satellites SET enrolled_by = $2, device = $3, device_hash = $4, \
              enrolment_hash = $4, enrolment_expires_at = $5, waits_since = $6 WHERE id = $1",
         );
         let query = query.bind(id).bind(new.batch).bind(new.device).bind(new.hash);
@@ -111,7 +111,7 @@ impl Rows<'_> {
     /// The devices of a batch, or of all, that wait; those that asked first before the others.
     pub async fn waiting(&mut self, batch: &str, rows_max: i64) -> Result<Vec<Satellite>> {
         let query = sqlx::query(
-            "SELECT * FROM satellites WHERE waits_since IS NOT NULL AND ($1 = '' OR batch = $1) \
+            "SELECT * FROM satellites WHERE waits_since IS NOT NULL AND ($1 = '' OR enrolled_by = $1) \
              ORDER BY waits_since, id LIMIT $2",
         );
         let rows = query.bind(batch).bind(rows_max).fetch_all(&mut *self.0).await?;

@@ -500,7 +500,7 @@ pub fn satellite(row: &AnyRow) -> Result<Satellite> {
         is_offline: row.try_get::<i64, _>("is_offline")? != 0,
         revoked_at: row.try_get("revoked_at")?,
         home: row.try_get("home")?,
-        batch: row.try_get("batch")?,
+        batch: row.try_get("enrolled_by")?,
         device: row.try_get("device")?,
         waits_since: row.try_get("waits_since")?,
         created_at: row.try_get("created_at")?,

@@ -156,7 +156,7 @@ const VERSIONS: [&str; 11] = [
          created_at BIGINT NOT NULL,
          expires_at BIGINT NOT NULL
      );
-     ALTER TABLE satellites ADD COLUMN batch TEXT;
+     ALTER TABLE satellites ADD COLUMN enrolled_by TEXT;
      ALTER TABLE satellites ADD COLUMN device TEXT;
      ALTER TABLE satellites ADD COLUMN device_hash TEXT;
      ALTER TABLE satellites ADD COLUMN waits_since BIGINT;
