@@ -4,7 +4,7 @@
 //! them now is a warning.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use super::{Config, Token, Upstream};
@@ -76,6 +76,16 @@ impl Upstream {
             .into_iter()
             .filter_map(|(key, path, is_secret)| Some((key, path.as_deref()?, is_secret)))
     }
+}
+
+/// Device, inode, size, and seconds and nanoseconds of the last change: what differs when a file
+/// was replaced or rewritten.
+pub type Stamp = (u64, u64, u64, i64, i64);
+
+/// What tells a file from a later one at the same path; none when there is none now.
+pub fn stamp(path: &Path) -> Option<Stamp> {
+    let found = fs::metadata(path).ok()?;
+    Some((found.dev(), found.ino(), found.size(), found.ctime(), found.ctime_nsec()))
 }
 
 /// The mode of a file that everybody can read, which a secret must not be.

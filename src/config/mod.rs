@@ -30,7 +30,7 @@ use url::Url;
 use crate::oci::{Pattern, Platform, Reference};
 use crate::units::{ByteCount, ByteRate, exact_duration};
 pub use features::{FEATURES, lacking};
-pub use files::{FileProblem, exposed_mode, file_problems};
+pub use files::{FileProblem, Stamp, exposed_mode, file_problems, stamp};
 pub use ground_control::is_token;
 pub use link::Window;
 pub use proxy::HostPattern;

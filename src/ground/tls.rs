@@ -24,8 +24,8 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
 
 use super::settings::Tls;
+use crate::config::{Stamp, stamp};
 use crate::fleet::valid_name;
-use crate::net::tls::{Stamp, stamp};
 
 /// What is shown to clients, and whom they may be.
 pub struct Identity {

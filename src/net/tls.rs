@@ -18,7 +18,6 @@ mod expiry;
 use std::cell::RefCell;
 use std::fmt::Display;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -39,6 +38,7 @@ use rustls::{
 use super::Error;
 use crate::clock::date::Civil;
 use crate::clock::{Clock, SharedClock, Stopwatch, SystemClock, unix_seconds_from};
+use crate::config::{Stamp, stamp};
 use crate::kind::Kind;
 
 /// Whom a client trusts and how it names itself.
@@ -85,10 +85,6 @@ struct Made {
     stamps: Vec<Option<Stamp>>,
 }
 
-/// Device, inode, size, and seconds and nanoseconds of the last change: what differs when a file
-/// was replaced or rewritten.
-pub type Stamp = (u64, u64, u64, i64, i64);
-
 impl Trust {
     /// Reads nothing yet.
     pub fn new(options: ClientOptions, clock: SharedClock) -> Self {
@@ -113,12 +109,6 @@ impl Trust {
         *made.borrow_mut() = Some(Made { config: Arc::clone(&config), stamps });
         Ok(config)
     }
-}
-
-/// What tells a file from a later one at the same path; none when there is none now.
-pub fn stamp(path: &Path) -> Option<Stamp> {
-    let found = std::fs::metadata(path).ok()?;
-    Some((found.dev(), found.ino(), found.size(), found.ctime(), found.ctime_nsec()))
 }
 
 /// Builds the client side. `Kind::Invalid` with the file's name when a file is not what it

@@ -10,7 +10,7 @@ use std::time::Duration;
 use log::info;
 
 use crate::clock::SharedClock;
-use crate::config::ServerTls;
+use crate::config::{ServerTls, Stamp, stamp};
 use crate::net::{Identity, tls};
 use crate::status::Health;
 
@@ -23,7 +23,7 @@ pub struct Certificate {
     health: Health,
 }
 
-type Stamps = [Option<tls::Stamp>; 3];
+type Stamps = [Option<Stamp>; 3];
 
 impl Certificate {
     /// Reads `files`; what is wrong with them is reported.
@@ -83,8 +83,8 @@ impl Certificate {
 }
 
 fn stamps(files: &ServerTls) -> Stamps {
-    let client_ca = files.client_ca.as_deref().and_then(tls::stamp);
-    [tls::stamp(&files.cert), tls::stamp(&files.key), client_ca]
+    let client_ca = files.client_ca.as_deref().and_then(stamp);
+    [stamp(&files.cert), stamp(&files.key), client_ca]
 }
 
 /// As status names it.

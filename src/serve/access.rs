@@ -16,8 +16,8 @@ use base64::engine::general_purpose::STANDARD;
 use smol::lock::Mutex;
 
 use super::problem;
+use crate::config::{Stamp, stamp};
 use crate::net::http::ServerResponse;
-use crate::net::tls::{Stamp, stamp};
 
 /// The users of a file.
 pub struct Users {
