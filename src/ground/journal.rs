@@ -50,6 +50,8 @@ pub enum Kind {
     PublishFailed,
     /// They can again.
     PublishRestored,
+    /// A tag of a group, which is the event's object, means another image.
+    TagMoved,
 }
 
 impl Kind {
@@ -74,6 +76,7 @@ impl Kind {
             Self::RolloutCompleted => "rollout_completed",
             Self::PublishFailed => "publish_failed",
             Self::PublishRestored => "publish_restored",
+            Self::TagMoved => "tag_moved",
         }
     }
 }

@@ -17,6 +17,7 @@
 //! | `assess` | compares what a satellite is to hold with what it said |
 //! | `publish` `artifact` | make the artifacts, in the transaction that changed what they say |
 //! | `publisher` | puts the artifacts into another registry, and sees that they stay there |
+//! | `tags` | looks up what the tags of groups mean |
 //! | `registry` `harbor` `http` | ask other servers |
 //! | `rollout` | brings a group's new state to its satellites batch by batch |
 //! | `journal` | writes down who changed what, and what happened to satellites |
@@ -56,6 +57,7 @@ mod secret;
 mod server;
 mod settings;
 mod store;
+mod tags;
 mod tls;
 mod watch;
 mod webhook;

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::app::Fault;
 use super::store::{Group, Rows, Satellite};
-use super::{artifact, clock};
+use super::{artifact, clock, tags};
 use crate::fleet::state::{
     FILE_BYTES_MAX, GroupState, SatelliteState, config_repository, group_repository,
     satellite_repository, version_repository,
@@ -34,7 +34,8 @@ pub async fn satellite(rows: &mut Rows<'_>, url: &str, satellite: &Satellite) ->
 
 /// Publishes the images of a group.
 pub async fn group(rows: &mut Rows<'_>, group: &Group) -> Result<(), Fault> {
-    if text(rows, &repository(group), &to_json(&group.state)?).await? {
+    let state = tags::resolved(rows, group).await?;
+    if text(rows, &repository(group), &to_json(&state)?).await? {
         rows.outdate_group(group.id).await?;
     }
     Ok(())

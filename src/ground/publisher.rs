@@ -50,6 +50,8 @@ pub struct Publisher {
     /// Scheme and host, as satellites are given it.
     pub url: String,
     registry: Registry,
+    credentials: Option<(String, String)>,
+    client: Client,
     harbor: Option<Harbor>,
     /// Two secrets for one robot would cross.
     giving: [Mutex<()>; GIVING_MAX],
@@ -76,8 +78,14 @@ impl Publisher {
             }
             _ => None,
         };
-        let registry = Registry::new(&target.url, target.credentials, client);
-        Ok(Self { url: target.url, registry, harbor, giving: Default::default() })
+        let Target { url, credentials, .. } = target;
+        let registry = Registry::new(&url, credentials.clone(), client.clone());
+        Ok(Self { url, registry, credentials, client, harbor, giving: Default::default() })
+    }
+
+    /// The same registry, for who only reads.
+    pub fn reader(&self) -> Registry {
+        Registry::new(&self.url, self.credentials.clone(), self.client.clone())
     }
 
     /// What it is, for people.

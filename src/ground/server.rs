@@ -32,7 +32,7 @@ use super::publisher::Publisher;
 use super::settings::{Database, Settings};
 use super::store::Store;
 use super::tls::{Certified, Identity};
-use super::{api, rollout, watch};
+use super::{api, rollout, tags, watch};
 
 /// Who is at the other end of the connection.
 #[derive(Clone, Copy)]
@@ -77,6 +77,7 @@ async fn serve(settings: Settings) -> Result<(), String> {
     let watch = tokio::spawn(watch::run(Arc::clone(&app)));
     let rollouts = tokio::spawn(rollout::run(Arc::clone(&app)));
     warn_of_strays(&app).await?;
+    let tags = tokio::spawn(tags::run(Arc::clone(&app), settings.tag_interval));
     let publishing = publisher.map(|publisher| tokio::spawn(publisher.run(Arc::clone(&app))));
     let webhook = match settings.webhook {
         Some(webhook) => {
@@ -89,6 +90,7 @@ async fn serve(settings: Settings) -> Result<(), String> {
     let result = accept(listener, tls, api::router(app)).await;
     watch.abort();
     rollouts.abort();
+    tags.abort();
     if let Some(publishing) = publishing {
         publishing.abort();
     }

@@ -51,6 +51,9 @@ pub struct Serve {
     /// Where events are sent; GROUND_CONTROL_WEBHOOK_SECRET or the file has the key that signs them
     #[arg(long, value_name = "URL")]
     pub webhook_url: Option<String>,
+    /// How often tags that are resolved here are looked at: 60 unless given
+    #[arg(long, value_name = "SECONDS")]
+    pub tag_seconds: Option<u16>,
     /// Where state artifacts are put, beside this server: harbor or registry. GROUND_CONTROL_PUBLISH_PASSWORD
     /// or the file's [publish] has the password
     #[arg(long, value_name = "KIND")]
@@ -79,6 +82,7 @@ struct File {
     request_seconds: Option<u16>,
     webhook_url: Option<String>,
     webhook_secret: Option<String>,
+    tag_seconds: Option<u16>,
     publish: Publish,
 }
 
@@ -104,6 +108,8 @@ pub struct Settings {
     pub request_timeout: Duration,
     /// Where events are sent.
     pub webhook: Option<Webhook>,
+    /// Between two looks at a tag.
+    pub tag_interval: Duration,
     /// Where artifacts are put beside here.
     pub publish: Option<Target>,
     /// The first password of `admin`, if the environment has one.
@@ -165,7 +171,11 @@ impl Settings {
         let seconds = arguments.request_seconds.map(|seconds| seconds.to_string());
         let seconds = seconds.or_else(|| var("REQUEST_SECONDS"));
         let seconds = seconds.or_else(|| file.request_seconds.map(|seconds| seconds.to_string()));
-        let request_timeout = request_timeout(seconds)?;
+        let request_timeout = seconds_of("request_seconds", seconds, REQUEST_TIMEOUT)?;
+        let seconds = arguments.tag_seconds.map(|seconds| seconds.to_string());
+        let seconds = seconds.or_else(|| var("TAG_SECONDS"));
+        let seconds = seconds.or_else(|| file.tag_seconds.map(|seconds| seconds.to_string()));
+        let tag_interval = seconds_of("tag_seconds", seconds, TAG_INTERVAL)?;
         // A secret is no argument: every user of the machine sees those.
         let secret = var("WEBHOOK_SECRET").or(file.webhook_secret);
         let webhook = match (text(&arguments.webhook_url, "WEBHOOK_URL", file.webhook_url), secret)
@@ -183,7 +193,17 @@ impl Settings {
         };
         let publish = given.target()?;
         let admin_password = var("ADMIN_PASSWORD");
-        Ok(Self { listen, url, database, tls, request_timeout, webhook, publish, admin_password })
+        Ok(Self {
+            listen,
+            url,
+            database,
+            tls,
+            request_timeout,
+            webhook,
+            tag_interval,
+            publish,
+            admin_password,
+        })
     }
 }
 
@@ -273,11 +293,11 @@ fn read(path: &Path) -> Result<File, String> {
     })
 }
 
-fn request_timeout(seconds: Option<String>) -> Result<Duration, String> {
-    let Some(text) = seconds else { return Ok(REQUEST_TIMEOUT) };
+fn seconds_of(name: &str, given: Option<String>, default: Duration) -> Result<Duration, String> {
+    let Some(text) = given else { return Ok(default) };
     match text.parse::<u16>() {
         Ok(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds.into())),
-        _ => Err(format!("request_seconds {text:?}: expected a number from 1 to 65535")),
+        _ => Err(format!("{name} {text:?}: expected a number from 1 to 65535")),
     }
 }
 
@@ -307,6 +327,7 @@ fn base(given: &str) -> Option<String> {
 
 const LISTEN: &str = "127.0.0.1:8080";
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+const TAG_INTERVAL: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {

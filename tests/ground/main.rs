@@ -24,4 +24,5 @@ mod rollouts;
 #[allow(dead_code)]
 mod satellite;
 mod state;
+mod tags;
 mod versions;

@@ -23,7 +23,7 @@ use crate::ground::assess::Assessment;
 use crate::ground::labels::{self, Labels};
 use crate::ground::store::{Lifecycle, Rows, Satellite};
 use crate::ground::tls::Certified;
-use crate::ground::{assess, clock, journal, publish, secret};
+use crate::ground::{assess, clock, journal, publish, secret, tags};
 
 /// Go 0.0.4: the token is in the path.
 pub async fn by_path(
@@ -239,7 +239,10 @@ async fn assess_report(
         config: rows.published_digest(&config_repository(&config)).await?,
         earlier: Vec::new(),
     };
-    let groups: Vec<GroupState> = versions.iter().map(|group| group.state.clone()).collect();
+    let mut groups: Vec<GroupState> = Vec::new();
+    for group in &versions {
+        groups.push(tags::resolved(rows, group).await?);
+    }
     if assess::surplus(url, &groups, report).next().is_some() {
         for group in &versions {
             let contents = rows.published_contents(&publish::repository(group)).await?;

@@ -55,6 +55,7 @@ impl Version {
             ("platforms", json!(state.platforms)),
             ("registry", json!(state.registry)),
             ("staged", json!(state.staged)),
+            ("tags", json!(group.tags.word())),
         ];
         Self::new(app, "group", (group.id, &state.group), &parts)
     }

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::etag::{Expected, Version};
@@ -17,7 +17,17 @@ use crate::fleet::shown;
 use crate::fleet::state::{Artifact, GroupState};
 use crate::ground::app::{App, Fault};
 use crate::ground::store::{Group, Rollout, Rows, Satellite};
+use crate::ground::tags::{self, Mode};
 use crate::ground::{clock, journal, publish};
+
+/// A group as its author sends it.
+#[derive(Deserialize)]
+pub struct Sent {
+    #[serde(flatten)]
+    state: GroupState,
+    /// How its tags are taken; as before where it is not said.
+    tags: Option<String>,
+}
 
 #[derive(Deserialize)]
 pub struct Membership {
@@ -34,19 +44,27 @@ pub async fn sync(
     State(app): State<Arc<App>>,
     Editor(person): Editor,
     expected: Expected,
-    Body(state): Body<GroupState>,
+    Body(sent): Body<Sent>,
 ) -> Result<Response, Fault> {
-    let group = put_group(&app, &person.actor, &expected, state, |_, _| {}).await?;
+    let mode = match sent.tags {
+        Some(word) => Some(Mode::parse(&word).ok_or_else(|| {
+            Fault::bad(format!("tags {}: expected off, follow or pin", shown(&word)))
+        })?),
+        None => None,
+    };
+    let wanted = (sent.state, mode);
+    let group = put_group(&app, &person.actor, &expected, wanted, |_, _| {}).await?;
     Ok(versioned(&app, &group))
 }
 
 /// Adds a group, or gives the one of that name other images. `complete` gets the images that the
-/// group had, and adds to the new ones what their author could not say.
+/// group had, and adds to the new ones what their author could not say. Without a mode its tags are taken as
+/// before.
 pub async fn put_group(
     app: &App,
     actor: &str,
     expected: &Expected,
-    mut state: GroupState,
+    (mut state, mode): (GroupState, Option<Mode>),
     complete: impl FnOnce(&[Artifact], &mut Vec<Artifact>),
 ) -> Result<Group, Fault> {
     check_name("group", &state.group, &["sync", "satellite"])?;
@@ -66,19 +84,39 @@ pub async fn put_group(
         complete(&before.state.artifacts, &mut state.artifacts);
         state.check()?;
     }
-    if let Some(same) = before.as_ref().filter(|before| before.state == state) {
+    let held = before.as_ref().map_or(Mode::Off, |before| before.tags);
+    let mode = mode.unwrap_or(held);
+    tags::check(&state, mode)?;
+    let is_same = |before: &&Group| before.state == state && before.tags == mode;
+    if let Some(same) = before.as_ref().filter(is_same) {
         return Ok(same.clone());
     }
     if let Some(before) = &before {
         no_rollout(&mut rows, before).await?;
     }
-    let group = rows.put_group(&state, clock::now()).await?;
+    let mut group = rows.put_group(&state, clock::now()).await?;
+    group.tags = mode;
+    rows.set_tag_mode(group.id, mode.word()).await?;
+    let is_moved = before.as_ref().is_some_and(|before| before.state.registry != state.registry);
+    if mode == Mode::Off || is_moved {
+        // What another registry said of a tag, or said long ago, counts no more.
+        rows.forget_group_tags(group.id).await?;
+    }
     publish::group(&mut rows, &group).await?;
-    let before = before.map(|group| group.state);
     let change = ("group.put", group.state.group.as_str());
-    journal::audit(&mut rows, actor, change, &before, &group.state).await?;
+    let audited = |group: &Group| Audited { state: group.state.clone(), tags: group.tags.word() };
+    let (before, after) = (before.as_ref().map(audited), audited(&group));
+    journal::audit(&mut rows, actor, change, &before, &after).await?;
     write.commit().await?;
     Ok(group)
+}
+
+/// A group in the audit log.
+#[derive(Serialize)]
+struct Audited {
+    #[serde(flatten)]
+    state: GroupState,
+    tags: &'static str,
 }
 
 /// Refuses to change a group from under a rollout.
@@ -250,6 +288,7 @@ fn answer(app: &App, group: &Group) -> Value {
         "UpdatedAt": clock::rfc3339(group.updated_at),
         "Artifacts": state.artifacts,
         "Platforms": state.platforms,
+        "Tags": group.tags.word(),
         "ETag": Version::of_group(app, group).tag(),
     })
 }

@@ -16,6 +16,7 @@ mod publishing;
 mod rollouts;
 mod satellites;
 mod state;
+mod tags;
 mod tokens;
 mod users;
 
@@ -32,7 +33,7 @@ use serde_json::{Value, json};
 pub use batches::{WAITING_ROWS_MAX, approve_satellite};
 pub use etag::{Expected, Version};
 pub use extract::{ROBOT_PREFIX, authenticate_robot, authorization, check_password};
-pub use groups::put_group;
+pub use groups::{no_rollout, put_group};
 pub use journal::{Wanted as LogWanted, event};
 pub use rollouts::{Action, NewRollout, Seen, act_on, start_rollout};
 pub use satellites::{
@@ -84,6 +85,8 @@ fn people() -> Router<Arc<App>> {
         .route("/groups/satellite", post(groups::add_satellite).delete(groups::remove_satellite))
         .route("/groups/{group}", get(groups::show).delete(groups::remove))
         .route("/groups/{group}/satellites", get(groups::satellites))
+        .route("/groups/{group}/tags", get(tags::show))
+        .route("/groups/{group}/tags/approve", post(tags::approve))
         .route("/configs", get(configs::list).post(configs::create))
         .route("/configs/satellite", post(configs::assign))
         .route(

@@ -305,7 +305,7 @@ use Who::{Admin, Anyone, SystemAdmin, Viewer};
 
 const GROUP: &str = "ID!:integer GroupName!:string RegistryUrl!:string Registry!:string \
     Projects!:strings CreatedAt!:string UpdatedAt!:string Artifacts!:array Platforms!:strings \
-    ETag!:string";
+    Tags!:string ETag!:string";
 const CONFIG: &str = "ID!:integer ConfigName!:string RegistryUrl!:string Config!:object \
     CreatedAt!:string UpdatedAt!:string ETag!:string";
 const SATELLITE: &str = "ID!:integer Name!:string CreatedAt!:string UpdatedAt!:string \
@@ -365,7 +365,7 @@ const ROWS: &[Row] = &[
         .versioned(),
     Row::new(Get, "/api/groups", Viewer, "Lists groups", Many(GROUP)),
     Row::new(Post, "/api/groups/sync", Admin, "Makes or changes a group", One(GROUP))
-        .body("group!:string registry:string artifacts:array platforms:strings")
+        .body("group!:string registry:string artifacts:array platforms:strings tags:string")
         .or(&[409])
         .versioned(),
     Row::new(Post, "/api/groups/satellite", Admin, "Puts a satellite into a group", One(""))
@@ -386,6 +386,22 @@ const ROWS: &[Row] = &[
         Many("ID!:integer Name!:string CreatedAt!:string UpdatedAt!:string"),
     )
     .query(PAGE),
+    Row::new(
+        Get,
+        "/api/groups/{group}/tags",
+        Viewer,
+        "Shows what a group's tags mean",
+        One("mode!:string tags!:array"),
+    ),
+    Row::new(
+        Post,
+        "/api/groups/{group}/tags/approve",
+        Admin,
+        "Takes what a group's tags mean now",
+        One("approved!:object"),
+    )
+    .or(&[409])
+    .versioned(),
     Row::new(Get, "/api/configs", Viewer, "Lists configurations", Many(CONFIG)),
     Row::new(Post, "/api/configs", Admin, "Makes a configuration", Nothing)
         .body("config_name!:string config!:object")

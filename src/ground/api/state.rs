@@ -15,8 +15,8 @@ use crate::fleet::shown;
 use crate::fleet::state::{GroupState, config_repository, satellite_repository};
 use crate::ground::app::{App, Fault};
 use crate::ground::assess::{Health, Standing, Updated, standings};
-use crate::ground::clock;
 use crate::ground::store::{Connection, Rows, Satellite, Status};
+use crate::ground::{clock, tags};
 use crate::oci::Digest;
 use crate::units::format_duration;
 
@@ -36,8 +36,10 @@ impl Known {
     /// Reads what is known of a satellite.
     pub async fn read(rows: &mut Rows<'_>, url: &str, name: &str) -> Result<Self, Fault> {
         let satellite = find(rows, name).await?;
-        let groups = rows.satellite_versions(satellite.id).await?;
-        let groups: Vec<GroupState> = groups.into_iter().map(|group| group.state).collect();
+        let mut groups: Vec<GroupState> = Vec::new();
+        for group in rows.satellite_versions(satellite.id).await? {
+            groups.push(tags::resolved(rows, &group).await?);
+        }
         let status = rows.status(satellite.id).await?;
         let report = status.as_ref().map(|status| &status.report);
         Ok(Self {

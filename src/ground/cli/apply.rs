@@ -45,6 +45,7 @@ pub const HELP: &str = "Example: ground-control apply -f fleet.yaml --dry-run
     registry: https://registry.example
     artifacts:
       - {repository: library/nginx, tag: [\"1.27\"]}
+    tags: follow
   ---
   apiVersion: moonlet/v1
   kind: Satellite

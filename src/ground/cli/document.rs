@@ -29,6 +29,7 @@ use crate::fleet::state::GroupState;
 use crate::fleet::valid_name;
 use crate::ground::labels;
 use crate::ground::rollout::Policy;
+use crate::ground::tags::Mode;
 
 /// One thing that a fleet has.
 #[derive(Debug)]
@@ -44,7 +45,8 @@ pub struct Document {
 pub enum Spec {
     /// A configuration, in the form that the API keeps.
     Config(Value),
-    Group(GroupState),
+    /// With how its tags are taken, if it says.
+    Group(GroupState, Option<Mode>),
     Satellite(Satellite),
     /// In the form that the API answers.
     Rollout(Value),
@@ -107,7 +109,7 @@ impl Document {
     pub fn kind(&self) -> Kind {
         match self.spec {
             Spec::Config(_) => Kind::Config,
-            Spec::Group(_) => Kind::Group,
+            Spec::Group(..) => Kind::Group,
             Spec::Satellite(_) => Kind::Satellite,
             Spec::Rollout(_) => Kind::Rollout,
         }
@@ -291,15 +293,23 @@ pub fn config(mut spec: Value, base: &Path) -> Result<Spec, Vec<String>> {
     Ok(Spec::Config(value))
 }
 
-fn group(spec: Value, name: &str) -> Result<Spec, Vec<String>> {
+fn group(mut spec: Value, name: &str) -> Result<Spec, Vec<String>> {
     if spec.get("group").is_some() {
         return Err(vec!["spec.group: expected the name in metadata.name alone".to_owned()]);
     }
+    let mode = match spec.as_object_mut().and_then(|fields| fields.remove("tags")) {
+        Some(word) => Some(
+            word.as_str()
+                .and_then(Mode::parse)
+                .ok_or_else(|| vec![format!("spec.tags {word}: expected off, follow or pin")])?,
+        ),
+        None => None,
+    };
     let mut group: GroupState = typed(spec, "spec")?;
     name.clone_into(&mut group.group);
     group.check().map_err(|error| vec![format!("spec: {error}")])?;
     group.registry.truncate(group.registry.trim_end_matches('/').len());
-    Ok(Spec::Group(group))
+    Ok(Spec::Group(group, mode))
 }
 
 fn satellite(spec: Value) -> Result<Spec, Vec<String>> {

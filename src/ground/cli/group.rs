@@ -11,6 +11,7 @@ use super::http::{Expected, Method, Request, Server};
 use super::output::{Output, Table, elements, say, text};
 use super::{Failure, apply, plan};
 use crate::fleet::state::{Artifact, GroupState};
+use crate::ground::tags::Mode;
 
 #[derive(Subcommand)]
 pub enum Verb {
@@ -27,6 +28,7 @@ pub enum Verb {
     #[command(after_help = "Examples:
   ground-control group set web --registry https://registry.example library/nginx:1.27
   ground-control group set web --add library/redis:8 --remove library/nginx:1.25
+  ground-control group set web --tags follow
 
 An image is REPOSITORY:TAG, REPOSITORY@DIGEST or REPOSITORY:TAG@DIGEST.")]
     Set {
@@ -34,6 +36,22 @@ An image is REPOSITORY:TAG, REPOSITORY@DIGEST or REPOSITORY:TAG@DIGEST.")]
         name: String,
         #[command(flatten)]
         images: Images,
+        /// Who looks tags up: off, each satellite for itself; follow, the server for all of them;
+        /// pin, the server, and what they mean stays until it is approved
+        #[arg(long, value_name = "MODE", value_parser = mode)]
+        tags: Option<Mode>,
+    },
+    /// Show what the tags of a group mean to its satellites, and at their registry
+    #[command(after_help = "Example: ground-control group tags web")]
+    Tags {
+        /// The group
+        name: String,
+    },
+    /// Let satellites have what the tags of a group mean now at their registry
+    #[command(after_help = "Example: ground-control group approve web")]
+    Approve {
+        /// The group
+        name: String,
     },
     /// Show what documents of groups would change; exits with 1 where something would
     #[command(after_help = "Example: ground-control group diff -f fleet.yaml")]
@@ -107,17 +125,32 @@ pub fn run(verb: Verb, server: &Server, output: Output) -> Result<ExitCode, Fail
     match verb {
         Verb::Ls => list(server, output)?,
         Verb::Show { name } => show(server, &name, output)?,
-        Verb::Set { name, images } => {
+        Verb::Set { name, images, tags } => {
             let before = server.find(&["api", "groups", &name])?;
             let version = before.as_ref().map_or(Expected::Absent, Expected::of);
+            let held = before.as_ref().map_or(Mode::Off, plan::mode);
             let before = before.as_ref().map(plan::group).transpose()?;
             let mut group = before.clone().unwrap_or_default();
             name.clone_into(&mut group.group);
             images.change(&mut group)?;
             let mut step = plan::group_step(&name, before.as_ref(), &group);
+            if let Some(mode) = tags {
+                step.take_tags(&group, held, mode);
+            }
             step.expect(&version);
             apply::carry_out(server, &step)?;
             say(&format!("group/{name} {}", step.action.word()))?;
+        }
+        Verb::Tags { name } => tags(server, &name, output)?,
+        Verb::Approve { name } => {
+            let path = ["api", "groups", &name, "tags", "approve"];
+            let answer = ask(server, &name, &Request::new(Method::Post, &path, None))?;
+            let approved = answer.get("approved").and_then(Value::as_object);
+            for (tag, digest) in approved.into_iter().flatten() {
+                say(&format!("{tag} {}", digest.as_str().unwrap_or_default()))?;
+            }
+            let count = approved.map_or(0, serde_json::Map::len);
+            say(&format!("group/{name} approved, {count} changed"))?;
         }
         Verb::Diff { file } => {
             let mut documents = document::read(&file)?;
@@ -152,7 +185,7 @@ fn list(server: &Server, output: Output) -> Result<(), Failure> {
         let group = plan::group(&answer)?;
         let images = plan::images(std::iter::once(&group)).len().to_string();
         let (platforms, updated) = (group.platforms.join(","), text(&answer, "UpdatedAt"));
-        documents.push(written(&group));
+        documents.push(written(&group, plan::mode(&answer)));
         table.row(vec![group.group, group.registry, images, platforms, updated]);
     }
     output.many(&documents, &table)
@@ -164,12 +197,14 @@ fn show(server: &Server, name: &str, output: Output) -> Result<(), Failure> {
     let group = plan::group(&answer)?;
     let members = elements(server.get(&["api", "groups", name, "satellites"])?);
     let members: Vec<String> = members.iter().map(|member| text(member, "Name")).collect();
-    output.one(&written(&group), || {
+    let mode = plan::mode(&answer);
+    output.one(&written(&group, mode), || {
         let or_none = |text: String| if text.is_empty() { "-".to_owned() } else { text };
         let head = [
             ("group", name.to_owned()),
             ("registry", or_none(group.registry.clone())),
             ("platforms", or_none(group.platforms.join(", "))),
+            ("tags", mode.word().to_owned()),
             ("satellites", format!("{} {}", members.len(), members.join(" "))),
         ];
         let head = head.iter().map(|(key, value)| format!("{key:<12}{}\n", value.trim_end()));
@@ -181,11 +216,32 @@ fn show(server: &Server, name: &str, output: Output) -> Result<(), Failure> {
     })
 }
 
+fn tags(server: &Server, name: &str, output: Output) -> Result<(), Failure> {
+    let request = Request::new(Method::Get, &["api", "groups", name, "tags"], None);
+    let answer = ask(server, name, &request)?;
+    let tags = answer.get("tags").cloned().unwrap_or_default();
+    let rows = elements(tags);
+    let mut table = Table::new(&["TAG", "SATELLITES GET", "REGISTRY SAYS", "CHECKED", "PROBLEM"]);
+    for tag in &rows {
+        let what = format!("{}:{}", text(tag, "repository"), text(tag, "tag"));
+        let rest = ["digest", "seen", "checked_at", "problem"].map(|key| text(tag, key));
+        table.row([what].into_iter().chain(rest).collect());
+    }
+    output.many(&rows, &table)
+}
+
+fn mode(word: &str) -> Result<Mode, String> {
+    Mode::parse(word).ok_or_else(|| "expected off, follow or pin".to_owned())
+}
+
 /// The document that makes this group.
-fn written(group: &GroupState) -> Value {
+fn written(group: &GroupState, mode: Mode) -> Value {
     let mut spec = json!(group);
     if let Value::Object(fields) = &mut spec {
         fields.remove("group");
+        if mode != Mode::Off {
+            fields.insert("tags".to_owned(), json!(mode.word()));
+        }
     }
     document::written(Kind::Group, &group.group, spec, None)
 }

@@ -15,12 +15,15 @@ use super::output::{elements, text, texts};
 use super::patch;
 use crate::fleet::state::{Artifact, GroupState};
 use crate::ground::mask;
+use crate::ground::tags::Mode;
 
 /// What a server has.
 #[derive(Default)]
 pub struct Fleet {
     pub configs: BTreeMap<String, Value>,
     pub groups: BTreeMap<String, GroupState>,
+    /// How the tags of each group are taken.
+    pub modes: BTreeMap<String, Mode>,
     pub satellites: BTreeMap<String, Satellite>,
     /// Those that were asked for, each as a document's spec.
     pub rollouts: BTreeMap<String, Value>,
@@ -49,6 +52,8 @@ impl Fleet {
         });
         let groups = elements(server.get(&["api", "groups"])?);
         note(Kind::Group, "GroupName", &groups);
+        let modes = groups.iter().map(|answer| (text(answer, "GroupName"), mode(answer)));
+        let modes = modes.collect();
         let groups =
             groups.iter().map(|answer| group(answer).map(|group| (group.group.clone(), group)));
         let satellites = satellites(server, "")?;
@@ -62,6 +67,7 @@ impl Fleet {
         Ok(Self {
             versions,
             rollouts: known,
+            modes,
             configs: configs.collect(),
             groups: groups.collect::<Result<_, Failure>>()?,
             satellites: satellites.collect(),
@@ -95,6 +101,11 @@ pub fn group(answer: &Value) -> Result<GroupState, Failure> {
         "platforms": answer.get("Platforms"),
     });
     serde_json::from_value(state).map_err(|error| format!("a group of the server: {error}").into())
+}
+
+/// How a group's tags are taken, out of an answer; a server that does not say leaves them alone.
+pub fn mode(answer: &Value) -> Mode {
+    Mode::parse(&text(answer, "Tags")).unwrap_or(Mode::Off)
 }
 
 /// A rollout as the spec of a document, out of an answer.
@@ -163,6 +174,22 @@ pub struct Step {
 }
 
 impl Step {
+    /// With the group's images, its tags are taken in another way.
+    pub fn take_tags(&mut self, group: &GroupState, before: Mode, mode: Mode) {
+        if before == mode {
+            return;
+        }
+        if self.action == Action::Keep {
+            self.action = Action::Change;
+        }
+        self.lines.push(format!("tags: {} -> {}", before.word(), mode.word()));
+        let mut body = json!(group);
+        if let Value::Object(fields) = &mut body {
+            fields.insert("tags".to_owned(), json!(mode.word()));
+        }
+        self.requests = vec![put_group(body)];
+    }
+
     /// It was made from this version, and is not carried out on another.
     pub fn expect(&mut self, version: &Expected) {
         for request in &mut self.requests {
@@ -191,7 +218,7 @@ impl Plan {
         for document in documents {
             match &document.spec {
                 Spec::Config(_) => drop(configs.insert(&document.name)),
-                Spec::Group(group) => drop(wanted.insert(group.group.clone(), group.clone())),
+                Spec::Group(group, _) => drop(wanted.insert(group.group.clone(), group.clone())),
                 Spec::Satellite(_) | Spec::Rollout(_) => {}
             }
         }
@@ -204,7 +231,14 @@ impl Plan {
             let name = &document.name;
             match &document.spec {
                 Spec::Config(config) => config_step(name, fleet.configs.get(name), config),
-                Spec::Group(group) => group_step(name, fleet.groups.get(name), group),
+                Spec::Group(group, mode) => {
+                    let mut step = group_step(name, fleet.groups.get(name), group);
+                    let before = fleet.modes.get(name).copied().unwrap_or(Mode::Off);
+                    if let Some(mode) = mode {
+                        step.take_tags(group, before, *mode);
+                    }
+                    step
+                }
                 Spec::Satellite(given) => {
                     let before = fleet.satellites.get(name);
                     let mut step = satellite_step(name, before, given);
@@ -378,8 +412,11 @@ pub fn group_step(name: &str, before: Option<&GroupState>, group: &GroupState) -
         lines.push("order, labels or types of images".to_owned());
     }
     let action = if before.is_some() { Action::Change } else { Action::Create };
-    let body = Some(json!(group));
-    step(action, lines, vec![Request::new(Method::Post, &["api", "groups", "sync"], body)])
+    step(action, lines, vec![put_group(json!(group))])
+}
+
+fn put_group(body: Value) -> Request {
+    Request::new(Method::Post, &["api", "groups", "sync"], Some(body))
 }
 
 fn satellite_step(name: &str, before: Option<&Satellite>, given: &Satellite) -> Step {

@@ -368,7 +368,7 @@ fn diff(server: &Server, name: &str, files: &[PathBuf]) -> Result<ExitCode, Fail
     let mut given = before.clone();
     for document in documents {
         match document.spec {
-            Spec::Group(group) => drop(groups.insert(group.group.clone(), group)),
+            Spec::Group(group, _) => drop(groups.insert(group.group.clone(), group)),
             Spec::Satellite(satellite) if document.name == name => given = Some(satellite),
             Spec::Satellite(_) | Spec::Config(_) | Spec::Rollout(_) => {}
         }

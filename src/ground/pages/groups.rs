@@ -13,6 +13,7 @@ use crate::fleet::state::{Artifact, GroupState};
 use crate::fleet::valid_name;
 use crate::ground::api::{Expected, Version, put_group};
 use crate::ground::app::{App, Fault};
+use crate::ground::store::GroupTag;
 
 pub async fn list(
     State(app): State<Arc<App>>,
@@ -58,6 +59,10 @@ pub async fn edit(
         Some(group) => rows.group_satellites(group.id).await?,
         None => Vec::new(),
     };
+    let tags = match &group {
+        Some(group) => rows.group_tags(group.id).await?,
+        None => Vec::new(),
+    };
     let is_there = group.is_some();
     let shown = group.as_ref().map(|group| Version::of_group(&app, group).tag());
     let shown = shown.unwrap_or_default();
@@ -72,6 +77,7 @@ pub async fn edit(
         @if is_there {
             p { a href={ "/console/rollouts/new?group=" (name) } { "Change its images batch by batch" } }
         }
+        @if !tags.is_empty() { (tag_table(&tags)) }
         h2 { "Satellites: " (members.len()) }
         @for satellite in members.iter().take(MEMBERS_MAX) {
             a href={ "/console/satellites/" (satellite.name) } { (satellite.name) } " "
@@ -79,6 +85,25 @@ pub async fn edit(
         @if members.len() > MEMBERS_MAX { "..." }
     };
     Ok(page(Some(&visitor), &name, &content))
+}
+
+/// What tags mean to the fleet, and at their registry.
+fn tag_table(tags: &[GroupTag]) -> Markup {
+    html! {
+        h2 { "Tags" }
+        table {
+            thead { tr { th { "Tag" } th { "Satellites get" } th { "The registry says" } } }
+            tbody { @for tag in tags.iter().take(MEMBERS_MAX) { tr {
+                td { (tag.repository) ":" (tag.tag) }
+                td { (tag.digest) }
+                td {
+                    @if !tag.problem.is_empty() { span.problem { (tag.problem) } }
+                    @else if tag.seen == tag.digest { "the same" }
+                    @else { (tag.seen) ", which waits for approval" }
+                }
+            } } }
+        }
+    }
 }
 
 /// What the fields of the form hold.
@@ -133,7 +158,7 @@ pub async fn save(
                 "" => Expected::Absent,
                 tag => Expected::shown(tag),
             };
-            put_group(&app, visitor.actor(), &expected, state, complete).await
+            put_group(&app, visitor.actor(), &expected, (state, None), complete).await
         }
         Err(fault) => Err(fault),
     };

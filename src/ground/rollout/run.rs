@@ -196,6 +196,10 @@ async fn complete(rows: &mut Rows<'_>, rollout: &Rollout) -> Result<(), Fault> {
     let Some(before) = rows.group(name).await? else { return Ok(()) };
     rows.set_version(before.id, rollout.id).await?;
     let group = rows.put_group(&rollout.state, clock::now()).await?;
+    if group.state.registry != before.state.registry {
+        // What another registry said of a tag counts no more.
+        rows.forget_group_tags(group.id).await?;
+    }
     publish::group(rows, &group).await?;
     let actor = format!("rollout/{}", rollout.name);
     let change = ("group.put", name.as_str());

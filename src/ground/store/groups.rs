@@ -7,6 +7,7 @@ use sqlx::{Result, Row as _};
 
 use super::{Rows, Satellite, from_json, satellites, to_json};
 use crate::fleet::state::GroupState;
+use crate::ground::tags::Mode;
 
 /// A group.
 #[derive(Clone)]
@@ -15,6 +16,8 @@ pub struct Group {
     pub state: GroupState,
     /// The rollout that its state came by, which names the version; None by none.
     pub version: Option<i64>,
+    /// How its tags are taken.
+    pub tags: Mode,
     pub created_at: i64,
     pub updated_at: i64,
 }
@@ -112,6 +115,8 @@ impl Rows<'_> {
             if let Some(id) = row.try_get("released_id")? {
                 group.version = Some(id);
                 group.state = from_json(row, "released_state")?;
+                // A rollout's state goes out as it is.
+                group.tags = Mode::Off;
             }
             Ok(group)
         };
@@ -153,6 +158,7 @@ fn group(row: &AnyRow) -> Result<Group> {
             staged: None,
         },
         version: row.try_get("version")?,
+        tags: Mode::parse(&row.try_get::<String, _>("tags")?).unwrap_or(Mode::Off),
         created_at: row.try_get("created_at")?,
         updated_at: row.try_get("updated_at")?,
     })

@@ -12,6 +12,7 @@ use crate::ground::lock;
 #[derive(Clone, Copy)]
 pub enum Duty {
     Publishing,
+    Tags,
 }
 
 impl Duty {
@@ -19,6 +20,7 @@ impl Duty {
     fn keys(self) -> (i64, &'static str) {
         match self {
             Self::Publishing => (super::CHANGE_LOCK + 1, "publishing.lock"),
+            Self::Tags => (super::CHANGE_LOCK + 2, "tags.lock"),
         }
     }
 }

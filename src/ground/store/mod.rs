@@ -17,6 +17,7 @@ mod pushed;
 mod rollouts;
 mod satellites;
 mod schema;
+mod tags;
 mod tokens;
 mod users;
 
@@ -43,6 +44,7 @@ pub use published::Published;
 pub use pushed::{Publishing, Robot, Unpushed};
 pub use rollouts::{NewRollout, Released, Rollout};
 pub use satellites::{Connection, Lifecycle, Satellite, Status, Summary, Wanted};
+pub use tags::GroupTag;
 pub use tokens::Token;
 pub use users::{Role, Session, User};
 

@@ -51,7 +51,7 @@ pub async fn migrate(store: &Store) -> Result<(), String> {
     write.commit().await.map_err(failed)
 }
 
-const VERSIONS: [&str; 11] = [
+const VERSIONS: [&str; 12] = [
     FIRST,
     "ALTER TABLE image_groups ADD COLUMN platforms TEXT NOT NULL DEFAULT '[]';
      ALTER TABLE satellites ADD COLUMN stale_at BIGINT;
@@ -162,7 +162,23 @@ const VERSIONS: [&str; 11] = [
      ALTER TABLE satellites ADD COLUMN waits_since BIGINT;
      CREATE UNIQUE INDEX satellites_device ON satellites (device_hash);
      CREATE INDEX satellites_waiting ON satellites (waits_since);",
+    TAGS,
 ];
+
+/// Tags of groups that are resolved for the fleet.
+const TAGS: &str = "
+ALTER TABLE image_groups ADD COLUMN tags TEXT NOT NULL DEFAULT 'off';
+CREATE TABLE group_tags (
+    group_id BIGINT NOT NULL REFERENCES image_groups (id) ON DELETE CASCADE,
+    repository TEXT NOT NULL,
+    tag TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    seen TEXT NOT NULL,
+    checked_at BIGINT NOT NULL,
+    problem TEXT NOT NULL,
+    PRIMARY KEY (group_id, repository, tag)
+);
+";
 
 /// What other registries were made to have. `home` is where a satellite reads its state: nothing
 /// for here. Robot accounts outlive their satellites' rows until they are ended.

@@ -21,6 +21,7 @@ fn satellite(config: &str, groups: &[&str]) -> Satellite {
 fn fleet() -> Fleet {
     let groups = [group("a", &[("x", "1")]), group("b", &[("x", "1"), ("y", "2")])];
     Fleet {
+        modes: BTreeMap::new(),
         configs: [("c".to_owned(), json!({"moonlet": {"registries": [{"password": mask::MASK}]}}))]
             .into(),
         groups: groups.map(|group| (group.group.clone(), group)).into(),
@@ -36,7 +37,7 @@ fn fleet() -> Fleet {
 fn what_a_satellite_holds_is_merged_before_it_is_compared() {
     let documents = [
         document("s", Spec::Satellite(satellite("c", &["a", "b"]))),
-        document("b", Spec::Group(group("b", &[("x", "1"), ("z", "3")]))),
+        document("b", Spec::Group(group("b", &[("x", "1"), ("z", "3")]), None)),
     ];
     let plan = Plan::make(&documents, &fleet(), false).unwrap();
     let [first, second] = &plan.steps[..] else { panic!("{:?}", plan.steps) };

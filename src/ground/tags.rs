@@ -1,0 +1,363 @@
+//! What the tags of groups mean, looked up for the whole fleet, so that it moves together.
+//!
+//! A group whose tags are resolved is published with digests in their place. The registries are
+//! asked by HEAD at an interval, each one tag at a time and so many a second, by one server for all.
+//! Where a registry does not answer, or knows no such tag, nothing changes: the last answer counts,
+//! and a tag that was never resolved goes out as it is. A tag that moved is an event, and then
+//! either followed at once or kept until a person approves it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use super::api::{Expected, Version, no_rollout};
+use super::app::{App, Fault};
+use super::http::Client;
+use super::journal::Kind;
+use super::registry::Registry;
+use super::store::{Duty, Group, GroupTag, Lead, Rows};
+use super::{clock, journal, publish};
+use crate::fleet::config::Taken;
+use crate::fleet::state::{ARTIFACTS_MAX, Artifact, GroupState};
+
+/// How a group's tags are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Each satellite asks the registry for itself.
+    Off,
+    /// What the registry says counts.
+    Follow,
+    /// What it said first counts, until another is approved.
+    Pin,
+}
+
+impl Mode {
+    pub const ALL: [Self; 3] = [Self::Off, Self::Follow, Self::Pin];
+
+    /// Its name in the API.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Follow => "follow",
+            Self::Pin => "pin",
+        }
+    }
+
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.word() == word)
+    }
+}
+
+/// The state of a group as satellites get it.
+pub async fn resolved(rows: &mut Rows<'_>, group: &Group) -> Result<GroupState, Fault> {
+    if group.tags == Mode::Off {
+        return Ok(group.state.clone());
+    }
+    let known = rows.group_tags(group.id).await?;
+    let mut state = group.state.clone();
+    state.artifacts =
+        group.state.artifacts.iter().flat_map(|one| with_digests(one, &known)).collect();
+    // A rollout may have brought more tags than a group may be given; satellites take no more.
+    Ok(if state.artifacts.len() > ARTIFACTS_MAX { group.state.clone() } else { state })
+}
+
+/// Refuses what cannot be resolved: each tag goes out as an artifact of its own.
+pub fn check(state: &GroupState, mode: Mode) -> Result<(), Fault> {
+    let count: usize = state.artifacts.iter().map(|one| one.tags.len().max(1)).sum();
+    if mode != Mode::Off && count > ARTIFACTS_MAX {
+        let group = &state.group;
+        return Err(Fault::bad(format!(
+            "group {group}: {count} tags: expected at most {ARTIFACTS_MAX} with tags {}",
+            mode.word()
+        )));
+    }
+    Ok(())
+}
+
+/// An artifact, with one for each of its tags whose digest is known.
+fn with_digests(artifact: &Artifact, known: &[GroupTag]) -> Vec<Artifact> {
+    let mut rest = artifact.clone();
+    if !artifact.digest.is_empty() || artifact.deleted {
+        return vec![rest];
+    }
+    let mut made = Vec::new();
+    rest.tags.retain(|tag| {
+        let found = known.iter().find(|one| {
+            one.repository == artifact.repository && one.tag == *tag && !one.digest.is_empty()
+        });
+        let Some(found) = found else { return true };
+        let (tags, digest) = (vec![tag.clone()], found.digest.clone());
+        made.push(Artifact { tags, digest, ..artifact.clone() });
+        false
+    });
+    if !rest.tags.is_empty() {
+        made.push(rest);
+    }
+    made
+}
+
+/// The tags that are to be resolved: repository and tag.
+fn wanted(state: &GroupState) -> BTreeSet<(String, String)> {
+    let artifacts = state.artifacts.iter().filter(|one| one.digest.is_empty() && !one.deleted);
+    let tags =
+        artifacts.flat_map(|one| one.tags.iter().map(|tag| (one.repository.clone(), tag.clone())));
+    tags.take(ARTIFACTS_MAX).collect()
+}
+
+/// Runs until it is dropped.
+pub async fn run(app: Arc<App>, interval: Duration) {
+    let mut lead: Option<Lead> = None;
+    let mut resting = BTreeMap::new();
+    let mut rounds = tokio::time::interval(ROUND);
+    rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        rounds.tick().await;
+        let holds = match &mut lead {
+            Some(lead) => lead.holds().await,
+            None => false,
+        };
+        if !holds {
+            lead = match app.store.lead(Duty::Tags).await {
+                Ok(lead) => lead,
+                Err(error) => {
+                    tracing::warn!("watching tags: {error}");
+                    None
+                }
+            };
+        }
+        if lead.is_some()
+            && let Err(fault) = round(&app, interval, &mut resting).await
+        {
+            tracing::warn!("watching tags: {}", fault.message);
+        }
+    }
+}
+
+/// What is asked of one registry in a round: group, and the tag as it was.
+type Asked = Vec<(i64, String, GroupTag)>;
+
+async fn round(
+    app: &Arc<App>,
+    interval: Duration,
+    resting: &mut BTreeMap<String, (Duration, Instant)>,
+) -> Result<(), Fault> {
+    let due = due(app, interval).await?;
+    let mut registries = JoinSet::new();
+    for (base, asked) in due {
+        if resting.get(&base).is_some_and(|(_, until)| *until > Instant::now()) {
+            continue;
+        }
+        if registries.len() == REGISTRIES_MAX {
+            break;
+        }
+        let registry = registry(app, &base).await?;
+        registries.spawn(async move { (base, look(&registry, asked).await) });
+    }
+    while let Some(done) = registries.join_next().await {
+        let Ok((base, (seen, is_away))) = done else { continue };
+        if is_away {
+            let pause =
+                resting.get(&base).map_or(PAUSE_MIN, |(pause, _)| (*pause * 2).min(PAUSE_MAX));
+            resting.insert(base.clone(), (pause, Instant::now() + pause));
+        } else {
+            resting.remove(&base);
+        }
+        let mut groups: BTreeMap<String, Vec<GroupTag>> = BTreeMap::new();
+        for (_, name, tag) in seen {
+            groups.entry(name).or_default().push(tag);
+        }
+        for (name, tags) in groups {
+            if let Err(fault) = take(app, &name, &base, &tags).await {
+                tracing::warn!("tags of group {name}: {}", fault.message);
+                // Not asked each second for what cannot be kept.
+                resting.insert(base.clone(), (PAUSE_MIN, Instant::now() + KEEP_PAUSE));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is to be looked at, by registry.
+async fn due(app: &App, interval: Duration) -> Result<BTreeMap<String, Asked>, Fault> {
+    let before = clock::now() - i64::try_from(interval.as_micros()).unwrap_or(i64::MAX);
+    let mut due: BTreeMap<String, Asked> = BTreeMap::new();
+    let mut read = app.store.read().await?;
+    let mut rows = read.rows();
+    for group in rows.groups().await? {
+        if group.tags == Mode::Off {
+            continue;
+        }
+        let own = registry_of(app, &group);
+        if own.is_empty() {
+            continue;
+        }
+        let known = rows.group_tags(group.id).await?;
+        let asked = due.entry(own.to_owned()).or_default();
+        for (repository, tag) in wanted(&group.state) {
+            let found = known.iter().find(|one| one.repository == repository && one.tag == tag);
+            let one = found.cloned().unwrap_or(GroupTag { repository, tag, ..GroupTag::default() });
+            if one.checked_at <= before && asked.len() < ASKED_MAX {
+                asked.push((group.id, group.state.group.clone(), one));
+            }
+        }
+    }
+    due.retain(|_, asked| !asked.is_empty());
+    Ok(due)
+}
+
+/// Where a group's tags are asked for; empty where it names no registry and there is none.
+fn registry_of<'a>(app: &'a App, group: &'a Group) -> &'a str {
+    if group.state.registry.is_empty() { app.home() } else { &group.state.registry }
+}
+
+/// A registry with the credentials that satellites are given for it, or that publishing has.
+async fn registry(app: &App, base: &str) -> Result<Registry, Fault> {
+    let failed = |error: String| Fault::internal("a client of a registry", &error);
+    if let Some(publisher) = app.publisher.as_ref().filter(|publisher| publisher.url == base) {
+        return Ok(publisher.reader());
+    }
+    let configs = app.store.read().await?.rows().configs().await?;
+    let taken = configs.iter().filter_map(|one| serde_json::from_str::<Taken>(&one.config).ok());
+    let mut given = taken.flat_map(|taken| taken.moonlet.registries);
+    let plain = |url: &str| url.trim_end_matches('/').to_ascii_lowercase();
+    let found = given.find(|one| plain(&one.url) == plain(base));
+    let credentials = found.map(|one| (one.username, one.password));
+    Ok(Registry::new(base, credentials, Client::new(None).map_err(failed)?))
+}
+
+/// Asks a registry, one tag after the other; whether it did not answer.
+async fn look(registry: &Registry, asked: Asked) -> (Asked, bool) {
+    let mut seen = Vec::new();
+    for (group, name, mut tag) in asked {
+        let answer = registry.resolve(&tag.repository, &tag.tag).await;
+        tag.checked_at = clock::now();
+        let is_away = answer.as_ref().is_err_and(|error| error.is_passing);
+        match answer {
+            Ok(Some(digest)) => {
+                tag.seen = digest.to_string();
+                tag.problem.clear();
+            }
+            Ok(None) => tag.problem = "the registry has no such tag".to_owned(),
+            Err(error) => tag.problem = error.message,
+        }
+        seen.push((group, name, tag));
+        // The others would not be answered either.
+        if is_away {
+            return (seen, true);
+        }
+        tokio::time::sleep(BETWEEN).await;
+    }
+    (seen, false)
+}
+
+/// Keeps what was seen of a group's tags, and what follows from it.
+async fn take(app: &App, name: &str, base: &str, seen: &[GroupTag]) -> Result<(), Fault> {
+    let mut write = app.store.change().await?;
+    let mut rows = write.rows();
+    let Some(group) = rows.group(name).await? else { return Ok(()) };
+    // It may have been changed while the registry was asked.
+    if group.tags == Mode::Off || registry_of(app, &group) != base {
+        return Ok(());
+    }
+    let wanted = wanted(&group.state);
+    let known = rows.group_tags(group.id).await?;
+    // Satellites are not told of two changes at once.
+    let is_busy = rows.active_rollout(group.id).await?.is_some();
+    for tag in seen {
+        if !wanted.contains(&(tag.repository.clone(), tag.tag.clone())) {
+            continue;
+        }
+        let before =
+            known.iter().find(|one| (&one.repository, &one.tag) == (&tag.repository, &tag.tag));
+        let before = before.cloned().unwrap_or_default();
+        let mut tag = GroupTag { digest: before.digest.clone(), ..tag.clone() };
+        let is_new = !tag.seen.is_empty() && tag.seen != tag.digest;
+        if is_new && !before.seen.is_empty() && before.seen != tag.seen {
+            let what = format!("{}:{}", tag.repository, tag.tag);
+            let message = format!("{} is {} now, and was {}", what, tag.seen, before.seen);
+            rows.add_event(&journal::event(Kind::TagMoved, "", name, &message)).await?;
+        }
+        if is_new && !is_busy && (tag.digest.is_empty() || group.tags == Mode::Follow) {
+            tag.digest.clone_from(&tag.seen);
+        }
+        rows.put_group_tag(group.id, &tag).await?;
+    }
+    for gone in known {
+        if !wanted.contains(&(gone.repository.clone(), gone.tag.clone())) {
+            rows.forget_group_tag(group.id, &gone).await?;
+        }
+    }
+    publish::group(&mut rows, &group).await?;
+    write.commit().await?;
+    Ok(())
+}
+
+/// Takes for the fleet what a group's tags were last seen to mean, and returns it.
+pub async fn approve(
+    app: &App,
+    actor: &str,
+    expected: &Expected,
+    name: &str,
+) -> Result<BTreeMap<String, String>, Fault> {
+    let mut write = app.store.change().await?;
+    let mut rows = write.rows();
+    let group = rows.group(name).await?.ok_or_else(|| Fault::missing("Group not found"))?;
+    expected.check(&mut rows, &Version::of_group(app, &group)).await?;
+    no_rollout(&mut rows, &group).await?;
+    let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());
+    for mut tag in rows.group_tags(group.id).await? {
+        if !tag.seen.is_empty() && tag.seen != tag.digest {
+            let what = format!("{}:{}", tag.repository, tag.tag);
+            before.insert(what.clone(), tag.digest.clone());
+            after.insert(what, tag.seen.clone());
+            tag.digest.clone_from(&tag.seen);
+            rows.put_group_tag(group.id, &tag).await?;
+        }
+    }
+    publish::group(&mut rows, &group).await?;
+    journal::audit(&mut rows, actor, ("group.approve", name), &before, &after).await?;
+    write.commit().await?;
+    Ok(after)
+}
+
+const ROUND: Duration = Duration::from_secs(1);
+/// Between two tags of one registry.
+const BETWEEN: Duration = Duration::from_millis(50);
+/// Of one registry in a round.
+const ASKED_MAX: usize = 100;
+/// That are asked side by side.
+const REGISTRIES_MAX: usize = 8;
+const PAUSE_MIN: Duration = Duration::from_secs(2);
+const PAUSE_MAX: Duration = Duration::from_secs(600);
+/// After what was seen could not be kept.
+const KEEP_PAUSE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_takes_the_place_of_a_tag() {
+        let artifact = Artifact {
+            repository: "a/b".into(),
+            tags: vec!["1".into(), "2".into(), "3".into()],
+            ..Artifact::default()
+        };
+        let tag = |tag: &str, digest: &str| GroupTag {
+            repository: "a/b".into(),
+            tag: tag.into(),
+            digest: digest.into(),
+            ..GroupTag::default()
+        };
+        let known = [tag("1", "sha256:1"), tag("2", ""), tag("3", "sha256:3")];
+        let made = with_digests(&artifact, &known);
+        let said: Vec<_> =
+            made.iter().map(|one| (one.tags.join(","), one.digest.as_str())).collect();
+        let expected = [("1", "sha256:1"), ("3", "sha256:3"), ("2", "")];
+        assert_eq!(said, expected.map(|(tags, digest)| (tags.to_owned(), digest)));
+        let by_digest = Artifact { digest: "sha256:9".into(), ..artifact };
+        assert_eq!(with_digests(&by_digest, &known), [by_digest]);
+    }
+}

@@ -1,0 +1,219 @@
+//! Tags that are resolved for the fleet, at real registries and at odd ones.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+
+use crate::cli::Person;
+use crate::console::Browser;
+use crate::harness::{Client, Database, Server, on_each_store};
+use crate::members::{await_image, fleet, prepare, register, set_group};
+use crate::registry::{Registry, free_address};
+use crate::satellite::wait_until;
+
+fn start(database: &Database) -> Server {
+    Server::start_with(database, "127.0.0.1:0".parse().unwrap(), &[("TAG_SECONDS", "1")])
+}
+
+/// As a program does that changes nothing else.
+fn set_mode(admin: &Client, mode: &str) {
+    let group = admin.get("/api/groups/g1").json();
+    let body = json!({ "group": "g1", "registry": group["Registry"],
+        "artifacts": group["Artifacts"], "tags": mode });
+    let answer = admin.expect(200, "POST", "/api/groups/sync", &body.to_string()).json();
+    assert_eq!(answer["Tags"], mode);
+    assert_ne!(answer["ETag"], group["ETag"], "the version covers the mode");
+}
+
+fn tag(admin: &Client) -> Value {
+    admin.expect(200, "GET", "/api/groups/g1/tags", "").json()["tags"][0].clone()
+}
+
+fn await_tag(admin: &Client, key: &str, value: &str) {
+    wait_until(|| tag(admin)[key] == value, || tag(admin).to_string());
+}
+
+fn moves(admin: &Client) -> usize {
+    let events = admin.get("/api/events?after=0").json();
+    events.as_array().unwrap().iter().filter(|event| event["kind"] == "tag_moved").count()
+}
+
+/// The fleet gets digests, and moves when the tag does; a registry that is away changes nothing.
+#[test]
+fn a_tag_is_followed_by_the_whole_fleet() {
+    on_each_store(|database| {
+        let server = start(&database);
+        let registry = Registry::start(&database);
+        let admin = fleet(&server);
+        let first = registry.push("library/app", "1", "layer one").to_string();
+        set_group(&admin, &registry.url(), "g1", "library/app", "1");
+        set_mode(&admin, "follow");
+        await_tag(&admin, "digest", &first);
+        let token = register(&admin, "edge1", &["g1"]);
+        let mut satellite = prepare("tags", &server, &token);
+        satellite.start_again();
+        await_image(&satellite, "library/app", "1", 200);
+        let state = || admin.get("/api/satellites/edge1/state").json();
+        wait_until(|| state()["updated"] == "UpToDate", || state().to_string());
+        assert_eq!(state()["images"][0]["desired_digest"], first.as_str());
+        assert_eq!(moves(&admin), 0);
+
+        let second = registry.push("library/app", "1", "layer two").to_string();
+        await_tag(&admin, "digest", &second);
+        let path = format!("/v2/library/app/manifests/{second}");
+        wait_until(|| satellite.get(&path).0 == 200, || satellite.log());
+        assert_eq!(moves(&admin), 1);
+
+        let (address, directory) = (registry.address, registry.stop());
+        let is_shown = || tag(&admin)["problem"].as_str().unwrap().contains(&address.to_string());
+        wait_until(is_shown, || tag(&admin).to_string());
+        assert_eq!(tag(&admin)["digest"], second.as_str());
+        let page = Browser::log_in(&server).get("/console/groups/g1").text();
+        assert!(page.contains(&second) && page.contains(&address.to_string()), "{page}");
+        let registry = Registry::start_at(&directory, address, "");
+        let third = registry.push("library/app", "1", "layer three").to_string();
+        await_tag(&admin, "digest", &third);
+        set_mode(&admin, "off");
+        wait_until(|| state()["images"][0]["desired_digest"] == "", || state().to_string());
+        assert_eq!(admin.get("/api/groups/g1/tags").json(), json!({ "mode": "off", "tags": [] }));
+        let wrong = r#"{"group":"g1","tags":"sometimes"}"#;
+        let refusal = admin.expect(400, "POST", "/api/groups/sync", wrong).text();
+        assert!(refusal.contains("sometimes") && refusal.contains("follow or pin"), "{refusal}");
+        admin.expect(404, "POST", "/api/groups/none/tags/approve", "");
+    });
+}
+
+/// What was resolved first counts until a person approves another.
+#[test]
+fn a_pinned_tag_moves_when_it_is_approved() {
+    on_each_store(|database| {
+        let server = start(&database);
+        let registry = Registry::start(&database);
+        let admin = fleet(&server);
+        let first = registry.push("library/app", "1", "layer one").to_string();
+        set_group(&admin, &registry.url(), "g1", "library/app", "1");
+        set_mode(&admin, "pin");
+        await_tag(&admin, "digest", &first);
+        let second = registry.push("library/app", "1", "layer two").to_string();
+        await_tag(&admin, "seen", &second);
+        assert_eq!((tag(&admin)["digest"].clone(), moves(&admin)), (json!(first), 1));
+        let page = Browser::log_in(&server).get("/console/groups/g1").text();
+        assert!(page.contains("waits for approval"), "{page}");
+        // Who sends the images alone leaves the mode and what is pinned.
+        set_group(&admin, &registry.url(), "g1", "library/app", "1");
+        assert_eq!(tag(&admin)["digest"], first.as_str());
+        let approved = admin.expect(200, "POST", "/api/groups/g1/tags/approve", "").json();
+        assert_eq!(approved["approved"], json!({ "library/app:1": second }));
+        assert_eq!(tag(&admin)["digest"], second.as_str());
+        let log = admin.get("/api/audit").json();
+        assert_eq!(log[0]["action"], "group.approve");
+        assert_eq!(log[0]["after"], json!({ "library/app:1": second }));
+        // What another registry said does not count at a new one.
+        let other =
+            Registry::start_at(&database.directory().with_extension("other"), free_address(), "");
+        let third = other.push("library/app", "1", "layer three").to_string();
+        set_group(&admin, &other.url(), "g1", "library/app", "1");
+        await_tag(&admin, "digest", &third);
+        server.anyone().expect(401, "POST", "/api/groups/g1/tags/approve", "");
+    });
+}
+
+/// By the command line and by documents: set, shown, written, compared, approved.
+#[test]
+fn people_set_the_mode_and_approve_by_the_command_line() {
+    let database = Database::sqlite();
+    let server = start(&database);
+    let registry = Registry::start(&database);
+    let admin = fleet(&server);
+    let first = registry.push("library/app", "1", "layer one").to_string();
+    let person = Person::logged_in(&database, &server);
+    let url = registry.url();
+    let set = ["group", "set", "g1", "--registry", &url, "library/app:1", "--tags", "pin"];
+    assert_eq!(person.succeeds(&set), "group/g1 created\n");
+    await_tag(&admin, "digest", &first);
+    let second = registry.push("library/app", "1", "layer two").to_string();
+    await_tag(&admin, "seen", &second);
+    let shown = person.succeeds(&["group", "tags", "g1"]);
+    assert!(shown.contains(&first) && shown.contains(&second), "{shown}");
+    let approved = person.succeeds(&["group", "approve", "g1"]);
+    assert_eq!(approved, format!("library/app:1 {second}\ngroup/g1 approved, 1 changed\n"));
+    assert_eq!(tag(&admin)["digest"], second.as_str());
+    assert!(person.fails(&["group", "approve", "g2"]).contains("g2"));
+    assert!(person.fails(&["group", "set", "g1", "--tags", "on"]).contains("follow or pin"));
+
+    // What is written is the same when it is applied; a document that says no mode leaves it.
+    let file = person.home.join("groups.yaml");
+    let text = person.succeeds(&["group", "ls", "-o", "yaml"]);
+    assert!(text.contains("tags: pin"), "{text}");
+    let apply = ["apply", "-f", "groups.yaml"];
+    for (text, said) in [
+        (text.clone(), "group/g1 unchanged\n"),
+        (text.replace("tags: pin", ""), "group/g1 unchanged\n"),
+        (text.replace("tags: pin", "tags: follow"), "group/g1 changed\n"),
+    ] {
+        std::fs::write(&file, &text).unwrap();
+        assert_eq!(person.succeeds(&apply), said, "{text}");
+    }
+    assert_eq!(admin.get("/api/groups/g1").json()["Tags"], "follow");
+    std::fs::write(&file, text.replace("tags: pin", "tags: some")).unwrap();
+    assert!(person.fails(&apply).contains("spec.tags \"some\": expected off, follow or pin"));
+    assert_eq!(person.succeeds(&["group", "set", "g1", "--tags", "off"]), "group/g1 changed\n");
+}
+
+/// Where a registry leads elsewhere, its credentials do not go along.
+#[test]
+fn a_redirect_takes_no_credentials_along() {
+    let database = Database::sqlite();
+    let server = start(&database);
+    let digest = format!("sha256:{}", "ab".repeat(32));
+    let (there, got_there) = answer_all({
+        let digest = digest.clone();
+        move |_| format!("HTTP/1.1 200 OK\r\nDocker-Content-Digest: {digest}\r\n")
+    });
+    let (here, got_here) = answer_all(move |authorization| match authorization {
+        Some(_) => format!("HTTP/1.1 307 x\r\nLocation: http://{there}/elsewhere\r\n"),
+        None => "HTTP/1.1 401 x\r\nWww-Authenticate: Basic realm=\"r\"\r\n".to_owned(),
+    });
+    let admin = server.admin();
+    let url = format!("http://{here}");
+    let config = json!({ "config_name": "c1", "config": { "moonlet": { "registries": [
+        { "url": url, "username": "u", "password": "hunter2" }] } } });
+    admin.expect(201, "POST", "/api/configs", &config.to_string());
+    set_group(&admin, &url, "g1", "library/app", "1");
+    set_mode(&admin, "follow");
+    await_tag(&admin, "digest", &digest);
+    let basic = "Basic dTpodW50ZXIy".to_owned();
+    assert!(got_here.lock().unwrap().contains(&Some(basic)));
+    let there = got_there.lock().unwrap();
+    assert!(!there.is_empty() && there.iter().all(Option::is_none), "{there:?}");
+    assert!(!admin.get("/api/groups/g1/tags").text().contains("hunter2"));
+}
+
+type Seen = Arc<Mutex<Vec<Option<String>>>>;
+
+/// A server whose answers have no body and depend on the authorization, which it remembers.
+fn answer_all(answer: impl Fn(Option<&str>) -> String + Send + 'static) -> (SocketAddr, Seen) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let seen: Seen = Arc::default();
+    let kept = Arc::clone(&seen);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let lines: Vec<String> =
+                lines.map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+            let authorization = lines.iter().find_map(|line| {
+                let (name, value) = line.split_once(": ")?;
+                name.eq_ignore_ascii_case("authorization").then(|| value.to_owned())
+            });
+            let head = answer(authorization.as_deref());
+            kept.lock().unwrap().push(authorization);
+            let end = "Content-Length: 0\r\nConnection: close\r\n\r\n";
+            let _ = stream.write_all(format!("{head}{end}").as_bytes());
+        }
+    });
+    (address, seen)
+}
