@@ -117,7 +117,8 @@ const LEAF: &str = "inherit = \"middle\"\nname = \"leaf\"\n\
     [config]\nstore_path = \"/s\"\nstore_size_max = \"1GiB\"\n";
 
 fn resolved(leaf: &str) -> Result<String, String> {
-    let directory = directory("sample");
+    // Tests run side by side: each has a directory of its name.
+    let directory = directory(std::thread::current().name().unwrap());
     fs::write(directory.join("base.toml"), BASE).unwrap();
     let middle = "inherit = \"base\"\nwhy = \"middle\"\n[budget]\nbinary_bytes_max = 7\n";
     fs::write(directory.join("middle.toml"), middle).unwrap();

@@ -509,7 +509,8 @@ impl Window<'_> {
         }
         if at < self.start || at + length > self.start + self.bytes.len() as u64 {
             let wanted = length.max(PIECE_BYTES as u64).min(self.end - at);
-            self.bytes.resize(usize::try_from(wanted).unwrap_or(0), 0);
+            drop(std::mem::take(&mut self.bytes));
+            self.bytes = vec![0; usize::try_from(wanted).unwrap_or(0)];
             self.start = at;
             self.fill();
         }

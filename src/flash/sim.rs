@@ -116,7 +116,9 @@ impl Device {
         let length = usize::try_from(geometry.segment_bytes).unwrap_or(0).max(1);
         for (segment, bytes) in state.now.iter_mut().zip(image.chunks(length)) {
             let target = Arc::make_mut(&mut segment.bytes);
-            target.iter_mut().zip(bytes).for_each(|(target, byte)| *target = *byte);
+            if let Some(target) = target.get_mut(..bytes.len()) {
+                target.copy_from_slice(bytes);
+            }
             // Nothing may be programmed behind what is not erased.
             segment.next = geometry.segment_bytes;
         }
@@ -127,7 +129,10 @@ impl Device {
 
     /// All bytes, segment after segment.
     pub fn image(&self) -> Vec<u8> {
-        self.lock().now.iter().flat_map(|segment| segment.bytes.iter().copied()).collect()
+        let state = self.lock();
+        let segments: Vec<&[u8]> =
+            state.now.iter().map(|segment| segment.bytes.as_slice()).collect();
+        segments.concat()
     }
 
     /// Pulls the plug at the `operations`-th program, erase or sync from now (0 is the next).

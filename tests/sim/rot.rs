@@ -179,7 +179,6 @@ pub fn check(store: &Store, digest: &Digest) -> BTreeSet<u32> {
 /// Where `pattern` begins, the last of those places: segment and offset.
 pub fn find(device: &Device, pattern: &[u8]) -> (u32, u32) {
     let image = device.image();
-    let at = image.windows(pattern.len()).rposition(|window| window == pattern);
-    let at = at.expect("on the device") as u32;
+    let at = memchr::memmem::rfind(&image, pattern).expect("on the device") as u32;
     (at / device.geometry().segment_bytes, at % device.geometry().segment_bytes)
 }
