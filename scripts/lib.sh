@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# What the scripts share: messages, packages, ports, images, registries and waiting.
+# What the scripts share: messages, ports, images, registries and waiting.
 # Sourced, never run: `. scripts/lib.sh` from the project's root.
 
 # Programs of the system (nginx) live here on Debian, and are not on every user's path.
@@ -50,51 +50,17 @@ as_root() {
     fi
 }
 
-# Installs Debian packages. Services that come with them are not started: a test machine needs
-# nginx the program, not nginx on port 80.
-install_packages() {
-    have apt-get || die "missing packages: $* (no apt-get here: install them by hand)"
-    [ "$(id -u)" -eq 0 ] || have sudo ||
-        die "missing packages; run as root first: apt-get install --no-install-recommends $*"
-    say "installing Debian packages: $*"
-    # shellcheck disable=SC2016  # expanded by the inner shell
-    as_root sh -eu -c '
-        policy=/usr/sbin/policy-rc.d
-        if [ ! -e "$policy" ]; then
-            trap "rm -f $policy" EXIT
-            printf "#!/bin/sh\nexit 101\n" >"$policy"
-            chmod 755 "$policy"
-        fi
-        apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
-    ' sh "$@"
-}
-
-# need COMMAND=PACKAGE ...: installs the packages of those commands that are not there. A command
-# with a slash is a file.
-need() {
-    missing=
-    for pair in "$@"; do
-        case "$pair" in
-        /*) [ -e "${pair%%=*}" ] || missing="$missing ${pair#*=}" ;;
-        *) have "${pair%%=*}" || missing="$missing ${pair#*=}" ;;
-        esac
-    done
-    # shellcheck disable=SC2086  # a list of package names
-    [ -z "$missing" ] || install_packages $missing
-}
-
 need_rust() {
     # shellcheck disable=SC1091  # written by rustup
     have cargo || [ ! -r "${HOME:-/root}/.cargo/env" ] || . "${HOME:-/root}/.cargo/env"
     have cargo || die "cargo is not installed: see https://rustup.rs (Rust 1.95 or newer)"
-    need cc=build-essential
+    scripts/setup rust
 }
 
 # board_show BOARD KEY: one value of a board, as Moonlet built for this machine resolves the files in
 # boards/; nothing where it has none. KEY is a path of jq's, such as .budget.binary_bytes_max.
 board_show() {
-    need jq=jq
+    scripts/setup json
     need_rust
     board_json=$(cargo run --quiet --locked --bin moonlet -- board show "$1" --json) || exit 2
     printf '%s\n' "$board_json" | jq --raw-output "$2 // empty"
@@ -105,13 +71,6 @@ board_show() {
 log_program() {
     cargo bench --locked --bench log --no-run --message-format=json "$@" |
         jq -r 'select(.target.name? == "log") | .executable | select(.)' | tail -n 1
-}
-
-# The programs that the demo, the integration test and the figures talk to.
-need_peers() {
-    need docker-registry=docker-registry skopeo=skopeo podman=podman umoci=umoci \
-        curl=curl jq=jq file=file sha256sum=coreutils \
-        /etc/ssl/certs/ca-certificates.crt=ca-certificates
 }
 
 # --- numbers --------------------------------------------------------------------------------

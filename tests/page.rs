@@ -1,15 +1,19 @@
 //! The page for people, as a browser lays it out.
 //!
-//! Its size is looked at always; the rest needs Chromium: `scripts/page` installs it and runs this
-//! with `CHROMIUM` set. Headless Chromium makes no window narrower than 500 pixels, so that the page
+//! Its size is looked at always; the rest needs Chromium. Headless Chromium makes no window narrower than 500 pixels, so that the page
 //! is put into frames of the widths that matter, and a script of the test measures in there: does
 //! anything stick out, can every text be read against what is behind it. `PAGE_SHOTS=DIRECTORY`
 //! keeps pictures for people to look at.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "harness/mod.rs"]
+#[allow(dead_code)]
+mod harness;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use harness::{Directory, find_program, missing};
 use moonlet::status::{
     ImageReport, LinkReport, PlanReport, ProblemReport, Report, ScrubReport, StoreReport,
     WindowReport, render,
@@ -166,12 +170,12 @@ onload = () => {
 
 #[test]
 fn it_is_readable_on_a_phone_and_in_the_dark() {
-    let Some(chromium) = std::env::var_os("CHROMIUM").map(PathBuf::from) else {
-        println!("skipped: CHROMIUM does not say where Chromium is, scripts/page does");
+    if missing("it_is_readable_on_a_phone_and_in_the_dark", &["chromium"]) {
         return;
-    };
-    let directory = std::env::temp_dir().join(format!("moonlet-page-{}", std::process::id()));
-    std::fs::create_dir(&directory).unwrap();
+    }
+    let chromium = find_program("chromium").unwrap();
+    let files = Directory::new("page");
+    let directory = files.path();
     let shots = std::env::var_os("PAGE_SHOTS").map(PathBuf::from);
     // Without the reload, which would come in the middle of a measurement.
     let page = |report: &Report| render(report).replacen("http-equiv", "data-was", 1);
@@ -186,7 +190,7 @@ fn it_is_readable_on_a_phone_and_in_the_dark() {
         harness += MEASURE;
         let file = directory.join(format!("{scheme}.html"));
         std::fs::write(&file, harness).unwrap();
-        let found = browse(&chromium, &directory, &file, number, &["--dump-dom"]);
+        let found = browse(&chromium, directory, &file, number, &["--dump-dom"]);
         let lines = found.split("<pre id=\"found\">").nth(1).and_then(|f| f.split("</pre>").next());
         let lines: Vec<&str> = lines.unwrap_or_default().lines().collect();
         assert_eq!(lines.len(), 3, "{found}");
@@ -200,10 +204,9 @@ fn it_is_readable_on_a_phone_and_in_the_dark() {
         if let Some(shots) = &shots {
             let shot = shots.join(format!("page-{scheme}.png"));
             let shot = format!("--screenshot={}", shot.display());
-            browse(&chromium, &directory, &file, number, &[&shot, "--window-size=1300,3700"]);
+            browse(&chromium, directory, &file, number, &[&shot, "--window-size=1300,3700"]);
         }
     }
-    std::fs::remove_dir_all(directory).unwrap();
 }
 
 /// Shows `file` in a browser that knows nothing; gives what it prints.

@@ -2,40 +2,33 @@
 //! directory with them (`scripts/go-fleet` builds them there). Elsewhere nothing of this runs.
 
 use std::io::Write as _;
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::common::{Directory, Running, free_port};
 use crate::harbor::{Harbor, SECRET, USER};
 use crate::harness::{Client, Database, Server};
 use crate::members::{await_image, prepare_at};
-use crate::registry::{Registry, free_address};
+use crate::registry::Registry;
 use crate::satellite::wait_until;
 
-/// A Go program, killed at the end of the test.
+/// A Go program, killed at the end of the test, in a directory of its own.
 struct Program {
-    child: Child,
+    _running: Running,
     log: PathBuf,
 }
 
 impl Program {
-    fn start(command: &mut Command, log: &Path) -> Self {
-        let file = std::fs::File::create(log).unwrap();
-        let command = command.stdout(Stdio::from(file.try_clone().unwrap())).stderr(file);
-        Self { child: command.spawn().unwrap(), log: log.to_owned() }
+    fn start(command: &mut Command, files: &Directory) -> Self {
+        let log = files.join("log");
+        Self { _running: Running::start(command, &log), log }
     }
 
     fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -90,9 +83,8 @@ fn a_go_satellite_joins_our_fleet() {
     let server = Server::start_with(&database, "127.0.0.1:0".parse().unwrap(), &settings);
     let own_url = format!("http://{}", server.address);
     let admin = server.admin();
-    let files = database.directory().with_extension("go");
-    std::fs::create_dir_all(&files).unwrap();
-    let own = Registry::start_at(&files.join("copies"), free_address(), "");
+    let files = Directory::new("go-satellite");
+    let own = Registry::named(&database, "copies");
     // A remote configuration takes the place of all that its arguments said.
     let mut config = config(&own_url);
     config["config"]["app_config"]["bring_own_registry"] = json!(true);
@@ -108,8 +100,8 @@ fn a_go_satellite_joins_our_fleet() {
         .args(["--byo-registry", "--registry-url", &own.url()])
         .arg("--config-dir")
         .arg(files.join("config"))
-        .current_dir(&files);
-    let satellite = Program::start(&mut command, &files.join("log"));
+        .current_dir(files.path());
+    let satellite = Program::start(&mut command, &files);
     let holds = |tag: &str| {
         let path = format!("/v2/library/app/manifests/{tag}");
         let accept = "Accept: application/vnd.oci.image.manifest.v1+json\r\n";
@@ -123,8 +115,6 @@ fn a_go_satellite_joins_our_fleet() {
     wait_until(|| holds("2"), || satellite.log());
     let state = || admin.get("/api/satellites/edge1/state").text();
     wait_until(|| state().contains("\"connection\":\"Online\""), || satellite.log());
-    drop(satellite);
-    let _ = std::fs::remove_dir_all(&files);
 }
 
 /// Our satellite in a fleet of Go's Ground Control, which needs PostgreSQL.
@@ -134,10 +124,9 @@ fn our_satellite_joins_a_go_fleet() {
     let Ok(postgres) = std::env::var("MOONLET_TEST_POSTGRES") else { return };
     let database = Database::postgres(&postgres);
     let harbor = harbor(&database);
-    let files = database.directory().with_extension("go");
-    std::fs::create_dir_all(&files).unwrap();
+    let files = Directory::new("go-ground");
     let at = url::Url::parse(database.url().unwrap()).unwrap();
-    let address = free_address();
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let mut command = Command::new(programs.join("ground-control"));
     command
         // Its migrations are found there.
@@ -152,7 +141,7 @@ fn our_satellite_joins_a_go_fleet() {
         .env("DB_DATABASE", at.path().trim_start_matches('/'))
         .env("DB_USERNAME", at.username())
         .env("DB_PASSWORD", "none");
-    let ground = Program::start(&mut command, &files.join("log"));
+    let ground = Program::start(&mut command, &files);
     wait_until(|| TcpStream::connect(address).is_ok(), || ground.log());
     let anyone = Client::at(address);
     let login = format!(r#"{{"username":"admin","password":"{}"}}"#, crate::harness::PASSWORD);
@@ -169,6 +158,4 @@ fn our_satellite_joins_a_go_fleet() {
     await_image(&satellite, "library/app", "1", 200);
     let status = || admin.get("/api/satellites/edge1/status").text();
     wait_until(|| status().contains("\"ImageCount\":{\"Int32\":1"), status);
-    drop(ground);
-    let _ = std::fs::remove_dir_all(&files);
 }

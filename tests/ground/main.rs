@@ -6,6 +6,9 @@ mod apply;
 mod batches;
 mod certificates;
 mod cli;
+#[path = "../harness/mod.rs"]
+#[allow(dead_code)]
+mod common;
 mod console;
 mod fleet;
 mod go;
@@ -20,9 +23,8 @@ mod people;
 mod publishing;
 mod registry;
 mod rollouts;
-#[path = "../lies/satellite.rs"]
-#[allow(dead_code)]
-mod satellite;
 mod state;
 mod tags;
 mod versions;
+
+use common::satellite;

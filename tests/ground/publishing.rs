@@ -10,7 +10,7 @@ use crate::harness::{
     Answer, Client, Database, GROUP, REPORT, Satellite, Server, on_each_store, registered,
 };
 use crate::members::{await_image, fleet, prepare, register, set_group};
-use crate::registry::{Registry, free_address};
+use crate::registry::Registry;
 use crate::satellite::wait_until;
 
 const G1: &str = "satellite/group-state/g1/state";
@@ -102,16 +102,16 @@ fn a_registry_gets_what_changed() {
 #[test]
 fn a_killed_server_publishes_what_it_committed() {
     on_each_store(|database| {
-        let registry = Registry::start(&database);
-        let (url, address) = (registry.url(), registry.address);
+        let mut registry = Registry::start(&database);
+        let url = registry.url();
         let mut server = to_registry(&database, any(), &url);
         let listen = server.address;
         registered(&server.admin());
         await_published(&server.admin());
-        let directory = registry.stop();
+        registry.stop();
         server.admin().expect(200, "POST", "/api/groups/sync", &GROUP.replace("1.25", "1.26"));
         server.kill();
-        let registry = Registry::start_at(&directory, address, "");
+        registry.start_again();
         let before = registry.latest_digest(G1);
         server = to_registry(&database, listen, &url);
         wait_until(
@@ -145,22 +145,22 @@ fn a_killed_server_publishes_what_it_committed() {
 #[test]
 fn a_registry_that_is_away_holds_up_nothing() {
     on_each_store(|database| {
-        let address = free_address();
-        let server = to_registry(&database, any(), &format!("http://{address}"));
+        let mut registry = Registry::start(&database);
+        registry.stop();
+        let server = to_registry(&database, any(), &registry.url());
         let admin = server.admin();
         let token = registered(&admin);
         server.anyone().expect(200, "GET", &format!("/satellites/ztr/{token}"), "");
         wait_until(|| publishing(&admin)["problem"] != "", || publishing(&admin).to_string());
         let how = publishing(&admin);
-        assert!(how["problem"].as_str().unwrap().contains(&address.to_string()), "{how}");
+        assert!(how["problem"].as_str().unwrap().contains(&registry.address.to_string()), "{how}");
         assert_eq!(how["waiting"], 3);
         let metrics = server.anyone().get("/metrics").text();
         assert!(metrics.contains("ground_control_publish_failing 1\n"), "{metrics}");
         assert!(metrics.contains("ground_control_publish_waiting 3\n"), "{metrics}");
         let page = Browser::log_in(&server).get("/console").text();
         assert!(page.contains("Publishing to") && page.contains("3 artifacts wait"), "{page}");
-        let directory = database.directory().with_extension("late");
-        let _registry = Registry::start_at(&directory, address, "");
+        registry.start_again();
         await_published(&admin);
         let kinds = || {
             let events = admin.get("/api/events?after=0").json();

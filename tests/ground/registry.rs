@@ -1,67 +1,55 @@
-//! Debian's docker-registry on loopback, with files of its own.
+//! A docker-registry that images are put into as a client does, and artifacts by Ground Control.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::net::SocketAddr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use moonlet::oci::Digest;
 use serde_json::json;
 
+use crate::common::registry::DockerRegistry;
 use crate::harness::{Answer, Client, Database};
-use crate::satellite::wait_until;
 
 /// A registry that runs until it is dropped.
 pub struct Registry {
-    child: Child,
+    docker: DockerRegistry,
     pub address: SocketAddr,
-    directory: PathBuf,
 }
 
 impl Registry {
     pub fn start(database: &Database) -> Self {
-        Self::start_at(&database.directory().with_extension("registry"), free_address(), "")
+        Self::named(database, "open")
     }
 
     /// The same where only `publisher`, with the password `push`, may do anything.
     pub fn start_guarded(database: &Database) -> Self {
-        let directory = database.directory().with_extension("guarded");
-        std::fs::create_dir_all(&directory).unwrap();
-        let file = directory.join("htpasswd");
+        let mut registry = Self::named(database, "guarded");
+        let file = registry.docker.file("htpasswd");
         std::fs::write(&file, HTPASSWD).unwrap();
-        let auth = format!("auth: {{htpasswd: {{realm: test, path: {file:?}}}}}\n");
-        Self::start_at(&directory, free_address(), &auth)
+        registry
+            .docker
+            .configure(&format!("auth: {{htpasswd: {{realm: test, path: {file:?}}}}}\n"));
+        registry
     }
 
-    pub fn start_at(directory: &Path, address: SocketAddr, lines: &str) -> Self {
-        std::fs::create_dir_all(directory).unwrap();
-        let file = directory.join("registry.yml");
-        let text = format!(
-            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {directory:?}}}, \
-             delete: {{enabled: true}}}}\nhttp: {{addr: \"{address}\"}}\n{lines}"
-        );
-        std::fs::write(&file, text).unwrap();
-        let child = Command::new("docker-registry")
-            .arg("serve")
-            .arg(file)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("docker-registry: scripts/ground installs it");
-        wait_until(|| TcpStream::connect(address).is_ok(), || "docker-registry".to_owned());
-        Self { child, address, directory: directory.to_owned() }
+    /// One of several that are of a database.
+    pub fn named(database: &Database, name: &str) -> Self {
+        let of = database.directory().file_name().unwrap().to_str().unwrap();
+        let docker = DockerRegistry::start(&format!("{of}-{name}"));
+        Self { address: docker.address, docker }
     }
 
-    /// Ends it; its files stay, and where they are is returned.
-    pub fn stop(mut self) -> PathBuf {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        std::mem::take(&mut self.directory)
+    /// Ends it; its files stay.
+    pub fn stop(&mut self) {
+        self.docker.stop();
+    }
+
+    pub fn start_again(&mut self) {
+        self.docker.start_again();
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.docker.url()
     }
 
     fn blob(&self, repository: &str, bytes: &str) -> serde_json::Value {
@@ -107,21 +95,6 @@ impl Registry {
         let digest = answer.header("docker-content-digest").map(str::to_owned);
         digest.filter(|_| answer.status == 200)
     }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if !self.directory.as_os_str().is_empty() {
-            let _ = std::fs::remove_dir_all(&self.directory);
-        }
-    }
-}
-
-/// An address that nothing listens on.
-pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use moonlet::clock::date::date_of;
 use moonlet::oci::Digest;
 
+use crate::harness::free_port;
 use crate::odd::{Asked, Odd, Said, said};
 use crate::registry::{Image, MANIFEST};
 use crate::satellite::{Satellite, prepare};
@@ -50,10 +51,6 @@ impl Checkup {
         let (found, seen) = self.check(name);
         assert!(found == result && seen.contains(part), "{name}: {found}, {seen}");
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A configuration with addresses that can be asked, and `more`.

@@ -1,7 +1,7 @@
 //! Bits that flip in the log's file, while the satellite runs and while it does not: nothing wrong
 //! is sent as a complete answer, and what is corrupt is fetched again.
 //!
-//! For a figure, `MOONLET_FLIPS` is the number of flips, and `MOONLET_PROGRAM` what is measured; the
+//! For a figure, `MOONLET_FLIPS` is the number of flips, and `MOONLET_TEST_PROGRAM` what is measured; the
 //! outcome is printed.
 
 use std::os::unix::fs::FileExt;

@@ -10,13 +10,9 @@ use std::time::{Duration, Instant};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
+use crate::harness::free_port;
 use crate::registry::{Image, Lie, Registry, Show};
 use crate::satellite::{self, get, launch};
-
-/// A port of the loopback that no one listens on.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 fn head(directory: &Path, serve: &str, admin: &str) -> String {
     let store = directory.join("store");

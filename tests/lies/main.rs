@@ -14,6 +14,9 @@ mod faithful;
 mod files;
 mod fleet;
 mod flips;
+#[path = "../harness/mod.rs"]
+#[allow(dead_code)]
+mod harness;
 mod life;
 mod odd;
 mod plan;
@@ -21,7 +24,6 @@ mod proxy;
 mod ranges;
 mod registry;
 mod repair;
-mod satellite;
 mod several;
 mod shelf;
 mod signed;
@@ -31,9 +33,9 @@ mod trust;
 
 use std::sync::Arc;
 
+use harness::satellite::{self, Satellite, start};
 use moonlet::oci::Digest;
 use registry::{Image, Lie, Registry, Show};
-use satellite::{Satellite, start};
 
 /// Holds one image, then is shown another with a lie about it, and is to say `expected`.
 fn told(lie: Lie, expected: &str) {

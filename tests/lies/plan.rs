@@ -1,62 +1,15 @@
 //! The data plan and the time windows, kept by the program that is built, counted where the bytes
 //! are paid for: by what stands between it and the registry.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::harness::relay::Relay;
 use crate::registry::{Image, Lie, Registry, Show};
 use crate::satellite::{Satellite, get, prepare, wait_until};
-
-/// Counts what goes through it, in both directions.
-struct Meter {
-    address: SocketAddr,
-    bytes: Arc<AtomicU64>,
-}
-
-impl Meter {
-    fn start(registry: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let bytes = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&bytes);
-        std::thread::spawn(move || {
-            for near in listener.incoming() {
-                let near = near.unwrap();
-                // What it holds has not been sent, and would be counted.
-                set_socket_send_buffer_size(&near, 4096).unwrap();
-                let far = TcpStream::connect(registry).unwrap();
-                for (mut from, mut to) in [
-                    (near.try_clone().unwrap(), far.try_clone().unwrap()),
-                    (far.try_clone().unwrap(), near.try_clone().unwrap()),
-                ] {
-                    let counted = Arc::clone(&counted);
-                    std::thread::spawn(move || {
-                        let mut buffer = [0; 4096];
-                        while let Ok(length @ 1..) = from.read(&mut buffer) {
-                            counted.fetch_add(length as u64, Ordering::Relaxed);
-                            if to.write_all(&buffer[..length]).is_err() {
-                                break;
-                            }
-                        }
-                        let _ = to.shutdown(std::net::Shutdown::Write);
-                    });
-                }
-            }
-        });
-        Self { address, bytes }
-    }
-
-    fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-}
 
 fn text(directory: &Path, registry: SocketAddr, link: &str) -> String {
     let store = directory.join("store");
@@ -70,15 +23,8 @@ fn text(directory: &Path, registry: SocketAddr, link: &str) -> String {
 
 /// Starts it once more; gives the address that it answers at.
 fn run(satellite: &mut Satellite) -> String {
-    let before = std::fs::read_to_string(satellite.directory.join("log")).unwrap_or_default().len();
     satellite.spawn("run");
-    let line = || {
-        let log = satellite.log();
-        let mut lines = log[before..].split_inclusive('\n').filter(|line| line.ends_with('\n'));
-        lines.find(|line| line.contains("status, metrics and health on ")).map(str::to_owned)
-    };
-    wait_until(|| line().is_some(), || satellite.log());
-    line().unwrap().trim_end().rsplit(' ').next().unwrap().to_owned()
+    satellite.address_of("status, metrics and health")
 }
 
 /// The status, once the image waits.
@@ -99,7 +45,7 @@ fn await_waiting(admin: &str) -> Value {
 fn spend(lie: Lie) {
     let image = Image::new(1, LAYER_BYTES);
     let registry = Registry::start(Show { image: image.clone(), lie, tls: None });
-    let meter = Meter::start(registry.address);
+    let meter = Relay::start(registry.address);
     let link = |max: &str| format!("rate_max = \"1MiB/s\"\nday_max = {max:?}");
     let mut satellite = prepare(&format!("plan-{lie:?}"), |directory| {
         text(directory, meter.address, &link("3MiB"))
@@ -185,7 +131,7 @@ fn nothing_of_an_image_is_fetched_outside_the_windows() {
 fn a_window_that_closes_suspends_what_is_under_way() {
     let image = Image::new(1, LAYER_BYTES);
     let registry = Registry::start(Show { image, lie: Lie::None, tls: None });
-    let meter = Meter::start(registry.address);
+    let meter = Relay::start(registry.address);
     let link =
         |window: &str| format!("rate_max = \"1MiB/s\"\nday_max = \"64MiB\"\nwindows = {window:?}");
     let mut satellite =

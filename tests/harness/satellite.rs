@@ -1,13 +1,18 @@
 //! The built binary at work.
+//!
+//! `MOONLET_TEST_PROGRAM` names another binary than was just built, such as one for ARM, and
+//! `MOONLET_TEST_RUNNER` what goes before it, such as `qemu-arm-static`.
 
 use std::cell::Cell;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
+
+pub use super::http::get;
+pub use super::wait_until;
+use super::{PATIENCE, http};
 
 /// A running `moonlet run`; killed and removed with its files when it is dropped.
 pub struct Satellite {
@@ -18,8 +23,12 @@ pub struct Satellite {
     pub served: String,
     /// How much it logs.
     pub log_level: &'static str,
+    /// Whether it is run by a user who may write nothing of root's.
+    pub is_nobody: bool,
     /// The end of the line of the log that was found last.
     seen: Cell<usize>,
+    /// Where the log was when it was started last.
+    begun: usize,
 }
 
 /// Starts `moonlet run` with one upstream at `url`, of which it is to hold `app:1`.
@@ -72,7 +81,8 @@ pub fn prepare(name: &str, config: impl FnOnce(&Path) -> String) -> Satellite {
     std::fs::create_dir(&directory).unwrap();
     std::fs::write(directory.join("moonlet.toml"), config(&directory)).unwrap();
     let (served, log_level, seen) = (String::new(), "debug", Cell::new(0));
-    Satellite { child: None, directory, served, log_level, seen }
+    let (is_nobody, begun) = (false, 0);
+    Satellite { child: None, directory, served, log_level, is_nobody, seen, begun }
 }
 
 impl Satellite {
@@ -80,13 +90,11 @@ impl Satellite {
     pub fn spawn(&mut self, command: &str) {
         let log = self.directory.join("log");
         let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
-        let child = moonlet()
-            .arg("--config")
-            .arg(self.directory.join("moonlet.toml"))
-            .arg(command)
+        self.begun = usize::try_from(log.metadata().unwrap().len()).unwrap();
+        let child = self
+            .command(&[command])
             // Tests wait for lines that come again, which are counted at other levels.
             .args(["--log-level", self.log_level])
-            .env_remove("JOURNAL_STREAM")
             .stdout(Stdio::null())
             .stderr(Stdio::from(log))
             .spawn();
@@ -171,53 +179,119 @@ impl Satellite {
 
     /// Starts a command with its files.
     pub fn child(&self, words: &[&str]) -> Child {
-        let mut command = moonlet();
-        command.arg("--config").arg(self.directory.join("moonlet.toml")).args(words);
-        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        self.command(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
 
     /// Runs a command with its files to its end: exit code, standard output, standard error.
     pub fn run(&self, words: &[&str]) -> (i32, String, String) {
-        let mut command = moonlet();
-        command.arg("--config").arg(self.directory.join("moonlet.toml")).args(words);
-        let output = command.env_remove("JOURNAL_STREAM").output().unwrap();
+        let output = self.command(words).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    }
+
+    /// Runs a command that has to succeed; gives its standard output.
+    pub fn expect(&self, words: &[&str]) -> String {
+        let (code, output, said) = self.run(words);
+        assert_eq!(code, 0, "{words:?}: {said}");
+        output
     }
 
     /// `moonlet sync --once` with the same files: its exit code, and what it wrote to standard
     /// error.
     pub fn sync(&self) -> (i32, String) {
-        let mut command = moonlet();
-        command.arg("--config").arg(self.directory.join("moonlet.toml")).args(["sync", "--once"]);
-        let output = command.output().unwrap();
-        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+        let (code, _, said) = self.run(&["sync", "--once"]);
+        (code, said)
     }
-}
 
-/// Asks the server at an address, with header lines of the caller's; gives the status and what
-/// came of the body.
-pub fn get(served: &str, path: &str, lines: &str) -> (u16, Vec<u8>) {
-    let mut stream = TcpStream::connect(served).unwrap();
-    let fixed = "Host: x\r\nConnection: close\r\n";
-    write!(stream, "GET {path} HTTP/1.1\r\n{fixed}{lines}\r\n").unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap();
-    let text = String::from_utf8_lossy(&answer[..head]);
-    (text.split(' ').nth(1).unwrap().parse().unwrap(), answer[head + 4..].to_vec())
+    /// A command with its files.
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = match self.is_nobody {
+            true => as_nobody(&self.directory),
+            false => moonlet(),
+        };
+        command.arg("--config").arg(self.directory.join("moonlet.toml")).args(words);
+        command.env_remove("JOURNAL_STREAM");
+        command
+    }
+
+    /// The address that a part of it named when it was started last: `forward proxy`.
+    pub fn address_of(&self, part: &str) -> String {
+        let part = format!("{part} on ");
+        let mut found = None;
+        let look = || {
+            let log = self.log();
+            let lines = log[self.begun..].split_inclusive('\n').filter(|line| line.ends_with('\n'));
+            let mut named = lines.filter(|line| line.contains(&part));
+            found = named.next().map(|line| line.trim_end().rsplit(' ').next().unwrap().to_owned());
+            found.is_some()
+        };
+        wait_until(look, || self.log());
+        found.unwrap()
+    }
+
+    /// Someone who asks its admin address.
+    pub fn admin(&self) -> http::Client {
+        http::Client::at(self.address_of("status, metrics and health").parse().unwrap())
+    }
+
+    /// Someone who asks its read API.
+    pub fn client(&self) -> http::Client {
+        http::Client::at(self.served.parse().unwrap())
+    }
+
+    /// One of its metrics.
+    pub fn metric(&self, name: &str) -> u64 {
+        let text = self.admin().expect(200, "GET", "/metrics", "").text();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+    }
+
+    /// Waits until every desired image is held.
+    pub fn await_held(&self) {
+        let is_held = || {
+            let desired = self.metric("moonlet_images_desired");
+            desired > 0 && self.metric("moonlet_images_held") == desired
+        };
+        wait_until(is_held, || self.log());
+    }
 }
 
 /// The program, without proxies that are meant for others.
 fn moonlet() -> Command {
-    // A figure may be of another one than was just built.
-    let program = std::env::var("MOONLET_PROGRAM");
-    let mut command = Command::new(program.as_deref().unwrap_or(env!("CARGO_BIN_EXE_moonlet")));
+    alone(runner().into_iter().chain([program()]))
+}
+
+/// The same for the user nobody, who may not look into the directories of who builds.
+fn as_nobody(directory: &Path) -> Command {
+    let copy = directory.join("moonlet");
+    if !copy.exists() {
+        std::fs::copy(program(), &copy).unwrap();
+    }
+    // Who is not root is stopped by the modes of files already.
+    let become_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let before = become_nobody.iter().filter(|_| geteuid().is_root()).map(|word| word.to_string());
+    alone(before.chain(runner()).chain([copy.to_str().unwrap().to_owned()]))
+}
+
+fn alone(words: impl IntoIterator<Item = String>) -> Command {
+    let mut words = words.into_iter();
+    let mut command = Command::new(words.next().unwrap());
+    command.args(words);
     for name in ["http_proxy", "https_proxy", "no_proxy"] {
         command.env_remove(name).env_remove(name.to_uppercase());
     }
     command.env("TZ", noon());
     command
+}
+
+fn program() -> String {
+    let named = std::env::var("MOONLET_TEST_PROGRAM");
+    named.unwrap_or_else(|_| env!("CARGO_BIN_EXE_moonlet").to_owned())
+}
+
+fn runner() -> Vec<String> {
+    let words = std::env::var("MOONLET_TEST_RUNNER").unwrap_or_default();
+    words.split_whitespace().map(str::to_owned).collect()
 }
 
 /// A time zone in which it is between noon and one o'clock: no day ends in the middle of a test.
@@ -237,15 +311,3 @@ impl Drop for Satellite {
         let _ = std::fs::remove_dir_all(&self.directory);
     }
 }
-
-/// Waits for something that another process does; `what` says what did not happen.
-pub fn wait_until(mut is_done: impl FnMut() -> bool, what: impl Fn() -> String) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_done() {
-        assert!(Instant::now() < deadline, "{}", what());
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// For one line of the log: retries with their waits come before some.
-const PATIENCE: Duration = Duration::from_secs(180);
