@@ -10,7 +10,7 @@ use crate::cli::Person;
 use crate::console::Browser;
 use crate::harness::{Client, Database, Server, on_each_store};
 use crate::members::{await_image, fleet, prepare, register, set_group};
-use crate::registry::{Registry, free_address};
+use crate::registry::Registry;
 use crate::satellite::wait_until;
 
 fn start(database: &Database) -> Server {
@@ -45,7 +45,7 @@ fn moves(admin: &Client) -> usize {
 fn a_tag_is_followed_by_the_whole_fleet() {
     on_each_store(|database| {
         let server = start(&database);
-        let registry = Registry::start(&database);
+        let mut registry = Registry::start(&database);
         let admin = fleet(&server);
         let first = registry.push("library/app", "1", "layer one").to_string();
         set_group(&admin, &registry.url(), "g1", "library/app", "1");
@@ -66,13 +66,14 @@ fn a_tag_is_followed_by_the_whole_fleet() {
         wait_until(|| satellite.get(&path).0 == 200, || satellite.log());
         assert_eq!(moves(&admin), 1);
 
-        let (address, directory) = (registry.address, registry.stop());
+        let address = registry.address;
+        registry.stop();
         let is_shown = || tag(&admin)["problem"].as_str().unwrap().contains(&address.to_string());
         wait_until(is_shown, || tag(&admin).to_string());
         assert_eq!(tag(&admin)["digest"], second.as_str());
         let page = Browser::log_in(&server).get("/console/groups/g1").text();
         assert!(page.contains(&second) && page.contains(&address.to_string()), "{page}");
-        let registry = Registry::start_at(&directory, address, "");
+        registry.start_again();
         let third = registry.push("library/app", "1", "layer three").to_string();
         await_tag(&admin, "digest", &third);
         set_mode(&admin, "off");
@@ -111,8 +112,7 @@ fn a_pinned_tag_moves_when_it_is_approved() {
         assert_eq!(log[0]["action"], "group.approve");
         assert_eq!(log[0]["after"], json!({ "library/app:1": second }));
         // What another registry said does not count at a new one.
-        let other =
-            Registry::start_at(&database.directory().with_extension("other"), free_address(), "");
+        let other = Registry::named(&database, "other");
         let third = other.push("library/app", "1", "layer three").to_string();
         set_group(&admin, &other.url(), "g1", "library/app", "1");
         await_tag(&admin, "digest", &third);
