@@ -1,7 +1,8 @@
 //! What the tags of groups mean, looked up for the whole fleet, so that it moves together.
 //!
 //! A group whose tags are resolved is published with digests in their place. The registries are
-//! asked by HEAD at an interval, each one tag at a time and so many a second, by one server for all.
+//! asked by HEAD at an interval, each one tag at a time and so many a second, by one server for
+//! all.
 //! Where a registry does not answer, or knows no such tag, nothing changes: the last answer counts,
 //! and a tag that was never resolved goes out as it is. A tag that moved is an event, and then
 //! either followed at once or kept until a person approves it.

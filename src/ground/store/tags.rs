@@ -1,4 +1,5 @@
-//! Tags of groups that are resolved: what each means to the fleet, and what it was last seen to mean.
+//! Tags of groups that are resolved: what each means to the fleet, and what it was last seen to
+//! mean.
 
 use sqlx::{Result, Row as _};
 
