@@ -23,8 +23,7 @@ pub struct Directory(PathBuf);
 
 impl Directory {
     pub fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("moonlet-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
+        let path = fresh_path(name);
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
     }
@@ -45,6 +44,15 @@ impl Drop for Directory {
             let _ = as_root("rm").arg("-rf").arg(&self.0).status();
         }
     }
+}
+
+/// A path at which there is nothing. Tests that run at the same time may choose the same name.
+pub fn fresh_path(name: &str) -> PathBuf {
+    static COUNT: AtomicU16 = AtomicU16::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("moonlet-{name}-{}-{count}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&path);
+    path
 }
 
 /// A process that is killed with its test.

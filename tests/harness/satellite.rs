@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 
 pub use super::http::get;
 pub use super::wait_until;
-use super::{PATIENCE, http};
+use super::{PATIENCE, fresh_path, http};
 
 /// A running `moonlet run`; killed and removed with its files when it is dropped.
 pub struct Satellite {
@@ -75,9 +75,7 @@ pub fn launch(name: &str, config: impl FnOnce(&Path) -> String) -> Satellite {
 
 /// As [`launch`], without starting anything.
 pub fn prepare(name: &str, config: impl FnOnce(&Path) -> String) -> Satellite {
-    let directory = format!("moonlet-lies-{name}-{}", std::process::id());
-    let directory = std::env::temp_dir().join(directory);
-    let _ = std::fs::remove_dir_all(&directory);
+    let directory = fresh_path(&format!("lies-{name}"));
     std::fs::create_dir(&directory).unwrap();
     std::fs::write(directory.join("moonlet.toml"), config(&directory)).unwrap();
     let (served, log_level, seen) = (String::new(), "debug", Cell::new(0));
