@@ -120,7 +120,9 @@ pub fn assess(
     let earlier = earlier(url, groups, published, report);
     let updated = if behind.is_empty() && earlier.is_none() {
         Updated::UpToDate
-    } else if behind.iter().all(|image| ["pending", "syncing", "waiting"].contains(&&*image.state))
+    } else if behind
+        .iter()
+        .all(|image| ["pending", "syncing", "waiting", STAGED].contains(&&*image.state))
     {
         Updated::Updating
     } else {
@@ -174,7 +176,7 @@ fn earlier(
     }
     // What no group ever wanted is of the device's own configuration, and stays.
     let before: BTreeSet<(String, String)> =
-        wanted(url, &published.earlier).map(|(wanted, ..)| key(&wanted)).collect();
+        wanted(url, &published.earlier).map(|wanted| key(&wanted.reference)).collect();
     let image = surplus(url, groups, report).find(|image| {
         parse(&image.reference).is_some_and(|reference| before.contains(&key(&reference)))
     })?;
@@ -189,7 +191,7 @@ pub fn surplus<'a>(
     report: &'a Report,
 ) -> impl Iterator<Item = &'a ImageStatus> + use<'a> {
     let wanted: BTreeSet<(String, String)> =
-        wanted(url, groups).map(|(wanted, ..)| key(&wanted)).collect();
+        wanted(url, groups).map(|wanted| key(&wanted.reference)).collect();
     let listed = report.moonlet.iter().flat_map(|details| &details.images);
     listed.filter(move |image| {
         parse(&image.reference).is_some_and(|reference| !wanted.contains(&key(&reference)))
@@ -284,11 +286,14 @@ impl<'a> Reported<'a> {
         Self { detailed, cached: cached.collect() }
     }
 
-    fn standing(&self, wanted: &Reference, mut image: Standing) -> Standing {
+    fn standing(&self, wanted: &Reference, is_staged: bool, mut image: Standing) -> Standing {
         if let Some(detailed) = &self.detailed {
             let found = detailed.get(&image.name).map_or(&[][..], Vec::as_slice);
-            let own = found.iter().find(|(registry, _)| *registry == wanted.registry);
-            let Some((_, status)) = own.or(found.first()) else {
+            let own = found.iter().filter(|(registry, _)| *registry == wanted.registry);
+            let mut fitting = own.clone().filter(|(_, one)| (one.state == STAGED) == is_staged);
+            // It lists what it is to hold later behind what it is to hold now.
+            let other = if is_staged { own.clone().next_back() } else { own.clone().next() };
+            let Some((_, status)) = fitting.next().or(other).or(found.first()) else {
                 image.reason = "the satellite has not said anything of it".to_owned();
                 return image;
             };
@@ -297,10 +302,14 @@ impl<'a> Reported<'a> {
             image.digest.clone_from(&status.digest);
             (image.held_bytes, image.total_bytes) = (status.held_bytes, status.total_bytes);
             let is_held = status.state == "held" || status.state.starts_with("held ");
+            // What it has under its tag already is not staged any more.
+            let is_held = is_held || (is_staged && status.state == STAGED);
             let is_same = image.desired_digest.is_empty() || image.desired_digest == status.digest;
             // A later attempt may wait or have failed: what is desired by digest is whole all the
             // same.
-            let is_whole = !image.desired_digest.is_empty()
+            let is_whole = !is_staged
+                && status.state != STAGED
+                && !image.desired_digest.is_empty()
                 && status.total_bytes > 0
                 && status.held_bytes == status.total_bytes;
             image.in_sync = is_same && (is_held || is_whole);
@@ -320,14 +329,23 @@ impl<'a> Reported<'a> {
 /// What groups want, image by image, and what a report says of each.
 pub fn standings(url: &str, groups: &[GroupState], report: Option<&Report>) -> Vec<Standing> {
     let reported = report.map(Reported::of);
-    let mut seen = BTreeSet::new();
+    let mut seen = BTreeMap::new();
     let mut images = Vec::new();
-    for (wanted, group, digest, deleted) in wanted(url, groups) {
-        if images.len() == IMAGES_MAX || !seen.insert(wanted.to_string()) {
+    for Wanted { reference: wanted, group, digest, deleted, is_staged } in wanted(url, groups) {
+        let reference = wanted.to_string();
+        // Go satellites stage nothing. What is held now has nothing to wait for, and what is removed
+        // then is there until then.
+        let is_now = is_staged
+            && (deleted
+                || reported.as_ref().is_some_and(|one| one.detailed.is_none())
+                || seen.get(&(reference.clone(), false)) == Some(&(digest, false)));
+        let is_full = images.len() == IMAGES_MAX;
+        let place = (reference.clone(), is_staged);
+        if is_full || is_now || seen.insert(place, (digest, deleted)).is_some() {
             continue;
         }
         let image = Standing {
-            reference: wanted.to_string(),
+            reference,
             group: group.to_owned(),
             desired_digest: digest.to_owned(),
             state: "missing".to_owned(),
@@ -335,10 +353,10 @@ pub fn standings(url: &str, groups: &[GroupState], report: Option<&Report>) -> V
             ..Standing::default()
         };
         let image = match &reported {
-            Some(reported) => reported.standing(&wanted, image),
+            Some(reported) => reported.standing(&wanted, is_staged, image),
             None => Standing { state: "unknown".to_owned(), ..image },
         };
-        match (deleted, image.digest.is_empty()) {
+        match (deleted, image.digest.is_empty() || image.state == STAGED) {
             (false, _) => images.push(image),
             // What is to be removed and is gone is no image any more.
             (true, true) => {}
@@ -352,22 +370,36 @@ pub fn standings(url: &str, groups: &[GroupState], report: Option<&Report>) -> V
     images
 }
 
-/// The images that groups want: reference, group, digest, and whether it is to be removed.
-fn wanted<'a>(
-    url: &'a str,
-    groups: &'a [GroupState],
-) -> impl Iterator<Item = (Reference, &'a str, &'a str, bool)> {
-    groups.iter().flat_map(move |group| {
-        let registry = if group.registry.is_empty() { url } else { &group.registry };
+/// An image that a group wants.
+struct Wanted<'a> {
+    reference: Reference,
+    group: &'a str,
+    digest: &'a str,
+    /// It is to be removed.
+    deleted: bool,
+    /// It is to be kept for later.
+    is_staged: bool,
+}
+
+/// The images that groups want, those that are staged behind all others.
+fn wanted<'a>(url: &'a str, groups: &'a [GroupState]) -> impl Iterator<Item = Wanted<'a>> {
+    let now = groups.iter().map(|group| (&*group.group, &*group.registry, &group.artifacts, false));
+    let staged = groups.iter().filter_map(|group| {
+        let staged = group.staged.as_ref()?;
+        Some((&*group.group, &*staged.registry, &staged.artifacts, true))
+    });
+    now.chain(staged).flat_map(move |(group, registry, artifacts, is_staged)| {
+        let registry = if registry.is_empty() { url } else { registry };
         let host = registry.split_once("://").map_or(registry, |(_, host)| host);
         let host = host.trim_end_matches('/');
-        group.artifacts.iter().flat_map(move |artifact| {
+        artifacts.iter().flat_map(move |artifact| {
             let repository = &artifact.repository;
             let by_digest = artifact.tags.is_empty().then(|| format!("@{}", artifact.digest));
             let tags = artifact.tags.iter().map(|tag| format!(":{tag}"));
             tags.chain(by_digest).filter_map(move |end| {
                 let reference = parse(&format!("{host}/{repository}{end}"))?;
-                Some((reference, group.group.as_str(), artifact.digest.as_str(), artifact.deleted))
+                let (digest, deleted) = (artifact.digest.as_str(), artifact.deleted);
+                Some(Wanted { reference, group, digest, deleted, is_staged })
             })
         })
     })
@@ -399,6 +431,8 @@ fn line(reference: &str, state: &str, reason: &str) -> String {
 
 /// The state word of an image that cannot be had.
 const FAILED: &str = "failed";
+/// That of one that is kept for later.
+const STAGED: &str = "staged";
 const FLASH_WORN_PERCENT: f64 = 90.0;
 const STORAGE_FULL_PERCENT: u64 = 95;
 const REASON_CHARS_MAX: usize = 1024;

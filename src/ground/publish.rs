@@ -7,7 +7,7 @@
 use serde::Serialize;
 
 use super::app::Fault;
-use super::store::{Group, Rows, Satellite};
+use super::store::{Group, Rollout, Rows, Satellite};
 use super::{artifact, clock, tags};
 use crate::fleet::state::{
     FILE_BYTES_MAX, GroupState, SatelliteState, config_repository, group_repository,
@@ -42,8 +42,14 @@ pub async fn group(rows: &mut Rows<'_>, group: &Group) -> Result<(), Fault> {
 }
 
 /// Publishes what a rollout brings, under a name of its own.
-pub async fn release(rows: &mut Rows<'_>, version: i64, state: &GroupState) -> Result<(), Fault> {
-    text(rows, &version_repository(&state.group, version), &to_json(state)?).await.map(drop)
+pub async fn release(rows: &mut Rows<'_>, rollout: &Rollout) -> Result<(), Fault> {
+    let Rollout { id, state, policy, .. } = rollout;
+    let group = match rows.group(&state.group).await? {
+        Some(group) => tags::resolved(rows, &group).await?,
+        None => GroupState::default(),
+    };
+    let state = policy.bring(&group, state, clock::now());
+    text(rows, &version_repository(&state.group, *id), &to_json(&state)?).await.map(drop)
 }
 
 /// Ends what was published of a group, but for its current state.
@@ -84,7 +90,7 @@ pub async fn all(rows: &mut Rows<'_>, url: &str) -> Result<(), Fault> {
         group(rows, &one).await?;
     }
     for one in rows.active_rollouts().await? {
-        release(rows, one.id, &one.state).await?;
+        release(rows, &one).await?;
     }
     for one in rows.satellites().await? {
         satellite(rows, url, &one).await?;

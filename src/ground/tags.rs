@@ -2,10 +2,9 @@
 //!
 //! A group whose tags are resolved is published with digests in their place. The registries are
 //! asked by HEAD at an interval, each one tag at a time and so many a second, by one server for
-//! all.
-//! Where a registry does not answer, or knows no such tag, nothing changes: the last answer counts,
-//! and a tag that was never resolved goes out as it is. A tag that moved is an event, and then
-//! either followed at once or kept until a person approves it.
+//! all. Where a registry does not answer, or knows no such tag, nothing changes: the last answer
+//! counts, and a tag that was never resolved goes out as it is. A tag that moved is an event, and
+//! then either followed at once or kept until a person approves it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

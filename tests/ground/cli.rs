@@ -413,6 +413,10 @@ fn a_rollout_is_started_watched_and_approved() {
         "1",
     ];
     assert!(person.fails(&[&start[..], &["--batch", "x"]].concat()).contains("limit \"x\""));
+    let error = person.fails(&[&start[..], &["--activate-at", "noon"]].concat());
+    assert!(error.contains("activateAt \"noon\": expected a time such as 2026"), "{error}");
+    let time = "2099-01-01T00:00:00Z";
+    let start = [&start[..], &["--download-only", "--activate-at", time]].concat();
     let error = person.fails(&["rollout", "start", "r", "--group", "wep", "a:1"]);
     assert!(error.contains("did you mean \"web\""), "{error}");
     person.succeeds(&start);
@@ -437,6 +441,7 @@ fn a_rollout_is_started_watched_and_approved() {
     assert!(line.contains("all 1 of batch 1 are offline"), "{line}");
     let shown = person.succeeds(&["rollout", "show", "web-2"]);
     assert!(shown.contains("gateway-17") && shown.contains("successThreshold 90%"), "{shown}");
+    assert!(shown.contains(&format!("downloadOnly true, activateAt {time}")), "{shown}");
     assert!(person.succeeds(&["rollout", "ls"]).contains("web-2  web    Running"));
     person.succeeds(&["rollout", "pause", "web-2"]);
     assert!(person.fails(&["rollout", "approve", "web-2"]).contains("expected AwaitingApproval"));
@@ -445,12 +450,14 @@ fn a_rollout_is_started_watched_and_approved() {
     assert_eq!(watch.wait().unwrap().code(), Some(1));
 
     let rollout = "apiVersion: moonlet/v1\nkind: Rollout\nmetadata: {name: base-2}\nspec:\n  \
-        group: base\n  state: {artifacts: [{repository: library/busybox, tag: ['1.38']}]}\n";
+        group: base\n  state: {artifacts: [{repository: library/busybox, tag: ['1.38']}]}\n  \
+        policy: {activateAt: 2099-01-01T00:00:00Z}\n";
     fs::write(person.home.join("rollout.yaml"), rollout).unwrap();
     let dry = person.succeeds(&["apply", "-f", "rollout.yaml", "--dry-run"]);
     assert!(dry.contains("rollout/base-2 would be created\n  - library/busybox:1.36"), "{dry}");
     person.succeeds(&["apply", "-f", "rollout.yaml"]);
-    person.succeeds(&["rollout", "show", "base-2"]);
+    let shown = person.succeeds(&["rollout", "show", "base-2"]);
+    assert!(shown.contains("activateAt 2099"), "{shown}");
     let bad = rollout.replace("group: base", "group: none").replace("tag:", "tags:");
     fs::write(person.home.join("rollout.yaml"), bad).unwrap();
     let error = person.fails(&["apply", "-f", "rollout.yaml"]);

@@ -226,7 +226,10 @@ fn a_rollout_is_started_and_taken_back_by_clicking() {
         assert!(text.contains("library/nginx:1.27</textarea>"), "what was typed is kept: {text}");
         assert!(text.contains("limit &quot;x&quot;"), "{text}");
         let fields = "name=web-2&group=g1&batches=1+site%3Dnorth&max_unavailable=2&budget_by=site\
-            &approval=manual";
+            &approval=manual&activation=staged&activate_at=2099-01-01T00%3A00%3A00Z";
+        let early = start(&format!("{}&{images}", fields.replace("=staged", "=")));
+        assert_eq!(early.status, 400);
+        assert!(early.text().contains("expected no time of activation"), "{}", early.text());
         let started = start(&format!("{fields}&{images}"));
         assert_eq!(
             started.header("location"),
@@ -238,10 +241,13 @@ fn a_rollout_is_started_and_taken_back_by_clicking() {
         assert_eq!(policy["sequence"][0]["selector"], "site=north");
         assert_eq!(policy["disruptionBudget"]["maxUnavailable"], 2);
         assert_eq!(policy["approval"], "manual");
+        assert_eq!(policy["downloadOnly"], true);
+        assert_eq!(policy["activateAt"], "2099-01-01T00:00:00Z");
         let page = "/console/rollouts/web-2";
         let shown = browser.get(page);
         assert_eq!(shown.header("refresh"), Some("5"));
         assert!(shown.text().contains("library/nginx:1.27"), "{}", shown.text());
+        assert!(shown.text().contains("activates at 2099-01-01T00:00:00Z"), "{}", shown.text());
         // A group is not changed from under it.
         let taken =
             browser.submit("/console/groups/g1", "/console/groups/g1", "registry=&images=a%3A1");

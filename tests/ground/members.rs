@@ -1,7 +1,8 @@
 //! Real satellites in a fleet of the real server, with images from the real docker-registry.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use moonlet::clock::date::rfc3339;
 use serde_json::json;
 
 use crate::harness::{Client, Database, Server, on_each_store};
@@ -251,6 +252,75 @@ fn a_rollout_reaches_one_satellite_after_the_other() {
     }
     let counts = admin.get("/api/rollouts/r3").json()["counts"].clone();
     assert_eq!((&counts[0]["updated"], &counts[1]["updated"]), (&json!(1), &json!(1)));
+}
+
+/// A staged image is fetched, hidden until its time, and served from then on though Ground Control, the
+/// registry and the power went before; what stays the same is not staged. Ground Control completes
+/// the rollout when it is back.
+#[test]
+fn what_is_staged_takes_its_place_without_a_link() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let registry = Registry::start(&database);
+        let admin = fleet(&server);
+        registry.push("library/same", "1", "layer of both");
+        registry.push("library/app", "1", "layer one");
+        let state = |tag: &str| {
+            let artifacts = [("library/app", tag), ("library/same", "1")]
+                .map(|(name, tag)| json!({ "repository": name, "tag": [tag], "type": "IMAGE" }));
+            json!({ "group": "g1", "registry": registry.url(), "artifacts": artifacts })
+        };
+        admin.expect(200, "POST", "/api/groups/sync", &state("1").to_string());
+        let token = register(&admin, "edge1", &["g1"]);
+        let mut satellite = prepare("members-staged", &server, &token);
+        satellite.start_again();
+        await_image(&satellite, "library/app", "1", 200);
+        let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        // On a busy machine the time may be over before the image is there: then with more of it.
+        let staged = [8, 60, 240].into_iter().find_map(|seconds| {
+            let (name, at) = (format!("r{seconds}"), now() + seconds);
+            let tag = format!("after-{seconds}");
+            let digest = registry.push("library/app", &tag, &format!("layer of {seconds}"));
+            let policy = json!({ "activateAt": rfc3339(at), "downloadOnly": true });
+            let body = json!({ "name": name, "group": "g1", "state": state(&tag),
+                "policy": policy });
+            admin.expect(201, "POST", "/api/rollouts", &body.to_string());
+            let rollout = || admin.get(&format!("/api/rollouts/{name}")).json();
+            let waits = format!("staged, activates at {}", rfc3339(at));
+            let is_staged = || rollout()["waits"] == waits;
+            let is_ended = || rollout()["phase"] == "Completed";
+            wait_until(|| is_staged() || is_ended(), || rollout().to_string());
+            if is_staged() && now() + 2 < at {
+                return Some((name, tag, digest, at));
+            }
+            wait_until(is_ended, || rollout().to_string());
+            None
+        });
+        let (name, tag, digest, at) = staged.expect("it is staged in four minutes");
+        let address = server.address;
+        server.kill();
+        drop(registry);
+        satellite.kill();
+        satellite.start_again();
+        let path = format!("/v2/library/app/manifests/{tag}");
+        let is_active = || {
+            let is_active = satellite.get(&path).0 == 200;
+            assert!(!is_active || now() >= at, "before its time: {}", satellite.log());
+            is_active
+        };
+        wait_until(is_active, || satellite.log());
+        await_image(&satellite, "library/app", "1", 404);
+        await_image(&satellite, "library/same", "1", 200);
+        let server = Server::start_on(&database, address);
+        let admin = server.admin();
+        let rollout = || admin.get(&format!("/api/rollouts/{name}")).json();
+        wait_until(|| rollout()["phase"] == "Completed", || rollout().to_string());
+        // Its registry is away, so that it cannot say that a tag means the same still.
+        let shown = || admin.get("/api/satellites/edge1/state").json()["images"].clone();
+        let is_known = || shown()[0]["digest"] == digest.to_string();
+        wait_until(is_known, || shown().to_string());
+        assert!(!shown().to_string().contains("staged"), "{}", shown());
+    });
 }
 
 const KILLS: u64 = 25;

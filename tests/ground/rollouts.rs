@@ -59,13 +59,19 @@ impl Fleet {
 
     /// A Moonlet's report: it has applied what is published, and this is its image.
     fn report(&self, name: &str, tag: &str, word: &str) {
+        self.report_images(name, &[(tag, word)]);
+    }
+
+    fn report_images(&self, name: &str, images: &[(&str, &str)]) {
         let satellite = self.satellite(name);
         let (digest, _) = satellite.read(&self.server, &satellite.state).unwrap();
+        let images = images.iter().map(|(tag, word)| {
+            json!({ "reference": format!("127.0.0.1:5000/app:{tag}"), "state": word,
+                "reason": if *word == "failed" { "no such image" } else { "" } })
+        });
         let report = json!({
             "state_report_interval": "@every 00h10m00s", "latest_state_digest": digest,
-            "moonlet": { "version": "9.9", "images": [{
-                "reference": format!("127.0.0.1:5000/app:{tag}"), "state": word,
-                "reason": if word == "failed" { "no such image" } else { "" } }] },
+            "moonlet": { "version": "9.9", "images": images.collect::<Value>() },
         });
         satellite.client(&self.server).expect(200, "POST", "/satellites/sync", &report.to_string());
     }
@@ -200,6 +206,60 @@ fn what_fails_is_taken_back() {
         fleet.act(200, "web-3", "abort");
         fleet.await_phase("web-3", "Aborted");
         assert_eq!(fleet.given("rest-1"), (old, "1".to_owned()));
+    });
+}
+
+#[test]
+fn what_is_staged_waits_on_all_for_its_time() {
+    on_each_store(|database| {
+        let fleet = Fleet::start(&database, &["canary-1", "rest-1"]);
+        let (old, _) = fleet.given("canary-1");
+        let staged = |name: &str| {
+            let (url, tag) = fleet.given(name);
+            let (_, group) = fleet.satellite(name).read(&fleet.server, &url).unwrap();
+            (tag, group["staged"].clone())
+        };
+        let at = "2099-01-01T00:00:00Z";
+        let sequence = json!([{ "selector": "ring=canary" }]);
+        fleet.begin("web-2", "2", &json!({ "sequence": sequence, "activateAt": at }));
+        fleet.await_released("web-2", 1, 1);
+        let (tag, next) = staged("canary-1");
+        assert_eq!((tag.as_str(), &next["activateAt"]), ("1", &json!(at)));
+        assert_eq!(next["artifacts"][0]["tag"], json!(["2"]));
+        assert_eq!(fleet.given("rest-1").0, old);
+        // Held under its tag it would be there too early; what was before has to be held as well.
+        fleet.report_images("canary-1", &[("1", "held")]);
+        let state = fleet.admin.get("/api/satellites/canary-1/state").json();
+        assert_ne!(state["updated"], "UpToDate", "{state}");
+        fleet.report_images("canary-1", &[("1", "held"), ("2", "staged")]);
+        let state = fleet.admin.get("/api/satellites/canary-1/state").json();
+        assert_eq!(state["updated"], "UpToDate", "{state}");
+        fleet.await_released("web-2", 2, 1);
+        fleet.report_images("rest-1", &[("1", "held"), ("2", "staged")]);
+        let waits = format!("staged, activates at {at}");
+        let rollout = fleet.await_that("web-2", |rollout| rollout["waits"] == waits);
+        assert_eq!(rollout["phase"], "Running");
+        fleet.act(200, "web-2", "abort");
+        fleet.await_phase("web-2", "Aborted");
+        assert_eq!(fleet.given("canary-1"), (old, "1".to_owned()));
+
+        fleet.begin("web-3", "2", &json!({ "downloadOnly": true }));
+        fleet.await_released("web-3", 1, 2);
+        assert_eq!(staged("rest-1").1.get("activateAt"), None);
+        for name in ["canary-1", "rest-1"] {
+            fleet.report_images(name, &[("1", "held"), ("2", "staged")]);
+        }
+        let rollout = fleet.await_phase("web-3", "AwaitingApproval");
+        let reason = "the new images are staged: approval activates them";
+        assert_eq!(rollout["reason"], reason);
+        fleet.act(200, "web-3", "approve");
+        fleet.await_phase("web-3", "Completed");
+        assert_eq!(staged("rest-1"), ("2".to_owned(), Value::Null));
+        // A time that has passed is none to wait for.
+        let past = json!({ "activateAt": "2020-01-01T00:00:00Z" });
+        fleet.begin("web-4", "4", &past);
+        fleet.await_released("web-4", 1, 2);
+        assert_eq!(staged("rest-1"), ("4".to_owned(), Value::Null));
     });
 }
 
@@ -382,6 +442,15 @@ fn what_cannot_be_is_refused() {
             json!({ "name": "r", "group": "web", "state": state("2"),
                 "policy": { "successThreshold": "200%" } }),
             "200%",
+        ),
+        (
+            json!({ "name": "r", "group": "web", "state": state("2"),
+                "policy": { "activateAt": "tomorrow" } }),
+            "activateAt \"tomorrow\": expected a time such as",
+        ),
+        (
+            json!({ "name": "r", "group": "web", "state": { "staged": state("2") } }),
+            "state.staged: expected downloadOnly or activateAt in the policy",
         ),
     ] {
         let answer = fleet.admin.ask("POST", "/api/rollouts", &body.to_string());

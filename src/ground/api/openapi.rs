@@ -270,6 +270,7 @@ fn schema(kind: &str) -> RefOr<Schema> {
         "number" => plain(Type::Number),
         "boolean" => plain(Type::Boolean),
         "object" => plain(Type::Object),
+        "policy" => return object(POLICY).into(),
         "any" => plain(Type::Object).schema_type(SchemaType::AnyValue),
         "strings" => {
             let items = plain(Type::String);
@@ -313,9 +314,12 @@ const SATELLITE: &str = "ID!:integer Name!:string CreatedAt!:string UpdatedAt!:s
 const DETAILS: &str = "ID!:integer Name!:string CreatedAt!:string UpdatedAt!:string \
     LastSeen!:object HeartbeatInterval!:object Groups!:strings ConfigName!:string Labels!:object \
     Lifecycle!:string ETag!:string";
-const ROLLOUT: &str = "name!:string group!:string state!:object policy!:object phase!:string \
+const ROLLOUT: &str = "name!:string group!:string state!:object policy!:policy phase!:string \
     reason!:string batch!:integer batches!:integer actor!:string created_at!:string \
     updated_at!:string etag!:string";
+const POLICY: &str = "sequence:array successThreshold:string errorThreshold:string \
+    updateTimeout:string disruptionBudget:object approval:string downloadOnly:boolean \
+    activateAt:string";
 const USER: &str = "id!:integer username!:string role!:string created_at!:string";
 const TOKEN: &str = "name!:string role!:string username!:string created_at!:string \
     expires_at!:string used_at:any";
@@ -467,7 +471,7 @@ const ROWS: &[Row] = &[
         .query("before limit")
         .or(&[404]),
     Row::new(Post, "/api/rollouts", Admin, "Starts a rollout", One(ROLLOUT))
-        .body("name!:string group!:string state!:object policy:object")
+        .body("name!:string group!:string state!:object policy:policy")
         .status(201)
         .or(&[409]),
     Row::new(Get, "/api/rollouts/{rollout}", Viewer, "Shows a rollout", One(ROLLOUT)).versioned(),

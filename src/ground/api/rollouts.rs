@@ -150,6 +150,10 @@ pub async fn start_rollout(app: &App, actor: &str, new: NewRollout) -> Result<Ro
     state.registry.truncate(state.registry.trim_end_matches('/').len());
     state.check()?;
     policy.check()?;
+    if state.staged.is_some() {
+        let expected = "expected downloadOnly or activateAt in the policy";
+        return Err(Fault::bad(format!("state.staged: {expected}")));
+    }
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
     let found = rows.group(&group).await?;
@@ -174,7 +178,7 @@ pub async fn start_rollout(app: &App, actor: &str, new: NewRollout) -> Result<Ro
     }
     let rollout = added?;
     publish::forget_versions(&mut rows, &found).await?;
-    publish::release(&mut rows, rollout.id, &state).await?;
+    publish::release(&mut rows, &rollout).await?;
     let message = format!("group {group}, {} batches", policy.batches());
     rows.add_event(&journal::event(Kind::RolloutStarted, "", &name, &message)).await?;
     let new = json!({ "state": state, "policy": policy });

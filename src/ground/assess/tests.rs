@@ -1,6 +1,6 @@
 use super::*;
 use crate::fleet::report::CachedImage;
-use crate::fleet::state::Artifact;
+use crate::fleet::state::{Artifact, Staged};
 
 const A: &str = "sha256:3e38f337856c3763a9ffe3a11da3bf216616964dcc7454c918229773c6d8a56a";
 const B: &str = "sha256:4e38f337856c3763a9ffe3a11da3bf216616964dcc7454c918229773c6d8a56a";
@@ -118,6 +118,79 @@ fn images_by_digest_alone_are_told_apart() {
     let gone = Report { cached_images: vec![cached(B)], ..Report::default() };
     assert_eq!(in_sync(&gone), [false, true]);
     assert_eq!(held(&gone).first().unwrap().0, format!("app@{B}"));
+}
+
+#[test]
+fn what_is_staged_is_in_sync_beside_what_is_held() {
+    let image = |repository: &str, tag: &str, digest: &str, deleted| Artifact {
+        repository: repository.into(),
+        tags: vec![tag.into()],
+        digest: digest.into(),
+        deleted,
+        ..Artifact::default()
+    };
+    // One image stays, one tag moves, one is new, and one goes.
+    let now = vec![
+        image("same", "1", "", false),
+        image("app", "1", A, false),
+        image("old", "1", "", false),
+        image("back", "1", "", true),
+    ];
+    let later = vec![
+        image("same", "1", "", false),
+        image("app", "1", B, false),
+        image("web", "2", "", false),
+        image("old", "1", "", true),
+        image("back", "1", "", false),
+    ];
+    let registry = "https://r.example".to_owned();
+    let staged = Staged { registry: registry.clone(), artifacts: later, ..Staged::default() };
+    let group = GroupState {
+        group: "g1".into(),
+        registry,
+        artifacts: now,
+        staged: Some(staged),
+        ..GroupState::default()
+    };
+    let groups = [group];
+    let judged = |report: &Report| {
+        let found = assess("http://ground", &groups, &Published::default(), report);
+        let behind = found.images.iter().filter(|image| !image.in_sync);
+        (found.updated, behind.map(|image| image.name.clone()).collect::<Vec<_>>())
+    };
+    let held = [("same:1", "held", A), ("app:1", "held", A), ("old:1", "held", A)];
+    let staged = |app, web, back| {
+        let staged = [("app:1", app, B), ("web:2", web, B), ("back:1", back, B)];
+        let all = held.into_iter().chain(staged);
+        moonlet(
+            all.map(|(name, word, digest)| {
+                status(
+                    &format!("r.example/{name}"),
+                    word,
+                    if word == "syncing" { "" } else { digest },
+                )
+            })
+            .collect(),
+        )
+    };
+    assert_eq!(judged(&staged("staged", "staged", "staged")), (Updated::UpToDate, vec![]));
+    let (updated, behind) = judged(&staged("syncing", "staged", "staged"));
+    assert_eq!((updated, &*behind), (Updated::Updating, &["app:1".to_owned()][..]));
+    let (updated, behind) = judged(&staged("staged", "failed", "staged"));
+    assert_eq!((updated, &*behind), (Updated::OutOfDate, &["web:2".to_owned()][..]));
+    // What has taken its place is there; what only is staged is not what is desired now.
+    assert_eq!(judged(&staged("staged", "held", "staged")).0, Updated::UpToDate);
+    let early = moonlet(vec![status("r.example/same:1", "staged", A)]);
+    assert!(judged(&early).1.contains(&"same:1".to_owned()));
+    // A Go satellite holds what it held until the images are the group's own.
+    let cached = |name: &str| CachedImage {
+        reference: format!("r.example/{name}@{A}"),
+        size_bytes: 1,
+        ..CachedImage::default()
+    };
+    let cached_images = ["same:1", "app:1", "old:1"].map(cached).to_vec();
+    let go = Report { cached_images, ..Report::default() };
+    assert_eq!(judged(&go), (Updated::UpToDate, vec![]));
 }
 
 #[test]

@@ -64,6 +64,7 @@ pub const HELP: &str = "Example: ground-control apply -f fleet.yaml --dry-run
     policy:
       sequence: [{selector: ring=canary, limit: 1}, {limit: 25%}]
       successThreshold: 90%
+      activateAt: 2026-12-01T02:00:00Z    # or downloadOnly: true; without either at once
 
 A rollout is started once, under its name; when it has ended, the group's document should say the
 same. Nothing is changed unless all documents are valid. Labels that no document names stay, null takes

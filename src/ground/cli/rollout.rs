@@ -20,6 +20,8 @@ pub enum Verb {
   ground-control rollout start web-1.28 --group web --add library/nginx:1.28 \\
     --remove library/nginx:1.27 --batch '1 ring=canary' --batch 25%
   ground-control rollout start web-1.28 --group web library/nginx:1.28 --manual
+  ground-control rollout start web-1.28 --group web library/nginx:1.28 \\
+    --activate-at 2026-12-01T02:00:00Z
 
 A batch is LIMIT [SELECTOR]: at most so many (5, 10%, or all) of the group's satellites that the
 selector chooses and no batch before has. What is left is a last batch.")]
@@ -92,6 +94,12 @@ pub struct Start {
     /// Wait for approval before each batch but the first
     #[arg(long)]
     manual: bool,
+    /// Fetch the new images and keep them beside the old ones, until they are activated
+    #[arg(long)]
+    download_only: bool,
+    /// When all satellites switch to them, with or without a link: 2026-12-01T02:00:00Z
+    #[arg(long, value_name = "TIME")]
+    activate_at: Option<String>,
     /// Satellites with the same values of these labels share a disruption budget; may be repeated
     #[arg(long, value_name = "LABEL")]
     budget_by: Vec<String>,
@@ -120,6 +128,8 @@ impl Start {
             update_timeout: self.update_timeout,
             disruption_budget: has_budget.then_some(budget),
             approval: if self.manual { Approval::Manual } else { Approval::Automatic },
+            download_only: self.download_only,
+            activate_at: self.activate_at.unwrap_or_default(),
         }
     }
 }
@@ -224,7 +234,12 @@ impl View for Seen {
         let field = |name| text(&self.rollout, name);
         let policy = self.rollout.get("policy").cloned().unwrap_or_default();
         let rules = ["successThreshold", "errorThreshold", "updateTimeout", "approval"];
-        let rules = rules.map(|rule| format!("{rule} {}", text(&policy, rule))).join(", ");
+        let mut rules = rules.map(|rule| format!("{rule} {}", text(&policy, rule))).join(", ");
+        for rule in ["downloadOnly", "activateAt"] {
+            if let Some(value) = policy.get(rule) {
+                rules.push_str(&format!(", {rule} {}", value.to_string().trim_matches('"')));
+            }
+        }
         let rows = [
             ("rollout", field("name")),
             ("group", field("group")),

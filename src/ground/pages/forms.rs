@@ -97,6 +97,9 @@ pub struct Rollout {
     pub max_unavailable: String,
     pub budget_by: String,
     pub approval: String,
+    /// `staged`, or empty.
+    pub activation: String,
+    pub activate_at: String,
 }
 
 /// Which images are asked for.

@@ -118,6 +118,8 @@ fn rules(policy: &Policy) -> Markup {
         "next batch at " (policy.success_threshold) " updated, taken back at "
         (policy.error_threshold) " failed, " (policy.update_timeout) " for each satellite"
         @if policy.approval == Approval::Manual { ", each batch approved" }
+        @if !policy.activate_at.is_empty() { ", activates at " (policy.activate_at) }
+        @else if policy.download_only { ", fetched only until that is approved" }
         @if let Some(budget) = &policy.disruption_budget {
             @if let Some(max) = budget.max_unavailable { ", at most " (max) " unavailable" }
             @if let Some(min) = budget.min_available { ", at least " (min) " available" }
@@ -247,6 +249,22 @@ fn editor(visitor: &Visitor, form: &forms::Rollout, problem: Option<&str>) -> Ma
                     }
                 }
             }
+            div.row {
+                label {
+                    "The new images are"
+                    select name="activation" {
+                        option value="" { "used at once" }
+                        option value=(STAGED) selected[form.activation == STAGED] {
+                            "staged until they are activated"
+                        }
+                    }
+                }
+                label {
+                    "Staged ones are activated at; by approval where that is empty"
+                    input name="activate_at" value=(form.activate_at)
+                        placeholder="2026-12-01T02:00:00Z";
+                }
+            }
             button { "Start" }
         }
     }
@@ -298,7 +316,12 @@ async fn begin(app: &App, actor: &str, form: &forms::Rollout) -> Result<String, 
             min_available: None,
         }),
         approval: if form.approval == "manual" { Approval::Manual } else { Approval::Automatic },
+        download_only: form.activation == STAGED,
+        activate_at: form.activate_at.trim().to_owned(),
     };
+    if !policy.download_only && !policy.activate_at.is_empty() {
+        return Err(Fault::bad("images that are used at once: expected no time of activation"));
+    }
     let (name, group) = (form.name.clone(), form.group.clone());
     let rollout = start_rollout(app, actor, NewRollout { name, group, state, policy }).await?;
     Ok(rollout.name)
@@ -321,3 +344,5 @@ pub async fn act(
 }
 
 const ROWS_MAX: i64 = 200;
+/// What the form says of images that wait for their activation.
+const STAGED: &str = "staged";

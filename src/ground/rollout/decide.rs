@@ -260,7 +260,7 @@ pub fn decide(
     let is_reached = policy.success_threshold.is_reached(updated, expected);
     let is_proven = updated > 0 || members.is_empty();
     if is_reached && is_proven {
-        return next(policy, batch, approved);
+        return next(policy, batch, approved, now);
     }
     if updating > 0 {
         return Step::Wait(format!("{updating} of {} are updating", members.len()));
@@ -273,18 +273,25 @@ pub fn decide(
         }
     }
     if approved > batch {
-        return next(policy, batch, approved);
+        return next(policy, batch, approved, now);
     }
+    let is_staged = batch >= policy.batches() && policy.awaits_approval();
     Step::Ask(format!(
-        "batch {batch}: {updated} of {expected} updated, {offline} offline: expected {}",
-        policy.success_threshold
+        "batch {batch}: {updated} of {expected} updated, {offline} offline: expected {}{}",
+        policy.success_threshold,
+        if is_staged { "; approval activates what is staged" } else { "" }
     ))
 }
 
 /// What comes after a batch that is complete.
-fn next(policy: &Policy, batch: usize, approved: usize) -> Step {
+fn next(policy: &Policy, batch: usize, approved: usize, now: i64) -> Step {
     if batch >= policy.batches() {
-        return Step::Complete;
+        return match policy.is_staged(now) {
+            Some(_) if policy.awaits_approval() && approved > batch => Step::Complete,
+            Some(_) if policy.awaits_approval() => Step::Ask(STAGED.to_owned()),
+            Some(why) => Step::Wait(format!("staged, {why}")),
+            None => Step::Complete,
+        };
     }
     if policy.approval == Approval::Manual && approved <= batch {
         let next = batch + 1;
@@ -319,6 +326,7 @@ fn within_budget(policy: &Policy, members: &[Member], budgeted: &Budgeted) -> Ve
     released
 }
 
+const STAGED: &str = "the new images are staged: approval activates them";
 /// A satellite has failed when an image of it fails for this part of the update's time, and at the
 /// longest for ten minutes.
 const FAILURE_PART: i64 = 10;
@@ -416,6 +424,22 @@ mod tests {
             let step = step(two.clone(), at, letters);
             assert_eq!(word(&step), expected, "{at:?} {letters}: {step:?}");
         }
+        // What is staged waits for its time, or for a person.
+        let at = |text: &str| json!({ "activateAt": text, "downloadOnly": true });
+        let waits = Step::Wait("staged, activates at 1970-01-12T13:46:41Z".to_owned());
+        assert_eq!(step(at("1970-01-12T13:46:41Z"), (1, 0), "u"), waits);
+        assert_eq!(step(at("1970-01-12T13:46:40Z"), (1, 0), "u"), Step::Complete);
+        // Approval of a batch with too few is no time's coming.
+        assert_eq!(step(at("1970-01-12T13:46:41Z"), (1, 2), "uuf"), waits);
+        let kept = json!({ "downloadOnly": true });
+        assert_eq!(step(kept.clone(), (1, 0), "u"), Step::Ask(STAGED.to_owned()));
+        assert_eq!(step(kept.clone(), (1, 2), "u"), Step::Complete);
+        let reason = "batch 1: 2 of 3 updated, 0 offline: expected 90%; approval activates what is \
+            staged";
+        assert_eq!(step(kept, (1, 0), "uuf"), Step::Ask(reason.to_owned()));
+        // No batch but the last is held up.
+        let two_staged = json!({ "sequence": [{ "limit": 1 }], "downloadOnly": true });
+        assert_eq!(step(two_staged, (1, 0), "u"), Step::Begin(2));
         assert_eq!(step(two.clone(), (1, 0), "u"), Step::Begin(2));
         assert_eq!(step(two, (1, 0), "uuw"), Step::Release(vec![3]));
     }

@@ -7,6 +7,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::fleet::shown;
+use crate::fleet::state::{GroupState, Staged, activation_text, parse_time};
 use crate::ground::app::Fault;
 use crate::ground::clock;
 use crate::ground::labels::{Selector, check_label};
@@ -29,6 +30,13 @@ pub struct Policy {
     pub disruption_budget: Option<Budget>,
     /// Who begins each batch but the first.
     pub approval: Approval,
+    /// The new images are fetched and kept; without `activateAt` they take their place when a person
+    /// approves it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub download_only: bool,
+    /// When they take their place on all satellites, as RFC 3339 has it; empty for at once.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub activate_at: String,
 }
 
 /// Some satellites of the group.
@@ -91,6 +99,8 @@ impl Default for Policy {
             update_timeout: Span(24 * 3600),
             disruption_budget: None,
             approval: Approval::default(),
+            download_only: false,
+            activate_at: String::new(),
         }
     }
 }
@@ -105,6 +115,9 @@ impl Policy {
         for batch in &self.sequence {
             Selector::parse(&batch.selector)?;
         }
+        if !self.activate_at.is_empty() {
+            parse_time("activateAt", &self.activate_at)?;
+        }
         let Some(budget) = &self.disruption_budget else { return Ok(()) };
         let count = budget.group_by.len();
         if count > GROUP_BY_MAX {
@@ -117,6 +130,39 @@ impl Policy {
             return Err(Fault::bad("disruptionBudget: expected maxUnavailable or minAvailable"));
         }
         budget.group_by.iter().try_for_each(|label| check_label(label, ""))
+    }
+
+    /// What keeps the new images from taking their place at `now`; nothing where they may.
+    pub fn is_staged(&self, now: i64) -> Option<String> {
+        match self.activates_at() {
+            Some(at) => {
+                let micros = i64::try_from(at).unwrap_or(i64::MAX).saturating_mul(clock::SECOND);
+                (now < micros).then(|| activation_text(Some(at)))
+            }
+            None => self.awaits_approval().then(|| activation_text(None)),
+        }
+    }
+
+    /// Whether a person says when the new images take their place.
+    pub fn awaits_approval(&self) -> bool {
+        self.download_only && self.activate_at.is_empty()
+    }
+
+    /// When the new images take their place, if that is said.
+    fn activates_at(&self) -> Option<u64> {
+        parse_time("", &self.activate_at).ok()
+    }
+
+    /// What a satellite is to be that this got to, at `now`: the group as it is with the new one
+    /// staged, or the new one.
+    pub fn bring(&self, group: &GroupState, new: &GroupState, now: i64) -> GroupState {
+        if self.is_staged(now).is_none() {
+            return new.clone();
+        }
+        let GroupState { registry, artifacts, platforms, .. } = new.clone();
+        let activate_at = self.activate_at.clone();
+        let staged = Some(Staged { activate_at, registry, artifacts, platforms });
+        GroupState { staged, ..group.clone() }
     }
 
     /// The time that a satellite has, in microseconds.

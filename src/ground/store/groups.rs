@@ -7,6 +7,8 @@ use sqlx::{Result, Row as _};
 
 use super::{Rows, Satellite, from_json, satellites, to_json};
 use crate::fleet::state::GroupState;
+use crate::ground::clock;
+use crate::ground::rollout::Policy;
 use crate::ground::tags::Mode;
 
 /// A group.
@@ -99,10 +101,12 @@ impl Rows<'_> {
     /// way has got to it, what that says.
     pub async fn satellite_versions(&mut self, satellite_id: i64) -> Result<Vec<Group>> {
         let query = sqlx::query(
-            "SELECT image_groups.*, released.id AS released_id, released.state AS released_state \
+            "SELECT image_groups.*, released.id AS released_id, released.state AS released_state, \
+             released.policy AS released_policy \
              FROM image_groups JOIN satellite_groups \
              ON satellite_groups.group_id = image_groups.id \
-             LEFT JOIN (SELECT rollouts.id, rollouts.group_id, rollouts.state FROM rollouts \
+             LEFT JOIN (SELECT rollouts.id, rollouts.group_id, rollouts.state, \
+             rollouts.policy FROM rollouts \
              JOIN rollout_satellites ON rollout_satellites.rollout_id = rollouts.id \
              WHERE rollouts.is_active = 1 AND rollout_satellites.satellite_id = $1 \
              AND rollout_satellites.released_at IS NOT NULL) AS released \
@@ -114,9 +118,14 @@ impl Rows<'_> {
             let mut group = group(row)?;
             if let Some(id) = row.try_get("released_id")? {
                 group.version = Some(id);
-                group.state = from_json(row, "released_state")?;
-                // A rollout's state goes out as it is.
-                group.tags = Mode::Off;
+                let (new, policy): (_, Policy) =
+                    (from_json(row, "released_state")?, from_json(row, "released_policy")?);
+                let now = clock::now();
+                if policy.is_staged(now).is_none() {
+                    // A rollout's state goes out as it is.
+                    group.tags = Mode::Off;
+                }
+                group.state = policy.bring(&group.state, &new, now);
             }
             Ok(group)
         };
