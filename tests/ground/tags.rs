@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cli::Person;
 use crate::console::Browser;
-use crate::harness::{Client, Database, Server, on_each_store};
+use crate::harness::{Client, Database, Satellite as Device, Server, on_each_store};
 use crate::members::{await_image, fleet, prepare, register, set_group};
 use crate::registry::Registry;
 use crate::satellite::wait_until;
@@ -117,6 +117,38 @@ fn a_pinned_tag_moves_when_it_is_approved() {
         set_group(&admin, &other.url(), "g1", "library/app", "1");
         await_tag(&admin, "digest", &third);
         server.anyone().expect(401, "POST", "/api/groups/g1/tags/approve", "");
+    });
+}
+
+/// Of what is staged the tags are as they are; what is current keeps the digests that were resolved.
+#[test]
+fn what_is_pinned_stays_beside_what_is_staged() {
+    on_each_store(|database| {
+        let server = start(&database);
+        let registry = Registry::start(&database);
+        let admin = fleet(&server);
+        let first = registry.push("library/app", "1", "layer one").to_string();
+        set_group(&admin, &registry.url(), "g1", "library/app", "1");
+        set_mode(&admin, "pin");
+        await_tag(&admin, "digest", &first);
+        let token = json!({ "token": register(&admin, "edge1", &["g1"]) }).to_string();
+        let answer = server.anyone().expect(200, "POST", "/satellites/ztr", &token);
+        let device = Device::from_answer(&answer);
+        let artifact = json!({ "repository": "library/app", "tag": ["2"], "type": "IMAGE" });
+        let rollout = json!({ "name": "r1", "group": "g1",
+            "state": { "registry": registry.url(), "artifacts": [artifact] },
+            "policy": { "downloadOnly": true } });
+        admin.expect(201, "POST", "/api/rollouts", &rollout.to_string());
+        let given = || {
+            let (_, own) = device.read(&server, &device.state).unwrap();
+            device.read(&server, own["states"][0].as_str().unwrap()).unwrap().1
+        };
+        wait_until(|| given()["staged"] != Value::Null, || given().to_string());
+        assert_eq!(given()["artifacts"][0]["digest"], first.as_str());
+        let staged = &given()["staged"]["artifacts"][0];
+        assert_eq!((&staged["tag"], staged.get("digest")), (&json!(["2"]), None), "{staged}");
+        let images = admin.get("/api/satellites/edge1/state").json()["images"].clone();
+        assert_eq!(images[0]["desired_digest"], first.as_str(), "{images}");
     });
 }
 
