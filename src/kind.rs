@@ -1,4 +1,4 @@
-//! The six kinds of error, and the one reaction that each has.
+//! The seven kinds of error, and the one reaction that each has.
 //!
 //! There is no central error type: each layer owns an opaque `Error` with `kind()`. What the
 //! layers share is only this word, because the reaction to a kind lives in one place whatever
@@ -15,6 +15,8 @@ pub enum Kind {
     Corrupt,
     /// Credentials refused: `registry` refreshes its token once.
     Denied,
+    /// The device, or the log on it, takes no writes: reported, and what is held is served on.
+    ReadOnly,
     /// The input can never work: refused and reported.
     Invalid,
     /// It is not there: `pull` tries the next source.

@@ -354,7 +354,7 @@ impl Meta {
         }
         self.passed = 0;
         let fault = self.fault.take();
-        Err(fault.unwrap_or_else(|| Error::new(Kind::Denied, "all segments of META are bad")))
+        Err(fault.unwrap_or_else(|| Error::new(Kind::ReadOnly, "all segments of META are bad")))
     }
 
     /// Hands out the checkpoint of `index` in pieces, from `offset` on, which is behind it then.

@@ -23,7 +23,7 @@ impl Store {
     /// [`Store::flush`].
     ///
     /// # Errors
-    /// [`Kind::Denied`] when the store takes no writes.
+    /// [`Kind::ReadOnly`] when the store takes no writes.
     pub fn record_time(&self, unix_seconds: u64) -> Result<(), Error> {
         self.append(Record::Time { unix_seconds })
     }

@@ -259,7 +259,7 @@ impl Device for Witness<'_> {
 }
 
 fn written() -> flash::Error {
-    flash::Error::new(Kind::Denied, "a log is only read while it is looked at")
+    flash::Error::new(Kind::ReadOnly, "a log is only read while it is looked at")
 }
 
 /// What the META ring holds.

@@ -32,11 +32,11 @@ impl Store {
     /// are; writers are to begin anew.
     ///
     /// # Errors
-    /// [`Kind::Denied`] where the device can only be read; the device's own. Then nothing changes,
+    /// [`Kind::ReadOnly`] where the device can only be read; the device's own. Then nothing changes,
     /// and it may be tried again.
     pub async fn remount(&self) -> Result<MountReport, Error> {
         if let Some(why) = self.device().read_only() {
-            return Err(Error::new(Kind::Denied, format!("the store can only be read: {why}")));
+            return Err(Error::new(Kind::ReadOnly, format!("the store can only be read: {why}")));
         }
         let _packing = self.0.packing.lock().await;
         let _collecting = self.0.collecting.lock().await;

@@ -98,7 +98,7 @@ impl State {
             None => Ok(()),
             Some(why) => {
                 let what = format!("the store takes no writes: {why}");
-                Err(Error::new(Kind::Denied, what))
+                Err(Error::new(Kind::ReadOnly, what))
             }
         }
     }

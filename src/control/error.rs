@@ -59,12 +59,7 @@ impl From<registry::Error> for Error {
 
 impl From<blob::Error> for Error {
     fn from(error: blob::Error) -> Self {
-        // A store that takes no writes has nothing to do with credentials.
-        let kind = match error.kind() {
-            Kind::Denied => Kind::Retry,
-            kind => kind,
-        };
-        Self::from_source(kind, error)
+        Self::from_source(error.kind(), error)
     }
 }
 

@@ -107,7 +107,7 @@ impl Device {
             }
             Err(error) => {
                 let error = Error::io(format!("store {}", path.display()), error);
-                if error.kind() != Kind::Denied {
+                if error.kind() != Kind::ReadOnly {
                     return Err(error);
                 }
                 Self::with(path, None, Some(error.to_string()))
@@ -172,7 +172,7 @@ impl Device {
     fn direct(&self) -> Result<&Direct, Error> {
         self.direct.as_ref().ok_or_else(|| {
             let why = self.read_only.as_deref().unwrap_or("");
-            Error::new(Kind::Denied, format!("writing {}: {why}", self.path.display()))
+            Error::new(Kind::ReadOnly, format!("writing {}: {why}", self.path.display()))
         })
     }
 

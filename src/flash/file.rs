@@ -48,7 +48,7 @@ impl Device {
     /// process, a layout that this version does not know.
     pub fn open(directory: &Path, size_max: u64) -> Result<Self, Error> {
         match Self::open_or_make(directory, size_max) {
-            Err(error) if error.kind() == Kind::Denied && directory.join("layout").exists() => {
+            Err(error) if error.kind() == Kind::ReadOnly && directory.join("layout").exists() => {
                 Self::open_to_read(directory, error.to_string())
             }
             other => other,

@@ -219,12 +219,12 @@ impl Error {
         self.is_in_use
     }
 
-    /// The error of a system call. No room is [`Kind::Full`], no permission [`Kind::Denied`].
+    /// The error of a system call. No room is [`Kind::Full`], no permission [`Kind::ReadOnly`].
     pub fn io(what: impl Into<String>, source: std::io::Error) -> Self {
         use std::io::ErrorKind as Io;
         let kind = match source.kind() {
             Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => Kind::Full,
-            Io::PermissionDenied | Io::ReadOnlyFilesystem => Kind::Denied,
+            Io::PermissionDenied | Io::ReadOnlyFilesystem => Kind::ReadOnly,
             Io::NotFound => Kind::Missing,
             _ => Kind::Retry,
         };

@@ -63,7 +63,7 @@ impl Device {
         let opened = OpenOptions::new().read(true).write(true).open(path).map_err(at);
         match opened {
             Ok(file) => Self::with(path, node, file, None),
-            Err(error) if error.kind() == Kind::Denied => {
+            Err(error) if error.kind() == Kind::ReadOnly => {
                 let file = File::open(path).map_err(at)?;
                 Self::with(path, node, file, Some(error.to_string()))
             }

@@ -71,7 +71,7 @@ impl Device {
             }
             Err(error) => {
                 let error = at(error);
-                if error.kind() != Kind::Denied {
+                if error.kind() != Kind::ReadOnly {
                     return Err(error);
                 }
                 error.to_string()

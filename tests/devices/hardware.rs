@@ -157,7 +157,7 @@ fn a_read_only_partition_is_read() {
     let mut byte = [1];
     device.read(63, 0, &mut byte).unwrap();
     assert_eq!(byte, [0]);
-    assert_eq!(device.program(0, 0, &[0; 4096]).unwrap_err().kind(), Kind::Denied);
+    assert_eq!(device.program(0, 0, &[0; 4096]).unwrap_err().kind(), Kind::ReadOnly);
 }
 
 /// Give it an MTD device, a UBI volume or a partition to destroy the contents of.

@@ -1,6 +1,7 @@
 //! What clients ask for and is not held: fetched on demand, once, and served as it lands; never a
 //! whole wrong answer, and never a question to an upstream that is not configured for it.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -325,6 +326,34 @@ fn what_is_not_there_is_not_asked_for_again_at_once() {
     // By digest alone, as a runtime does that resolved the tag elsewhere.
     let path = format!("/v2/app/manifests/{}", Digest::sha256(&image.manifest));
     assert_eq!(satellite.get(&path), (200, image.manifest.clone()));
+}
+
+/// A store that takes no writes says nothing of what its registry has.
+#[test]
+fn what_cannot_be_kept_is_not_called_unknown() {
+    let registry = Several::start();
+    let held = Image::new(1, 300_000);
+    registry.push("1", &held);
+    let mut satellite = pulling("kept", &registry, &["registry.test/app:1"], "");
+    wait_until(|| satellite.get("/v2/app/manifests/1").0 == 200, || satellite.log());
+    assert_eq!(satellite.stop(Signal::TERM), Some(0));
+    let chmod = |mode: &str, name: &str| {
+        let path = satellite.directory.join(name);
+        let status = Command::new("chmod").args(["-R", mode]).arg(path).status().unwrap();
+        assert!(status.success());
+    };
+    chmod("a-w,a+rX", "store");
+    chmod("a+r", "moonlet.toml");
+    satellite.is_nobody = true;
+    satellite.start_again();
+    registry.push("2", &Image::new(2, 1_000));
+    let (status, body) = satellite.get("/v2/app/manifests/2");
+    let body = String::from_utf8(body).unwrap();
+    assert_eq!(status, 503, "{body} {}", satellite.log());
+    assert_eq!(satellite.get("/v2/app/manifests/1"), (200, held.manifest.clone()));
+    satellite.kill();
+    let path = satellite.directory.join("store");
+    assert!(Command::new("chmod").args(["-R", "u+w"]).arg(path).status().unwrap().success());
 }
 
 #[test]

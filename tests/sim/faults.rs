@@ -255,7 +255,7 @@ fn after_a_failed_sync_nothing_is_acknowledged() {
     let bytes = content(1, 5000);
     let put = || smol::block_on(store.put(&Digest::sha256(&bytes), &bytes, None));
     assert_eq!(put().unwrap_err().kind(), Kind::Retry);
-    assert_eq!(put().unwrap_err().kind(), Kind::Denied, "and not as if nothing had been");
+    assert_eq!(put().unwrap_err().kind(), Kind::ReadOnly, "and not as if nothing had been");
     // The sync of the bytes succeeds and that of the Commit does not: it is seen, and not durable.
     let device = Arc::new(Device::new(EMMC));
     let (store, _) = mount(&device).unwrap();
@@ -263,7 +263,7 @@ fn after_a_failed_sync_nothing_is_acknowledged() {
     let put = || smol::block_on(store.put(&Digest::sha256(&bytes), &bytes, None));
     assert_eq!(put().unwrap_err().kind(), Kind::Retry);
     assert!(store.entry(&Digest::sha256(&bytes)).is_some());
-    assert_eq!(put().unwrap_err().kind(), Kind::Denied, "what is seen is not acknowledged");
+    assert_eq!(put().unwrap_err().kind(), Kind::ReadOnly, "what is seen is not acknowledged");
 }
 
 /// A card that keeps nothing of the last programs, whatever it says, may cost those, but nothing

@@ -107,7 +107,7 @@ fn nobody_is_told_yes_when_the_records_cannot_be_synced() {
         let store = open(&device);
         device.fail_sync_after(sound);
         let errors = put_all(&store, &contents(3, 100)).unwrap_err();
-        assert_eq!(errors, [Kind::Retry, Kind::Denied, Kind::Denied]);
+        assert_eq!(errors, [Kind::Retry, Kind::ReadOnly, Kind::ReadOnly]);
     }
 }
 

@@ -123,7 +123,7 @@ fn unopened(config: &Config, error: &flash::Error) -> Finding {
         };
     }
     let advice = match error.kind() {
-        Kind::Denied => "run doctor as root, or as the user that moonlet runs as",
+        Kind::ReadOnly => "run doctor as root, or as the user that moonlet runs as",
         Kind::Missing => "attach the device, or name the one that is there in [store] device",
         _ => "look at the kernel's log (dmesg), and at [store] in the configuration",
     };
