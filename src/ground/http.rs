@@ -56,18 +56,7 @@ impl Answer {
 impl Client {
     /// A client that trusts the authorities in a file of PEM, or those of the system.
     pub fn new(ca_file: Option<&Path>) -> Result<Self, String> {
-        let tls = TlsConfig::builder().root_certs(roots(ca_file)?).build();
-        let config = Agent::config_builder()
-            .tls_config(tls)
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_global(Some(ANSWER_TIMEOUT))
-            .max_idle_connections_per_host(IDLE_MAX)
-            .user_agent(concat!("ground-control/", env!("CARGO_PKG_VERSION")))
-            .build();
-        Ok(Self(config.new_agent()))
+        Ok(Self(agent(ca_file, CONNECT_TIMEOUT, ANSWER_TIMEOUT)?))
     }
 
     /// Sends a request. An error is that nothing, or too much, was answered.
@@ -93,8 +82,29 @@ impl Client {
     }
 }
 
+/// What sends requests and follows nothing. It trusts the authorities in a file of PEM, or those of
+/// the system.
+pub fn agent(
+    ca_file: Option<&Path>,
+    connect_timeout: Duration,
+    answer_timeout: Duration,
+) -> Result<Agent, String> {
+    let tls = TlsConfig::builder().root_certs(roots(ca_file)?).build();
+    let config = Agent::config_builder()
+        .tls_config(tls)
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .timeout_connect(Some(connect_timeout))
+        .timeout_global(Some(answer_timeout))
+        .max_idle_connections_per_host(IDLE_MAX)
+        .user_agent(concat!("ground-control/", env!("CARGO_PKG_VERSION")))
+        .build();
+    Ok(config.new_agent())
+}
+
 /// The authorities of a file, or the system's.
-pub fn roots(ca_file: Option<&Path>) -> Result<RootCerts, String> {
+fn roots(ca_file: Option<&Path>) -> Result<RootCerts, String> {
     let Some(path) = ca_file else {
         let found = rustls_native_certs::load_native_certs().certs;
         let found = found.iter().map(|der| Certificate::from_der(der).to_owned());

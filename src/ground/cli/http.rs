@@ -9,13 +9,12 @@ use std::time::Duration;
 use clap::Args;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
-use ureq::tls::TlsConfig;
 use ureq::{Agent, Body, http::Response};
 
 use super::output::{elements, text};
 use super::{Failure, login, variable};
 use crate::config::nearest;
-use crate::ground::http::roots;
+use crate::ground::http::agent;
 
 /// Which server is asked, and how it is trusted.
 #[derive(Args, Clone)]
@@ -129,17 +128,8 @@ impl Request {
 impl Server {
     /// A server without a session.
     pub fn new(url: String, ca_file: Option<&Path>) -> Result<Self, Failure> {
-        let tls = TlsConfig::builder().root_certs(roots(ca_file)?).build();
-        let config = Agent::config_builder()
-            .tls_config(tls)
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_global(Some(ANSWER_TIMEOUT))
-            .user_agent(concat!("ground-control/", env!("CARGO_PKG_VERSION")))
-            .build();
-        Ok(Self { url, token: None, agent: config.new_agent() })
+        let agent = agent(ca_file, CONNECT_TIMEOUT, ANSWER_TIMEOUT)?;
+        Ok(Self { url, token: None, agent })
     }
 
     /// Whether it is asked with this session.
