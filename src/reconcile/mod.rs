@@ -291,9 +291,10 @@ impl Reconciler {
         Ok(entries.map(|entry| entry.size).sum())
     }
 
-    /// Removes the tags that are not desired, but for those that clients may have fetched, and pins
-    /// what the desired ones reach; every other blob, but what images under way need, is held only
-    /// for as long as nothing else needs its room.
+    /// Removes the tags that are not desired, but for those that clients may have fetched or that
+    /// another image of their repository is to replace and cannot yet, and pins what the desired ones
+    /// reach; every other blob, but what images under way need, is held only for as long as nothing
+    /// else needs its room.
     async fn collect(&self) -> Result<(), blob::Error> {
         let Parts { store, catalog, .. } = &self.parts;
         if !self.is_whole.get() {
@@ -307,8 +308,12 @@ impl Reconciler {
         let roots: Vec<Root<'_>> =
             held.map(|(digest, image)| Root { digest, platforms: &image.platforms }).collect();
         let mut reachable = catalog.reachable(&roots)?;
+        let missing = images.iter().filter(|image| self.held(image).is_none()).map(key);
+        let missing: BTreeSet<(String, String)> =
+            missing.map(|key| (key.registry, key.repository)).collect();
         let (signatures, gone) = sweep::sort_tags(&tags, &desired, &reachable, |key| {
             self.parts.puller.pulls_through(&key.registry, &key.repository)
+                || missing.contains(&(key.registry.clone(), key.repository.clone()))
         });
         for key in gone {
             info!("{}/{}:{} is not desired any more", key.registry, key.repository, key.tag);

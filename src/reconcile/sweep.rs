@@ -9,7 +9,7 @@ use crate::oci::Digest;
 use crate::pull::{is_staged_tag, signed_digest};
 
 /// Sorts tags by what becomes of them: the digests of those that stay because of an image that is
-/// `desired` and held with `reachable`, and the tags that go. What nobody desires and `is_cached`
+/// `desired` and held with `reachable`, and the tags that go. What is not desired and `is_cached`
 /// stays without keeping anything.
 pub fn sort_tags<'a>(
     tags: &'a [(TagKey, Digest)],

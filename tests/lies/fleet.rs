@@ -441,6 +441,27 @@ fn nothing_is_removed_while_it_is_not_known_what_is_desired() {
     assert_eq!(satellite.get("/v2/library/app/manifests/1").0, 200);
 }
 
+/// An image that cannot be had does not cost the one that it is to replace.
+#[test]
+fn an_image_is_served_until_the_one_that_replaces_it_is_held() {
+    let (fleet, _odd, satellite) = converged("fleet-replaced");
+    fleet.set_group("g1", "library/app", "2");
+    wait_until(
+        || seen(&satellite)["images"][0]["reference"].to_string().contains("library/app:2"),
+        || seen(&satellite).to_string(),
+    );
+    for _ in 0..3 {
+        satellite.await_line("INFO  sync: ");
+    }
+    await_image(&satellite, "library/app", "2", 404);
+    assert_eq!(satellite.get("/v2/library/app/manifests/1").0, 200, "{}", satellite.log());
+    let layer = format!("/v2/library/app/blobs/{}", Digest::sha256(b"layer one"));
+    assert_eq!(satellite.get(&layer), (200, b"layer one".to_vec()));
+    fleet.push("library/app", "2", b"layer two");
+    await_image(&satellite, "library/app", "2", 200);
+    await_image(&satellite, "library/app", "1", 404);
+}
+
 #[test]
 fn another_ground_control_gets_no_credentials_of_the_one_before() {
     let (_fleet, _odd, satellite) = converged("fleet-other");
