@@ -206,6 +206,9 @@ fn health(report: &Report) -> (Health, String) {
     if let Some(problem) = details.problems.first() {
         return (Health::Degraded, problem.clone());
     }
+    if let Some(image) = details.images.iter().find(|image| image.state == UNCHECKED) {
+        return (Health::Degraded, line(&image.reference, &image.state, &image.reason));
+    }
     if is_flash_worn(details) {
         let percent = details.flash_used_percent.unwrap_or_default();
         return (Health::Degraded, format!("flash: {percent:.0} % of its rated life is used"));
@@ -431,6 +434,8 @@ fn line(reference: &str, state: &str, reason: &str) -> String {
 
 /// The state word of an image that cannot be had.
 const FAILED: &str = "failed";
+/// That of one that is held whole and whose registry cannot be asked.
+const UNCHECKED: &str = "held (registry unavailable)";
 /// That of one that is kept for later.
 const STAGED: &str = "staged";
 const FLASH_WORN_PERCENT: f64 = 90.0;

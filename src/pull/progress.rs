@@ -54,6 +54,8 @@ pub enum State {
     Staged,
     /// Held whole; the registry does not have it any more.
     Gone,
+    /// Held whole, as of the last answer of the registry, which cannot be asked now.
+    Unchecked,
     /// It waits for a window or for the data plan; what was held before is still served.
     Waiting,
     /// The last attempt failed; what was held before is still served.

@@ -310,7 +310,18 @@ impl Reconciler {
                 } else {
                     debug!("{text}");
                 }
-                (End::Failed, Some(error.to_string()))
+                let is_unchecked =
+                    error.kind() == Kind::Retry && self.is_held_as(image, memory.current);
+                let problem = Some(error.to_string());
+                if is_unchecked {
+                    let (state, problem) = match image.is_staged() {
+                        true => standing(image),
+                        false => (State::Unchecked, problem),
+                    };
+                    self.post_end(image, memory, End::Failed, state, problem);
+                    return;
+                }
+                (End::Failed, problem)
             }
         };
         let (state, problem) = match &end {

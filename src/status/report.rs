@@ -38,7 +38,8 @@ pub struct Report {
 pub struct ImageReport {
     /// As the configuration has it, normalised.
     pub reference: String,
-    /// `pending`, `syncing`, `waiting`, `held`, `staged`, `held (gone upstream)` or `failed`.
+    /// `pending`, `syncing`, `waiting`, `held`, `staged`, `held (gone upstream)`,
+    /// `held (registry unavailable)` or `failed`.
     pub state: String,
     /// The digest held under its tag.
     pub digest: Option<String>,
@@ -304,6 +305,7 @@ fn state_name(state: State) -> &'static str {
         State::Held => "held",
         State::Staged => "staged",
         State::Gone => "held (gone upstream)",
+        State::Unchecked => "held (registry unavailable)",
         State::Failed => "failed",
     }
 }

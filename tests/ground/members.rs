@@ -314,9 +314,10 @@ fn what_is_staged_takes_its_place_without_a_link() {
         let server = Server::start_on(&database, address);
         let admin = server.admin();
         let rollout = || admin.get(&format!("/api/rollouts/{name}")).json();
-        wait_until(|| rollout()["phase"] == "Completed", || rollout().to_string());
-        // Its registry is away, so that it cannot say that a tag means the same still.
         let shown = || admin.get("/api/satellites/edge1/state").json()["images"].clone();
+        let is_ended = || rollout()["phase"] == "Completed";
+        wait_until(is_ended, || format!("{} {}\n{}", rollout(), shown(), satellite.log()));
+        // Its registry is away, so that it cannot say that a tag means the same still.
         // The last report of before may still count.
         let is_known = || {
             let shown = shown();

@@ -4,9 +4,10 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use moonlet::oci::Digest;
+use serde_json::Value;
 
 use crate::registry::Image;
-use crate::satellite::{start_with, text, wait_until};
+use crate::satellite::{get, start_with, text, wait_until};
 use crate::several::{Answer, Several};
 
 #[test]
@@ -34,6 +35,24 @@ fn a_registry_that_does_not_answer_is_asked_by_one_image() {
     satellite.await_error("dead.test/c:1: waits for dead.test, which does not answer: ");
     let log = satellite.log();
     assert!(!log.contains("dead.test/b/manifests"), "it was asked for another image:\n{log}");
+}
+
+#[test]
+fn what_is_held_is_not_failed_without_its_registry() {
+    let registry = Several::start();
+    registry.push("1", &Image::new(1, 300_000));
+    let images = ["registry.test/app:1", "registry.test/app:2"];
+    let url = url(&registry);
+    let mut satellite = start_with("away", "1s", &[("registry.test", &url)], &images);
+    satellite.await_line("registry.test/app:1: held at");
+    satellite.kill();
+    registry.oddity(|_, _| Some(Answer::status(503)));
+    satellite.start_again();
+    let admin = satellite.address_of("status, metrics and health");
+    let status = || serde_json::from_slice::<Value>(&get(&admin, "/status", "").1).unwrap();
+    let is_state = |index: usize, state| status()["images"][index]["state"] == state;
+    let are_told = || is_state(0, "held (registry unavailable)") && is_state(1, "failed");
+    wait_until(are_told, || status().to_string());
 }
 
 #[test]

@@ -50,6 +50,9 @@ fn a_moonlet_is_judged_by_digest() {
     let (app, web) = ("r.example:5000/app:1", "r.example:5000/web:2");
     let good = vec![status(app, "held", A), status(web, "held (gone upstream)", B)];
     assert_eq!(judged(&moonlet(good)), (Updated::UpToDate, Health::Healthy, String::new()));
+    let away = vec![status(app, "held", A), status(web, "held (registry unavailable)", B)];
+    let reason = format!("{web}: held (registry unavailable)");
+    assert_eq!(judged(&moonlet(away)), (Updated::UpToDate, Health::Degraded, reason));
     let other = vec![status(app, "held", B), status(web, "held", B)];
     assert_eq!(
         judged(&moonlet(other)),
