@@ -103,8 +103,8 @@ impl Terms {
     pub(super) fn check(&self, store: &Store) -> Result<(), Error> {
         let Some(bytes) = store.document(RECORD) else { return Ok(()) };
         let last: Last = serde_json::from_slice(&bytes).map_err(|error| {
-            let what = format!("the log's record of the last bundle is unreadable: {error}");
-            Error::new(Kind::Denied, what)
+            let what = "the log's record of the last bundle is unreadable";
+            Error::from_source(Kind::Denied, error).about(what)
         })?;
         let sequence = self.document.sequence;
         if sequence > last.sequence || self.digest == last.digest {
@@ -118,7 +118,8 @@ impl Terms {
     /// Records it as the last one.
     pub(super) async fn record(&self, store: &Store) -> Result<(), Error> {
         let last = Last { sequence: self.document.sequence, digest: self.digest };
-        let bytes = serde_json::to_vec(&last).map_err(|error| Error::invalid(error.to_string()))?;
+        let bytes =
+            serde_json::to_vec(&last).map_err(|error| Error::from_source(Kind::Invalid, error))?;
         Ok(store.set_document(RECORD, &bytes).await?)
     }
 
@@ -154,7 +155,7 @@ impl Terms {
 /// [`Kind::Invalid`] for what is no such file; what the system says of one that cannot be read.
 pub fn read_keys(path: &Path) -> Result<Keys, Error> {
     let keys = Keys::parse(&read(path)?);
-    keys.map_err(|error| Error::invalid(format!("{}: {error}", path.display())))
+    keys.map_err(|error| Error::from_source(Kind::Invalid, error).about(path.display()))
 }
 
 /// A key to sign bundles with.
@@ -199,7 +200,7 @@ impl Signer {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    std::fs::read(path).map_err(|error| Error::io(path, &error))
+    std::fs::read(path).map_err(|error| Error::io(path, error))
 }
 
 /// What a bundle says of itself.

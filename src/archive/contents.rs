@@ -217,7 +217,7 @@ impl Archive {
     }
 
     /// It could not be read.
-    pub(super) fn failed(&self, error: &io::Error) -> Error {
+    pub(super) fn failed(&self, error: io::Error) -> Error {
         self.source.failed(error)
     }
 

@@ -111,7 +111,7 @@ fn manifest(archive: &mut Archive, item: &Item) -> Result<Vec<u8>, Error> {
 fn compressed(archive: &mut Archive, path: &str, diff_id: &Digest) -> Result<Digest, Error> {
     let source = archive.source.reader(path, 0)?;
     let digests = digests(source, diff_id.algorithm());
-    let (digest, found) = digests.map_err(|error| archive.failed(&error))?;
+    let (digest, found) = digests.map_err(|error| archive.failed(error))?;
     if found != *diff_id {
         let what = format!("{path} inflates to the digest {found}, expected {diff_id}");
         return Err(Error::new(Kind::Corrupt, archive.source.wrong(&what).to_string()));

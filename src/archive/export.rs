@@ -138,7 +138,7 @@ impl Export<'_> {
                     images,
                 };
                 let text = serde_json::to_vec_pretty(&document)
-                    .map_err(|error| Error::invalid(error.to_string()))?;
+                    .map_err(|error| Error::from_source(Kind::Invalid, error))?;
                 let signature = signer.sign(&text)?;
                 Some((text, signature))
             }
@@ -233,7 +233,7 @@ impl Sink {
         }
         name.push(".partial");
         let path = path.with_file_name(name);
-        let failed = |error: io::Error| Error::io(&path, &error);
+        let failed = |error: io::Error| Error::io(&path, error);
         // What a run left that was killed.
         let removed = match fs::symlink_metadata(&path) {
             Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(&path),
@@ -262,7 +262,7 @@ impl Sink {
             return self.write(&tar::head(name, size));
         }
         let path = self.path.join(name);
-        let failed = |error: io::Error| Error::io(&path, &error);
+        let failed = |error: io::Error| Error::io(&path, error);
         fs::create_dir_all(path.parent().unwrap_or(&path)).map_err(failed)?;
         self.file = Some(File::create_new(&path).map_err(failed)?);
         Ok(())
@@ -270,7 +270,7 @@ impl Sink {
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let written = self.file.as_mut().map_or(Ok(()), |file| file.write_all(bytes));
-        written.map_err(|error| Error::io(&self.path, &error))
+        written.map_err(|error| Error::io(&self.path, error))
     }
 
     fn end(&mut self, size: u64) -> Result<(), Error> {
@@ -278,7 +278,7 @@ impl Sink {
             return self.write(tar::padding(size));
         }
         let synced = self.file.take().map_or(Ok(()), |file| file.sync_all());
-        synced.map_err(|error| Error::io(&self.path, &error))
+        synced.map_err(|error| Error::io(&self.path, error))
     }
 
     /// Gives it its name.
@@ -286,7 +286,7 @@ impl Sink {
         if self.is_tar {
             self.write(&tar::END)?;
         }
-        let failed = |error: io::Error| Error::io(path, &error);
+        let failed = |error: io::Error| Error::io(path, error);
         self.file.take().map_or(Ok(()), |file| file.sync_all()).map_err(failed)?;
         fs::rename(&self.path, path).map_err(failed)?;
         self.is_finished = true;

@@ -204,7 +204,7 @@ impl Import<'_> {
                 let what = "stopped; the same import goes on from here";
                 return Err(Error::new(Kind::Retry, what));
             }
-            let length = reader.read(&mut buffer).map_err(|error| Error::io(&path, &error))?;
+            let length = reader.read(&mut buffer).map_err(|error| Error::io(&path, error))?;
             if length == 0 {
                 let (path, at) = (path.display(), writer.frontier());
                 let what = format!("{path}: blob {digest} ends at byte {at}, expected {size}");
@@ -229,7 +229,7 @@ impl Import<'_> {
             let mut bytes = Vec::new();
             let reader = archive.reader(digest, range.start)?;
             let read = reader.take(range.end - range.start).read_to_end(&mut bytes);
-            read.map_err(|error| archive.failed(&error))?;
+            read.map_err(|error| archive.failed(error))?;
             self.store.repair(digest, chunk, &bytes).await?;
             warn!("{digest}: chunk {chunk} was corrupt on flash and is repaired");
         }

@@ -37,12 +37,13 @@ pub use import::{Import, Imported, Wish};
 pub struct Error {
     kind: Kind,
     what: String,
+    source: Option<Box<dyn std::error::Error>>,
 }
 
 impl Error {
     /// `what` is one line for a person.
     pub fn new(kind: Kind, what: impl Into<String>) -> Self {
-        Self { kind, what: what.into() }
+        Self { kind, what: what.into(), source: None }
     }
 
     fn invalid(what: impl Into<String>) -> Self {
@@ -60,14 +61,18 @@ impl Error {
     }
 
     /// Of a file that was read or written.
-    fn io(path: &Path, error: &std::io::Error) -> Self {
+    fn io(path: &Path, error: std::io::Error) -> Self {
         let kind = match error.kind() {
             std::io::ErrorKind::NotFound => Kind::Missing,
             std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof => Kind::Invalid,
             std::io::ErrorKind::StorageFull => Kind::Full,
             _ => Kind::Retry,
         };
-        Self::new(kind, format!("{}: {error}", path.display()))
+        Self::from_source(kind, error).about(path.display())
+    }
+
+    fn from_source(kind: Kind, source: impl std::error::Error + 'static) -> Self {
+        Self { kind, what: source.to_string(), source: Some(Box::new(source)) }
     }
 }
 
@@ -77,16 +82,20 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref()
+    }
+}
 
 impl From<blob::Error> for Error {
     fn from(error: blob::Error) -> Self {
-        Self::new(error.kind(), error.to_string())
+        Self::from_source(error.kind(), error)
     }
 }
 
 impl From<ManifestError> for Error {
     fn from(error: ManifestError) -> Self {
-        Self::new(Kind::Invalid, error.to_string())
+        Self::from_source(Kind::Invalid, error)
     }
 }

@@ -61,7 +61,7 @@ impl Source {
     /// [`Kind::Missing`] where there is nothing; [`Kind::Invalid`] for what is neither, for a tar
     /// that is cut short, and for one with names that lead out of it.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let failed = |error: io::Error| Error::io(path, &error);
+        let failed = |error: io::Error| Error::io(path, error);
         let metadata = fs::metadata(path).map_err(failed)?;
         let (path, entries) = (path.to_owned(), BTreeMap::new());
         if metadata.is_dir() {
@@ -89,7 +89,7 @@ impl Source {
                 let expected = "expected a directory, a tar or a tar.gz";
                 Err(source.wrong(&format!("{error}; {expected}")))
             }
-            Err(error) => Err(source.failed(&error)),
+            Err(error) => Err(source.failed(error)),
             Ok(()) => Ok(source),
         }
     }
@@ -153,7 +153,7 @@ impl Source {
         }
         let mut bytes = Vec::new();
         let read = self.reader(name, 0)?.read_to_end(&mut bytes);
-        read.map_err(|error| self.failed(&error))?;
+        read.map_err(|error| self.failed(error))?;
         if bytes.len() as u64 != size {
             return Err(self.wrong(&format!("{name} has {} bytes, not {size}", bytes.len())));
         }
@@ -166,7 +166,7 @@ impl Source {
     /// [`Kind::Missing`] when there is none.
     pub fn reader(&mut self, name: &str, from: u64) -> Result<Box<dyn Read + '_>, Error> {
         let path = self.path.clone();
-        let failed = |error: io::Error| Error::io(&path, &error);
+        let failed = |error: io::Error| Error::io(&path, error);
         let missing = || Error::new(Kind::Missing, format!("{}: no {name}", path.display()));
         if let Form::Directory = self.form {
             self.look(name)?.ok_or_else(missing)?;
@@ -258,7 +258,7 @@ impl Source {
             found = match fs::symlink_metadata(&path) {
                 Ok(metadata) => Some(metadata),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                Err(error) => return Err(Error::io(&path, &error)),
+                Err(error) => return Err(Error::io(&path, error)),
             };
             if found.as_ref().is_some_and(fs::Metadata::is_symlink) {
                 return Err(self.wrong(&format!("{name} is a symbolic link, expected a file")));
@@ -278,7 +278,7 @@ impl Source {
     }
 
     /// It could not be read.
-    pub fn failed(&self, error: &io::Error) -> Error {
+    pub fn failed(&self, error: io::Error) -> Error {
         Error::io(&self.path, error)
     }
 }

@@ -61,8 +61,7 @@ impl GroundControl {
             _ => {}
         }
         let answer: Answer = self.parsed(response, "the answer to the enrolment").await?;
-        let wrong = |error| Error::new(Kind::Invalid, format!("{}: {error}", self.base));
-        answer.check().map_err(wrong)?;
+        answer.check().map_err(|error| Error::from(error).about(&self.base))?;
         Ok(answer)
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::seal::Unsealed;
 use crate::kind::Kind;
 use crate::{blob, fleet, net, registry};
 
@@ -22,7 +23,17 @@ impl Error {
         Self { kind, text: source.to_string(), source: Some(Box::new(source)) }
     }
 
-    /// The same, without a secret that may be part of it.
+    /// Says what it is about.
+    pub(super) fn about(self, what: impl fmt::Display) -> Self {
+        Self { text: format!("{what}: {}", self.text), ..self }
+    }
+
+    /// Says what to do, too.
+    pub(super) fn hinting(self, hint: &str) -> Self {
+        Self { text: format!("{}; {hint}", self.text), ..self }
+    }
+
+    /// The same, without a secret that may be part of it, and so without its cause.
     pub(super) fn without(self, secret: &str) -> Self {
         Self::new(self.kind, self.text.replace(secret, "********"))
     }
@@ -65,6 +76,12 @@ impl From<blob::Error> for Error {
 
 impl From<fleet::Invalid> for Error {
     fn from(error: fleet::Invalid) -> Self {
+        Self::from_source(Kind::Invalid, error)
+    }
+}
+
+impl From<Unsealed> for Error {
+    fn from(error: Unsealed) -> Self {
         Self::from_source(Kind::Invalid, error)
     }
 }

@@ -267,7 +267,7 @@ impl Control {
     /// Whether something could be sealed and recorded now.
     fn check_keeping(&self, fleet: &Fleet) -> Result<(), Error> {
         if let Err(error) = fleet.seal.seal(b"") {
-            return Err(Error::new(Kind::Invalid, format!("enrolment waits: {error}")));
+            return Err(Error::from(error).about("enrolment waits"));
         }
         if !self.parts.store.is_writable() {
             let what = "enrolment waits: the store takes no writes";
@@ -366,16 +366,15 @@ impl Control {
         parse: impl FnOnce(&[u8]) -> Option<T>,
     ) -> Result<Option<T>, Error> {
         let Some(sealed) = self.parts.store.document(name) else { return Ok(None) };
-        let invalid = |what: String| Error::new(Kind::Invalid, format!("kept {name}: {what}"));
-        let text = fleet.seal.open(&sealed).map_err(|error| invalid(error.to_string()))?;
-        let value = parse(&text).ok_or_else(|| invalid("malformed".to_owned()))?;
+        let about = format!("kept {name}");
+        let text = fleet.seal.open(&sealed).map_err(|error| Error::from(error).about(&about))?;
+        let malformed = || Error::new(Kind::Invalid, "malformed").about(&about);
+        let value = parse(&text).ok_or_else(malformed)?;
         Ok(Some(value))
     }
 
     async fn keep(&self, fleet: &Fleet, name: &str, text: &[u8]) -> Result<(), Error> {
-        let sealed = fleet.seal.seal(text);
-        let sealed =
-            sealed.map_err(|error| Error::new(Kind::Invalid, format!("{name}: {error}")))?;
+        let sealed = fleet.seal.seal(text).map_err(|error| Error::from(error).about(name))?;
         Ok(self.parts.store.set_document(name, &sealed).await?)
     }
 
@@ -441,7 +440,7 @@ fn refused(error: Error) -> Error {
     match error.kind() {
         Kind::Denied => {
             let hint = "if this satellite was revoked, a new enrolment token is needed";
-            Error::new(Kind::Denied, format!("{error}; {hint}"))
+            error.hinting(hint)
         }
         _ => error,
     }

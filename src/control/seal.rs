@@ -39,6 +39,8 @@ impl fmt::Display for Unsealed {
     }
 }
 
+impl std::error::Error for Unsealed {}
+
 /// Where the material of a key comes from; the number stands on flash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {

@@ -56,7 +56,8 @@ impl Syncs {
     /// As for [`Syncs::sync`].
     pub fn recover(&self, file: &File, doing: &str) -> Result<(), Error> {
         let mut failure = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let failed = |error: io::Error| Error::new(Kind::Retry, format!("{doing}: {error}"));
+        let failed =
+            |error: io::Error| Error { source: Some(error), ..Error::new(Kind::Retry, doing) };
         file.sync_data().map_err(failed)?;
         // Pages that somebody sends from at this moment stay, and are checked before the next does.
         let dropped = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);

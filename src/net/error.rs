@@ -1,7 +1,8 @@
 //! The error of the network layer: one plain line and a kind.
 //!
 //! The line says what was tried, where, and what was expected, so that it can be logged as it is;
-//! it never holds a credential, for only hosts, ports, paths and file names are put into it.
+//! it never holds a credential, for only hosts, ports, paths and file names are put into it. What
+//! the system said is part of the line; [`source`](std::error::Error::source) has it as a value.
 
 use std::fmt;
 use std::io;
@@ -41,7 +42,17 @@ impl Error {
     /// A failed operation on a socket or file: `what` names it, the cause is appended.
     pub(crate) fn io(kind: Kind, what: impl fmt::Display, source: io::Error) -> Self {
         let message = format!("{what}: {}", plain(&source));
-        Self { source: Some(source), ..Self::new(kind, message) }
+        Self::new(kind, message).caused_by(source)
+    }
+
+    /// With its cause, of which the message says enough.
+    pub(super) fn caused_by(self, source: io::Error) -> Self {
+        Self { source: Some(source), ..self }
+    }
+
+    /// Says what it is about.
+    pub(super) fn about(self, what: impl fmt::Display) -> Self {
+        Self { message: format!("{what}: {}", self.message), ..self }
     }
 }
 

@@ -268,14 +268,14 @@ pub(super) fn failure(what: &str, peer: &str, error: io::Error) -> Error {
     else {
         return Error::io(Kind::Retry, format_args!("{what} {peer}"), error);
     };
-    let words = match cause {
-        rustls::Error::InvalidCertificate(problem) => certificate_words(problem),
-        rustls::Error::InvalidMessage(_) => {
-            return Error::new(
-                Kind::Invalid,
-                format!("{peer} does not speak tls: expected an https server on this port"),
-            );
+    let (kind, message) = match cause {
+        rustls::Error::InvalidCertificate(problem) => {
+            (Kind::Invalid, format!("certificate of {peer} {}", certificate_words(problem)))
         }
+        rustls::Error::InvalidMessage(_) => (
+            Kind::Invalid,
+            format!("{peer} does not speak tls: expected an https server on this port"),
+        ),
         rustls::Error::AlertReceived(alert) => {
             let alert = format!("{alert:?}");
             let message = if alert.contains("Certificate") || alert == "UnknownCA" {
@@ -286,13 +286,11 @@ pub(super) fn failure(what: &str, peer: &str, error: io::Error) -> Error {
             } else {
                 format!("{peer} refused the tls handshake ({alert})")
             };
-            return Error::new(Kind::Invalid, message);
+            (Kind::Invalid, message)
         }
-        other => {
-            return Error::new(Kind::Retry, format!("{what} {peer}: {other}"));
-        }
+        other => (Kind::Retry, format!("{what} {peer}: {other}")),
     };
-    Error::new(Kind::Invalid, format!("certificate of {peer} {words}"))
+    Error::new(kind, message).caused_by(error)
 }
 
 fn certificate_words(problem: &CertificateError) -> String {

@@ -4,12 +4,14 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::kind::Kind;
+use crate::net;
 
 /// Why a registry did not give what was asked for.
 #[derive(Debug)]
 pub struct Error {
     kind: Kind,
     what: String,
+    source: Option<Box<net::Error>>,
     retry_after: Option<Duration>,
     is_unanswered: bool,
     is_throttled: bool,
@@ -21,11 +23,17 @@ impl Error {
         Self {
             kind,
             what,
+            source: None,
             retry_after: None,
             is_unanswered: false,
             is_throttled: false,
             is_held_back: false,
         }
+    }
+
+    /// With its cause, of which the line says enough.
+    pub(super) fn caused_by(self, source: net::Error) -> Self {
+        Self { source: Some(Box::new(source)), ..self }
     }
 
     /// With the time that the registry asked to be left alone for.
@@ -80,4 +88,8 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

@@ -359,11 +359,12 @@ impl Registry {
     }
 
     pub(super) fn link(&self, path: &str, error: crate::net::Error) -> Error {
-        match error.retry_after() {
+        let said = match error.retry_after() {
             // Nothing of it is about this registry.
             Some(after) => Error::new(error.kind(), error.to_string()).held_back(after),
             None => self.problem(error.kind(), path, error.to_string()),
-        }
+        };
+        said.caused_by(error)
     }
 }
 

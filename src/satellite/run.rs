@@ -36,36 +36,52 @@ use crate::status::{Admin, Health, Report, STORE};
 
 /// Why a log could not be mounted.
 #[derive(Debug)]
-pub struct Unmounted {
-    kind: Kind,
-    text: String,
+pub enum Unmounted {
+    /// Its device could not be opened.
+    Device(flash::Error),
+    /// What is on it is no log, or one that cannot be read.
+    Log(blob::Error),
 }
 
 impl Unmounted {
     /// Whether it may be mounted later: a disk that is not attached yet, one that answers with
     /// errors, or is full. What is damaged, newer than this program or in use stays so.
     pub fn may_pass(&self) -> bool {
-        matches!(self.kind, Kind::Missing | Kind::Retry | Kind::Full)
+        let kind = match self {
+            Self::Device(error) => error.kind(),
+            Self::Log(error) => error.kind(),
+        };
+        matches!(kind, Kind::Missing | Kind::Retry | Kind::Full)
     }
 }
 
 impl fmt::Display for Unmounted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        match self {
+            Self::Device(error) => error.fmt(f),
+            Self::Log(error) => error.fmt(f),
+        }
     }
 }
 
-impl std::error::Error for Unmounted {}
+impl std::error::Error for Unmounted {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Device(error) => Some(error),
+            Self::Log(error) => Some(error),
+        }
+    }
+}
 
 impl From<flash::Error> for Unmounted {
     fn from(error: flash::Error) -> Self {
-        Self { kind: error.kind(), text: error.to_string() }
+        Self::Device(error)
     }
 }
 
 impl From<blob::Error> for Unmounted {
     fn from(error: blob::Error) -> Self {
-        Self { kind: error.kind(), text: error.to_string() }
+        Self::Log(error)
     }
 }
 

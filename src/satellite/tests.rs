@@ -1,6 +1,8 @@
 //! A satellite as `moonlet run` has it, for days, by a simulated clock: on simulated flash, with a
 //! registry that comes and goes on a socket of this host.
 
+mod errors;
+
 use std::cell::{Cell, RefCell};
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;

@@ -156,7 +156,7 @@ impl Client {
             // What the link holds back says nothing of the proxy.
             match error.retry_after() {
                 Some(_) => error,
-                None => Error::new(error.kind(), format!("proxy for {host}: {error}")),
+                None => error.about(format_args!("proxy for {host}")),
             }
         })?;
         if *is_tls { self.tunnel(socket, proxy, peer).await } else { Ok(socket) }
