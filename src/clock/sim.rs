@@ -32,6 +32,7 @@ struct State {
     now: Cell<Duration>,
     /// Seconds since 1970-01-01 UTC at the clock's start.
     start: Cell<u64>,
+    is_unset: Cell<bool>,
     next: Cell<u64>,
     /// Who is to be woken when; the number tells those of one moment apart.
     alarms: RefCell<BTreeMap<(Duration, u64), Waker>>,
@@ -44,6 +45,7 @@ impl SimulatedClock {
         Self(Rc::new(State {
             now: Cell::default(),
             start: Cell::new(unix_seconds),
+            is_unset: Cell::default(),
             next: Cell::default(),
             alarms: RefCell::default(),
             patience: Cell::default(),
@@ -53,6 +55,11 @@ impl SimulatedClock {
     /// How long, in real time, other threads may take before the time jumps.
     pub fn set_patience(&self, patience: Duration) {
         self.0.patience.set(patience);
+    }
+
+    /// Makes the time one that was never set, or one that was.
+    pub fn set_known(&self, is_known: bool) {
+        self.0.is_unset.set(!is_known);
     }
 
     /// Lets the time pass without anything happening in it.
@@ -147,6 +154,10 @@ impl Clock for SimulatedClock {
 
     fn unix_seconds(&self) -> u64 {
         self.0.start.get().saturating_add(self.0.now.get().as_secs())
+    }
+
+    fn is_set(&self) -> bool {
+        !self.0.is_unset.get()
     }
 
     fn raise_floor(&self, unix_seconds: u64) {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use moonlet::blob::{Reader, Store};
 use moonlet::clock::Clock;
+use moonlet::clock::sim::SimulatedClock;
 use moonlet::flash::sim::Device;
 use moonlet::kind::Kind;
 use smol::future::{poll_once, zip};
@@ -20,22 +21,6 @@ use crate::{EMMC, NAND, NOR};
 
 const CHUNK: u64 = CHUNK_BYTES as u64;
 const NOTHING: [u8; 0] = [];
-
-/// A clock that goes when it is asked to.
-#[derive(Default)]
-struct Hours(Cell<u32>);
-
-impl Clock for Hours {
-    fn monotonic(&self) -> Duration {
-        Duration::from_hours(u64::from(self.0.get()))
-    }
-
-    fn unix_seconds(&self) -> u64 {
-        self.monotonic().as_secs()
-    }
-
-    fn raise_floor(&self, _: u64) {}
-}
 
 /// Sends a part of a blob as a server does; gives what was sent, all of it or not.
 fn send(reader: &Reader, from: u64, to: u64) -> Vec<u8> {
@@ -138,16 +123,16 @@ fn all_who_wait_share_one_check() {
 fn a_check_is_trusted_for_the_interval_and_no_longer() {
     let (device, content, digest) = held(EMMC);
     let (store, _) = mount(&device).unwrap();
-    let clock = Rc::new(Hours::default());
+    let clock = Rc::new(SimulatedClock::new(0));
     store.verify_every(Duration::from_hours(24), Rc::clone(&clock) as Rc<dyn Clock>);
     let end = content.len() as u64;
     let reader = store.reader(&digest).unwrap();
     assert_eq!(send(&reader, 0, end), content);
     let (segment, offset) = find(&device, &content[CHUNK_BYTES..CHUNK_BYTES + 64]);
     device.flip(segment, offset, 4);
-    clock.0.set(23);
+    clock.advance(Duration::from_hours(23));
     assert_eq!(reader.admitted(0, end), end);
-    clock.0.set(24);
+    clock.advance(Duration::from_hours(1));
     assert_eq!(reader.admitted(0, end), 0);
     assert_eq!(send(&reader, 0, end), content[..CHUNK_BYTES]);
     assert_eq!(store.corrupt(), [(digest, BTreeSet::from([1]))]);

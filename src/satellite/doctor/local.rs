@@ -70,30 +70,16 @@ const CLOCK: &str = "clock";
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::super::Verdict;
     use super::*;
-
-    struct Stopped(bool);
-
-    impl Clock for Stopped {
-        fn monotonic(&self) -> Duration {
-            Duration::ZERO
-        }
-        fn unix_seconds(&self) -> u64 {
-            1_800_000_000
-        }
-        fn is_set(&self) -> bool {
-            self.0
-        }
-        fn raise_floor(&self, _: u64) {}
-    }
+    use crate::clock::sim::SimulatedClock;
 
     #[test]
     fn a_clock_that_was_never_set_is_a_warning_unless_windows_go_by_it() {
-        assert_eq!(clock(&Stopped(true), None).result, Verdict::Ok);
-        let unset = clock(&Stopped(false), None);
+        let simulated = SimulatedClock::new(1_800_000_000);
+        assert_eq!(clock(&simulated, None).result, Verdict::Ok);
+        simulated.set_known(false);
+        let unset = clock(&simulated, None);
         assert_eq!(unset.result, Verdict::Warn);
         assert!(unset.seen.contains("against 2027-01-15"), "{}", unset.seen);
     }
