@@ -16,6 +16,11 @@ impl Counter {
         self.0.set(self.0.get().saturating_add(amount));
     }
 
+    /// Shows what is counted elsewhere.
+    pub fn show(&self, value: u64) {
+        self.0.set(value);
+    }
+
     /// What has been added up since the process began.
     pub fn value(&self) -> u64 {
         self.0.get()

@@ -140,7 +140,7 @@ impl Control {
         let seal = Seal::new(Path::new("/"), config.key_file.clone());
         let trust = tls::Trust::new(tls_options(config), Rc::clone(&self.parts.clock));
         let limits = ClientLimits::default();
-        let client = Client::new(trust, network.clone(), limits, Rc::clone(&self.parts.metrics));
+        let client = Client::new(trust, network.clone(), limits);
         let ground = GroundControl::new(client, config.url.clone());
         let (config, network) = (config.clone(), network.clone());
         let (registries, unusable) = (RefCell::default(), Unusable::default());
@@ -349,8 +349,8 @@ impl Control {
             password: own.as_ref().map(|own| Password::Text(own.auth.password.clone())),
             tls: own.map(|own| own.tls).unwrap_or_default(),
         };
-        let (clock, metrics) = (Rc::clone(&self.parts.clock), Rc::clone(&self.parts.metrics));
-        let registry = Registry::new(options, fleet.network.clone(), clock, metrics);
+        let clock = Rc::clone(&self.parts.clock);
+        let registry = Registry::new(options, fleet.network.clone(), clock);
         if registries.len() >= REGISTRIES_MAX {
             registries.clear();
         }

@@ -1,8 +1,8 @@
-//! The uplink's gate: the data plan and the time windows, as the configuration has them.
+//! The uplink's gate: the rate, the data plan and the time windows, as the configuration has them.
 //!
-//! Every byte to and from an upstream passes [`net::Gate`], which the data plan is kept to by: what
-//! may come is recorded as spent in the log's ledger, and synced, before it is asked for. What a
-//! window is kept to by is [`Gate::may_fetch`], which is asked before the content of images, and not
+//! Every byte to and from an upstream passes [`net::Gate`], blobs, manifests, HEADs, tokens and reports
+//! alike, which the rate and the data plan are kept to by: what may come is recorded as spent in the
+//! log's ledger, and synced, before it is asked for. What a window is kept to by is [`Gate::may_fetch`], which is asked before the content of images, and not
 //! before polls, tokens and reports.
 //!
 //! What counts is what sockets carry in both directions, a sixteenth more for the headers of packets
@@ -24,10 +24,11 @@ use crate::clock::SharedClock;
 use crate::config;
 use crate::link::Urgency;
 use crate::link::budget::{Account, Budget, Entry, Limits, Moment, Span, Verdict};
+use crate::link::rate::Bucket;
 use crate::link::window::{Schedule, State};
 use crate::link::zone::Zone;
 use crate::metrics::Metrics;
-use crate::net::{self, Admission};
+use crate::net::{self, Admission, Meter};
 use crate::units::ByteCount;
 pub use standing::{Standing, Used, Window};
 
@@ -38,8 +39,13 @@ pub struct Gate(Rc<Inner>);
 struct Inner {
     store: Store,
     clock: SharedClock,
+    /// Shows what the gate knows.
     metrics: Rc<Metrics>,
+    /// What the uplink has carried.
+    meter: Rc<Meter>,
     rules: RefCell<Rules>,
+    /// What the rate is kept to by.
+    bucket: RefCell<Option<Bucket>>,
     budget: RefCell<Budget>,
     /// Bytes that may be on their way, of all connections.
     exposed: Cell<u64>,
@@ -63,7 +69,9 @@ impl Gate {
             store,
             clock,
             metrics,
+            meter: Rc::default(),
             rules: RefCell::default(),
+            bucket: RefCell::default(),
             budget: RefCell::default(),
             exposed: Cell::default(),
             lost: Cell::default(),
@@ -78,6 +86,12 @@ impl Gate {
         let schedule = Schedule::new(&link.windows);
         let rules = Rules { schedule, is_urgent: link.urgent, zone: Rc::new(zone) };
         inner.rules.replace(rules);
+        let is_kept = inner.bucket.borrow().as_ref().map(Bucket::rate) == link.rate_max;
+        if !is_kept {
+            let (now, counted) = (inner.clock.monotonic(), inner.meter.received());
+            let bucket = link.rate_max.map(|rate| Bucket::new(rate, now, counted));
+            inner.bucket.replace(bucket);
+        }
         let limits = Limits {
             day: link.day_max.map(|max| max.0),
             month: link.month_max.map(|max| max.0),
@@ -92,7 +106,17 @@ impl Gate {
         inner.budget.borrow_mut().set(limits, at, &inner.zone(), counter, recorded);
     }
 
-    /// Whether there is a data plan: such a link carries one download at a time.
+    /// What the uplink has carried.
+    pub fn meter(&self) -> &Rc<Meter> {
+        &self.0.meter
+    }
+
+    /// Whether there is a rate or a data plan: such a link carries one download at a time.
+    pub fn is_limited(&self) -> bool {
+        self.0.bucket.borrow().is_some() || self.is_metered()
+    }
+
+    /// Whether there is a data plan.
     pub fn is_metered(&self) -> bool {
         !self.0.budget.borrow().accounts().is_empty()
     }
@@ -173,10 +197,17 @@ impl Inner {
 
     /// What the link has carried since the process began.
     fn counter(&self) -> u64 {
-        let Metrics { link_received_bytes, link_sent_bytes, link_connections, .. } = &*self.metrics;
-        let carried = link_received_bytes.value().saturating_add(link_sent_bytes.value());
-        let connections = link_connections.value().saturating_mul(CONNECTION_BYTES);
-        charged(carried.saturating_add(self.lost.get())).saturating_add(connections)
+        let connections = self.meter.connections() * CONNECTION_BYTES;
+        charged(self.meter.carried() + self.lost.get()) + connections
+    }
+
+    /// Waits until the rate has room for more than what was carried so far.
+    async fn wait_for_rate(&self) {
+        let (now, counter) = (self.clock.monotonic(), self.meter.received());
+        let wait = self.bucket.borrow_mut().as_mut().map(|bucket| bucket.charge(now, counter));
+        if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
+            self.clock.sleep(wait).await;
+        }
     }
 
     /// The budget, after it was charged with all that was carried so far.
@@ -187,6 +218,7 @@ impl Inner {
     }
 
     async fn admit(&self, held: u64, wanted: u64) -> Result<(), net::Error> {
+        self.wait_for_rate().await;
         loop {
             let exposed = self.exposed.get().saturating_sub(held).saturating_add(wanted);
             match self.charged_budget(|budget| budget.check(charged(exposed))) {
@@ -303,50 +335,30 @@ const RECORD_PAUSE: Duration = Duration::from_secs(30);
 mod tests {
     use std::sync::Arc;
 
-    use smol::block_on;
+    use smol::{LocalExecutor, block_on};
 
     use super::*;
+    use crate::clock::Clock as _;
+    use crate::clock::sim::SimulatedClock;
     use crate::flash::{Geometry, sim};
+    use crate::units::ByteRate;
 
     /// 2026-11-26 12:00:00 UTC, a Thursday.
     const NOON: u64 = 1_795_694_400;
     const MIB: u64 = 1 << 20;
 
-    struct Hands {
-        now: Cell<u64>,
-        is_set: Cell<bool>,
-    }
-
-    impl crate::clock::Clock for Hands {
-        fn monotonic(&self) -> Duration {
-            Duration::from_secs(self.now.get())
-        }
-
-        fn unix_seconds(&self) -> u64 {
-            self.now.get()
-        }
-
-        fn is_set(&self) -> bool {
-            self.is_set.get()
-        }
-
-        fn raise_floor(&self, _: u64) {}
-    }
-
     struct World {
         gate: Gate,
-        clock: Rc<Hands>,
-        metrics: Rc<Metrics>,
+        clock: Rc<SimulatedClock>,
         store: Store,
     }
 
     fn world(device: Arc<sim::Device>) -> World {
-        let clock = Rc::new(Hands { now: Cell::new(NOON), is_set: Cell::new(true) });
+        let clock = Rc::new(SimulatedClock::new(NOON));
         let metrics = Rc::new(Metrics::default());
         let (store, _) = Store::open(device, Rc::clone(&metrics)).unwrap();
-        let shared: SharedClock = Rc::<Hands>::clone(&clock);
-        let gate = Gate::new(store.clone(), shared, Rc::clone(&metrics));
-        World { gate, clock, metrics, store }
+        let shared: SharedClock = Rc::<SimulatedClock>::clone(&clock);
+        World { gate: Gate::new(store.clone(), shared, metrics), clock, store }
     }
 
     fn device() -> Arc<sim::Device> {
@@ -379,7 +391,7 @@ mod tests {
                     return Some(refused);
                 }
                 held = 200_000;
-                self.metrics.link_received_bytes.add(64 << 10);
+                self.gate.meter().add_received(64 << 10);
             }
             gate.release(held, 0);
             None
@@ -404,7 +416,7 @@ mod tests {
             world.gate.configure(&link(8 * MIB, &[]), Zone::utc());
             assert!(world.used() >= received, "{} recorded of {received}", world.used());
             let refused = world.receive(5);
-            received += world.metrics.link_received_bytes.value();
+            received += world.gate.meter().received();
             assert!(charged(received) <= 8 * MIB, "{received}");
             lives += 1;
             if let Some(refused) = refused {
@@ -434,7 +446,7 @@ mod tests {
         assert_eq!(second.used(), used);
         assert!(second.gate.fit(64 * MIB) < 8 * MIB && second.gate.fit(1000) == 1000);
         assert!(second.receive(200).is_some());
-        second.clock.now.set(NOON + 43_200);
+        second.clock.advance(Duration::from_hours(12));
         assert!(second.receive(5).is_none());
         second.gate.configure(&link(0, &[]), Zone::utc());
         assert!(second.receive(500).is_none() && !second.gate.is_metered());
@@ -477,17 +489,40 @@ mod tests {
         assert!(refused(Urgency::Client).is_none() && world.receive(3).is_none());
         assert!(!world.gate.is_shut(), "clients are let through");
         assert!(!world.gate.standing().window.unwrap().is_open);
-        world.clock.now.set(NOON + 10 * 3_600);
+        world.clock.advance(Duration::from_hours(10));
         assert!(refused(Urgency::Sync).is_none());
         assert_eq!(world.gate.standing().window.unwrap().until_text, "06:00");
-        world.clock.is_set.set(false);
+        world.clock.set_known(false);
         let error = refused(Urgency::Sync).unwrap();
         assert!(error.to_string().contains("the clock of this device is not set"), "{error}");
+    }
+
+    #[test]
+    fn windows_are_for_clients_too_unless_they_are_urgent() {
+        let world = world(device());
         let calm = config::Link { urgent: false, ..link(0, &["fri-wed"]) };
-        world.clock.is_set.set(true);
-        world.clock.now.set(NOON);
         world.gate.configure(&calm, Zone::utc());
-        assert!(refused(Urgency::Client).unwrap().to_string().ends_with("until 00:00"));
+        let refused = world.gate.may_fetch(Urgency::Client).unwrap_err();
+        assert!(refused.to_string().ends_with("until 00:00"), "{refused}");
         assert!(world.gate.is_shut());
+    }
+
+    #[test]
+    fn whatever_passes_waits_for_the_rate_and_a_reload_adds_none() {
+        let world = world(device());
+        let slow = config::Link { rate_max: Some(ByteRate(1 << 10)), ..link(0, &[]) };
+        world.gate.configure(&slow, Zone::utc());
+        let gate: Rc<dyn net::Gate> = (&world.gate).into();
+        let waited = |bytes| {
+            world.gate.meter().add_received(bytes);
+            let before = world.clock.monotonic();
+            world.clock.run(&LocalExecutor::new(), gate.admit(0, 100)).unwrap();
+            (world.clock.monotonic() - before).as_secs()
+        };
+        assert_eq!(waited(80 << 10), 64, "a burst of 16 KiB is free");
+        world.gate.configure(&slow, Zone::utc());
+        assert_eq!(waited(32 << 10), 32);
+        world.gate.configure(&link(0, &[]), Zone::utc());
+        assert!(waited(1 << 30) == 0 && !world.gate.is_limited());
     }
 }

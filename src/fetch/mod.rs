@@ -7,62 +7,56 @@
 //! A stop is obeyed between two pieces, and while waiting for one. A piece that has arrived is
 //! written whole, so that the writer can be suspended after it and nothing comes twice.
 //!
-//! [`gate`] keeps the link to its data plan, for which every byte of the uplink passes it, and to its
-//! windows, for which it is asked before content is and between two pieces.
+//! [`gate`] keeps the link to its rate and its data plan, for which every byte of the uplink passes it,
+//! and to its windows, for which it is asked before content is and between two pieces.
 
 pub mod gate;
 mod latch;
 
-use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::blob::{self, Writer};
-use crate::clock::SharedClock;
 use crate::kind::Kind;
 use crate::link::Urgency;
-use crate::link::rate::Bucket;
 use crate::metrics::Metrics;
 use crate::net::{self, http::Body};
 pub use gate::Gate;
 pub use latch::Latch;
 
-/// What all bodies of one process share: their pace, and the sign to stop.
+/// What a transfer is bound to: the link's gate, for whom it is, and what ends it. Clones share the
+/// gate and the sign to stop.
 #[derive(Clone)]
-pub struct Pace {
-    bucket: Rc<RefCell<Option<Bucket>>>,
+pub struct Terms {
+    gate: Gate,
+    urgency: Urgency,
     stop: Latch,
     /// Ends one download only.
     unwanted: Option<Latch>,
-    clock: SharedClock,
     metrics: Rc<Metrics>,
-    gate: Option<Gate>,
-    urgency: Urgency,
 }
 
-impl Pace {
-    /// Holds all downloads together to `bucket`; `None` means as fast as the link goes. They end
-    /// when `stop` is opened.
-    pub fn new(
-        bucket: Option<Bucket>,
-        stop: Latch,
-        clock: SharedClock,
-        metrics: Rc<Metrics>,
-    ) -> Self {
-        let bucket = Rc::new(RefCell::new(bucket));
-        Self { bucket, stop, unwanted: None, clock, metrics, gate: None, urgency: Urgency::Sync }
+impl Terms {
+    /// Of transfers for the desired images, which go through `gate` and end when `stop` is opened.
+    pub fn new(gate: Gate, stop: Latch, metrics: Rc<Metrics>) -> Self {
+        Self { gate, urgency: Urgency::Sync, stop, unwanted: None, metrics }
     }
 
-    /// The same pace, behind a gate.
-    pub fn behind(self, gate: Gate) -> Self {
-        Self { gate: Some(gate), ..self }
-    }
-
-    /// The same pace for what is fetched for another's sake.
+    /// The same for what is fetched for another's sake.
     pub fn of(&self, urgency: Urgency) -> Self {
         Self { urgency, ..self.clone() }
+    }
+
+    /// The same for a download that ends when `unwanted` is opened, too.
+    pub fn until(&self, unwanted: &Latch) -> Self {
+        Self { unwanted: Some(unwanted.clone()), ..self.clone() }
+    }
+
+    /// The link's limits.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// Whether the content of images may be fetched now: to be asked before a request for some.
@@ -70,32 +64,7 @@ impl Pace {
     /// # Errors
     /// [`Error::HeldBack`] where the windows are closed.
     pub fn may_fetch(&self) -> Result<(), Error> {
-        self.gate.as_ref().map_or(Ok(()), |gate| gate.may_fetch(self.urgency))
-    }
-
-    /// As much of a request for `bytes` as the data plan has room for, at least one.
-    pub fn fit(&self, bytes: u64) -> u64 {
-        self.gate.as_ref().map_or(bytes, |gate| gate.fit(bytes))
-    }
-
-    /// Whether what clients ask for has to wait for the windows or the data plan.
-    pub fn is_shut(&self) -> bool {
-        self.gate.as_ref().is_some_and(Gate::is_shut)
-    }
-
-    /// Changes the pace of all downloads, those under way included.
-    pub fn set_bucket(&self, bucket: Option<Bucket>) {
-        self.bucket.replace(bucket);
-    }
-
-    /// Whether there is a rate or a data plan: such a link carries one download at a time.
-    pub fn is_limited(&self) -> bool {
-        self.bucket.borrow().is_some() || self.gate.as_ref().is_some_and(Gate::is_metered)
-    }
-
-    /// The same pace for a download that ends when `unwanted` is opened, too.
-    pub fn until(&self, unwanted: &Latch) -> Self {
-        Self { unwanted: Some(unwanted.clone()), ..self.clone() }
+        self.gate.may_fetch(self.urgency)
     }
 
     /// The sign to stop.
@@ -108,17 +77,6 @@ impl Pace {
         match &self.unwanted {
             None => self.stop.unless_opened(work).await,
             Some(unwanted) => self.stop.unless_opened(unwanted.unless_opened(work)).await.flatten(),
-        }
-    }
-
-    /// Charges what the link has carried, and waits until more may come.
-    pub async fn wait(&self) {
-        let counter = self.metrics.link_received_bytes.value();
-        let now = self.clock.monotonic();
-        let wait = self.bucket.borrow_mut().as_mut().map(|bucket| bucket.charge(now, counter));
-        let wait = wait.unwrap_or_default();
-        if !wait.is_zero() {
-            self.clock.sleep(wait).await;
         }
     }
 }
@@ -170,7 +128,7 @@ pub async fn copy(
     body_start: u64,
     sink: &mut impl Sink,
     end: u64,
-    pace: &Pace,
+    terms: &Terms,
     mut arrived: impl FnMut(u64),
 ) -> Result<(), Error> {
     let mut buffer = vec![0; BUFFER_BYTES];
@@ -178,19 +136,15 @@ pub async fn copy(
     while position < end {
         let room = usize::try_from(end - position).unwrap_or(BUFFER_BYTES).min(BUFFER_BYTES);
         let into = buffer.get_mut(..room).unwrap_or_default();
-        pace.may_fetch()?;
-        let piece = pace.unless_stopped(async {
-            pace.wait().await;
-            body.read(into).await
-        });
-        let length = piece.await.ok_or(Error::Stopped)??;
+        terms.may_fetch()?;
+        let length = terms.unless_stopped(body.read(into)).await.ok_or(Error::Stopped)??;
         if length == 0 {
             return Err(Error::Short { at: position, expected: end });
         }
         let bytes = buffer.get(..length).unwrap_or_default();
-        pace.metrics.fetch_body_bytes.add(length as u64);
+        terms.metrics.fetch_body_bytes.add(length as u64);
         let repeated = sink.frontier().saturating_sub(position).min(length as u64);
-        pace.metrics.fetch_repeated_bytes.add(repeated);
+        terms.metrics.fetch_repeated_bytes.add(repeated);
         position += length as u64;
         let fresh = usize::try_from(repeated).ok().and_then(|skip| bytes.get(skip..));
         if let Some(fresh) = fresh.filter(|fresh| !fresh.is_empty()) {

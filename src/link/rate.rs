@@ -26,6 +26,11 @@ impl Bucket {
         Self { rate: rate.0, level: burst, burst, refilled: now, counted }
     }
 
+    /// What it keeps to.
+    pub fn rate(&self) -> ByteRate {
+        ByteRate(self.rate)
+    }
+
     /// Charges all bytes that the link's counter shows since the last call, and says how long to
     /// wait before receiving more.
     pub fn charge(&mut self, now: Duration, counter: u64) -> Duration {

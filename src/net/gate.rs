@@ -14,12 +14,12 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 
-use super::Error;
-use crate::metrics::Metrics;
+use super::{Error, Meter, Network};
 
-/// Says whether bytes may go over the uplink. What went is in the counters of [`Metrics`].
+/// Says whether bytes may go over the uplink, and when. What went is in its [`Meter`].
 pub trait Gate {
-    /// Lets `wanted` bytes be on their way in place of the `held` that this connection had before.
+    /// Lets `wanted` bytes be on their way in place of the `held` that this connection had before, as
+    /// soon as the link's rate has room for more.
     ///
     /// # Errors
     /// One with [`Error::retry_after`] where there is no room for them; then it is still `held`.
@@ -37,7 +37,7 @@ pub type Admission<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + 'a>>;
 
 /// One connection's account at the gate.
 pub(super) struct Link {
-    metrics: Rc<Metrics>,
+    meter: Rc<Meter>,
     gate: Option<Rc<dyn Gate>>,
     /// What the kernel may hold of the connection and nobody has read.
     window: u64,
@@ -52,14 +52,11 @@ pub(super) struct Link {
 
 impl Link {
     /// Of a connection that is about to be opened with this receive buffer.
-    pub fn new(
-        metrics: Rc<Metrics>,
-        gate: Option<Rc<dyn Gate>>,
-        receive_buffer_bytes: Option<u32>,
-    ) -> Self {
+    pub fn new(network: &Network, receive_buffer_bytes: Option<u32>) -> Self {
+        let (meter, gate) = (Rc::clone(&network.meter), network.gate.clone());
         let window = receive_buffer_bytes.map_or(WINDOW_MAX, u64::from);
         Self {
-            metrics,
+            meter,
             gate,
             window,
             held: 0,
@@ -72,7 +69,7 @@ impl Link {
 
     /// There is a connection.
     pub fn connected(&mut self) {
-        self.metrics.link_connections.add(1);
+        self.meter.connected();
         self.is_connected = true;
     }
 
@@ -113,15 +110,15 @@ impl Link {
 
     /// Counts what was read.
     pub fn received(&mut self, bytes: usize) {
-        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        self.received = self.received.saturating_add(bytes);
+        let bytes = bytes as u64;
+        self.received += bytes;
         self.is_answered = true;
-        self.metrics.link_received_bytes.add(bytes);
+        self.meter.add_received(bytes);
     }
 
     /// Counts what was written.
     pub fn sent(&self, bytes: usize) {
-        self.metrics.link_sent_bytes.add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        self.meter.add_sent(bytes as u64);
     }
 }
 

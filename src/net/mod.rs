@@ -11,6 +11,7 @@ mod error;
 mod gate;
 pub mod http;
 mod listen;
+mod meter;
 mod proxy;
 mod resolve;
 pub mod tls;
@@ -21,6 +22,7 @@ pub use authority::Authority;
 pub use error::Error;
 pub use gate::{Admission, Gate};
 pub use listen::{Identity, listen};
+pub use meter::Meter;
 pub use proxy::Proxies;
 pub use resolve::Resolver;
 
@@ -33,4 +35,6 @@ pub struct Network {
     pub proxies: Proxies,
     /// What says whether bytes may go; without one all may.
     pub gate: Option<Rc<dyn Gate>>,
+    /// Where it is counted.
+    pub meter: Rc<Meter>,
 }

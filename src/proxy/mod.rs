@@ -18,7 +18,7 @@ use std::time::Duration;
 use rustls::ServerConfig;
 
 use crate::config;
-use crate::fetch::{self, Pace};
+use crate::fetch::{self, Terms};
 use crate::kind::Kind;
 use crate::net::http::{
     Client, Connect, HTTP_PORT, HTTPS_PORT, Handler, Headers, Leave, Origin, ResponseBody,
@@ -41,7 +41,7 @@ pub trait Registries {
 pub struct Proxy<R> {
     registries: Rc<R>,
     /// The pace of clients.
-    pace: Pace,
+    terms: Terms,
     rules: Rc<RefCell<config::Proxy>>,
     client: RefCell<Client>,
     authority: RefCell<Option<Authority>>,
@@ -52,10 +52,10 @@ pub struct Proxy<R> {
 
 impl<R: Registries> Proxy<R> {
     /// Answers for `registries`, and leads elsewhere by `client` at the pace of clients.
-    pub fn new(registries: Rc<R>, client: Client, pace: Pace, rules: config::Proxy) -> Self {
+    pub fn new(registries: Rc<R>, client: Client, terms: Terms, rules: config::Proxy) -> Self {
         Self {
             registries,
-            pace,
+            terms,
             rules: Rc::new(RefCell::new(rules)),
             client: RefCell::new(client),
             authority: RefCell::default(),
@@ -132,12 +132,12 @@ impl<R: Registries> Proxy<R> {
             return Err(refusal(403, &what));
         }
         // Each has a part of a data plan on its way, which downloads then lack.
-        let max = if self.pace.is_limited() { LIMITED_TUNNELS_MAX } else { TUNNELS_MAX };
+        let max = if self.terms.gate().is_limited() { LIMITED_TUNNELS_MAX } else { TUNNELS_MAX };
         let Some(place) = Place::new(&self.tunnels, max) else {
             let what = format!("{max} tunnels are open: expected one to end first");
             return Err(held_back(&what, PLACE_PAUSE));
         };
-        if let Err(error) = self.pace.may_fetch() {
+        if let Err(error) = self.terms.may_fetch() {
             let pause = match &error {
                 fetch::Error::HeldBack { retry_after, .. } => *retry_after,
                 _ => PLACE_PAUSE,
@@ -153,18 +153,18 @@ impl<R: Registries> Proxy<R> {
             }
             (None, _) => refusal(502, &error.to_string()),
         })?;
-        let (pace, rules, to) = (self.pace.clone(), Rc::clone(&self.rules), to.clone());
+        let (terms, rules, to) = (self.terms.clone(), Rc::clone(&self.rules), to.clone());
         let leave: Leave = Box::new(move || {
-            let (pace, _) = (pace.clone(), &place);
+            let (terms, _) = (terms.clone(), &place);
             // A reload may have taken it out.
             let allowed = is_allowed(&rules.borrow(), &to);
             Box::pin(async move {
                 if !allowed {
                     return Err(net::Error::new(Kind::Denied, "not in [proxy] allow any more"));
                 }
-                pace.may_fetch()
+                terms
+                    .may_fetch()
                     .map_err(|error| net::Error::held_back(error.to_string(), PLACE_PAUSE))?;
-                pace.wait().await;
                 Ok(())
             })
         });

@@ -20,7 +20,7 @@ use super::plan::PlannedBlob;
 use super::slots::{Priority, Slot};
 use super::{Error, Job, Puller};
 use crate::blob::{Want, Writer};
-use crate::fetch::{self, Pace};
+use crate::fetch::{self, Terms};
 use crate::kind::Kind;
 use crate::link::Urgency;
 use crate::oci::Digest;
@@ -160,7 +160,7 @@ impl Puller {
         let mut refetched = false;
         loop {
             let slot = self.slot(flight, backoff.failures());
-            let slot = self.pace(flight).unless_stopped(slot).await.ok_or_else(Error::stopped)?;
+            let slot = self.terms(flight).unless_stopped(slot).await.ok_or_else(Error::stopped)?;
             let begun = self.parts.clock.monotonic();
             let progress = Cell::new(false);
             let outcome = self.attempt(flight, wanted, &progress).await;
@@ -185,7 +185,7 @@ impl Puller {
                 backoff.progress();
             }
             let pause = self.back_off(&mut backoff, begun, error);
-            self.pace(flight).unless_stopped(pause).await.ok_or_else(Error::stopped)??;
+            self.terms(flight).unless_stopped(pause).await.ok_or_else(Error::stopped)??;
         }
     }
 
@@ -311,12 +311,12 @@ impl Puller {
         size: Option<u64>,
     ) -> Result<Opened, Error> {
         let Wanted { registry, repository, digest, .. } = wanted;
-        let pace = self.pace(flight);
-        pace.may_fetch()?;
-        let bytes = pace.fit(self.chunk.get().bytes());
+        let terms = self.terms(flight);
+        terms.may_fetch()?;
+        let bytes = terms.gate().fit(self.chunk.get().bytes());
         let end = start.saturating_add(bytes).min(size.unwrap_or(u64::MAX));
         let opening = registry.blob(repository, digest, start, end.saturating_sub(1), size);
-        Ok(pace.unless_stopped(opening).await.ok_or_else(Error::stopped)??)
+        Ok(terms.unless_stopped(opening).await.ok_or_else(Error::stopped)??)
     }
 
     /// Writes what was opened.
@@ -343,15 +343,15 @@ impl Puller {
             }
             flight.wake();
         };
-        let pace = self.pace(flight);
-        fetch::copy(&mut opened.body, opened.start, writer, end, &pace, arrived).await?;
+        let terms = self.terms(flight);
+        fetch::copy(&mut opened.body, opened.start, writer, end, &terms, arrived).await?;
         Ok(())
     }
 
     /// The pace of a download: what a client waits for may go outside the windows.
-    fn pace(&self, flight: &Flight) -> Pace {
-        let pace = self.parts.pace.until(&flight.unwanted);
-        if flight.client.is_open() { pace.of(Urgency::Client) } else { pace }
+    fn terms(&self, flight: &Flight) -> Terms {
+        let terms = self.parts.terms.until(&flight.unwanted);
+        if flight.client.is_open() { terms.of(Urgency::Client) } else { terms }
     }
 }
 

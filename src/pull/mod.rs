@@ -46,7 +46,7 @@ use smol::lock::Mutex;
 use crate::blob::{Store, TagKey, Want};
 use crate::clock::SharedClock;
 use crate::config::{PullThrough, Verify};
-use crate::fetch::{Latch, Pace};
+use crate::fetch::{Latch, Terms};
 use crate::kind::Kind;
 use crate::link::chunk::ChunkSize;
 use crate::metrics::Metrics;
@@ -82,8 +82,8 @@ pub struct Parts {
     pub verify: Rules,
     /// Starts downloads.
     pub spawn: Spawner,
-    /// The pace that all downloads share.
-    pub pace: Pace,
+    /// What all downloads are bound to.
+    pub terms: Terms,
     /// Where progress is posted.
     pub progress: Progress,
     /// For deadlines and rates.
@@ -177,7 +177,7 @@ impl Puller {
 
     /// Sets how many downloads there may be at a time, by whether the link is limited now.
     pub fn resize_slots(&self) {
-        let (images, clients) = match self.parts.pace.is_limited() {
+        let (images, clients) = match self.parts.terms.gate().is_limited() {
             true => (1, CLIENT_DOWNLOADS_MAX),
             false => (DOWNLOADS_MAX, CLIENT_DOWNLOADS_MAX),
         };
@@ -192,7 +192,7 @@ impl Puller {
 
     /// The sign to stop.
     pub fn stop(&self) -> &Latch {
-        self.parts.pace.stop()
+        self.parts.terms.stop()
     }
 
     /// Downloads what `plan` lacks and makes it visible under its tag. What had to be left out of
@@ -259,7 +259,7 @@ impl Puller {
                 }
             }
         };
-        let fetched = if self.parts.pace.is_limited() {
+        let fetched = if self.parts.terms.gate().is_limited() {
             worker().await
         } else {
             let (first, (second, third)) = zip(worker(), zip(worker(), worker())).await;

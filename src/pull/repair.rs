@@ -49,7 +49,7 @@ impl Puller {
         let Source { registry, repository } = source;
         let text = blob.digest.to_string();
         let read = self.retrying(async || {
-            self.parts.pace.may_fetch()?;
+            self.parts.terms.may_fetch()?;
             let opened = registry.open_manifest(repository, &text).await?;
             let bytes = opened.body.bytes(MANIFEST_BYTES_MAX).await;
             Ok(bytes.map_err(fetch::Error::from)?)
@@ -97,14 +97,14 @@ impl Puller {
         let Source { registry, repository } = source;
         let slot = leave.unless_opened(self.slots.take(Priority { failures: 0, rank: 0 })).await;
         let _slot = slot.ok_or_else(Error::left)?;
-        self.parts.pace.may_fetch()?;
+        self.parts.terms.may_fetch()?;
         let (first, last) = (range.start, range.end.saturating_sub(1));
         let size = Some(blob.size);
         let mut opened = registry.blob(repository, &blob.digest, first, last, size).await?;
         let mut part = Part { start: range.start, bytes: Vec::new() };
-        let (pace, end) = (&self.parts.pace, range.end);
+        let (terms, end) = (&self.parts.terms, range.end);
         let again = |bytes| self.parts.metrics.fetch_repeated_bytes.add(bytes);
-        fetch::copy(&mut opened.body, opened.start, &mut part, end, pace, again).await?;
+        fetch::copy(&mut opened.body, opened.start, &mut part, end, terms, again).await?;
         Ok(part.bytes)
     }
 }

@@ -70,7 +70,7 @@ impl Puller {
 
     /// Whether what clients ask for has to wait for the link's windows or data plan.
     pub fn is_held_back(&self) -> bool {
-        self.parts.pace.is_shut()
+        self.parts.terms.gate().is_shut()
     }
 
     /// Whether the content of images may be fetched now.
@@ -78,7 +78,7 @@ impl Puller {
     /// # Errors
     /// Where the link's windows are closed, with when to ask again.
     pub fn may_sync(&self) -> Result<(), Error> {
-        Ok(self.parts.pace.may_fetch()?)
+        Ok(self.parts.terms.may_fetch()?)
     }
 
     /// These tags are the reconciler's from here on.

@@ -335,7 +335,7 @@ impl<'a> Walk<'a> {
     ) -> Result<(PlannedManifest, Manifest), Error> {
         let Source { registry, repository } = self.source;
         let store = &self.puller.parts.store;
-        self.puller.parts.pace.of(self.urgency).may_fetch()?;
+        self.puller.parts.terms.of(self.urgency).may_fetch()?;
         let opening = registry.open_manifest(repository, wanted);
         let opened = self.puller.unless_stopped(opening).await??;
         let expected = expected.or(opened.digest);
@@ -389,8 +389,8 @@ impl<'a> Walk<'a> {
         digest: &Digest,
         length: u64,
     ) -> Result<(PlannedManifest, Manifest), Error> {
-        let super::Parts { store, pace, .. } = &self.puller.parts;
-        let pace = pace.of(self.urgency);
+        let super::Parts { store, terms, .. } = &self.puller.parts;
+        let terms = terms.of(self.urgency);
         let writer = store.writer(digest, length, None).await;
         let mut writer = writer.map_err(|error| match error.kind() {
             // Another image's walk is at it, and will be done with it soon.
@@ -400,7 +400,7 @@ impl<'a> Walk<'a> {
         if self.urgency == Urgency::Sync {
             writer.pin();
         }
-        let copied = fetch::copy(&mut opened.body, 0, &mut writer, length, &pace, |_| {}).await;
+        let copied = fetch::copy(&mut opened.body, 0, &mut writer, length, &terms, |_| {}).await;
         if let Err(error) = copied {
             writer.suspend().await?;
             return Err(error.into());

@@ -27,7 +27,6 @@ use std::rc::Rc;
 use url::Url;
 
 use crate::clock::SharedClock;
-use crate::metrics::Metrics;
 use crate::net::http::{Body, Client, ClientLimits, Headers, Method};
 use crate::net::{Network, tls};
 use crate::oci::{Digest, media_type};
@@ -86,15 +85,10 @@ pub struct Opened {
 
 impl Registry {
     /// A client without connections. Files that `options` name are read when they are used.
-    pub fn new(
-        options: Options,
-        network: Network,
-        clock: SharedClock,
-        metrics: Rc<Metrics>,
-    ) -> Self {
+    pub fn new(options: Options, network: Network, clock: SharedClock) -> Self {
         let Options { registry: name, url: base, username, password, tls } = options;
         let trust = tls::Trust::new(tls, Rc::clone(&clock));
-        let client = Client::new(trust, network, ClientLimits::default(), metrics);
+        let client = Client::new(trust, network, ClientLimits::default());
         let credentials = username.zip(password);
         let auth = Auth::new(credentials.map(|(name, secret)| Credentials::new(name, secret)));
         Self(Rc::new(Inner { name, base, client, auth, clock }))

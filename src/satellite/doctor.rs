@@ -30,8 +30,7 @@ use smol::LocalExecutor;
 use super::{EXIT_NOT_CONVERGED, Failure, show};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{self, ProxyUrl};
-use crate::metrics::Metrics;
-use crate::net::{Network, Proxies, Resolver};
+use crate::net::{Network, Proxies};
 use crate::units::ByteCount;
 use ways::Ways;
 
@@ -76,10 +75,10 @@ impl Checkup {
         self.checks.extend(looked.findings);
         self.checks.extend(serve::listens(&config, looked.is_running).await);
 
-        let metrics = Rc::new(Metrics::default());
         let proxies = Proxies::from_environment(config.link.proxy.as_ref().map(ProxyUrl::url));
-        let network = Network { resolver: Resolver::default(), proxies, gate: None };
-        let ways = Ways { network, clock, metrics: Rc::clone(&metrics) };
+        let network = Network { proxies, ..Network::default() };
+        let meter = Rc::clone(&network.meter);
+        let ways = Ways { network, clock };
         if looked.upstreams.is_none() && config.ground_control.is_some() {
             let seen = "those that came from Ground Control are in the store, which is in use";
             let advice = "see moonlet status, or stop the satellite and look again";
@@ -98,7 +97,7 @@ impl Checkup {
         if let Some(ground) = config.ground_control {
             self.checks.extend(ways.ground_control(ground).await);
         }
-        self.link_bytes = metrics.link_received_bytes.value() + metrics.link_sent_bytes.value();
+        self.link_bytes = meter.carried();
         if looked.is_metered {
             let seen = format!("{} went over the link", ByteCount(self.link_bytes));
             let advice = "the data plan does not count what these checks spend: keep a few \

@@ -49,7 +49,7 @@ pub fn forward(
     executor: &Rc<LocalExecutor<'static>>,
 ) -> Forward {
     let rules = satellite.config().proxy.clone().unwrap_or_default();
-    let handler = Proxy::new(Rc::clone(api), satellite.client(), satellite.client_pace(), rules);
+    let handler = Proxy::new(Rc::clone(api), satellite.client(), satellite.client_terms(), rules);
     let served = Rc::clone(&satellite.metrics);
     service("forward proxy", Rc::new(handler), served, satellite, executor)
 }

@@ -17,13 +17,12 @@ use super::{Failure, fleet, zone};
 use crate::blob::{self, MountReport, Store};
 use crate::catalog::{Catalog, Imports};
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::{Config, Link, Location, ProxyUrl, Upstream};
+use crate::config::{Config, Location, ProxyUrl, Upstream};
 use crate::control::{self, Control, Wanted};
-use crate::fetch::{Gate, Latch, Pace};
+use crate::fetch::{Gate, Latch, Terms};
 use crate::flash::{self, Device};
 use crate::kind::Kind;
 use crate::link::Urgency;
-use crate::link::rate::Bucket;
 use crate::link::zone::Zone;
 use crate::metrics::Metrics;
 use crate::net::http::{Client, ClientLimits};
@@ -106,7 +105,7 @@ pub struct Satellite {
     /// Looks up the names that clients of the proxy choose.
     strangers: Resolver,
     network: RefCell<Network>,
-    pace: Pace,
+    terms: Terms,
     pub(super) gate: Gate,
     /// Opened when a signal asks to stop.
     stop: Latch,
@@ -165,8 +164,7 @@ impl Satellite {
             facts: fleet::facts(),
         });
         let satellite = Self {
-            pace: Pace::new(None, stop.clone(), Rc::clone(&clock), Rc::clone(&metrics))
-                .behind(gate.clone()),
+            terms: Terms::new(gate.clone(), stop.clone(), Rc::clone(&metrics)),
             stop,
             clock,
             metrics,
@@ -253,9 +251,6 @@ impl Satellite {
         self.open_upstreams();
         let every = config.store.verify_interval;
         self.store.verify_every(every, Rc::clone(&self.clock));
-        if config.link != before.link {
-            self.set_pace(&config.link);
-        }
     }
 
     /// Opens the upstreams that are not open, and reports those whose files are missing.
@@ -267,9 +262,8 @@ impl Satellite {
         let mut registries = self.registries.borrow_mut();
         for upstream in &config.upstreams {
             registries.entry(upstream.registry.clone()).or_insert_with(|| {
-                let (clock, metrics) = (Rc::clone(&self.clock), Rc::clone(&self.metrics));
                 let network = self.network.borrow().clone();
-                Registry::new(registry_options(upstream), network, clock, metrics)
+                Registry::new(registry_options(upstream), network, Rc::clone(&self.clock))
             });
             match unreadable_file(upstream) {
                 None => self.health.works(&part(upstream)),
@@ -281,7 +275,7 @@ impl Satellite {
         }
     }
 
-    /// Puts the data plan and the time windows into effect, by the local time as it is kept now.
+    /// Puts the rate, the data plan and the time windows into effect, by the local time as it is kept now.
     fn set_limits(&self) {
         let zone = match zone::read() {
             Ok(zone) => {
@@ -294,12 +288,6 @@ impl Satellite {
             }
         };
         self.gate.configure(&self.local.borrow().link, zone);
-    }
-
-    fn set_pace(&self, link: &Link) {
-        let now = self.clock.monotonic();
-        let counted = self.metrics.link_received_bytes.value();
-        self.pace.set_bucket(link.rate_max.map(|rate| Bucket::new(rate, now, counted)));
     }
 
     /// Makes held what is desired: in one pass, or in as many as it takes, or until a signal asks
@@ -362,12 +350,12 @@ impl Satellite {
         // Names of a client's choice must not stand in the way of a registry's.
         let resolver = self.strangers.clone();
         let network = Network { resolver, ..self.network.borrow().clone() };
-        Client::new(trust, network, ClientLimits::default(), Rc::clone(&self.metrics))
+        Client::new(trust, network, ClientLimits::default())
     }
 
     /// The pace of what clients ask for.
-    pub(super) fn client_pace(&self) -> Pace {
-        self.pace.of(Urgency::Client)
+    pub(super) fn client_terms(&self) -> Terms {
+        self.terms.of(Urgency::Client)
     }
 
     /// The sign to stop.
@@ -434,7 +422,7 @@ impl Satellite {
     pub(super) fn is_busy(&self) -> impl Fn() -> bool {
         let received = Cell::new(0);
         move || {
-            let now = self.metrics.link_received_bytes.value();
+            let now = self.gate.meter().received();
             received.replace(now) != now || self.metrics.http_sending.value() > 0
         }
     }
@@ -467,7 +455,6 @@ impl Satellite {
     /// A reconciler over the upstreams as they are, and as they are changed; `spawn` starts its
     /// downloads.
     pub(super) fn reconciler(&self, spawn: Spawner) -> Reconciler {
-        self.set_pace(&self.config().link);
         self.open_upstreams();
         let puller = Puller::new(Parts {
             store: self.store.clone(),
@@ -475,7 +462,7 @@ impl Satellite {
             policies: Rc::clone(&self.policies),
             verify: Rc::clone(&self.verify),
             spawn,
-            pace: self.pace.clone(),
+            terms: self.terms.clone(),
             progress: self.progress.clone(),
             clock: Rc::clone(&self.clock),
             metrics: Rc::clone(&self.metrics),
@@ -510,7 +497,8 @@ fn system_clock() -> SharedClock {
 
 fn network(config: &Config, gate: &Gate) -> Network {
     let proxies = Proxies::from_environment(config.link.proxy.as_ref().map(ProxyUrl::url));
-    Network { resolver: Resolver::default(), proxies, gate: Some(gate.into()) }
+    let meter = Rc::clone(gate.meter());
+    Network { resolver: Resolver::default(), proxies, gate: Some(gate.into()), meter }
 }
 
 fn part(upstream: &Upstream) -> String {

@@ -12,7 +12,6 @@ use super::Failure;
 use super::run::Satellite;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
-use crate::metrics::Metrics;
 use crate::net::http::{Client, ClientLimits, ClientRequest, Headers, Method};
 use crate::net::{Network, tls};
 use crate::status::{
@@ -174,9 +173,8 @@ pub async fn ask<T: DeserializeOwned>(url: &str) -> Option<T> {
 pub async fn answer(url: &str) -> Option<Vec<u8>> {
     let clock: SharedClock = Rc::new(SystemClock::new());
     let trust = tls::Trust::new(tls::ClientOptions::default(), clock);
-    let metrics = Rc::new(Metrics::default());
     // The satellite is on this device: no proxy stands between.
-    let client = Client::new(trust, Network::default(), ClientLimits::default(), metrics);
+    let client = Client::new(trust, Network::default(), ClientLimits::default());
     let request = ClientRequest {
         method: Method::Get,
         url: url.parse().ok()?,

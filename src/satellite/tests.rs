@@ -20,6 +20,7 @@ use crate::clock::sim::SimulatedClock;
 use crate::config;
 use crate::flash::{Geometry, sim};
 use crate::metrics::Metrics;
+use crate::net::Meter;
 use crate::net::http::{
     Handler, Headers, Listener, Method, ResponseBody, ServerLimits, ServerRequest, ServerResponse,
 };
@@ -124,6 +125,7 @@ struct World {
     clock: SharedClock,
     executor: Rc<LocalExecutor<'static>>,
     metrics: Rc<Metrics>,
+    meter: Rc<Meter>,
     store: crate::blob::Store,
     socket: TcpListener,
     registry: Rc<Registry>,
@@ -164,6 +166,7 @@ impl World {
         let device = Arc::new(sim::Device::new(geometry));
         let (satellite, _) = Satellite::mount(config, device, Rc::clone(&clock)).ok().unwrap();
         let (metrics, store) = (Rc::clone(&satellite.metrics), satellite.store.clone());
+        let meter = Rc::clone(satellite.gate.meter());
         let executor = Rc::new(LocalExecutor::new());
         let runs = Daemon::new(satellite, "/nowhere".into(), Rc::clone(&executor));
         let task = executor.spawn(async move {
@@ -174,7 +177,7 @@ impl World {
         task.detach();
         let registry = Rc::new(Registry::new(&clock));
         let socket = TcpListener::from(fd);
-        Self { simulated, clock, executor, metrics, store, socket, registry }
+        Self { simulated, clock, executor, metrics, meter, store, socket, registry }
     }
 
     /// Goes on for so long.
@@ -224,7 +227,7 @@ fn a_day_without_registry_and_ground_control() {
         assert!((200..=400).contains(&passes), "{passes} passes in a day of polls each 5 minutes");
         assert!((100..4_000).contains(&attempts), "{attempts} attempts again in a day");
         assert!(!world.is_held());
-        assert_eq!(world.metrics.link_connections.value(), 0);
+        assert_eq!(world.meter.connections(), 0);
         world.listen();
         world.pass(Duration::from_mins(11));
         assert!(world.is_held(), "at {}", world.now());
@@ -260,12 +263,10 @@ fn a_data_plan_is_spent_and_begins_anew_at_midnight() {
         world.listen();
         let mut days = 0;
         while !world.is_held() {
-            let before =
-                world.metrics.link_received_bytes.value() + world.metrics.link_sent_bytes.value();
+            let before = world.meter.carried();
             // To noon of the next day at first, so that midnight lies in the middle.
             world.pass(if days == 0 { 12 * HOUR } else { 24 * HOUR });
-            let after =
-                world.metrics.link_received_bytes.value() + world.metrics.link_sent_bytes.value();
+            let after = world.meter.carried();
             assert!(after - before <= 1 << 20, "{} bytes on day {days}", after - before);
             days += 1;
             assert!(days < 10, "not held after {days} days, {after} bytes");
@@ -283,18 +284,14 @@ fn a_months_plan_begins_anew_on_its_day() {
         let world = World::new("[link]\nmonth_max = \"2MiB\"\nmonth_day = 26\n");
         world.listen();
         world.pass(35 * HOUR + Duration::from_mins(50));
-        let spent = world.metrics.link_received_bytes.value();
+        let spent = world.meter.received();
         assert!(
             !world.is_held() && (1 << 19..2 << 20).contains(&spent),
             "{spent} at {}",
             world.now()
         );
         world.pass(Duration::from_mins(30));
-        assert!(
-            world.metrics.link_received_bytes.value() > spent + (1 << 19),
-            "at {}",
-            world.now()
-        );
+        assert!(world.meter.received() > spent + (1 << 19), "at {}", world.now());
         assert!(world.is_held(), "at {}", world.now());
     });
 }

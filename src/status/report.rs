@@ -168,6 +168,7 @@ pub struct WindowReport {
 impl LinkReport {
     /// What went over the link, and what `gate` lets go.
     pub fn new(metrics: &Metrics, gate: &Gate) -> Self {
+        let meter = gate.meter();
         let Standing { day, month, window } = gate.standing();
         let plan = |used: Used| PlanReport {
             used_bytes: used.used_bytes,
@@ -176,8 +177,8 @@ impl LinkReport {
             until: used.until_text,
         };
         Self {
-            received_bytes: metrics.link_received_bytes.value(),
-            sent_bytes: metrics.link_sent_bytes.value(),
+            received_bytes: meter.received(),
+            sent_bytes: meter.sent(),
             repeated_bytes: metrics.fetch_repeated_bytes.value(),
             day: day.map(plan),
             month: month.map(plan),

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use moonlet::blob::Store;
 use moonlet::clock::{SharedClock, SystemClock};
-use moonlet::fetch::{Latch, Pace};
+use moonlet::fetch::{Gate, Latch, Terms};
 use moonlet::flash::{Geometry, sim};
 use moonlet::metrics::Metrics;
 use moonlet::net::{Network, tls};
@@ -221,7 +221,7 @@ fn with(url: &str, password: Option<Password>, ca_file: Option<PathBuf>) -> Regi
     let tls = tls::ClientOptions { ca_file, client_cert: None };
     let url = url.parse().unwrap();
     let options = Options { registry: "odd.test".to_owned(), url, username, password, tls };
-    Registry::new(options, Network::default(), Rc::new(SystemClock::new()), Rc::default())
+    Registry::new(options, Network::default(), Rc::new(SystemClock::new()))
 }
 
 /// Our engine over that client, with an empty store in memory.
@@ -232,6 +232,7 @@ pub fn puller(url: &str) -> Puller {
         Geometry { segment_count: 9, segment_bytes: 65536, program_bytes: 64, reprogram: true };
     let device = Arc::new(sim::Device::new(geometry));
     let (store, _) = Store::open(device, Rc::clone(&metrics)).unwrap();
+    let gate = Gate::new(store.clone(), Rc::clone(&clock), Rc::clone(&metrics));
     let registries = BTreeMap::from([("odd.test".to_owned(), client(url))]);
     Puller::new(Parts {
         store,
@@ -240,7 +241,7 @@ pub fn puller(url: &str) -> Puller {
         verify: Rc::default(),
         // No blob is asked for.
         spawn: Rc::new(drop),
-        pace: Pace::new(None, Latch::default(), Rc::clone(&clock), Rc::clone(&metrics)),
+        terms: Terms::new(gate, Latch::default(), Rc::clone(&metrics)),
         progress: Progress::default(),
         clock,
         metrics,

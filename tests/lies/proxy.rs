@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use moonlet::clock::{SharedClock, SystemClock};
-use moonlet::metrics::Metrics;
 use moonlet::net::http::{Client, ClientLimits, ClientRequest, Headers, Method};
 use moonlet::net::{Network, Proxies, tls};
 use moonlet::oci::Digest;
@@ -60,9 +59,8 @@ impl Proxied {
         let proxy = format!("http://{}", self.address).parse().unwrap();
         let proxies = Proxies::from_environment(Some(&proxy));
         let network = Network { proxies, ..Network::default() };
-        let metrics = Rc::new(Metrics::default());
         let trust = tls::Trust::new(options, clock);
-        let client = Client::new(trust, network, ClientLimits::default(), metrics);
+        let client = Client::new(trust, network, ClientLimits::default());
         smol::block_on(async {
             let request = ClientRequest {
                 method: Method::Get,

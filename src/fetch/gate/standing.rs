@@ -72,11 +72,14 @@ impl Gate {
         Standing { day, month, window }
     }
 
-    /// Sets the gauges of the data plan.
+    /// Shows what went over the link, and how much of the data plan that is.
     pub fn export_gauges(&self) {
         let Standing { day, month, window } = self.standing();
         let figures = |used: Option<Used>| used.map_or((0, 0), |u| (u.used_bytes, u.max_bytes));
-        let metrics = &self.0.metrics;
+        let (metrics, meter) = (&self.0.metrics, self.meter());
+        metrics.link_received_bytes.show(meter.received());
+        metrics.link_sent_bytes.show(meter.sent());
+        metrics.link_connections.show(meter.connections());
         let (used, max) = figures(day);
         metrics.link_day_used_bytes.set(used);
         metrics.link_day_max_bytes.set(max);

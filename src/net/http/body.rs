@@ -109,6 +109,11 @@ impl Body {
         if let Framing::Length(_) = self.framing {
             wire.expect(left);
         }
+        if wire.buffered().is_empty()
+            && let Err(error) = wire.admit().await
+        {
+            return Err(self.failed(error));
+        }
         let into = into.get_mut(..room).unwrap_or_default();
         let began = self.home.pool.clock.monotonic();
         let got = match wire.read(into, wait).await {

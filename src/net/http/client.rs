@@ -25,7 +25,6 @@ use super::tunnel::FarEnd;
 use super::wire::{Socket, Stream, Wait, Wire};
 use crate::clock::SharedClock;
 use crate::kind::Kind;
-use crate::metrics::Metrics;
 use crate::net::gate::Link;
 use crate::net::proxy::Proxy;
 use crate::net::{Error, Network, dial, tls};
@@ -79,21 +78,15 @@ pub struct Client {
     pub(super) trust: tls::Trust,
     pub(super) network: Network,
     limits: ClientLimits,
-    metrics: Rc<Metrics>,
     pub(super) pool: Rc<Pool>,
 }
 
 impl Client {
     /// A client with no connections yet.
-    pub fn new(
-        trust: tls::Trust,
-        network: Network,
-        limits: ClientLimits,
-        metrics: Rc<Metrics>,
-    ) -> Self {
+    pub fn new(trust: tls::Trust, network: Network, limits: ClientLimits) -> Self {
         let clock = Rc::clone(trust.clock());
         let pool = Rc::new(Pool::new(limits.idle_max, limits.idle_age_max, clock));
-        Self { trust, network, limits, metrics, pool }
+        Self { trust, network, limits, pool }
     }
 
     /// Sends a request and waits for the head of its response. Redirects are not followed.
@@ -195,16 +188,15 @@ impl Client {
             return Err(Error::new(Kind::Denied, what));
         }
         let socket = self.reach(&peer, public_only).await?;
-        let sent = Link::new(Rc::clone(&self.metrics), self.network.gate.clone(), None);
+        let sent = Link::new(&self.network, None);
         Ok(FarEnd { socket, sent })
     }
 
     async fn dial(&self, host: &str, port: u16, public_only: bool) -> Result<Socket, Error> {
         let ClientLimits { connect_deadline: deadline, receive_buffer_bytes, .. } = self.limits;
-        let gate = self.network.gate.clone();
         let receive_buffer_bytes =
-            receive_buffer_bytes.or_else(|| gate.as_ref()?.receive_buffer_bytes());
-        let mut link = Link::new(Rc::clone(&self.metrics), gate, receive_buffer_bytes);
+            receive_buffer_bytes.or_else(|| self.network.gate.as_ref()?.receive_buffer_bytes());
+        let mut link = Link::new(&self.network, receive_buffer_bytes);
         link.admit(HANDSHAKE_BYTES, u64::MAX).await?;
         let options = dial::Options { deadline, receive_buffer_bytes, public_only };
         let socket =

@@ -48,7 +48,6 @@ mod tests {
     use super::*;
     use crate::clock::SystemClock;
     use crate::kind::Kind;
-    use crate::metrics::Metrics;
     use crate::net::{Network, tls};
 
     #[test]
@@ -82,8 +81,7 @@ mod tests {
         let trust = tls::Trust::new(tls::ClientOptions::default(), clock);
         let goodput_span = Duration::from_millis(200);
         let limits = ClientLimits { goodput_span, ..ClientLimits::default() };
-        let metrics = Rc::new(Metrics::default());
-        let client = Client::new(trust, Network::default(), limits, metrics);
+        let client = Client::new(trust, Network::default(), limits);
         let (method, headers) = (Method::Get, Headers::new());
         let request =
             ClientRequest { method, url: url.parse().unwrap(), headers, body: Vec::new() };

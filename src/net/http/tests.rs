@@ -182,9 +182,9 @@ fn clock() -> SharedClock {
     Rc::new(SystemClock::new())
 }
 
-fn client(metrics: &Rc<Metrics>, limits: ClientLimits) -> Client {
+fn client(limits: ClientLimits) -> Client {
     let trust = tls::Trust::new(tls::ClientOptions::default(), clock());
-    Client::new(trust, Network::default(), limits, Rc::clone(metrics))
+    Client::new(trust, Network::default(), limits)
 }
 
 fn request(method: Method, url: &str) -> ClientRequest {
@@ -317,7 +317,7 @@ fn files_leave_whole_by_sendfile() {
     let (file, bytes, path) = numbered_file();
     let handler = Echo { file: Some(file), ..Echo::default() };
     with_server(ServerLimits::default(), None, handler, async |fixture| {
-        let client = client(&fixture.metrics, ClientLimits::default());
+        let client = client(ClientLimits::default());
         for round in 1..=3 {
             let url = format!("http://{}/files", fixture.address);
             assert!(get(&client, &url).await.unwrap() == spans_of(&bytes));
@@ -325,7 +325,7 @@ fn files_leave_whole_by_sendfile() {
             assert!(get(&client, &url).await.unwrap() == bytes[7..1_207]);
             assert_eq!(fixture.handler.leases.get(), 2 * round);
         }
-        assert_eq!(fixture.metrics.link_connections.value(), 1);
+        assert_eq!(client.network.meter.connections(), 1);
         assert_eq!(fixture.metrics.http_sent_bytes.value(), 3 * (3_070_006 + 1_200));
     });
     std::fs::remove_file(path).unwrap();
@@ -337,7 +337,7 @@ fn a_file_that_is_too_short_ends_by_fin() {
     std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1_000_000).unwrap();
     let handler = Echo { file: Some(file), ..Echo::default() };
     with_server(ServerLimits::default(), None, handler, async |fixture| {
-        let client = client(&fixture.metrics, ClientLimits::default());
+        let client = client(ClientLimits::default());
         let url = format!("http://{}/files", fixture.address);
         let error = get(&client, &url).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Retry);
@@ -367,7 +367,7 @@ fn what_the_gate_does_not_admit_is_not_sent() {
 #[test]
 fn a_source_that_breaks_ends_by_fin() {
     plain(async |fixture| {
-        let client = client(&fixture.metrics, ClientLimits::default());
+        let client = client(ClientLimits::default());
         let url = format!("http://{}", fixture.address);
         let error = get(&client, &format!("{url}/short")).await.unwrap_err();
         assert!(error.to_string().ends_with("body ended at byte 60 of 100"), "{error}");
@@ -386,12 +386,12 @@ fn a_source_that_breaks_ends_by_fin() {
 #[test]
 fn connections_are_used_again() {
     plain(async |fixture| {
-        let client = client(&fixture.metrics, ClientLimits { idle_max: 2, ..Default::default() });
+        let client = client(ClientLimits { idle_max: 2, ..Default::default() });
         let url = format!("http://{}/a", fixture.address);
         for _ in 0..5 {
             get(&client, &url).await.unwrap();
         }
-        assert_eq!(fixture.metrics.link_connections.value(), 1);
+        assert_eq!(client.network.meter.connections(), 1);
         let mut open = Vec::new();
         for _ in 0..4 {
             open.push(client.send(request(Method::Get, &url)).await.unwrap());
@@ -399,10 +399,10 @@ fn connections_are_used_again() {
         for response in open {
             response.body.bytes(100).await.unwrap();
         }
-        assert_eq!((fixture.metrics.link_connections.value(), client.idle()), (4, 2));
+        assert_eq!((client.network.meter.connections(), client.idle()), (4, 2));
         // Dropped before its end, a body takes its connection along.
         drop(client.send(request(Method::Get, &url)).await.unwrap());
         assert_eq!(client.idle(), 1);
-        assert!(fixture.metrics.link_received_bytes.value() > 9 * 80);
+        assert!(client.network.meter.received() > 9 * 80);
     });
 }

@@ -75,8 +75,9 @@ impl Wire {
         }
     }
 
-    /// Asks whether what is pending may come.
-    async fn admit(&mut self) -> io::Result<()> {
+    /// Asks whether what is pending may come, and waits until it may; the wait of a read begins after
+    /// that.
+    pub(super) async fn admit(&mut self) -> io::Result<()> {
         let pending = self.pending;
         match &mut self.stream.socket_mut().link {
             Some(link) => link.admit(0, pending).await.map_err(io::Error::other),
@@ -125,7 +126,8 @@ impl Wire {
         Ok(bytes)
     }
 
-    /// Reads what is buffered, else once from the socket; 0 is the peer's end.
+    /// Reads what is buffered, else once from the socket, for which [`Wire::admit`] is asked before; 0
+    /// is the peer's end.
     pub(super) async fn read(&mut self, into: &mut [u8], wait: Wait) -> io::Result<usize> {
         let held = self.buffered();
         if !held.is_empty() {
@@ -136,7 +138,6 @@ impl Wire {
             self.consume(bytes);
             return Ok(bytes);
         }
-        self.admit().await?;
         let Self { stream, deadline, .. } = self;
         deadline.limit(wait, |cx| Pin::new(&mut *stream).poll_read(cx, into)).await
     }

@@ -8,7 +8,6 @@ use super::{Finding, within};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
 use crate::kind::Kind;
-use crate::metrics::Metrics;
 use crate::net::http::{Client, ClientLimits, ClientRequest, Headers, Method};
 use crate::net::{Error, Network, tls};
 
@@ -49,8 +48,7 @@ async fn answers(address: SocketAddr, is_tls: bool, is_running: bool) -> Finding
 async fn ask(address: SocketAddr, is_tls: bool) -> Result<String, Error> {
     let clock: SharedClock = Rc::new(SystemClock::new());
     let trust = tls::Trust::new(tls::ClientOptions::default(), clock);
-    let metrics = Rc::new(Metrics::default());
-    let client = Client::new(trust, Network::default(), ClientLimits::default(), metrics);
+    let client = Client::new(trust, Network::default(), ClientLimits::default());
     let url = format!("http://{address}/v2/").parse();
     let url = url.map_err(|error| Error::new(Kind::Invalid, format!("{address}: {error}")))?;
     if is_tls {

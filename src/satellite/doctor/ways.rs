@@ -12,7 +12,6 @@ use crate::clock::SharedClock;
 use crate::clock::date::Civil;
 use crate::config::{GroundControl, Upstream};
 use crate::kind::Kind;
-use crate::metrics::Metrics;
 use crate::net::http::{Client, ClientLimits, ClientRequest, Headers, Method};
 use crate::net::{Network, tls};
 use crate::registry::Registry;
@@ -21,19 +20,17 @@ use crate::satellite::run::registry_options;
 /// What ways are gone with.
 #[derive(Clone)]
 pub struct Ways {
+    /// Its meter is of these checks alone.
     pub network: Network,
     pub clock: SharedClock,
-    /// Of these checks alone.
-    pub metrics: Rc<Metrics>,
 }
 
 impl Ways {
     /// An upstream: its name, a connection, TLS, and `/v2/` with the credentials.
     pub async fn upstream(self, upstream: Upstream) -> Vec<Finding> {
-        let Self { network, clock, metrics } = self;
+        let Self { network, clock } = self;
         let way = Way::new(&upstream.registry, &clock);
-        let registry =
-            Registry::new(registry_options(&upstream), network, Rc::clone(&clock), metrics);
+        let registry = Registry::new(registry_options(&upstream), network, Rc::clone(&clock));
         let steps = async {
             if !way.reach(registry.client(), registry.base()).await {
                 return;
@@ -65,8 +62,7 @@ impl Ways {
             tls::ClientOptions::new(&ground.ca_file, &ground.client_cert, &ground.client_key);
         let trust = tls::Trust::new(options, Rc::clone(&self.clock));
         let limits = ClientLimits::default();
-        let metrics = Rc::clone(&self.metrics);
-        let client = Client::new(trust, self.network.clone(), limits, metrics);
+        let client = Client::new(trust, self.network.clone(), limits);
         let way = Way::new("ground control", &self.clock);
         let steps = async {
             if !way.reach(&client, &ground.url).await {

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use crate::clock::SharedClock;
 use crate::clock::sim::SimulatedClock;
-use crate::metrics::Metrics;
 use crate::net::{Network, tls};
 use crate::registry::{self, Registry};
 use crate::satellite::run::Unmounted;
@@ -44,7 +43,7 @@ fn unreachable() -> registry::Error {
         tls: tls::ClientOptions::default(),
     };
     let clock: SharedClock = Rc::new(SimulatedClock::new(0));
-    let registry = Registry::new(options, Network::default(), clock, Rc::new(Metrics::default()));
+    let registry = Registry::new(options, Network::default(), clock);
     smol::block_on(registry.ping()).unwrap_err()
 }
 

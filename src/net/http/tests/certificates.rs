@@ -55,9 +55,9 @@ impl Drop for Pki {
     }
 }
 
-fn tls_client(metrics: &Rc<Metrics>, options: &tls::ClientOptions) -> Client {
+fn tls_client(options: &tls::ClientOptions) -> Client {
     let trust = tls::Trust::new(options.clone(), clock());
-    Client::new(trust, Network::default(), ClientLimits::default(), Rc::clone(metrics))
+    Client::new(trust, Network::default(), ClientLimits::default())
 }
 
 #[test]
@@ -70,14 +70,14 @@ fn tls_carries_large_and_small_bodies() {
     with_server(ServerLimits::default(), Some(config), handler, async |fixture| {
         let ca_file = Some(pki.path("ca"));
         let options = tls::ClientOptions { ca_file, ..Default::default() };
-        let client = tls_client(&fixture.metrics, &options);
+        let client = tls_client(&options);
         for _ in 0..2 {
             let url = format!("https://{}/files", fixture.address);
             assert!(get(&client, &url).await.unwrap() == spans_of(&bytes));
             let url = format!("https://{}/small", fixture.address);
             assert_eq!(get(&client, &url).await.unwrap(), b"GET /small []");
         }
-        assert_eq!(fixture.metrics.link_connections.value(), 1);
+        assert_eq!(client.network.meter.connections(), 1);
         let gated = format!("https://{}/gated", fixture.address);
         let error = get(&client, &gated).await.unwrap_err().to_string();
         assert!(error.ends_with("body ended at byte 3000001 of 3070006"), "{error}");
@@ -102,7 +102,7 @@ fn certificates_that_fail_are_explained() {
         let (cert, key) = pki.leaf(name, host, last_year, &issuer);
         let config = tls::server_config(&cert, &key, None).unwrap();
         with_server(ServerLimits::default(), Some(config), Echo::default(), async |fixture| {
-            let client = tls_client(&fixture.metrics, &options);
+            let client = tls_client(&options);
             let error = get(&client, &format!("https://{}/", fixture.address)).await.unwrap_err();
             assert_eq!(error.kind(), Kind::Invalid, "{error}");
             let begin = format!("certificate of {}", fixture.address);
@@ -111,7 +111,7 @@ fn certificates_that_fail_are_explained() {
         });
     }
     plain(async |fixture| {
-        let client = client(&fixture.metrics, ClientLimits::default());
+        let client = client(ClientLimits::default());
         let error = get(&client, &format!("https://{}/", fixture.address)).await.unwrap_err();
         assert!(error.to_string().contains("does not speak tls"), "{error}");
     });
@@ -128,10 +128,10 @@ fn clients_without_a_certificate_are_refused() {
         let url = format!("https://{}/x", fixture.address);
         let mut options =
             tls::ClientOptions { ca_file: Some(pki.path("ca")), ..Default::default() };
-        let error = get(&tls_client(&fixture.metrics, &options), &url).await.unwrap_err();
+        let error = get(&tls_client(&options), &url).await.unwrap_err();
         assert!(error.to_string().contains("refused our client certificate"), "{error}");
         options.client_cert = client_cert;
-        let body = get(&tls_client(&fixture.metrics, &options), &url).await.unwrap();
+        let body = get(&tls_client(&options), &url).await.unwrap();
         assert_eq!(body, b"GET /x []");
     });
 }

@@ -31,7 +31,7 @@ async fn scripted<F: AsyncFnOnce(Client, String)>(scripts: &[&[&str]], test: F) 
         stall_deadline: Duration::from_millis(500),
         ..Default::default()
     };
-    let client = client(&Rc::new(Metrics::default()), limits);
+    let client = client(limits);
     smol::future::or(test(client, url), serving).await;
 }
 
