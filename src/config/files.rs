@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use super::{Config, Token, Upstream};
+use super::{Config, StatePlace, Token, Upstream};
 
 /// What is wrong with a file that a configuration names.
 pub struct FileProblem {
@@ -50,6 +50,15 @@ pub fn file_problems(config: &Config) -> Vec<FileProblem> {
         look("[ground_control]", "client_cert", ground.client_cert.as_deref(), false);
         look("[ground_control]", "client_key", ground.client_key.as_deref(), true);
         look("[ground_control]", "key_file", ground.key_file.as_deref(), true);
+    }
+    if let Some(state) = &config.state {
+        if let StatePlace::File(path) = &state.place {
+            look("[state]", "file", Some(path), false);
+        }
+        look("[state]", "password_file", state.password_file.as_deref(), true);
+        look("[state]", "ca_file", state.ca_file.as_deref(), false);
+        look("[state]", "client_cert", state.client_cert.as_deref(), false);
+        look("[state]", "client_key", state.client_key.as_deref(), true);
     }
     for rule in &config.verify {
         look(&format!("[[verify]] {}", rule.registry), "key_file", Some(&rule.key_file), false);

@@ -15,6 +15,7 @@ mod link;
 mod proxy;
 mod read;
 mod rules;
+mod state;
 mod table;
 mod through;
 mod upstream;
@@ -57,6 +58,8 @@ pub struct Config {
     pub import: Import,
     /// Who says what to hold besides this file, if anybody does.
     pub ground_control: Option<GroundControl>,
+    /// Where that is said instead, if it is.
+    pub state: Option<State>,
     /// Registries that images come from; those that images imply included.
     pub upstreams: Vec<Upstream>,
     /// Which images must be signed; the first rule that covers one counts.
@@ -192,6 +195,32 @@ pub struct GroundControl {
     pub client_key: Option<PathBuf>,
     /// What credentials are sealed with on flash, in place of the device's serial number.
     pub key_file: Option<PathBuf>,
+}
+
+/// `[state]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Where it lies.
+    pub place: StatePlace,
+    /// What opens the URL.
+    pub username: Option<String>,
+    /// Where the password is: it is read when it is used.
+    pub password_file: Option<PathBuf>,
+    /// An extra certificate authority, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// A client certificate, PEM.
+    pub client_cert: Option<PathBuf>,
+    /// Its key, PEM.
+    pub client_key: Option<PathBuf>,
+}
+
+/// Where a desired state lies without a Ground Control.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StatePlace {
+    /// `file`
+    File(PathBuf),
+    /// `url`
+    Url(Url),
 }
 
 /// Where the enrolment token is: it is read when it is used.
@@ -393,7 +422,7 @@ impl fmt::Display for Config {
     /// As TOML that is read back as the same, but for secrets, which are masked.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, serve, admin, proxy, store, sync, link, .. } = self;
-        let Self { import, ground_control, upstreams, verify, images, .. } = self;
+        let Self { import, ground_control, state, upstreams, verify, images, .. } = self;
         writeln!(f, "name = {name:?}\n\n[serve]")?;
         let listen: Vec<String> = serve.listen.iter().map(|a| format!("\"{a}\"")).collect();
         writeln!(f, "listen = [{}]", listen.join(", "))?;
@@ -439,6 +468,9 @@ impl fmt::Display for Config {
             optional(f, "client_cert", ground.client_cert.as_ref())?;
             optional(f, "client_key", ground.client_key.as_ref())?;
             optional(f, "key_file", ground.key_file.as_ref())?;
+        }
+        if let Some(state) = state {
+            state.fmt(f)?;
         }
         for upstream in upstreams {
             writeln!(f, "\n[[upstream]]\nregistry = {:?}", upstream.registry)?;

@@ -43,6 +43,7 @@ impl<'a> Reader<'a> {
         let link = self.section(&mut top, "link");
         let mut import = self.section(&mut top, "import");
         let ground_control = self.optional_section(&mut top, "ground_control");
+        let state = self.optional_section(&mut top, "state");
         let upstreams = self.list(&mut top, "upstream");
         let verify = self.list(&mut top, "verify");
         let images = self.list(&mut top, "image");
@@ -80,12 +81,14 @@ impl<'a> Reader<'a> {
         let key_file = self.text(&mut import, "key_file").map(PathBuf::from);
         self.finish(import, &["key_file"]);
         let ground_control = ground_control.and_then(|table| self.ground_control(table));
+        let state = state.and_then(|table| self.state(table, ground_control.is_some()));
+        let others_may_come = ground_control.is_some() || state.is_some();
         let upstreams: Vec<(Range<usize>, Upstream)> =
             upstreams.into_iter().filter_map(|table| self.upstream(table)).collect();
         let verify: Vec<_> = verify.into_iter().filter_map(|table| self.verify(table)).collect();
         let images: Vec<(Range<usize>, Image)> =
             images.into_iter().filter_map(|table| self.image(table)).collect();
-        self.check_upstreams(&upstreams, &images, ground_control.is_some());
+        self.check_upstreams(&upstreams, &images, others_may_come);
         let images = self.merge_images(images);
         let mut upstreams: Vec<Upstream> = upstreams.into_iter().map(|(_, up)| up).collect();
         for image in &images {
@@ -94,10 +97,10 @@ impl<'a> Reader<'a> {
                 upstreams.extend(implied(registry));
             }
         }
-        self.check_verify(&verify, &upstreams, ground_control.is_some());
+        self.check_verify(&verify, &upstreams, others_may_come);
         let verify = verify.into_iter().map(|(_, rule)| rule).collect();
         if let Some((proxy, listen)) = &proxy {
-            self.check_proxy(proxy, listen, &upstreams, ground_control.is_some());
+            self.check_proxy(proxy, listen, &upstreams, others_may_come);
             let span = listen.first().map_or(0..0, |(span, _)| span.clone());
             if tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()) && htpasswd.is_none() {
                 let expected = "[serve] htpasswd beside client_ca: who uses the proxy shows no \
@@ -119,6 +122,7 @@ impl<'a> Reader<'a> {
             link,
             import: Import { key_file },
             ground_control,
+            state,
             upstreams,
             verify,
             images,
@@ -237,7 +241,7 @@ pub fn masked(text: &str) -> String {
     }
 }
 
-const TOP_KEYS: [&str; 12] = [
+const TOP_KEYS: [&str; 13] = [
     "name",
     "serve",
     "admin",
@@ -247,6 +251,7 @@ const TOP_KEYS: [&str; 12] = [
     "link",
     "import",
     "ground_control",
+    "state",
     "upstream",
     "verify",
     "image",

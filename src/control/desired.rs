@@ -115,6 +115,12 @@ impl Desired {
         Self { digest: Some(digest), groups, config }
     }
 
+    /// A state of one group and nothing else.
+    pub fn of_group(place: String, digest: Digest, state: GroupState) -> Self {
+        let group = Group { url: place, ..Group::default() }.with(digest, state);
+        Self { digest: Some(digest), groups: vec![group], config: None }
+    }
+
     /// Whether all of it was read. A group that never could be may have what others had before.
     pub fn is_whole(&self) -> bool {
         self.digest.is_some() && self.groups.iter().all(|group| group.digest.is_some())

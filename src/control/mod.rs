@@ -13,12 +13,14 @@
 //! |---|---|
 //! | `client` | Ground Control's API |
 //! | `artifact` | reading a state artifact from a registry |
+//! | `documents` | reading the state where a file or a URL says it, and no Ground Control |
 //! | `desired` | the state as it is kept, and what it adds to the configuration |
 //! | `seal` | what keeps credentials unreadable on flash |
 
 mod artifact;
 mod client;
 mod desired;
+mod documents;
 mod error;
 mod poll;
 mod seal;
@@ -40,7 +42,6 @@ use crate::fleet::enrol::{Credentials, DEVICE, REFRESH_CREDENTIALS, Request};
 use crate::fleet::report::Report;
 use crate::fleet::state::Url;
 use crate::kind::Kind;
-use crate::metrics::Metrics;
 use crate::net::http::{Client, ClientLimits};
 use crate::net::{Network, tls};
 use crate::oci::Digest;
@@ -49,6 +50,7 @@ use artifact::Unusable;
 use client::GroundControl;
 pub use desired::Wanted;
 use desired::{Desired, Own};
+use documents::Documents;
 pub use error::Error;
 use seal::SEAL_BYTES;
 pub use seal::Seal;
@@ -59,8 +61,6 @@ pub struct Parts {
     pub store: Store,
     /// For certificates and timeouts.
     pub clock: SharedClock,
-    /// For what goes over the link.
-    pub metrics: Rc<Metrics>,
     /// What the device says of itself when it enrols.
     pub facts: BTreeMap<String, String>,
 }
@@ -81,14 +81,20 @@ pub struct Control {
 
 /// Whom to obey, and the ways there.
 struct Fleet {
-    config: config::GroundControl,
+    source: Source,
     network: Network,
     seal: Seal,
-    ground: GroundControl,
     /// Registries that hold state, by URL, with the secret that each was opened with.
     registries: RefCell<BTreeMap<String, (String, Registry)>>,
     /// Artifacts that make no sense, by URL: what they are is known without their body.
     unusable: Unusable,
+}
+
+/// Who says what to hold.
+enum Source {
+    Ground(config::GroundControl, GroundControl),
+    /// Nobody who could be told anything.
+    Documents(Documents),
 }
 
 /// What Ground Control gave, as it is kept.
@@ -127,24 +133,42 @@ impl Control {
         }
     }
 
-    /// Puts `[ground_control]` into effect, or its absence: reads what is kept for it.
-    pub fn configure(&self, config: Option<&config::GroundControl>, network: &Network) -> Lost {
+    /// Puts `[ground_control]` or `[state]` into effect, or the absence of both: reads what is kept
+    /// for it.
+    pub fn configure(
+        &self,
+        ground: Option<&config::GroundControl>,
+        state: Option<&config::State>,
+        network: &Network,
+    ) -> Lost {
         self.is_refused.set(false);
         self.unkept.replace(None);
-        let Some(config) = config else {
+        let client = |tls| {
+            let trust = tls::Trust::new(tls, Rc::clone(&self.parts.clock));
+            let limits = ClientLimits::default();
+            Client::new(trust, network.clone(), limits)
+        };
+        let source = match (ground, state) {
+            (Some(config), _) => {
+                let api = GroundControl::new(client(tls_options(config)), config.url.clone());
+                Some(Source::Ground(config.clone(), api))
+            }
+            (None, Some(state)) => {
+                let client = client(documents::tls_options(state));
+                Some(Source::Documents(Documents::new(state.clone(), client)))
+            }
+            (None, None) => None,
+        };
+        let Some(source) = source else {
             self.fleet.replace(None);
             self.enrolment.replace(None);
             self.desired.replace(Rc::default());
             return Lost::default();
         };
-        let seal = Seal::new(Path::new("/"), config.key_file.clone());
-        let trust = tls::Trust::new(tls_options(config), Rc::clone(&self.parts.clock));
-        let limits = ClientLimits::default();
-        let client = Client::new(trust, network.clone(), limits);
-        let ground = GroundControl::new(client, config.url.clone());
-        let (config, network) = (config.clone(), network.clone());
+        let key_file = ground.and_then(|ground| ground.key_file.clone());
+        let (seal, network) = (Seal::new(Path::new("/"), key_file), network.clone());
         let (registries, unusable) = (RefCell::default(), Unusable::default());
-        let fleet = Rc::new(Fleet { config, network, seal, ground, registries, unusable });
+        let fleet = Rc::new(Fleet { source, network, seal, registries, unusable });
         self.fleet.replace(Some(Rc::clone(&fleet)));
         let enrolment = self.load(&fleet, ENROLMENT, |text| serde_json::from_slice(text).ok());
         let desired = self.load(&fleet, DESIRED, |bytes| {
@@ -160,7 +184,7 @@ impl Control {
         Lost { enrolment: no_enrolment, desired: no_desired }
     }
 
-    /// Whether there is a Ground Control to obey.
+    /// Whether anybody but the configuration says what to hold.
     pub fn is_configured(&self) -> bool {
         self.fleet.borrow().is_some()
     }
@@ -169,6 +193,20 @@ impl Control {
     /// removed then.
     pub fn is_known(&self) -> bool {
         !self.is_configured() || self.desired.borrow().is_whole()
+    }
+
+    /// Whether what is desired can be looked at, or was given once: it is asked for at its pace.
+    pub fn is_settled(&self) -> bool {
+        match self.fleet().as_deref() {
+            Ok(Fleet { source: Source::Documents(_), .. }) => self.is_known(),
+            _ => self.name().is_some(),
+        }
+    }
+
+    /// Whether it is Ground Control who says what to hold, and has to let this satellite in first.
+    pub fn needs_enrolment(&self) -> bool {
+        self.fleet().is_ok_and(|fleet| matches!(fleet.source, Source::Ground(..)))
+            && self.name().is_none()
     }
 
     /// Whether what the configuration is made of has changed since this was last asked.
@@ -193,7 +231,7 @@ impl Control {
     pub fn wanted(&self) -> Wanted {
         let enrolment = self.enrolment.borrow().clone().unwrap_or_default();
         let fleet = self.fleet.borrow();
-        let tls = fleet.as_ref().map(|fleet| tls_options(&fleet.config)).unwrap_or_default();
+        let tls = fleet.as_ref().map(|fleet| fleet.tls()).unwrap_or_default();
         self.desired.borrow().wanted(&enrolment.own(tls))
     }
 
@@ -222,12 +260,13 @@ impl Control {
     /// [`Kind::Denied`] when Ground Control refuses the token, [`Kind::Invalid`] when there is none.
     pub async fn enrol(&self) -> Result<(), Error> {
         let fleet = self.fleet()?;
-        let url = fleet.config.url.as_str();
+        let Source::Ground(config, ground) = &fleet.source else { return Ok(()) };
+        let url = config.url.as_str();
         let known = self.enrolled().ok();
         if known.is_some() && !self.is_refused.get() {
             return Ok(());
         }
-        let token = match (fleet.token(), &known) {
+        let token = match (token(config), &known) {
             (Ok(token), _) => token,
             // A token that is spent need not be there any more.
             (Err(_), Some(_)) => return Ok(()),
@@ -246,7 +285,7 @@ impl Control {
             facts.insert(DEVICE.to_owned(), device);
         }
         let request = Request { token, facts };
-        let answer = fleet.ground.enrol(&request).await?;
+        let answer = ground.enrol(&request).await?;
         let enrolment = Enrolment {
             ground_control: url.to_owned(),
             state: answer.state,
@@ -284,7 +323,7 @@ impl Control {
     pub async fn report(&self, report: &Report) -> Result<(), Error> {
         let fleet = self.fleet()?;
         let enrolment = self.enrolled()?;
-        let actions = fleet.ground.report(&enrolment.auth, report).await;
+        let actions = fleet.ground()?.1.report(&enrolment.auth, report).await;
         self.note(actions.as_ref().err());
         if actions.map_err(refused)?.iter().any(|action| action == REFRESH_CREDENTIALS)
             && let Err(error) = self.refresh(&fleet, enrolment).await
@@ -295,9 +334,10 @@ impl Control {
     }
 
     async fn refresh(&self, fleet: &Rc<Fleet>, mut enrolment: Enrolment) -> Result<(), Error> {
-        enrolment.auth.password = fleet.ground.refresh(&enrolment.auth).await?;
+        let (config, ground) = fleet.ground()?;
+        enrolment.auth.password = ground.refresh(&enrolment.auth).await?;
         self.keep_enrolment(fleet, enrolment).await?;
-        info!("{}: new credentials", fleet.config.url);
+        info!("{}: new credentials", config.url);
         Ok(())
     }
 
@@ -311,13 +351,13 @@ impl Control {
     }
 
     fn fleet(&self) -> Result<Rc<Fleet>, Error> {
-        let none = || Error::new(Kind::Invalid, "no [ground_control] is configured");
+        let none = || Error::new(Kind::Invalid, "no [ground_control] and no [state] is configured");
         self.fleet.borrow().clone().ok_or_else(none)
     }
 
     /// The enrolment, if it is with the Ground Control that is configured.
     fn enrolled(&self) -> Result<Enrolment, Error> {
-        let url = self.fleet()?.config.url.to_string();
+        let url = self.fleet()?.ground()?.0.url.to_string();
         let enrolment = self.enrolment.borrow().clone();
         let enrolment = enrolment.filter(|enrolment| enrolment.ground_control == url);
         enrolment.ok_or_else(|| Error::new(Kind::Retry, "not enrolled yet"))
@@ -330,7 +370,7 @@ impl Control {
         enrolment: &Enrolment,
         base: &str,
     ) -> Result<Registry, Error> {
-        let own = enrolment.own(tls_options(&fleet.config));
+        let own = enrolment.own(fleet.tls());
         let own = Some(own).filter(|own| own.is_at(base));
         let secret = own.as_ref().map(|own| own.auth.password.clone()).unwrap_or_default();
         let mut registries = fleet.registries.borrow_mut();
@@ -400,35 +440,52 @@ impl Enrolment {
 }
 
 impl Fleet {
-    /// The enrolment token, read where the configuration has it.
-    fn token(&self) -> Result<String, Error> {
-        let (text, place) = match &self.config.token {
-            Token::Text(secret) => (secret.0.clone(), "token".to_owned()),
-            Token::File(path) => {
-                let place = format!("token_file {}", path.display());
-                let bytes = seal::read(path)
-                    .map_err(|error| Error::new(Kind::Invalid, format!("{place}: {error}")))?;
-                (String::from_utf8_lossy(&bytes).into_owned(), place)
+    /// Ground Control, and how it is asked.
+    fn ground(&self) -> Result<(&config::GroundControl, &GroundControl), Error> {
+        match &self.source {
+            Source::Ground(config, ground) => Ok((config, ground)),
+            Source::Documents(_) => {
+                Err(Error::new(Kind::Invalid, "no [ground_control] is configured"))
             }
-            Token::KernelCommandLine => {
-                let line = std::fs::read_to_string(KERNEL_COMMAND_LINE).unwrap_or_default();
-                let mut words = line.split_ascii_whitespace();
-                let token = words.find_map(|word| word.strip_prefix(KERNEL_WORD));
-                let none = || {
-                    let places =
-                        "token, token_file, or moonlet.token= on the kernel's command line";
-                    Error::new(Kind::Invalid, format!("no enrolment token: expected {places}"))
-                };
-                (token.ok_or_else(none)?.to_owned(), KERNEL_WORD.to_owned())
-            }
-        };
-        let token = text.trim();
-        if !is_token(token) {
-            let expected = "expected 1 to 256 letters, digits, . _ -";
-            return Err(Error::new(Kind::Invalid, format!("{place}: {expected}")));
         }
-        Ok(token.to_owned())
     }
+
+    /// How TLS is spoken with who says what to hold.
+    fn tls(&self) -> tls::ClientOptions {
+        match &self.source {
+            Source::Ground(config, _) => tls_options(config),
+            Source::Documents(documents) => documents.tls(),
+        }
+    }
+}
+
+/// The enrolment token, read where the configuration has it.
+fn token(config: &config::GroundControl) -> Result<String, Error> {
+    let (text, place) = match &config.token {
+        Token::Text(secret) => (secret.0.clone(), "token".to_owned()),
+        Token::File(path) => {
+            let place = format!("token_file {}", path.display());
+            let bytes = seal::read(path)
+                .map_err(|error| Error::new(Kind::Invalid, format!("{place}: {error}")))?;
+            (String::from_utf8_lossy(&bytes).into_owned(), place)
+        }
+        Token::KernelCommandLine => {
+            let line = std::fs::read_to_string(KERNEL_COMMAND_LINE).unwrap_or_default();
+            let mut words = line.split_ascii_whitespace();
+            let token = words.find_map(|word| word.strip_prefix(KERNEL_WORD));
+            let none = || {
+                let places = "token, token_file, or moonlet.token= on the kernel's command line";
+                Error::new(Kind::Invalid, format!("no enrolment token: expected {places}"))
+            };
+            (token.ok_or_else(none)?.to_owned(), KERNEL_WORD.to_owned())
+        }
+    };
+    let token = text.trim();
+    if !is_token(token) {
+        let expected = "expected 1 to 256 letters, digits, . _ -";
+        return Err(Error::new(Kind::Invalid, format!("{place}: {expected}")));
+    }
+    Ok(token.to_owned())
 }
 
 fn left() -> Error {
@@ -484,7 +541,6 @@ mod tests {
         Control::new(Parts {
             store: store.clone(),
             clock: Rc::new(SystemClock::new()),
-            metrics: Rc::default(),
             facts: BTreeMap::new(),
         })
     }
@@ -504,7 +560,7 @@ mod tests {
             key_file: None,
         };
         let first = control(&store);
-        first.configure(Some(&config), &Network::default());
+        first.configure(Some(&config), None, &Network::default());
         assert!(first.name().is_none() && !first.is_known());
         let enrolment = Enrolment {
             ground_control: config.url.to_string(),
@@ -517,7 +573,7 @@ mod tests {
             store.set_document(DESIRED, b"not sealed here").await.unwrap();
         });
         let second = control(&store);
-        let lost = second.configure(Some(&config), &Network::default());
+        let lost = second.configure(Some(&config), None, &Network::default());
         let error = lost.desired.unwrap().to_string();
         assert!(error.starts_with("kept desired: ") && lost.enrolment.is_none(), "{error}");
         assert_eq!(second.name().as_deref(), Some("edge1"));

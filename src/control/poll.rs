@@ -7,12 +7,14 @@ use log::info;
 use serde::de::DeserializeOwned;
 
 use super::desired::Desired;
+use super::documents::Documents;
 use super::{
-    Control, DESIRED, DESIRED_BYTES_MAX, DESIRED_VERSION, Enrolment, Error, Fleet, artifact, left,
+    Control, DESIRED, DESIRED_BYTES_MAX, DESIRED_VERSION, Error, Fleet, Source, artifact, left,
     refused,
 };
 use crate::fleet::Invalid;
 use crate::fleet::config::Taken;
+use crate::fleet::document::{self, Document};
 use crate::fleet::state::{GroupState, SatelliteState, Url};
 use crate::kind::Kind;
 use crate::oci::Digest;
@@ -32,21 +34,26 @@ impl Control {
     }
 
     async fn read_state(&self, fleet: &Rc<Fleet>) -> Result<Vec<String>, Error> {
-        let enrolment = self.enrolled()?;
         let unkept = self.unkept.borrow().clone();
         let before = unkept.unwrap_or_else(|| Desired::clone(&self.desired.borrow()));
-        let read: Option<(_, SatelliteState)> = self
-            .artifact(fleet, &enrolment, &enrolment.state, before.digest, SatelliteState::check)
-            .await?;
-        let mut next = match read {
-            Some((digest, state)) => before.with(digest, &state),
-            None => before,
+        let mut next = match &fleet.source {
+            Source::Ground(..) => {
+                let place = self.enrolled()?.state;
+                let read = self.part(fleet, &place, before.digest, SatelliteState::check).await?;
+                match read {
+                    Some((digest, state)) => before.with(digest, &state),
+                    None => before,
+                }
+            }
+            Source::Documents(documents) => read_first(documents, before).await?,
         };
         let mut problems = Vec::new();
         for group in &mut next.groups {
-            let read =
-                self.artifact(fleet, &enrolment, &group.url, group.digest, GroupState::check).await;
-            match read {
+            // A document that is the whole state was read already.
+            if group.digest.is_some() && group.digest == next.digest {
+                continue;
+            }
+            match self.part(fleet, &group.url, group.digest, GroupState::check).await {
                 Ok(None) => {}
                 Ok(Some((digest, state))) => *group = group.with(digest, state),
                 // What is new and cannot be had yet must not cost what it takes the place of.
@@ -57,9 +64,7 @@ impl Control {
             }
         }
         if let Some(config) = &mut next.config {
-            let read =
-                self.artifact(fleet, &enrolment, &config.url, config.digest, Taken::check).await;
-            match read {
+            match self.part(fleet, &config.url, config.digest, Taken::check).await {
                 Ok(None) => {}
                 Ok(Some((digest, taken))) => *config = config.with(digest, taken),
                 Err(error) if config.digest.is_none() && error.kind() == Kind::Retry => {
@@ -100,17 +105,21 @@ impl Control {
         Some(Duration::from_secs(at.saturating_sub(self.parts.clock.unix_seconds())))
     }
 
-    /// Reads an artifact of the state, unless it is still the one `known`.
-    async fn artifact<T: DeserializeOwned>(
+    /// Reads a part of the state, an artifact or a document, unless it is still the one `known`.
+    async fn part<T: DeserializeOwned>(
         &self,
         fleet: &Fleet,
-        enrolment: &Enrolment,
-        url: &str,
+        place: &str,
         known: Option<Digest>,
         check: impl Fn(&T) -> Result<(), Invalid>,
     ) -> Result<Option<(Digest, T)>, Error> {
-        let parsed = Url::parse(url)?;
-        let registry = self.registry(fleet, enrolment, &parsed.base)?;
+        if let Source::Documents(documents) = &fleet.source {
+            let parse = |bytes: &[u8]| document::checked(bytes, check);
+            return documents.read(place, known.as_ref(), parse).await;
+        }
+        let enrolment = self.enrolled()?;
+        let parsed = Url::parse(place)?;
+        let registry = self.registry(fleet, &enrolment, &parsed.base)?;
         artifact::read(&registry, &parsed, known.as_ref(), &fleet.unusable, check).await
     }
 
@@ -143,4 +152,23 @@ impl Control {
         self.is_changed.set(true);
         Ok(())
     }
+}
+
+/// The first document of a state, and with it the places of the others.
+async fn read_first(documents: &Documents, before: Desired) -> Result<Desired, Error> {
+    let first = documents.first();
+    let read = documents.read(&first, before.digest.as_ref(), Document::parse).await?;
+    Ok(match read {
+        None => before,
+        Some((digest, Document::Group(group))) => Desired::of_group(first, digest, group),
+        Some((digest, Document::Satellite(mut state))) => {
+            for place in &mut state.states {
+                *place = documents.place(place)?;
+            }
+            if !state.config.is_empty() {
+                state.config = documents.place(&state.config)?;
+            }
+            before.with(digest, &state)
+        }
+    })
 }

@@ -10,6 +10,7 @@
 //! an error names the value. Nothing here does I/O.
 
 pub mod config;
+pub mod document;
 pub mod enrol;
 pub mod interval;
 pub mod report;

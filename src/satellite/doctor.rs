@@ -79,8 +79,9 @@ impl Checkup {
         let network = Network { proxies, ..Network::default() };
         let meter = Rc::clone(&network.meter);
         let ways = Ways { network, clock };
-        if looked.upstreams.is_none() && config.ground_control.is_some() {
-            let seen = "those that came from Ground Control are in the store, which is in use";
+        if looked.upstreams.is_none() && (config.ground_control.is_some() || config.state.is_some())
+        {
+            let seen = "those that came with the desired state are in the store, which is in use";
             let advice = "see moonlet status, or stop the satellite and look again";
             self.checks.push(Finding::warn("upstreams", seen, advice));
         }
@@ -96,6 +97,9 @@ impl Checkup {
         }
         if let Some(ground) = config.ground_control {
             self.checks.extend(ways.ground_control(ground).await);
+        }
+        if let Some(state) = config.state {
+            self.checks.extend(ways.state(state).await);
         }
         self.link_bytes = meter.carried();
         if looked.is_metered {

@@ -123,10 +123,10 @@ impl Member {
         satellite.activate().await;
         if self.poll_at.get() <= now() {
             satellite.look_at_fleet().await;
-            let pause = match satellite.control.name() {
-                // Not enrolled: sooner at first, and ever later while it does not help.
-                None => self.enrol_pause(),
-                Some(_) => {
+            let pause = match satellite.control.is_settled() {
+                // Sooner at first, and ever later while it does not help.
+                false => self.enrol_pause(),
+                true => {
                     self.failures.set(0);
                     jittered(satellite.state_interval(), random())
                 }
@@ -315,7 +315,7 @@ impl Satellite {
         }
         self.activate().await;
         // The credentials there are may still be good where a new token is not.
-        if self.control.name().is_none() {
+        if self.control.needs_enrolment() {
             return false;
         }
         let polled = self.control.poll().await;

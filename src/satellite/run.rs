@@ -160,7 +160,6 @@ impl Satellite {
         let control = Control::new(control::Parts {
             store: store.clone(),
             clock: Rc::clone(&clock),
-            metrics: Rc::clone(&metrics),
             facts: fleet::facts(),
         });
         let satellite = Self {
@@ -207,7 +206,10 @@ impl Satellite {
             self.network.replace(network(&config, &self.gate));
             self.registries.borrow_mut().clear();
         }
-        if is_rerouted || config.ground_control != before.ground_control {
+        if is_rerouted
+            || config.ground_control != before.ground_control
+            || config.state != before.state
+        {
             for part in [fleet::ENROLMENT, fleet::GROUND_CONTROL, fleet::DESIRED_STATE] {
                 self.health.forget(part);
             }
@@ -216,10 +218,11 @@ impl Satellite {
         self.refresh();
     }
 
-    /// Reads what is kept for the Ground Control that the file names.
+    /// Reads what is kept for the Ground Control, or the state, that the file names.
     fn join_fleet(&self) {
         let local = self.local.borrow();
-        let lost = self.control.configure(local.ground_control.as_ref(), &self.network.borrow());
+        let (ground, state) = (local.ground_control.as_ref(), local.state.as_ref());
+        let lost = self.control.configure(ground, state, &self.network.borrow());
         let next = "it is fetched again, and nothing is removed until it is known what is desired";
         let parts = [(fleet::ENROLMENT, lost.enrolment), (fleet::DESIRED_STATE, lost.desired)];
         for (part, error) in parts {

@@ -7,6 +7,7 @@
 
 pub mod http;
 pub mod images;
+pub mod nginx;
 pub mod registry;
 pub mod relay;
 pub mod satellite;

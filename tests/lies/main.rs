@@ -27,6 +27,7 @@ mod repair;
 mod several;
 mod shelf;
 mod signed;
+mod state;
 mod stop;
 mod through;
 mod trust;

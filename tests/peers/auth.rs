@@ -9,9 +9,10 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::json;
 
 use crate::harness::images::{Image, Layout};
+use crate::harness::nginx::Nginx;
 use crate::harness::registry::DockerRegistry;
 use crate::harness::satellite::{Satellite, prepare, wait_until};
-use crate::harness::{Directory, Running, find_program, free_port, missing, run, text_of};
+use crate::harness::{Directory, missing, run, text_of};
 use crate::scene::{digest, text};
 
 const PASSWORD: &str = "not-to-be-seen-anywhere";
@@ -26,7 +27,7 @@ fn self_signed(files: &Directory, name: &str) {
 }
 
 /// An authority, and a certificate of it for the loopback address.
-fn certificates(files: &Directory) {
+pub fn certificates(files: &Directory) {
     self_signed(files, "authority");
     let text = "subjectAltName = IP:127.0.0.1\n";
     std::fs::write(files.join("tls.ext"), text).unwrap();
@@ -61,7 +62,7 @@ fn satellite(name: &str, url: &str, password: &str, line: &str) -> Satellite {
 }
 
 /// What `moonlet doctor` finds: one line begins so, and has `part` in it.
-fn doctor_says(satellite: &Satellite, result: &str, check: &str, part: &str) {
+pub fn doctor_says(satellite: &Satellite, result: &str, check: &str, part: &str) {
     let (code, output, said) = satellite.run(&["doctor"]);
     let all = format!("{output}{said}");
     assert!(code <= 1, "doctor: {code} {all}");
@@ -119,43 +120,23 @@ fn basic_credentials_over_tls() {
 /// nginx, which hands out one token to who knows the password.
 struct TokenService {
     files: Directory,
-    port: u16,
-    _nginx: Running,
+    nginx: Nginx,
 }
 
 impl TokenService {
     fn start() -> Self {
         let files = Directory::new("peers-tokens");
         std::fs::create_dir_all(files.join("www")).unwrap();
-        std::fs::create_dir_all(files.join("nginx")).unwrap();
         new_token(&files);
         // nginx knows no bcrypt.
         let users = text_of(Command::new("htpasswd").args(["-sbn", "edge", PASSWORD]));
         std::fs::write(files.join("htpasswd"), users).unwrap();
-        let port = free_port();
         let place = files.path().display();
-        let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
-        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .map(|name| format!("{name}_temp_path {place}/nginx/{name};\n"))
-            .concat();
-        let text = format!(
-            "{user}\ndaemon off;\npid {place}/nginx/pid;\nerror_log {place}/nginx/error.log;\n\
-             events {{ }}\nhttp {{\naccess_log {place}/token.log;\n{temporary}\
-             default_type application/json;\nserver {{\nlisten 127.0.0.1:{port};\n\
-             root {place}/www;\nlocation /token {{ auth_basic test; \
-             auth_basic_user_file {place}/htpasswd; }}\n}}\n}}\n"
+        let location = format!(
+            "location /token {{ auth_basic test; auth_basic_user_file {place}/htpasswd; }}"
         );
-        std::fs::write(files.join("nginx.conf"), text).unwrap();
-        let mut nginx = Command::new(find_program("nginx").unwrap());
-        nginx.arg("-p").arg(files.join("nginx")).arg("-e").arg(files.join("nginx/error.log"));
-        nginx.arg("-c").arg(files.join("nginx.conf"));
-        let nginx = Running::start(&mut nginx, &files.join("nginx.log"));
-        let log = files.join("nginx.log");
-        wait_until(
-            || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok(),
-            || std::fs::read_to_string(&log).unwrap_or_default(),
-        );
-        Self { files, port, _nginx: nginx }
+        let nginx = Nginx::start(files.path(), "", &location);
+        Self { files, nginx }
     }
 
     /// What docker-registry is told of it.
@@ -163,13 +144,13 @@ impl TokenService {
         format!(
             "auth:\n  token:\n    realm: http://127.0.0.1:{}/token\n    service: registry\n    \
              issuer: issuer\n    rootcertbundle: {:?}\n",
-            self.port,
+            self.nginx.port,
             self.files.join("token service.pem"),
         )
     }
 
     fn handed_out(&self) -> usize {
-        let log = std::fs::read_to_string(self.files.join("token.log")).unwrap_or_default();
+        let log = std::fs::read_to_string(self.files.join("access.log")).unwrap_or_default();
         let scope = "scope=repository%3Ademo%2Fapp%3Apull";
         let asked = |line: &&str| line.contains("\"GET /token?") && line.contains(scope);
         log.lines().filter(asked).filter(|line| line.contains(" 200 ")).count()

@@ -15,4 +15,5 @@ mod harness;
 mod hold;
 mod proxy;
 mod scene;
+mod state;
 mod through;

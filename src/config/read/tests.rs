@@ -212,6 +212,30 @@ fn ground_control_needs_an_address_and_one_token() {
 }
 
 #[test]
+fn a_state_lies_in_one_place() {
+    let text =
+        "[state]\nurl = \"https://h/state.json\"\nusername = \"u\"\npassword_file = \"/p\"\n";
+    let config = parse("m.toml", text).unwrap();
+    assert_eq!(parse("m.toml", &config.to_string()).unwrap(), config);
+    for (lines, expected) in [
+        ("", "file and url: expected one of them"),
+        ("file = \"/s\"\nurl = \"https://h/s\"", "file and url: expected one of them"),
+        ("file = \"/s\"\nusername = \"u\"", "both or neither"),
+        ("file = \"/s\"\n[ground_control]\nurl = \"https://g\"", "beside [ground_control]"),
+        ("url = \"https://u:p@h/s\"", "no credentials in it"),
+        ("fiel = \"/s\"", "did you mean file"),
+    ] {
+        let problems = problems(&format!("[state]\n{lines}\n"));
+        assert!(problems.concat().contains(expected), "{lines}: {problems:?}");
+    }
+    let clear = warnings("[state]\nurl = \"http://h/state.json\"\n");
+    assert!(clear[0].contains("can change what is held"), "{clear:?}");
+    // What it will name is not known yet.
+    let text = "[state]\nfile = \"/s\"\n[[upstream]]\nregistry = \"up.test\"\nurl = \"http://h\"\n";
+    assert!(warnings(text).is_empty(), "{:?}", warnings(text));
+}
+
+#[test]
 fn a_network_is_faced_with_tls_or_knowingly_without() {
     let serve = |lines: &str| format!("[serve]\nlisten = [\"[::1]:5\", \"0.0.0.0:5\"]\n{lines}");
     let refused = problems(&serve("htpasswd = \"/h\"\n"));

@@ -10,11 +10,11 @@ use url::Url;
 use super::{Finding, within};
 use crate::clock::SharedClock;
 use crate::clock::date::Civil;
-use crate::config::{GroundControl, Upstream};
+use crate::config::{GroundControl, State, StatePlace, Upstream};
 use crate::kind::Kind;
 use crate::net::http::{Client, ClientLimits, ClientRequest, Headers, Method};
 use crate::net::{Network, tls};
-use crate::registry::Registry;
+use crate::registry::{Credentials, Password, Registry};
 use crate::satellite::run::registry_options;
 
 /// What ways are gone with.
@@ -60,23 +60,51 @@ impl Ways {
     pub async fn ground_control(&self, ground: GroundControl) -> Vec<Finding> {
         let options =
             tls::ClientOptions::new(&ground.ca_file, &ground.client_cert, &ground.client_key);
+        let base = ground.url.as_str().trim_end_matches('/');
+        let Ok(url) = Url::parse(&format!("{base}/ping")) else { return Vec::new() };
+        let advice = "check [ground_control] url: is Ground Control there?";
+        self.page("ground control", url, options, Headers::new(), advice).await
+    }
+
+    /// The document that says what to hold, where it lies behind a URL.
+    pub async fn state(&self, state: State) -> Vec<Finding> {
+        let StatePlace::Url(url) = state.place else { return Vec::new() };
+        let options =
+            tls::ClientOptions::new(&state.ca_file, &state.client_cert, &state.client_key);
+        let mut headers = Headers::new();
+        // A file that cannot be read is reported by itself.
+        if let Some((username, path)) = state.username.zip(state.password_file)
+            && let Ok(basic) = Credentials::new(username, Password::File(path)).basic()
+        {
+            headers.append("authorization", basic);
+        }
+        let advice = "check [state] url, username and password_file: is the document there?";
+        self.page("desired state", url, options, headers, advice).await
+    }
+
+    /// The way to a page, and whether it comes.
+    async fn page(
+        &self,
+        name: &str,
+        url: Url,
+        options: tls::ClientOptions,
+        headers: Headers,
+        advice: &str,
+    ) -> Vec<Finding> {
         let trust = tls::Trust::new(options, Rc::clone(&self.clock));
         let limits = ClientLimits::default();
         let client = Client::new(trust, self.network.clone(), limits);
-        let way = Way::new("ground control", &self.clock);
+        let way = Way::new(name, &self.clock);
         let steps = async {
-            if !way.reach(&client, &ground.url).await {
+            if !way.reach(&client, &url).await {
                 return;
             }
             way.begin("answer");
-            let base = ground.url.as_str().trim_end_matches('/');
-            let Ok(url) = Url::parse(&format!("{base}/ping")) else { return };
-            let (method, headers) = (Method::Get, Headers::new());
-            let advice = "check [ground_control] url: is Ground Control there?";
+            let (method, path) = (Method::Get, url.path().to_owned());
             match client.send(ClientRequest { method, url, headers, body: Vec::new() }).await {
-                Ok(response) if response.status == 200 => way.ok("/ping answers"),
+                Ok(response) if response.status == 200 => way.ok(format!("{path} answers")),
                 Ok(response) => {
-                    let seen = format!("/ping answers with status {}", response.status);
+                    let seen = format!("{path} answers with status {}", response.status);
                     way.fail(seen, advice);
                 }
                 Err(error) => way.fail(error.to_string(), advice),
