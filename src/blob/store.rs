@@ -151,6 +151,13 @@ impl Store {
         tags.take(max).cloned().collect()
     }
 
+    /// What the tags of a repository mean.
+    pub fn tagged(&self, registry: &str, repository: &str) -> Vec<Digest> {
+        let state = self.0.state.borrow();
+        let tags = state.index.tags_after(registry, repository, "");
+        tags.filter_map(|key| state.index.tags.get(key).copied()).collect()
+    }
+
     /// The repository of a registry that comes next behind `after` and has any tag.
     pub fn repository_after(&self, registry: &str, after: &str) -> Option<String> {
         let state = self.0.state.borrow();

@@ -201,6 +201,24 @@ impl Catalog {
         Ok(found)
     }
 
+    /// Whether a tag of a repository, or one of `roots`, leads to a digest, or that is one of these.
+    ///
+    /// # Errors
+    /// As of [`Catalog::reachable`].
+    pub fn leads_to(
+        &self,
+        (registry, repository): (&str, &str),
+        roots: &[Digest],
+        digest: &Digest,
+    ) -> Result<bool, Error> {
+        let tagged = self.store.tagged(registry, repository);
+        let roots: Vec<Root<'_>> = tagged.iter().chain(roots).copied().map(Root::whole).collect();
+        if roots.iter().any(|root| root.digest == *digest) {
+            return Ok(true);
+        }
+        Ok(self.reachable(&roots)?.contains(digest))
+    }
+
     fn reach(&self, root: &Root<'_>, found: &mut BTreeSet<Digest>) -> Result<(), Error> {
         let (known, referrers) = (self.known.borrow(), self.referrers.borrow());
         // What only its head is needed of may turn out to be needed whole.

@@ -14,6 +14,7 @@ mod ground_control;
 mod link;
 mod proxy;
 mod read;
+mod read_rule;
 mod rules;
 mod state;
 mod table;
@@ -35,6 +36,7 @@ pub use files::{FileProblem, Stamp, exposed_mode, file_problems, stamp};
 pub use ground_control::is_token;
 pub use link::Window;
 pub use proxy::HostPattern;
+pub use read_rule::{AddressRange, ReadClient, ReadRule, may_read, may_read_all};
 pub use verify::Verify;
 
 /// Everything the operator decided; defaults filled in.
@@ -81,6 +83,8 @@ pub struct Serve {
     pub htpasswd: Option<PathBuf>,
     /// A network may be faced without TLS.
     pub insecure: bool,
+    /// Which of them may read what; all may read all, if there are none.
+    pub rules: Vec<ReadRule>,
 }
 
 /// `tls_cert`, `tls_key` and `client_ca` of `[serve]`.
@@ -435,6 +439,7 @@ impl fmt::Display for Config {
         if serve.insecure {
             writeln!(f, "insecure = true")?;
         }
+        serve.rules.iter().try_for_each(|rule| rule.fmt(f))?;
         if let Some(listen) = admin.listen {
             writeln!(f, "\n[admin]\nlisten = \"{listen}\"")?;
         }

@@ -54,6 +54,7 @@ impl<'a> Reader<'a> {
         let connections_max = self.count(&mut serve, "connections_max").unwrap_or(CONNECTIONS_MAX);
         let htpasswd = self.text(&mut serve, "htpasswd").map(PathBuf::from);
         let insecure = self.flag(&mut serve, "insecure").unwrap_or(false);
+        let rules = self.read_rules(&mut serve);
         self.finish(serve, &SERVE_KEYS);
         let admin_listen = self.addresses(&mut admin);
         if let [_, second, ..] = admin_listen.as_slice() {
@@ -112,9 +113,10 @@ impl<'a> Reader<'a> {
                 self.problem(span, "[link] proxy", "an address of [proxy] listen", expected);
             }
         }
-        Config {
+        let (rule_spans, rules): (Vec<_>, Vec<_>) = rules.into_iter().unzip();
+        let config = Config {
             name,
-            serve: Serve { listen, connections_max, tls, htpasswd, insecure },
+            serve: Serve { listen, connections_max, tls, htpasswd, insecure, rules },
             admin: Admin { listen: admin_listen },
             proxy: proxy.map(|(proxy, _)| proxy),
             store,
@@ -126,7 +128,9 @@ impl<'a> Reader<'a> {
             upstreams,
             verify,
             images,
-        }
+        };
+        self.check_read_rules(&rule_spans, &config);
+        config
     }
 
     fn image(&mut self, mut table: Table<'a>) -> Option<(Range<usize>, Image)> {
@@ -256,8 +260,16 @@ const TOP_KEYS: [&str; 13] = [
     "verify",
     "image",
 ];
-const SERVE_KEYS: [&str; 7] =
-    ["listen", "connections_max", "tls_cert", "tls_key", "client_ca", "htpasswd", "insecure"];
+const SERVE_KEYS: [&str; 8] = [
+    "listen",
+    "connections_max",
+    "tls_cert",
+    "tls_key",
+    "client_ca",
+    "htpasswd",
+    "insecure",
+    "rule",
+];
 const STORE_KEYS: [&str; 6] =
     ["path", "device", "size_max", "scrub_interval", "verify_interval", "cycles_rated"];
 /// Cells lose their charge over months; cards are replaced after years.

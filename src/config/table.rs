@@ -51,7 +51,11 @@ impl<'a> Reader<'a> {
     }
 
     pub fn list(&mut self, top: &mut Table<'a>, name: &str) -> Vec<Table<'a>> {
-        let label = format!("[[{name}]]");
+        let within = top.name.trim_matches(['[', ']']);
+        let label = match within {
+            "" => format!("[[{name}]]"),
+            within => format!("[[{within}.{name}]]"),
+        };
         let Some(value) = top.take(name) else { return Vec::new() };
         let span = value.span();
         match value.into_inner() {
@@ -118,6 +122,18 @@ impl<'a> Reader<'a> {
             }
         }
         texts
+    }
+
+    /// Refuses an empty list where none at all means any.
+    pub fn check_some(&mut self, table: &Table<'a>, key: &str) {
+        let value = table.keys.iter().find(|(name, _)| name == key).map(|(_, value)| value);
+        if let Some(value) = value
+            && let DeValue::Array(items) = value.get_ref()
+            && items.is_empty()
+        {
+            let expected = "at least one; left out, it is any";
+            self.problem(value.span(), &table.key(key), "[]", expected);
+        }
     }
 
     pub fn parsed<T: FromStr>(

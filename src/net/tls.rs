@@ -14,6 +14,7 @@
 //! connection that needs it.
 
 mod expiry;
+pub(super) mod names;
 
 use std::cell::RefCell;
 use std::fmt::Display;

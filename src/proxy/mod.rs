@@ -31,10 +31,20 @@ use crate::oci::registry_name;
 pub trait Registries {
     /// Whether it answers for that one.
     fn answers_for(&self, registry: &str) -> bool;
-    /// Whether who shows these credentials (of Basic) may ask; else what that is answered.
-    fn admit(&self, credentials: Option<&str>) -> impl Future<Output = Result<(), ServerResponse>>;
+    /// Who asks.
+    type Caller;
+    /// Who asks with these credentials (of Basic); else what is answered.
+    fn admit(
+        &self,
+        request: &ServerRequest,
+        credentials: Option<&str>,
+    ) -> impl Future<Output = Result<Self::Caller, ServerResponse>>;
     /// Answers who may ask.
-    fn answer(&self, request: &ServerRequest) -> impl Future<Output = ServerResponse>;
+    fn answer(
+        &self,
+        request: &ServerRequest,
+        caller: &Self::Caller,
+    ) -> impl Future<Output = ServerResponse>;
 }
 
 /// The proxy in front of `R`.
@@ -89,9 +99,9 @@ impl<R: Registries> Proxy<R> {
         names.find(|name| self.registries.answers_for(name))
     }
 
-    async fn admit(&self, request: &ServerRequest) -> Result<(), ServerResponse> {
+    async fn admit(&self, request: &ServerRequest) -> Result<R::Caller, ServerResponse> {
         let credentials = request.headers.get("proxy-authorization");
-        self.registries.admit(credentials).await.map_err(|mut refusal| {
+        self.registries.admit(request, credentials).await.map_err(|mut refusal| {
             if refusal.status == 401 {
                 refusal.status = 407;
                 refusal.headers.append("proxy-authenticate", "Basic realm=\"moonlet\"");
@@ -184,9 +194,10 @@ impl<R: Registries> Handler for Proxy<R> {
                 ),
             };
         };
-        if let Err(refusal) = self.admit(&request).await {
-            return refusal;
-        }
+        let caller = match self.admit(&request).await {
+            Ok(caller) => caller,
+            Err(refusal) => return refusal,
+        };
         let usual_port = if origin.is_tunnelled { HTTPS_PORT } else { HTTP_PORT };
         let Some(registry) = self.registry(&origin, usual_port) else {
             let what = format!("{origin}: is no registry here, and only https is led elsewhere");
@@ -194,7 +205,7 @@ impl<R: Registries> Handler for Proxy<R> {
         };
         request.query.retain(|(name, _)| name != NAMESPACE);
         request.query.push((NAMESPACE.to_owned(), registry));
-        self.registries.answer(&request).await
+        self.registries.answer(&request, &caller).await
     }
 
     async fn connect(&self, request: ServerRequest, to: Origin) -> Connect {

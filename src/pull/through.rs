@@ -206,6 +206,35 @@ impl Puller {
         self.ask(registry, name, MISS_PATIENCE, asking).await
     }
 
+    /// Asks a repository's registry whether it has a manifest or a blob, whatever is held here.
+    ///
+    /// # Errors
+    /// As of [`Puller::manifest`].
+    pub async fn confirm(
+        &self,
+        registry: &str,
+        repository: &str,
+        digest: &Digest,
+        is_manifest: bool,
+    ) -> Result<(), Error> {
+        let source = self.source(registry, repository)?;
+        let text = digest.to_string();
+        let asking = self.retrying_with(Backoff::brief(), async || {
+            let (registry, repository) = (&source.registry, source.repository);
+            if is_manifest {
+                registry.head_manifest(repository, &text).await?;
+            } else {
+                registry.blob_size(repository, digest).await?;
+            }
+            Ok(())
+        });
+        let name = match is_manifest {
+            true => format!("{registry}/{repository}/manifests/{digest}"),
+            false => blob_name(registry, repository, digest),
+        };
+        self.ask(registry, name, MISS_PATIENCE, asking).await
+    }
+
     /// Notes a download that came to nothing, so that clients' next attempts wait.
     pub(super) fn note_failure(&self, flight: &Flight, wanted: &Wanted, error: &Error) {
         if !flight.client.is_open() || error.is_stopped() || error.held_back().is_some() {

@@ -206,9 +206,11 @@ impl Daemon {
         let _ = self.wake.0.try_send(());
     }
 
-    /// Puts the users of the read API into effect; what is wrong with their file is reported.
+    /// Puts the users of the read API and what they may read into effect; what is wrong with their
+    /// file is reported.
     fn look_at_users(&self) {
         let config = self.satellite.config();
+        self.serve.handler.set_rules(&config.serve.rules);
         let key = || std::array::from_fn(|_| random().to_le_bytes()[0]);
         match self.serve.handler.set_users(config.serve.htpasswd.as_ref(), key) {
             None => self.satellite.health.works(USERS),

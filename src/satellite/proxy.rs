@@ -23,19 +23,25 @@ use crate::net::Authority;
 use crate::net::http::{ServerRequest, ServerResponse};
 use crate::oci::Digest;
 use crate::proxy::{AUTHORITY_PATH, Proxy, Registries};
-use crate::serve::Api;
+use crate::serve::{Api, Caller};
 
 impl Registries for Api {
     fn answers_for(&self, registry: &str) -> bool {
         self.serves(registry)
     }
 
-    async fn admit(&self, credentials: Option<&str>) -> Result<(), ServerResponse> {
-        Api::admit(self, credentials).await
+    type Caller = Caller;
+
+    async fn admit(
+        &self,
+        request: &ServerRequest,
+        credentials: Option<&str>,
+    ) -> Result<Caller, ServerResponse> {
+        Api::admit(self, request, credentials).await
     }
 
-    async fn answer(&self, request: &ServerRequest) -> ServerResponse {
-        Api::answer(self, request).await
+    async fn answer(&self, request: &ServerRequest, caller: &Caller) -> ServerResponse {
+        Api::answer(self, request, caller).await
     }
 }
 

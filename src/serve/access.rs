@@ -56,8 +56,8 @@ impl Users {
         self.read.borrow().1.as_ref().err().cloned()
     }
 
-    /// Whether these are the credentials of one of the users; else what is answered.
-    pub async fn admit(&self, credentials: Option<&str>) -> Result<(), ServerResponse> {
+    /// The user whose credentials these are; else what is answered.
+    pub async fn admit(&self, credentials: Option<&str>) -> Result<String, ServerResponse> {
         self.refresh();
         let Some((user, password)) = credentials.and_then(basic) else {
             return Err(refusal("credentials are needed"));
@@ -69,7 +69,7 @@ impl Users {
         let Some(hash) = hash else { return Err(refusal("the credentials are wrong")) };
         let mark = self.mark(&user, &password, &hash);
         if self.is_verified(mark) {
-            return Ok(());
+            return Ok(user);
         }
         if self.waiting.get() >= WAITING_MAX {
             let mut response = problem(429, "TOOMANYREQUESTS", "too many passwords to verify");
@@ -80,14 +80,14 @@ impl Users {
         let _turn = self.turn.lock().await;
         // The one before may have been the same.
         if self.is_verified(mark) {
-            return Ok(());
+            return Ok(user);
         }
         let right = smol::unblock(move || bcrypt::verify(password, &hash).unwrap_or(false)).await;
         if !right {
             return Err(refusal("the credentials are wrong"));
         }
         self.remember(mark);
-        Ok(())
+        Ok(user)
     }
 
     /// Reads the file if it is another one by now.
@@ -157,7 +157,12 @@ fn basic(value: &str) -> Option<(String, Vec<u8>)> {
     Some((user, pair.get(colon + 1..)?.to_vec()))
 }
 
-fn refusal(why: &str) -> ServerResponse {
+/// Whether these are no credentials: podman and skopeo send an empty user where they have none.
+pub(super) fn is_blank(value: &str) -> bool {
+    basic(value).is_some_and(|(user, password)| user.is_empty() && password.is_empty())
+}
+
+pub(super) fn refusal(why: &str) -> ServerResponse {
     let mut response = problem(401, "UNAUTHORIZED", why);
     response.headers.append("www-authenticate", "Basic realm=\"moonlet\", charset=\"UTF-8\"");
     response

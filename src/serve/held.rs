@@ -12,6 +12,15 @@ impl Api {
         None
     }
 
+    pub(super) async fn is_confirmed(
+        &self,
+        _: &Repository<'_>,
+        _: &Digest,
+        _: bool,
+    ) -> Result<bool, ServerResponse> {
+        Ok(false)
+    }
+
     pub(super) async fn find_manifest(
         &self,
         request: &ServerRequest,

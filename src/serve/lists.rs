@@ -4,14 +4,18 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use super::{Api, JSON, Repository, document, problem, query};
+use super::{Api, Caller, JSON, Repository, document, problem, query};
 use crate::net::http::{ServerRequest, ServerResponse};
 use crate::oci::registry_name;
 
 impl Api {
     /// The repositories of which anything is held, each by a name that leads to it: the bare one,
     /// with the registry in front where another upstream comes first that has it too.
-    pub(super) async fn repositories(&self, request: &ServerRequest) -> ServerResponse {
+    pub(super) async fn repositories(
+        &self,
+        request: &ServerRequest,
+        caller: &Caller,
+    ) -> ServerResponse {
         let (max, after) = match page(request) {
             Ok(page) => page,
             Err(response) => return response,
@@ -19,6 +23,9 @@ impl Api {
         // What cannot be the name of a registry is that of none here.
         let only = query(request, "ns").map(|text| registry_name(text).unwrap_or_default());
         let mut names = BTreeSet::new();
+        let may_read = |registry: &str, name: &str| {
+            self.may_read(caller, &Repository { registry: registry.to_owned(), name })
+        };
         let (registries, mut looked) = (self.registries.borrow().clone(), 0_u32);
         for (place, registry) in registries.iter().enumerate() {
             if only.as_ref().is_some_and(|only| only != registry) {
@@ -28,10 +35,11 @@ impl Api {
             let mut last = String::new();
             while let Some(repository) = self.store.repository_after(registry, &last) {
                 last.clone_from(&repository);
-                let is_hidden =
-                    before.iter().any(|other| self.store.has_repository(other, &repository));
+                let is_readable = may_read(registry, &repository);
+                let mut others = before.iter().filter(|other| may_read(other, &repository));
+                let is_hidden = others.any(|other| self.store.has_repository(other, &repository));
                 let name = if is_hidden { format!("{registry}/{repository}") } else { repository };
-                if name.as_str() > after {
+                if is_readable && name.as_str() > after {
                     names.insert(name);
                 }
                 if names.len() > max + 1 {

@@ -2,8 +2,8 @@
 //!
 //! What is on flash is served, and nothing else is asked: the link may be down. Only of upstreams
 //! with `pull_through` is what is not held fetched, and served as it lands. Every write is
-//! refused with 405. A held digest is served under any repository name that is known, because
-//! access is decided by who reaches the port, or by an htpasswd file, and not by name. A manifest is
+//! refused with 405. A held digest is served under any repository name that is known, unless rules
+//! say which repositories the client may read (`callers`). A manifest is
 //! served whatever `Accept` names: there is only the one that is held, and its digest is what was
 //! asked for.
 //!
@@ -15,6 +15,7 @@
 //! and that of referrers is made while it is sent.
 
 mod access;
+mod callers;
 #[cfg(feature = "pull-through")]
 mod growing;
 mod lists;
@@ -29,6 +30,7 @@ mod through;
 mod through;
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::ops::Range;
@@ -40,12 +42,14 @@ use serde_json::json;
 
 use crate::blob::{Entry, Reader, Store};
 use crate::catalog::Catalog;
+use crate::config::ReadRule;
 use crate::net::http::{
     FileSpan, Gate, Handler, Headers, Method, ResponseBody, ServerRequest, ServerResponse, Source,
 };
 use crate::oci::{Digest, registry_name};
 use crate::pull::Puller;
-use access::Users;
+use access::{Users, is_blank, refusal};
+pub use callers::Caller;
 use ranges::Window;
 use route::{Route, Target};
 
@@ -57,6 +61,9 @@ pub struct Api {
     registries: RefCell<Vec<String>>,
     /// Who may read, where not anyone may.
     users: RefCell<Option<(PathBuf, Rc<Users>)>>,
+    /// What of it, where that is not all.
+    rules: RefCell<Rc<[ReadRule]>>,
+    confirmed: RefCell<VecDeque<callers::Confirmed>>,
     /// Small manifests served of late.
     cached: RefCell<Vec<(Digest, Rc<[u8]>)>>,
     /// Fetches what is not held, where that is configured.
@@ -74,7 +81,8 @@ impl Api {
     pub fn new(store: Store, catalog: Catalog, registries: Vec<String>) -> Self {
         let registries = RefCell::new(registries);
         let (users, cached) = (RefCell::default(), RefCell::default());
-        Self { store, catalog, registries, users, cached, puller: None }
+        let (rules, confirmed) = (RefCell::new([].into()), RefCell::default());
+        Self { store, catalog, registries, users, rules, confirmed, cached, puller: None }
     }
 
     /// Has `puller` fetch what is not held of upstreams with `pull_through`.
@@ -108,20 +116,36 @@ impl Api {
         self.registries.borrow().iter().any(|one| one == registry)
     }
 
-    /// Whether who shows these credentials (the value of an Authorization line) may read.
+    /// Who sent a request with these credentials (the value of an Authorization line): a user,
+    /// where there are any.
     ///
     /// # Errors
-    /// What that is answered.
-    pub async fn admit(&self, credentials: Option<&str>) -> Result<(), ServerResponse> {
+    /// What is answered to who is none.
+    pub async fn admit(
+        &self,
+        request: &ServerRequest,
+        credentials: Option<&str>,
+    ) -> Result<Caller, ServerResponse> {
         let users = self.users.borrow().as_ref().map(|(_, users)| Rc::clone(users));
-        match users {
-            Some(users) => users.admit(credentials).await,
-            None => Ok(()),
+        let user = match users {
+            Some(users) => Some(users.admit(credentials).await?),
+            None => None,
+        };
+        Ok(Caller::new(request, user, false))
+    }
+
+    /// The same, but where rules say who may read what, credentials may be left out.
+    async fn identify(&self, request: &ServerRequest) -> Result<Caller, ServerResponse> {
+        let credentials = request.headers.get("authorization").filter(|shown| !is_blank(shown));
+        let has_rules = !self.rules.borrow().is_empty();
+        if has_rules && credentials.is_none() {
+            return Ok(Caller::new(request, None, self.users.borrow().is_some()));
         }
+        self.admit(request, credentials).await
     }
 
     /// Answers who may read.
-    pub async fn answer(&self, request: &ServerRequest) -> ServerResponse {
+    pub async fn answer(&self, request: &ServerRequest, caller: &Caller) -> ServerResponse {
         if !matches!(request.method, Method::Get | Method::Head) {
             let what = "this registry is read-only: push to the one it replicates";
             let mut response = problem(405, "UNSUPPORTED", what);
@@ -133,32 +157,58 @@ impl Api {
             Err(refusal) => return problem(refusal.status, refusal.code, &refusal.message),
         };
         let Some(target) = route.target else {
-            return reply(200, JSON, b"{}".as_slice().into());
+            let greeting = self.greeting(caller);
+            return greeting.unwrap_or_else(|| reply(200, JSON, b"{}".as_slice().into()));
         };
         let namespace = query(request, "ns");
-        let candidates = self.candidates(&route.name, namespace);
+        let mut response = self.find(request, caller, &route.name, target).await;
+        if let Some(namespace) = namespace {
+            response.headers.append("oci-namespace", namespace);
+        }
+        response
+    }
+
+    async fn find(
+        &self,
+        request: &ServerRequest,
+        caller: &Caller,
+        name: &str,
+        target: Target,
+    ) -> ServerResponse {
+        if target == Target::Catalog {
+            return self.repositories(request, caller).await;
+        }
+        let candidates = self.candidates(name, query(request, "ns"));
+        let may_read = |one: &&Repository<'_>| self.may_read(caller, one);
         let is_known = |one: &&Repository<'_>| self.has(one) || self.through(one).is_some();
-        let mut known: Vec<&Repository<'_>> = candidates.iter().filter(is_known).collect();
+        let readable: Vec<&Repository<'_>> = candidates.iter().filter(may_read).collect();
+        let mut known: Vec<&Repository<'_>> = readable.iter().copied().filter(is_known).collect();
+        if known.is_empty() && readable.len() < candidates.len() {
+            return caller.refusal(name);
+        }
         // What is held needs no upstream, and must not come to need one.
         known.sort_by_key(|repository| !self.has(repository));
+        if !known.is_empty()
+            && !self.may_read_all(caller)
+            && let Err(response) = self.confine(&mut known, &target).await
+        {
+            return response;
+        }
         let held = known.iter().find(|repository| self.has(repository));
-        let mut response = match (target, known.is_empty(), held) {
-            (Target::Catalog, ..) => self.repositories(request).await,
-            (_, true, _) | (Target::Tags, _, None) => {
-                let what = format!("repository {:?} is not held here", route.name);
+        match (target, known.is_empty(), held) {
+            (_, true, _) | (Target::Tags | Target::Catalog, _, None) => {
+                let what = format!("repository {name:?} is not held here");
                 problem(404, "NAME_UNKNOWN", &what)
             }
             (Target::Manifest(reference), ..) => {
                 self.find_manifest(request, &known, &reference).await
             }
             (Target::Blob(digest), ..) => self.find_blob(request, &known, &digest).await,
-            (Target::Tags, _, Some(repository)) => self.tags(request, repository, &route.name),
+            (Target::Tags | Target::Catalog, _, Some(repository)) => {
+                self.tags(request, repository, name)
+            }
             (Target::Referrers(digest), ..) => self.referrers(request, &digest).await,
-        };
-        if let Some(namespace) = namespace {
-            response.headers.append("oci-namespace", namespace);
         }
-        response
     }
 
     /// The repositories that a name may mean; the first that is known counts.
@@ -228,8 +278,8 @@ fn body(reader: Reader, range: Range<u64>) -> ResponseBody {
 
 impl Handler for Api {
     async fn handle(&self, request: ServerRequest) -> ServerResponse {
-        match self.admit(request.headers.get("authorization")).await {
-            Ok(()) => self.answer(&request).await,
+        match self.identify(&request).await {
+            Ok(caller) => self.answer(&request, &caller).await,
             Err(refusal) => refusal,
         }
     }

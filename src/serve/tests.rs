@@ -63,8 +63,10 @@ impl Fixture {
         let peer = ([127, 0, 0, 1], 1).into();
         let path = path.to_owned();
         let (method, origin) = (Method::Get, None);
-        let request = ServerRequest { method, origin, path, query, headers: lines, peer };
-        smol::block_on(self.api.answer(&request))
+        let request =
+            ServerRequest { method, origin, path, query, headers: lines, peer, certificate: None };
+        let caller = Caller::new(&request, None, false);
+        smol::block_on(self.api.answer(&request, &caller))
     }
 
     fn text(&self, path: &str) -> String {
@@ -181,8 +183,9 @@ fn writes_are_refused() {
             query: Vec::new(),
             headers: Headers::new(),
             peer: ([127, 0, 0, 1], 1).into(),
+            certificate: None,
         };
-        let response = smol::block_on(fixture.api.answer(&request));
+        let response = smol::block_on(fixture.api.handle(request));
         assert_eq!((response.status, response.headers.get("allow")), (405, Some("GET, HEAD")));
         assert!(read(response).contains("UNSUPPORTED"));
     }

@@ -142,6 +142,25 @@ impl Api {
         }
     }
 
+    /// Whether the registry of a repository says that it has a digest.
+    ///
+    /// # Errors
+    /// What is answered when that could not be found out.
+    pub(super) async fn is_confirmed(
+        &self,
+        repository: &Repository<'_>,
+        digest: &Digest,
+        is_manifest: bool,
+    ) -> Result<bool, ServerResponse> {
+        let Some(puller) = self.through(repository) else { return Ok(false) };
+        let Repository { registry, name } = repository;
+        match Box::pin(puller.confirm(registry, name, digest, is_manifest)).await {
+            Ok(()) => Ok(true),
+            Err(error) if is_absent(&error) => Ok(false),
+            Err(error) => Err(problem(503, "UNAVAILABLE", &error.to_string())),
+        }
+    }
+
     async fn blob_through(
         &self,
         request: &ServerRequest,

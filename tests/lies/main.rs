@@ -22,6 +22,7 @@ mod odd;
 mod plan;
 mod proxy;
 mod ranges;
+mod readers;
 mod registry;
 mod repair;
 mod several;

@@ -14,6 +14,7 @@ mod commands;
 mod harness;
 mod hold;
 mod proxy;
+mod readers;
 mod scene;
 mod state;
 mod through;

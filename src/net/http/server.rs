@@ -112,6 +112,8 @@ pub struct ServerRequest {
     pub headers: Headers,
     /// Who asks.
     pub peer: SocketAddr,
+    /// The names of the certificate that it has shown.
+    pub certificate: Option<Rc<[String]>>,
 }
 
 /// A listening socket.

@@ -35,9 +35,10 @@ pub(super) async fn talk(
         None => Stream::Plain(socket),
         Some(identity) => handshake(socket, peer, shared, slot, identity.current()).await?,
     };
+    let client = Client { peer, certificate: stream.certificate_names() };
     let wire = Wire::new(stream, HEAD_BYTES_MAX, &shared.clock);
     let mut session =
-        Session { wire, out: Vec::new(), peer, shared, slot, origin: None, credentials: None };
+        Session { wire, out: Vec::new(), client, shared, slot, origin: None, credentials: None };
     match session.run(handler).await {
         Ok(Some(tunnel)) => Box::pin(session.tunnel(*tunnel, handler)).await,
         result => session.end(result.map(drop)).await,
@@ -82,11 +83,18 @@ impl From<io::Error> for End {
     }
 }
 
+/// Who is at the other end.
+#[derive(Clone)]
+struct Client {
+    peer: SocketAddr,
+    certificate: Option<Rc<[String]>>,
+}
+
 /// The state of one connection.
 struct Session<'a> {
     wire: Wire,
     out: Vec<u8>,
-    peer: SocketAddr,
+    client: Client,
     shared: &'a Shared,
     slot: &'a Slot,
     /// Whom all requests are for: they come through a tunnel that ends here.
@@ -172,7 +180,8 @@ impl Session<'_> {
 
     /// Ends the connection.
     async fn end(self, result: Result<(), End>) -> Result<(), Error> {
-        let Self { wire, peer, shared, slot, .. } = self;
+        let Self { wire, client, shared, slot, .. } = self;
+        let peer = client.peer;
         if !matches!(result, Err(End::Lost(_))) {
             slot.set(Phase::Idle);
             wire.close(LINGER).await;
@@ -194,7 +203,8 @@ impl Session<'_> {
         Tunnelled { to, credentials, connect }: Tunnelled,
         handler: &dyn Answers,
     ) -> Result<(), Error> {
-        let Self { wire, out, peer, shared, slot, .. } = self;
+        let Self { wire, out, client, shared, slot, .. } = self;
+        let peer = client.peer;
         // What a client sent before it knew of the tunnel was refused.
         let Some(socket) = wire.into_socket() else { return Ok(()) };
         match connect {
@@ -203,7 +213,7 @@ impl Session<'_> {
                 let stream = handshake(socket, peer, shared, slot, config).await?;
                 let wire = Wire::new(stream, HEAD_BYTES_MAX, &shared.clock);
                 let origin = Some(Origin { is_tunnelled: true, ..to });
-                let mut session = Session { wire, out, peer, shared, slot, origin, credentials };
+                let mut session = Session { wire, out, client, shared, slot, origin, credentials };
                 let result = session.run(handler).await;
                 session.end(result.map(drop)).await
             }
@@ -228,7 +238,7 @@ impl Session<'_> {
                 .map(|(name, value)| (name.into_owned(), value.into_owned()))
                 .collect(),
         };
-        let peer = self.peer;
+        let Client { peer, certificate } = self.client.clone();
         self.slot.set(Phase::Working);
         let is_within = self.origin.is_some();
         let to = head.origin.clone().filter(|_| method == Method::Connect && !is_within);
@@ -243,7 +253,7 @@ impl Session<'_> {
             }
         }
         let credentials = headers.get(PROXY_AUTHORIZATION).map(str::to_owned);
-        let request = ServerRequest { method, origin, path, query, headers, peer };
+        let request = ServerRequest { method, origin, path, query, headers, peer, certificate };
         let response = match to {
             None => handler.handle(request).await,
             Some(_) if !drained || !self.wire.buffered().is_empty() => {

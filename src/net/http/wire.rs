@@ -22,6 +22,7 @@ use smol::io::{AsyncRead, AsyncWrite};
 use crate::clock::{Alarm, SharedClock};
 use crate::net::Error;
 use crate::net::gate::Link;
+use crate::net::tls::names::names;
 
 /// How long to wait for a socket.
 #[derive(Clone, Copy, Debug)]
@@ -233,6 +234,13 @@ pub(super) enum Stream {
 }
 
 impl Stream {
+    /// The names of the certificate that the peer has shown.
+    pub(super) fn certificate_names(&self) -> Option<Rc<[String]>> {
+        let Self::Tls(stream) = self else { return None };
+        let shown = stream.get_ref().1.peer_certificates()?.first()?;
+        Some(names(shown).into())
+    }
+
     fn socket(&self) -> &Socket {
         match self {
             Self::Plain(socket) => socket,
