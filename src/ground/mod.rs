@@ -40,6 +40,7 @@ mod assess;
 mod cli;
 mod clock;
 mod harbor;
+mod history;
 mod http;
 mod journal;
 mod labels;

@@ -6,20 +6,30 @@ use std::time::Duration;
 
 use super::app::App;
 use super::journal::Kind;
+use super::store::Store;
 use super::{clock, journal};
 
 /// Runs until it is dropped.
 pub async fn run(app: Arc<App>) {
     let started_at = clock::now();
     let mut rounds = tokio::time::interval(ROUND);
-    let mut pruned_at = None;
+    let (mut sampled_at, mut pruned_at) = (None, None);
     loop {
         rounds.tick().await;
         if let Err(error) = announce_offline(&app, started_at).await {
             tracing::warn!("looking for satellites that are offline: {error}");
         }
         let now = clock::now();
-        if pruned_at.is_none_or(|at| now - at > PRUNE_SECONDS * clock::SECOND) {
+        let is_due = |last: Option<i64>, seconds: i64| {
+            last.is_none_or(|at| now - at >= seconds * clock::SECOND || now < at)
+        };
+        if is_due(sampled_at, SAMPLE_SECONDS) {
+            sampled_at = Some(now);
+            if let Err(error) = sample_fleet(&app, now).await {
+                tracing::warn!("counting satellites for the history: {error}");
+            }
+        }
+        if is_due(pruned_at, PRUNE_SECONDS) {
             pruned_at = Some(now);
             if let Err(error) = prune(&app, now).await {
                 tracing::warn!("removing old records: {error}");
@@ -52,17 +62,38 @@ async fn announce_offline(app: &App, started_at: i64) -> sqlx::Result<()> {
 async fn prune(app: &App, now: i64) -> sqlx::Result<()> {
     let mut write = app.store.write().await?;
     write.rows().prune_journal(now).await?;
+    write.commit().await?;
+    prune_history(&app.store, now).await
+}
+
+/// Step by step, so that no report waits for all of it.
+async fn prune_history(store: &Store, now: i64) -> sqlx::Result<()> {
+    let mut after = Some(0);
+    while let Some(id) = after {
+        let mut write = store.report().await?;
+        after = write.rows().prune_samples(id, now).await?;
+        write.commit().await?;
+    }
+    Ok(())
+}
+
+/// Keeps how many satellites are connected. The last of an hour counts.
+async fn sample_fleet(app: &App, now: i64) -> sqlx::Result<()> {
+    let connections = app.store.read().await?.rows().count_satellites(now).await?;
+    let mut write = app.store.report().await?;
+    write.rows().put_fleet_sample(&connections, now).await?;
     write.commit().await
 }
 
 const ROUND: Duration = Duration::from_secs(5);
+const SAMPLE_SECONDS: i64 = 300;
 const PRUNE_SECONDS: i64 = 3600;
 const BATCH_MAX: i64 = 500;
 
 #[cfg(test)]
 mod tests {
     use super::super::settings::Database;
-    use super::super::store::{NewConfig, Store};
+    use super::super::store::NewConfig;
     use super::*;
 
     #[test]

@@ -90,6 +90,26 @@ impl Database {
         self.arguments.last().map(String::as_str).filter(|url| url.starts_with("postgres"))
     }
 
+    /// Writes rows that no request could make, such as those of another day.
+    pub fn execute(&self, sql: &str) {
+        let file = self.directory.join("ground-control.db");
+        let mut command = match self.url() {
+            Some(url) => {
+                let mut psql = Command::new("psql");
+                psql.args(["-q", "-v", "ON_ERROR_STOP=1", "-d", url]);
+                psql
+            }
+            None => {
+                let mut sqlite = Command::new("sqlite3");
+                sqlite.args(["-bail", "-cmd", ".timeout 60000"]).arg(file);
+                sqlite
+            }
+        };
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(sql.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success(), "{sql}");
+    }
+
     /// SQLite's directory.
     pub fn directory(&self) -> &Path {
         &self.directory

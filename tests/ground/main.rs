@@ -5,6 +5,7 @@
 mod apply;
 mod batches;
 mod certificates;
+mod chromium;
 mod cli;
 #[path = "../harness/mod.rs"]
 #[allow(dead_code)]
@@ -14,6 +15,7 @@ mod fleet;
 mod go;
 mod harbor;
 mod harness;
+mod history;
 mod hostile;
 mod journal;
 mod labels;

@@ -23,7 +23,7 @@ use crate::ground::assess::Assessment;
 use crate::ground::labels::{self, Labels};
 use crate::ground::store::{Lifecycle, Rows, Satellite};
 use crate::ground::tls::Certified;
-use crate::ground::{assess, clock, journal, publish, secret, tags};
+use crate::ground::{assess, clock, history, journal, publish, secret, tags};
 
 /// Go 0.0.4: the token is in the path.
 pub async fn by_path(
@@ -202,9 +202,15 @@ pub async fn report(
     rows.set_seen(satellite.id, every, now).await?;
     let base = satellite.base(&app.url);
     let assessment = assess_report(&mut rows, base, &satellite, &report).await?;
-    let before = rows.status(satellite.id).await?.map(|status| status.report);
+    let before = rows.status(satellite.id).await?;
+    let (hour, over) = history::observe(&satellite, before.as_ref(), (&report, &assessment), now);
+    for sample in over {
+        rows.put_sample(satellite.id, &sample.placed(now)).await?;
+    }
+    let before = before.map(|status| status.report);
     journal::of_report(&mut rows, &satellite, before.as_ref(), &report).await?;
-    rows.put_status(satellite.id, &report, &assessment, reported_at, now).await?;
+    let times = (reported_at, now);
+    rows.put_status(satellite.id, &report, &assessment, &hour, times).await?;
     rows.set_held(satellite.id, &assess::held(&report), now).await?;
     for (rollout, group) in rows.releases_of(satellite.id).await? {
         let (outcome, reason) = assess::outcome(&assessment, &group);

@@ -10,6 +10,7 @@ mod enrol;
 mod etag;
 mod extract;
 mod groups;
+mod history;
 mod journal;
 mod openapi;
 mod publishing;
@@ -34,6 +35,7 @@ pub use batches::{WAITING_ROWS_MAX, approve_satellite};
 pub use etag::{Expected, Version};
 pub use extract::{ROBOT_PREFIX, authenticate_robot, authorization, check_password};
 pub use groups::{no_rollout, put_group};
+pub use history::samples;
 pub use journal::{Wanted as LogWanted, event};
 pub use rollouts::{Action, NewRollout, Seen, act_on, start_rollout};
 pub use satellites::{
@@ -106,6 +108,8 @@ fn people() -> Router<Arc<App>> {
         .route("/satellites/{satellite}/status", get(satellites::status))
         .route("/satellites/{satellite}/images", get(satellites::images))
         .route("/satellites/{satellite}/state", get(state::show))
+        .route("/satellites/{satellite}/history", get(history::satellite))
+        .route("/history", get(history::fleet))
         .route("/rollouts", get(rollouts::list).post(rollouts::start))
         .route("/rollouts/{rollout}", get(rollouts::show))
         .route("/rollouts/{rollout}/satellites", get(rollouts::satellites))

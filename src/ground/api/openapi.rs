@@ -467,6 +467,29 @@ const ROWS: &[Row] = &[
         One("name!:string connection!:string updated!:string health!:string lifecycle!:string \
              reason!:string images!:array"),
     ),
+    Row::new(
+        Get,
+        "/api/satellites/{satellite}/history",
+        Viewer,
+        "Its last 30 days, an hour or six hours each",
+        Many(
+            "at!:string seconds!:integer online_seconds!:integer received_bytes:any \
+             flash_written_bytes:any flash_used_percent:any storage_used_bytes!:integer \
+             images!:integer images_behind!:integer health!:string",
+        ),
+    )
+    .query("after limit"),
+    Row::new(
+        Get,
+        "/api/history",
+        Viewer,
+        "How many satellites were connected, hour by hour",
+        Many(
+            "at!:string seconds!:integer online!:integer stale!:integer offline!:integer \
+             unknown!:integer",
+        ),
+    )
+    .query("after limit"),
     Row::new(Get, "/api/rollouts", Viewer, "Lists rollouts", Many(ROLLOUT))
         .query("before limit")
         .or(&[404]),

@@ -9,12 +9,15 @@ use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
 
 use super::view::{ago, at, encoded, page, token};
-use super::{Visitor, forms};
+use super::{Visitor, charts, forms};
 use crate::ground::api::{NewSatellite, add_satellite};
 use crate::ground::app::{App, Fault};
 use crate::ground::clock;
+use crate::ground::history::{self, DAY, HOUR, HOURLY_DAYS};
 use crate::ground::labels::{Labels, Selector};
-use crate::ground::store::{Config, Connection, Lifecycle, Rows, Satellite, Summary, Wanted};
+use crate::ground::store::{
+    Config, Connection, FleetSample, Lifecycle, Rows, Satellite, Summary, Wanted,
+};
 
 /// A connection's name for people, and its class in the style.
 pub fn words(connection: Connection) -> (&'static str, &'static str) {
@@ -52,6 +55,11 @@ pub async fn overview(
         Ok(selector) => Ok(list(&mut rows, &filter, &selector, now).await?),
         Err(fault) => Err(fault),
     };
+    let past = now - HOURLY_DAYS * DAY;
+    let mut past = rows.fleet_samples(past, history::ROWS_MAX).await?;
+    past.retain(|sample| sample.at < now - now.rem_euclid(HOUR));
+    past.push(FleetSample { at: now - now.rem_euclid(HOUR), connections: counts });
+    let classes = Connection::ALL.map(|connection| words(connection).1);
     let status = found.as_ref().map_or_else(|fault| fault.status, |_| StatusCode::OK);
     let content = html! {
         h1 { "Fleet: " (known) " satellites" }
@@ -73,6 +81,7 @@ pub async fn overview(
                 Err(fault) => p.problem role="alert" { (fault.message) },
             }
         }
+        @if known > 0 { (charts::fleet(&past, classes, now)) }
         @if !configs.is_empty() { (add_form(&visitor, &configs)) }
     };
     Ok((status, page(Some(&visitor), "Fleet", &content)).into_response())

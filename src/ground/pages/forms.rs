@@ -112,6 +112,13 @@ pub struct Images {
     pub after: String,
 }
 
+/// For how many days charts go back.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub struct Past {
+    pub days: String,
+}
+
 /// The filter of the overview.
 #[derive(Clone, Deserialize, Default)]
 #[serde(default)]

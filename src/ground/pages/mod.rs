@@ -4,6 +4,7 @@
 //! the cookie. Each form carries a token made from the session, so that another site's form is
 //! refused even by a browser that would send the cookie along. Every filter is a URL.
 
+mod charts;
 mod fleet;
 mod forms;
 mod groups;

@@ -2,20 +2,22 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Form, Path, State};
+use axum::extract::{Form, Path, Query, State};
 use axum::response::Redirect;
 use maud::{Markup, html};
 
 use super::fleet::{class_of, may_enrol, words};
 use super::view::{ago, at, digest_link, page, span, token, version};
-use super::{Visitor, forms};
+use super::{Visitor, charts, forms};
 use crate::fleet::shown;
 use crate::ground::api::{
-    Change, Expected, Known, Version, change_satellite, find_satellite, new_token, revoke_satellite,
+    Change, Expected, Known, Version, change_satellite, find_satellite, new_token,
+    revoke_satellite, samples,
 };
 use crate::ground::app::{App, Fault};
 use crate::ground::assess::Standing;
 use crate::ground::clock;
+use crate::ground::history::{self, DAY, HOURLY_DAYS, KEPT_DAYS};
 use crate::ground::store::{Label, Lifecycle, Satellite, Status};
 use crate::units::ByteCount;
 
@@ -23,17 +25,24 @@ pub async fn show(
     State(app): State<Arc<App>>,
     visitor: Visitor,
     Path(name): Path<String>,
+    Query(past): Query<forms::Past>,
 ) -> Result<Markup, Fault> {
+    let days = days_of(&past)?;
     let mut read = app.store.read().await?;
     let mut rows = read.rows();
     let known = Known::read(&mut rows, &app.url, &name).await?;
     let labels = rows.labels(known.satellite.id).await?;
     let shown = Version::read_satellite(&app, &mut rows, &known.satellite).await?;
     let now = clock::now();
+    let part = (now - days * DAY, history::ROWS_MAX);
+    let samples = samples(&mut rows, &known.satellite, part).await?;
+    let details = known.status.as_ref().and_then(|status| status.report.moonlet.as_ref());
+    let size = details.map(|details| details.storage_size_bytes);
     let content = html! {
         h1 { (name) }
         (summary(&known, now))
         (desired(&known, now))
+        (charts::satellite(&name, &samples, days, size, now))
         h2 { "Groups" }
         form.row method="post" action={ "/console/satellites/" (name) "/groups" } {
             (token(&visitor)) (version(&shown.part("groups")))
@@ -49,6 +58,20 @@ pub async fn show(
         (held(known.status.as_ref()))
     };
     Ok(page(Some(&visitor), &name, &content))
+}
+
+/// For how many days charts go back.
+fn days_of(past: &forms::Past) -> Result<i64, Fault> {
+    match past.days.as_str() {
+        "" => Ok(HOURLY_DAYS),
+        text => [HOURLY_DAYS, KEPT_DAYS]
+            .into_iter()
+            .find(|days| days.to_string() == text)
+            .ok_or_else(|| {
+                let text = shown(text);
+                Fault::bad(format!("days {text}: expected {HOURLY_DAYS} or {KEPT_DAYS}"))
+            }),
+    }
 }
 
 /// The axes, the reason, and what the device says of itself.

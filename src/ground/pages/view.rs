@@ -143,6 +143,15 @@ td.number, th.number { text-align: right; white-space: nowrap; }
 code { font-family: ui-monospace, monospace; font-size: .9em; overflow-wrap: anywhere; }
 td.stamp > span, td.word { white-space: nowrap; overflow-wrap: normal; }
 td.stamp { min-width: 6rem; } td.who { min-width: 5rem; }
+.charts { display: grid; gap: 1rem 2rem; align-items: end;
+  grid-template-columns: repeat(auto-fit, minmax(19rem, 1fr)); }
+figure.chart { margin: .5rem 0; min-width: 0; }
+figure.chart svg { display: block; width: 100%; height: 5rem; background: var(--box);
+  border: solid var(--muted); border-width: 1px 0; }
+path { fill: currentColor; } path.link { color: var(--link); }
+.most, .axis { font-size: .8rem; color: var(--muted); }
+.most { text-align: right; } .axis { display: flex; justify-content: space-between; }
+summary { cursor: pointer; min-height: 2rem; color: var(--link); }
 @media (max-width: 40rem) { .wide { display: none; } .scroll table { font-size: .85rem; }
   .scroll th, .scroll td { padding-right: .5rem; } }
 ";

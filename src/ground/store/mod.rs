@@ -8,6 +8,7 @@
 mod batches;
 mod configs;
 mod groups;
+mod history;
 mod images;
 mod journal;
 mod labels;
@@ -36,6 +37,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 pub use batches::{Batch, NewDevice};
 pub use configs::{Config, NewConfig};
 pub use groups::Group;
+pub use history::FleetSample;
 pub use images::Holder;
 pub use journal::{Entry, Event, Part};
 pub use labels::Label;

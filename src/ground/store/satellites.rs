@@ -14,6 +14,7 @@ use crate::fleet::interval;
 use crate::fleet::report::Report;
 use crate::ground::assess::{Assessment, Updated};
 use crate::ground::clock;
+use crate::ground::history::Sample;
 use crate::ground::labels::Selector;
 
 /// A satellite.
@@ -60,6 +61,8 @@ pub struct Status {
     pub health: String,
     /// Why it is not up to date or not well.
     pub reason: String,
+    /// The hour that is not over.
+    pub hour: Option<Sample>,
 }
 
 /// What lists of satellites show of a last report: columns of their own, for a fleet's reports are
@@ -325,19 +328,20 @@ impl Rows<'_> {
         satellite_id: i64,
         report: &Report,
         assessment: &Assessment,
-        reported_at: Option<i64>,
-        now: i64,
+        hour: &Sample,
+        (reported_at, now): (Option<i64>, i64),
     ) -> Result<()> {
         let text = to_json(report)?;
         sqlx::query(
             "INSERT INTO statuses (satellite_id, number, report, activity, image_count, \
-             reported_at, created_at, updated, health, reason) \
-             VALUES ($1, 1, $2, $3, $4, $5, $6, $7, $8, $9) \
+             reported_at, created_at, updated, health, reason, hour) \
+             VALUES ($1, 1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
              ON CONFLICT (satellite_id) DO UPDATE SET \
              number = statuses.number + 1, report = excluded.report, \
              activity = excluded.activity, image_count = excluded.image_count, \
              reported_at = excluded.reported_at, created_at = excluded.created_at, \
-             updated = excluded.updated, health = excluded.health, reason = excluded.reason",
+             updated = excluded.updated, health = excluded.health, reason = excluded.reason, \
+             hour = excluded.hour",
         )
         .bind(satellite_id)
         .bind(text)
@@ -349,6 +353,7 @@ impl Rows<'_> {
         .bind(assessment.updated.word())
         .bind(assessment.health.word())
         .bind(&assessment.reason)
+        .bind(to_json(hour)?)
         .execute(&mut *self.0)
         .await
         .map(drop)
@@ -530,6 +535,8 @@ fn status(row: &AnyRow) -> Result<Status> {
         updated: row.try_get("updated")?,
         health: row.try_get("health")?,
         reason: row.try_get("reason")?,
+        // Empty of one that an earlier version wrote.
+        hour: from_json(row, "hour").ok(),
     })
 }
 
