@@ -16,7 +16,7 @@ use super::api::{Expected, Version, no_rollout};
 use super::app::{App, Fault};
 use super::http::Client;
 use super::journal::Kind;
-use super::registry::Registry;
+use super::registry::{Error, Registry};
 use super::store::{Duty, Group, GroupTag, Lead, Rows};
 use super::{clock, journal, publish};
 use crate::fleet::config::Taken;
@@ -109,16 +109,31 @@ fn wanted(state: &GroupState) -> BTreeSet<(String, String)> {
 /// Runs until it is dropped.
 pub async fn run(app: Arc<App>, interval: Duration) {
     let mut lead: Option<Lead> = None;
-    let mut resting = BTreeMap::new();
+    let mut watch = Watch::default();
     let mut rounds = tokio::time::interval(ROUND);
     rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        rounds.tick().await;
+        tokio::select! {
+            _ = rounds.tick() => {}
+            Some(turn) = watch.turns.join_next() => {
+                match turn {
+                    Ok(turn) => watch.end(&app, turn).await,
+                    // Which registry it was of is not known: all are asked anew.
+                    Err(error) => {
+                        tracing::error!("watching tags: {error}");
+                        watch = Watch::default();
+                    }
+                }
+                continue;
+            }
+        }
         let holds = match &mut lead {
             Some(lead) => lead.holds().await,
             None => false,
         };
         if !holds {
+            // Another server asks now.
+            watch = Watch::default();
             lead = match app.store.lead(Duty::Tags).await {
                 Ok(lead) => lead,
                 Err(error) => {
@@ -128,41 +143,69 @@ pub async fn run(app: Arc<App>, interval: Duration) {
             };
         }
         if lead.is_some()
-            && let Err(fault) = round(&app, interval, &mut resting).await
+            && let Err(fault) = watch.begin(&app, interval).await
         {
             tracing::warn!("watching tags: {}", fault.message);
         }
     }
 }
 
-/// What is asked of one registry in a round: group, and the tag as it was.
+/// What is asked of one registry in a turn: group, and the tag as it was.
 type Asked = Vec<(i64, String, GroupTag)>;
 
-async fn round(
-    app: &Arc<App>,
-    interval: Duration,
-    resting: &mut BTreeMap<String, (Duration, Instant)>,
-) -> Result<(), Fault> {
-    let due = due(app, interval).await?;
-    let mut registries = JoinSet::new();
-    for (base, asked) in due {
-        if resting.get(&base).is_some_and(|(_, until)| *until > Instant::now()) {
-            continue;
+/// What one registry answered.
+struct Turn {
+    base: String,
+    seen: Asked,
+    is_away: bool,
+}
+
+/// The registries that are asked, each in a turn of its own: none waits for another.
+#[derive(Default)]
+struct Watch {
+    turns: JoinSet<Turn>,
+    busy: BTreeSet<String>,
+    /// Those that are left alone: how long, and until when.
+    resting: BTreeMap<String, (Duration, Instant)>,
+    /// When each was asked last: who waited longest comes first.
+    asked: BTreeMap<String, Instant>,
+}
+
+impl Watch {
+    /// Begins the turns that are due.
+    async fn begin(&mut self, app: &App, interval: Duration) -> Result<(), Fault> {
+        let mut due = due(app, interval).await?;
+        self.asked.retain(|base, _| due.contains_key(base) || self.busy.contains(base));
+        let now = Instant::now();
+        due.retain(|base, _| {
+            let rests = self.resting.get(base).is_some_and(|(_, until)| *until > now);
+            !rests && !self.busy.contains(base)
+        });
+        let mut due: Vec<(String, Asked)> = due.into_iter().collect();
+        due.sort_by_key(|(base, _)| self.asked.get(base).copied());
+        due.truncate(REGISTRIES_MAX.saturating_sub(self.busy.len()));
+        for (base, asked) in due {
+            let registry = registry(app, &base).await?;
+            self.busy.insert(base.clone());
+            self.asked.insert(base.clone(), now);
+            self.turns.spawn(async move {
+                let (seen, is_away) = look(&registry, asked).await;
+                Turn { base, seen, is_away }
+            });
         }
-        if registries.len() == REGISTRIES_MAX {
-            break;
-        }
-        let registry = registry(app, &base).await?;
-        registries.spawn(async move { (base, look(&registry, asked).await) });
+        Ok(())
     }
-    while let Some(done) = registries.join_next().await {
-        let Ok((base, (seen, is_away))) = done else { continue };
+
+    /// Keeps what a turn saw.
+    async fn end(&mut self, app: &App, turn: Turn) {
+        let Turn { base, seen, is_away } = turn;
+        self.busy.remove(&base);
         if is_away {
-            let pause =
-                resting.get(&base).map_or(PAUSE_MIN, |(pause, _)| (*pause * 2).min(PAUSE_MAX));
-            resting.insert(base.clone(), (pause, Instant::now() + pause));
+            let pause = self.resting.get(&base).map(|(pause, _)| (*pause * 2).min(PAUSE_MAX));
+            let pause = pause.unwrap_or(PAUSE_MIN);
+            self.resting.insert(base.clone(), (pause, Instant::now() + pause));
         } else {
-            resting.remove(&base);
+            self.resting.remove(&base);
         }
         let mut groups: BTreeMap<String, Vec<GroupTag>> = BTreeMap::new();
         for (_, name, tag) in seen {
@@ -172,11 +215,10 @@ async fn round(
             if let Err(fault) = take(app, &name, &base, &tags).await {
                 tracing::warn!("tags of group {name}: {}", fault.message);
                 // Not asked each second for what cannot be kept.
-                resting.insert(base.clone(), (PAUSE_MIN, Instant::now() + KEEP_PAUSE));
+                self.resting.insert(base.clone(), (PAUSE_MIN, Instant::now() + KEEP_PAUSE));
             }
         }
     }
-    Ok(())
 }
 
 /// What is to be looked at, by registry.
@@ -230,8 +272,17 @@ async fn registry(app: &App, base: &str) -> Result<Registry, Fault> {
 /// Asks a registry, one tag after the other; whether it did not answer.
 async fn look(registry: &Registry, asked: Asked) -> (Asked, bool) {
     let mut seen = Vec::new();
+    let begun = Instant::now();
     for (group, name, mut tag) in asked {
-        let answer = registry.resolve(&tag.repository, &tag.tag).await;
+        // The rest is due still, and comes when others had their turn.
+        if begun.elapsed() > TURN_MAX {
+            break;
+        }
+        let answer = tokio::time::timeout(ANSWER_MAX, registry.resolve(&tag.repository, &tag.tag));
+        let answer = answer.await.unwrap_or_else(|_| {
+            let seconds = ANSWER_MAX.as_secs();
+            Err(Error::passing(format!("no answer within {seconds} s")))
+        });
         tag.checked_at = clock::now();
         let is_away = answer.as_ref().is_err_and(|error| error.is_passing);
         match answer {
@@ -325,10 +376,13 @@ pub async fn approve(
 const ROUND: Duration = Duration::from_secs(1);
 /// Between two tags of one registry.
 const BETWEEN: Duration = Duration::from_millis(50);
-/// Of one registry in a round.
+/// Of one registry in a turn, and how long that may take.
 const ASKED_MAX: usize = 100;
+const TURN_MAX: Duration = Duration::from_secs(30);
+/// Of one tag, with what a token takes.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// That are asked side by side.
-const REGISTRIES_MAX: usize = 8;
+const REGISTRIES_MAX: usize = 64;
 const PAUSE_MIN: Duration = Duration::from_secs(2);
 const PAUSE_MAX: Duration = Duration::from_secs(600);
 /// After what was seen could not be kept.

@@ -120,6 +120,76 @@ fn a_pinned_tag_moves_when_it_is_approved() {
     });
 }
 
+/// A registry that takes connections and answers nothing has a turn of its own.
+#[test]
+fn a_dead_registry_delays_no_other() {
+    let database = Database::sqlite();
+    let server = start(&database);
+    let registry = Registry::start(&database);
+    let admin = fleet(&server);
+    registry.push("library/app", "1", "layer 0");
+    let (dead, open) = answer_nothing();
+    // It comes first, whatever the order is.
+    let artifact = json!({ "repository": "library/app", "tag": ["1"], "type": "IMAGE" });
+    for (name, host) in [("a", "127.0.0.1"), ("b", "127.0.0.2"), ("z", "127.0.0.3")] {
+        let url = format!("http://{host}:{}", dead.port());
+        let body = json!({ "group": name, "registry": url, "artifacts": [artifact],
+            "tags": "follow" });
+        admin.expect(200, "POST", "/api/groups/sync", &body.to_string());
+    }
+    set_group(&admin, &registry.url(), "g1", "library/app", "1");
+    set_mode(&admin, "follow");
+    // The tag moves and is followed while the same requests wait for their answer: a machine that is
+    // too busy for that is given several chances, for each of them may end meanwhile.
+    let was_followed = (1..10).any(|move_| {
+        wait_until(|| open.count() == 3, || format!("{} requests wait", open.count()));
+        let ended = open.ended();
+        let moved = registry.push("library/app", "1", &format!("layer {move_}")).to_string();
+        await_tag(&admin, "digest", &moved);
+        open.ended() == ended
+    });
+    assert!(was_followed, "each time a registry that does not answer came first");
+    let problem = || admin.get("/api/groups/a/tags").json()["tags"][0]["problem"].clone();
+    wait_until(
+        || problem().as_str().is_some_and(|text| !text.is_empty()),
+        || problem().to_string(),
+    );
+}
+
+/// Connections that wait for an answer.
+#[derive(Clone, Default)]
+struct Open(Arc<Mutex<(usize, usize)>>);
+
+impl Open {
+    fn count(&self) -> usize {
+        let counts = self.0.lock().unwrap();
+        counts.0 - counts.1
+    }
+
+    fn ended(&self) -> usize {
+        self.0.lock().unwrap().1
+    }
+}
+
+/// A server that reads what comes and says nothing, at every address of this machine.
+fn answer_nothing() -> (SocketAddr, Open) {
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let open = Open::default();
+    let kept = open.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, open) = (stream.unwrap(), kept.clone());
+            open.0.lock().unwrap().0 += 1;
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut stream, &mut std::io::sink());
+                open.0.lock().unwrap().1 += 1;
+            });
+        }
+    });
+    (address, open)
+}
+
 /// Of what is staged the tags are as they are; what is current keeps the digests that were resolved.
 #[test]
 fn what_is_pinned_stays_beside_what_is_staged() {
