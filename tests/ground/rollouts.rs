@@ -469,3 +469,55 @@ fn what_cannot_be_is_refused() {
     fleet.admin.expect(409, "POST", "/api/rollouts", &body);
     fleet.admin.expect(404, "POST", "/api/rollouts/r/dance", "");
 }
+
+/// A satellite that comes to the group while it is staged switches when the others do.
+#[test]
+fn who_joins_what_is_staged_gets_it_at_once() {
+    on_each_store(|database| {
+        let mut fleet = Fleet::start(&database, &["canary-1"]);
+        let staged = |fleet: &Fleet, name: &str| {
+            let (url, _) = fleet.given(name);
+            let (_, group) = fleet.satellite(name).read(&fleet.server, &url).unwrap();
+            group["staged"].clone()
+        };
+        fleet.begin("web-2", "2", &json!({ "downloadOnly": true }));
+        fleet.await_released("web-2", 1, 1);
+        fleet.report_images("canary-1", &[("1", "held"), ("2", "staged")]);
+        fleet.await_phase("web-2", "AwaitingApproval");
+        fleet.add("late-1");
+        assert_eq!(staged(&fleet, "late-1")["artifacts"][0]["tag"], json!(["2"]), "at once");
+        // The same by its groups, and back again.
+        let groups = |groups: &[&str]| {
+            let body = json!({ "groups": groups }).to_string();
+            fleet.admin.expect(200, "PATCH", "/api/satellites/late-1", &body);
+        };
+        let members = || {
+            let members = fleet.admin.get("/api/rollouts/web-2/satellites").json();
+            members.as_array().unwrap().len()
+        };
+        assert_eq!(members(), 2);
+        groups(&[]);
+        assert_eq!(members(), 1);
+        groups(&["web"]);
+        assert_eq!((members(), staged(&fleet, "late-1")["artifacts"].is_array()), (2, true));
+        fleet.report_images("late-1", &[("1", "held"), ("2", "staged")]);
+        fleet.act(200, "web-2", "approve");
+        fleet.await_phase("web-2", "Completed");
+        assert_eq!(fleet.given("late-1").1, "2");
+        assert_eq!(staged(&fleet, "late-1"), Value::Null);
+
+        // While a rollout is paused nobody gets anything; then the new one is the next.
+        fleet.begin("web-3", "3", &json!({ "downloadOnly": true }));
+        fleet.await_released("web-3", 1, 2);
+        fleet.act(200, "web-3", "pause");
+        fleet.add("late-2");
+        assert_eq!(staged(&fleet, "late-2"), Value::Null);
+        fleet.act(200, "web-3", "resume");
+        fleet.await_released("web-3", 1, 3);
+        assert_eq!(staged(&fleet, "late-2")["artifacts"][0]["tag"], json!(["3"]));
+        // What is taken back is taken back from it as well.
+        fleet.act(200, "web-3", "abort");
+        fleet.await_phase("web-3", "Aborted");
+        assert_eq!(staged(&fleet, "late-2"), Value::Null);
+    });
+}

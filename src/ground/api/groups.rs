@@ -18,7 +18,7 @@ use crate::fleet::state::{Artifact, GroupState};
 use crate::ground::app::{App, Fault};
 use crate::ground::store::{Group, Rollout, Rows, Satellite};
 use crate::ground::tags::{self, Mode};
-use crate::ground::{clock, journal, publish};
+use crate::ground::{clock, journal, publish, rollout};
 
 /// A group as its author sends it.
 #[derive(Deserialize)]
@@ -219,7 +219,7 @@ async fn change_membership(
     let group = group.ok_or_else(|| Fault::bad("Error: Group Not Found"))?;
     let before = rows.satellite_groups(satellite.id).await?;
     if join {
-        rows.join_group(satellite.id, group.id).await?;
+        rollout::join(&mut rows, satellite.id, &group).await?;
     } else if !rows.leave_group(satellite.id, group.id).await? {
         return Err(Fault::bad("Error: Satellite Not In Group"));
     }
@@ -244,7 +244,7 @@ pub async fn change_groups(
             Fault::bad(format!("group {}: expected the name of a group", shown(name)))
         })?;
         if wanted.contains(name) {
-            rows.join_group(satellite.id, group.id).await?;
+            rollout::join(rows, satellite.id, &group).await?;
         } else {
             rows.leave_group(satellite.id, group.id).await?;
         }

@@ -21,7 +21,7 @@ use crate::ground::assess::Updated;
 use crate::ground::journal::Kind;
 use crate::ground::labels::{Labels, Selector};
 use crate::ground::store::{Connection, Rows, Satellite, Status, Summary, Wanted, is_duplicate};
-use crate::ground::{clock, journal, labels, publish, secret};
+use crate::ground::{clock, journal, labels, publish, rollout, secret};
 
 #[derive(Deserialize)]
 pub struct NewSatellite {
@@ -176,7 +176,7 @@ pub async fn place(
         let group = rows.group(name).await?;
         let group =
             group.ok_or_else(|| Fault::bad(format!("Error: Invalid Group Name: {name:?}")))?;
-        rows.join_group(satellite.id, group.id).await?;
+        rollout::join(rows, satellite.id, &group).await?;
     }
     for (label, value) in labels {
         rows.set_label(satellite.id, label, value).await?;

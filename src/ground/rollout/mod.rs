@@ -21,4 +21,4 @@ mod run;
 
 pub use decide::{Counts, Member, Outcome, Phase, Step};
 pub use policy::{Approval, Batch, Budget, Percent, Policy, Span};
-pub use run::{look, run};
+pub use run::{join, look, run};

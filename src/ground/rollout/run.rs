@@ -9,7 +9,7 @@ use super::{Member, Phase, Policy, Step};
 use crate::ground::app::{App, Fault};
 use crate::ground::journal::Kind;
 use crate::ground::labels::Selector;
-use crate::ground::store::{Connection, Rollout, Rows};
+use crate::ground::store::{Connection, Group, Rollout, Rows};
 use crate::ground::{clock, journal, publish};
 
 /// Runs until it is dropped. What fails is logged and tried again, and holds up no other rollout.
@@ -161,6 +161,25 @@ async fn begin(rows: &mut Rows<'_>, rollout: &Rollout, batch: usize) -> Result<(
     let event = journal::event(Kind::RolloutBatch, "", &rollout.name, &message);
     rows.add_event(&event).await?;
     Ok(())
+}
+
+/// A satellite came to a group; its state is yet to be published. What is staged for the group it
+/// gets at once: it is to switch when the others do, and nothing it serves changes by that. What a
+/// rollout brings without staging comes in a batch, as to any other.
+pub async fn join(rows: &mut Rows<'_>, satellite_id: i64, group: &Group) -> Result<(), Fault> {
+    rows.join_group(satellite_id, group.id).await?;
+    let now = clock::now();
+    let Some(rollout) = rows.active_rollout(group.id).await? else { return Ok(()) };
+    if rollout.batch == 0 || rollout.policy.is_staged(now).is_none() {
+        return Ok(());
+    }
+    let released_at = match rollout.phase {
+        Phase::Running | Phase::AwaitingApproval => Some(now),
+        // It waits with the others.
+        Phase::Paused => None,
+        _ => return Ok(()),
+    };
+    Ok(rows.join_rollout(&rollout, satellite_id, released_at).await?)
 }
 
 /// What a satellite's own state says follows from where its rollouts are.

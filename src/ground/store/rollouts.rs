@@ -224,6 +224,24 @@ impl Rows<'_> {
         query.execute(&mut *self.0).await.map(drop)
     }
 
+    /// A satellite that came to the group of a rollout is one more of its current batch. With a time
+    /// it has the new state from then on.
+    pub async fn join_rollout(
+        &mut self,
+        rollout: &Rollout,
+        satellite_id: i64,
+        released_at: Option<i64>,
+    ) -> Result<()> {
+        self.lock_satellite(satellite_id).await?;
+        let query = sqlx::query(
+            "INSERT INTO rollout_satellites (rollout_id, satellite_id, batch, released_at, \
+             outcome, reason) VALUES ($1, $2, $3, $4, 'Unseen', '') \
+             ON CONFLICT (rollout_id, satellite_id) DO NOTHING",
+        );
+        let query = query.bind(rollout.id).bind(satellite_id).bind(number(rollout.batch));
+        query.bind(released_at).execute(&mut *self.0).await.map(drop)
+    }
+
     /// A satellite gets the old state again; what it said of the new one is kept for people.
     pub async fn withdraw(&mut self, rollout_id: i64, satellite_id: i64) -> Result<()> {
         self.lock_satellite(satellite_id).await?;
