@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::http::StatusCode;
 use tokio::task::JoinSet;
 
 use super::api::{Expected, Version, no_rollout};
@@ -20,6 +21,7 @@ use super::registry::{Error, Registry};
 use super::store::{Duty, Group, GroupTag, Lead, Rows};
 use super::{clock, journal, publish};
 use crate::fleet::config::Taken;
+use crate::fleet::shown;
 use crate::fleet::state::{ARTIFACTS_MAX, Artifact, GroupState};
 
 /// How a group's tags are taken.
@@ -345,26 +347,40 @@ async fn take(app: &App, name: &str, base: &str, seen: &[GroupTag]) -> Result<()
     Ok(())
 }
 
-/// Takes for the fleet what a group's tags were last seen to mean, and returns it.
+/// Takes for the fleet what tags of a group mean: for each, by `repository:tag`, the digest that a
+/// person looked at. Where the registry says another one by now nothing is taken. Returns what changed.
 pub async fn approve(
     app: &App,
     actor: &str,
     expected: &Expected,
     name: &str,
+    looked_at: &BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, String>, Fault> {
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
     let group = rows.group(name).await?.ok_or_else(|| Fault::missing("Group not found"))?;
     expected.check(&mut rows, &Version::of_group(app, &group)).await?;
     no_rollout(&mut rows, &group).await?;
+    let known = rows.group_tags(group.id).await?;
     let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());
-    for mut tag in rows.group_tags(group.id).await? {
-        if !tag.seen.is_empty() && tag.seen != tag.digest {
-            let what = format!("{}:{}", tag.repository, tag.tag);
+    for (what, digest) in looked_at {
+        let tag = known.iter().find(|tag| tag.name() == *what).ok_or_else(|| {
+            let what = shown(what);
+            Fault::bad(format!("tag {what}: expected repository:tag of a tag that is resolved"))
+        })?;
+        if tag.seen != *digest {
+            let now = if tag.seen.is_empty() { "not known" } else { &tag.seen };
+            let message = format!(
+                "{what} is {now} by now, not {}: nothing is approved, look at it again",
+                shown(digest)
+            );
+            return Err(Fault::new(StatusCode::CONFLICT, message));
+        }
+        if tag.seen != tag.digest {
             before.insert(what.clone(), tag.digest.clone());
-            after.insert(what, tag.seen.clone());
-            tag.digest.clone_from(&tag.seen);
-            rows.put_group_tag(group.id, &tag).await?;
+            after.insert(what.clone(), tag.seen.clone());
+            let approved = GroupTag { digest: tag.seen.clone(), ..tag.clone() };
+            rows.put_group_tag(group.id, &approved).await?;
         }
     }
     publish::group(&mut rows, &group).await?;

@@ -135,7 +135,7 @@ fn a_person_lets_devices_in_or_refuses_them() {
         assert_eq!(waiting[0]["labels"]["arch"], "linux_arm_v7");
         let events = admin.get("/api/events").json();
         assert_eq!((&events[0]["kind"], events.as_array().unwrap().len()), (&json!("waiting"), 4));
-        assert!(browser.get("/console").text().contains("4 waiting for approval"));
+        assert!(browser.get("/console").text().contains("4 devices waiting for approval"));
         let page = browser.get("/console/waiting").text();
         for word in [&device(1), "linux_arm_v7", "Pi_2", "gate-10000000"] {
             assert!(page.contains(word), "{word}: {page}");

@@ -1,5 +1,7 @@
 //! The console as a browser without scripts sees it.
 
+use percent_encoding::NON_ALPHANUMERIC;
+
 use crate::harness::{Answer, Client, Database, PASSWORD, Server, on_each_store};
 
 pub struct Browser {
@@ -39,13 +41,19 @@ impl Browser {
         let own = |form: &&str| form.contains(&format!("action=\"{path}\""));
         // A form without an action is for its page, which has the other one, to log out, too.
         let form = page.split("<form").find(own).or(page.split("<form").nth(2)).unwrap();
-        let hidden = |name: &str| {
-            let (_, rest) = form.split_once(&format!("name=\"{name}\" value=\""))?;
-            let value = rest.split('"').next()?.replace("&quot;", "%22");
-            Some(format!("{name}={value}&"))
-        };
-        let hidden = ["form_token", "version"].into_iter().filter_map(hidden);
-        post(&self.anyone, &self.cookie, path, &(hidden.collect::<String>() + fields))
+        let form = form.split("</form>").next().unwrap();
+        let mut body = String::new();
+        for field in form.split("type=\"hidden\" name=\"").skip(1) {
+            let (name, rest) = field.split_once("\" value=\"").unwrap();
+            if fields.starts_with(&format!("{name}=")) || fields.contains(&format!("&{name}=")) {
+                continue;
+            }
+            let value = rest.split('"').next().unwrap();
+            let value = value.replace("&quot;", "\"").replace("&amp;", "&");
+            let value = percent_encoding::utf8_percent_encode(&value, NON_ALPHANUMERIC);
+            body += &format!("{name}={value}&");
+        }
+        post(&self.anyone, &self.cookie, path, &(body + fields))
     }
 }
 

@@ -82,7 +82,7 @@ fn a_tag_is_followed_by_the_whole_fleet() {
         let wrong = r#"{"group":"g1","tags":"sometimes"}"#;
         let refusal = admin.expect(400, "POST", "/api/groups/sync", wrong).text();
         assert!(refusal.contains("sometimes") && refusal.contains("follow or pin"), "{refusal}");
-        admin.expect(404, "POST", "/api/groups/none/tags/approve", "");
+        admin.expect(404, "POST", "/api/groups/none/tags/approve", r#"{"tags":{}}"#);
     });
 }
 
@@ -105,8 +105,22 @@ fn a_pinned_tag_moves_when_it_is_approved() {
         // Who sends the images alone leaves the mode and what is pinned.
         set_group(&admin, &registry.url(), "g1", "library/app", "1");
         assert_eq!(tag(&admin)["digest"], first.as_str());
-        let approved = admin.expect(200, "POST", "/api/groups/g1/tags/approve", "").json();
+        let approve = |status, what: &str, digest: &str| {
+            let body = json!({ "tags": { what: digest } }).to_string();
+            admin.expect(status, "POST", "/api/groups/g1/tags/approve", &body)
+        };
+        // What is approved is what was looked at, and nothing that came later.
+        let late = approve(409, "library/app:1", &first).text();
+        assert!(late.contains(&format!("library/app:1 is {second} by now")), "{late}");
+        let unknown = approve(400, "library/app:9", &second).text();
+        assert!(unknown.contains("library/app:9"), "{unknown}");
+        let bare = admin.ask("POST", "/api/groups/g1/tags/approve", "{}");
+        assert!([400, 422].contains(&bare.status), "{}", bare.text());
+        assert_eq!(tag(&admin)["digest"], first.as_str());
+        let approved = approve(200, "library/app:1", &second).json();
         assert_eq!(approved["approved"], json!({ "library/app:1": second }));
+        let again = approve(200, "library/app:1", &second).json();
+        assert_eq!(again["approved"], json!({}));
         assert_eq!(tag(&admin)["digest"], second.as_str());
         let log = admin.get("/api/audit").json();
         assert_eq!(log[0]["action"], "group.approve");
@@ -117,6 +131,70 @@ fn a_pinned_tag_moves_when_it_is_approved() {
         set_group(&admin, &other.url(), "g1", "library/app", "1");
         await_tag(&admin, "digest", &third);
         server.anyone().expect(401, "POST", "/api/groups/g1/tags/approve", "");
+    });
+}
+
+/// The same in the console: the mode, what waits, and an approval of what was shown.
+#[test]
+fn people_set_the_mode_and_approve_in_the_console() {
+    on_each_store(|database| {
+        let server = start(&database);
+        let registry = Registry::start(&database);
+        let admin = fleet(&server);
+        let first = registry.push("library/app", "1", "layer one").to_string();
+        let browser = Browser::log_in(&server);
+        let page = "/console/groups/g1";
+        let url = registry.url().replace(':', "%3A").replace('/', "%2F");
+        let save = |mode: &str| {
+            let fields = format!("registry={url}&images=library%2Fapp%3A1&tags={mode}");
+            browser.submit(page, page, &fields)
+        };
+        let wrong = save("sometimes");
+        let text = wrong.text();
+        assert!(wrong.status == 400 && text.contains("expected off, follow or pin"), "{text}");
+        assert!(text.contains("library/app:1</textarea>"), "what was typed is kept: {text}");
+        assert_eq!(save("pin").status, 303);
+        assert_eq!(admin.get("/api/groups/g1").json()["Tags"], "pin");
+        await_tag(&admin, "digest", &first);
+        assert!(browser.get(page).text().contains("<option value=\"pin\" selected>"));
+        assert!(browser.get("/console/waiting").text().contains("No device waits"));
+
+        let second = registry.push("library/app", "1", "layer two").to_string();
+        await_tag(&admin, "seen", &second);
+        assert!(browser.get("/console").text().contains("1 tags waiting for approval"));
+        let approve = "/console/groups/g1/approve";
+        let (old_group, old_list) =
+            (browser.get(page).text(), browser.get("/console/waiting").text());
+        for shown in [&old_group, &old_list] {
+            assert!(shown.contains(&first) || shown.contains("satellites get"), "{shown}");
+            assert!(shown.contains(&second), "{shown}");
+        }
+        // A newer one comes while a person looks.
+        let third = registry.push("library/app", "1", "layer three").to_string();
+        await_tag(&admin, "seen", &third);
+        for shown in [&old_group, &old_list] {
+            let answer = browser.send(shown, approve, "");
+            let text = answer.text();
+            assert!(
+                answer.status == 409 && text.contains("by now") && text.contains(&third),
+                "{text}"
+            );
+        }
+        assert_eq!(tag(&admin)["digest"], first.as_str());
+        let approved = browser.submit("/console/waiting", approve, "");
+        assert_eq!(approved.header("location"), Some("/console/waiting"), "{}", approved.text());
+        assert_eq!(tag(&admin)["digest"], third.as_str());
+        assert!(!browser.get("/console/waiting").text().contains("library/app"));
+        // Who only reads sees it and has no button.
+        let viewer = r#"{"username":"vic","password":"Correct-horse-2","role":"viewer"}"#;
+        admin.expect(201, "POST", "/api/users", viewer);
+        registry.push("library/app", "1", "layer four");
+        wait_until(|| tag(&admin)["seen"] != third.as_str(), || tag(&admin).to_string());
+        let vic = Browser::log_in_as(&server, "username=vic&password=Correct-horse-2");
+        let shown = vic.get("/console/waiting").text();
+        assert!(shown.contains("library/app:1") && !shown.contains(approve), "{shown}");
+        let form = browser.get("/console/waiting").text();
+        assert_eq!(vic.send(&form, approve, "").status, 403);
     });
 }
 
@@ -243,6 +321,14 @@ fn people_set_the_mode_and_approve_by_the_command_line() {
     assert_eq!(approved, format!("library/app:1 {second}\ngroup/g1 approved, 1 changed\n"));
     assert_eq!(tag(&admin)["digest"], second.as_str());
     assert!(person.fails(&["group", "approve", "g2"]).contains("g2"));
+    let named = format!("library/app:1@{first}");
+    let late = person.fails(&["group", "approve", "g1", &named]);
+    assert!(late.contains(&second) && late.contains("by now"), "{late}");
+    let wrong = person.fails(&["group", "approve", "g1", "library/app:1"]);
+    assert!(wrong.contains("REPOSITORY:TAG@DIGEST"), "{wrong}");
+    let named = format!("library/app:1@{second}");
+    let again = person.succeeds(&["group", "approve", "g1", &named]);
+    assert_eq!(again, "group/g1 approved, 0 changed\n");
     assert!(person.fails(&["group", "set", "g1", "--tags", "on"]).contains("follow or pin"));
 
     // What is written is the same when it is applied; a document that says no mode leaves it.

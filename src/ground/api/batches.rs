@@ -163,16 +163,27 @@ pub async fn approve(
     Editor(person): Editor,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Fault> {
-    approve_satellite(&app, &person.actor, &name).await?;
+    approve_satellite(&app, &person.actor, &name, None).await?;
     Ok(Json(json!({})))
 }
 
 /// Lets a device in; it is given its credentials when it asks next. One that does not wait any more
-/// stays what it is.
-pub async fn approve_satellite(app: &App, actor: &str, name: &str) -> Result<(), Fault> {
+/// stays what it is. `looked_at` is the device that a person saw to wait, where that is known.
+pub async fn approve_satellite(
+    app: &App,
+    actor: &str,
+    name: &str,
+    looked_at: Option<&str>,
+) -> Result<(), Fault> {
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
     let satellite = find(&mut rows, name).await?;
+    let device = satellite.device.as_deref().unwrap_or_default();
+    if let Some(seen) = looked_at.filter(|seen| *seen != device) {
+        let seen = shown(seen);
+        let message = format!("satellite {name}: device {device} waits by now, not {seen}");
+        return Err(Fault::new(StatusCode::CONFLICT, message));
+    }
     if !rows.approve_device(satellite.id, clock::now() + APPROVED_MICROS).await? {
         let lifecycle = satellite.lifecycle().word();
         let message =

@@ -401,9 +401,10 @@ const ROWS: &[Row] = &[
         Post,
         "/api/groups/{group}/tags/approve",
         Admin,
-        "Takes what a group's tags mean now",
+        "Takes what a person saw a group's tags mean",
         One("approved!:object"),
     )
+    .body("tags!:object")
     .or(&[409])
     .versioned(),
     Row::new(Get, "/api/configs", Viewer, "Lists configurations", Many(CONFIG)),

@@ -1,13 +1,15 @@
 //! The tags of a group that are resolved for the fleet.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::etag::Expected;
-use super::extract::{Editor, Person};
+use super::extract::{Body, Editor, Person};
 use crate::ground::app::{App, Fault};
 use crate::ground::{clock, tags};
 
@@ -33,12 +35,20 @@ pub async fn show(
     Ok(Json(json!({ "mode": group.tags.word(), "tags": known.collect::<Value>() })))
 }
 
+/// What a person looked at: digests by `repository:tag`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Approval {
+    tags: BTreeMap<String, String>,
+}
+
 pub async fn approve(
     State(app): State<Arc<App>>,
     Editor(person): Editor,
     expected: Expected,
     Path(name): Path<String>,
+    Body(body): Body<Approval>,
 ) -> Result<Json<Value>, Fault> {
-    let approved = tags::approve(&app, &person.actor, &expected, &name).await?;
+    let approved = tags::approve(&app, &person.actor, &expected, &name, &body.tags).await?;
     Ok(Json(json!({ "approved": approved })))
 }

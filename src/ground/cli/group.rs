@@ -1,5 +1,6 @@
 //! `group`: images that satellites hold together.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,6 +11,7 @@ use super::document::{self, Kind};
 use super::http::{Expected, Method, Request, Server};
 use super::output::{Output, Table, elements, say, text};
 use super::{Failure, apply, plan};
+use crate::fleet::shown;
 use crate::fleet::state::{Artifact, GroupState};
 use crate::ground::tags::Mode;
 
@@ -47,11 +49,18 @@ An image is REPOSITORY:TAG, REPOSITORY@DIGEST or REPOSITORY:TAG@DIGEST.")]
         /// The group
         name: String,
     },
-    /// Let satellites have what the tags of a group mean now at their registry
-    #[command(after_help = "Example: ground-control group approve web")]
+    /// Let satellites have what tags of a group mean now at their registry
+    #[command(after_help = "\
+Examples:
+  ground-control group approve web
+  ground-control group approve web library/nginx:1.27@sha256:3e38...")]
     Approve {
         /// The group
         name: String,
+        /// What was looked at, as REPOSITORY:TAG@DIGEST: refused when the tag means another by now.
+        /// Without it all that waits
+        #[arg(value_name = "IMAGE")]
+        images: Vec<String>,
     },
     /// Show what documents of groups would change; exits with 1 where something would
     #[command(after_help = "Example: ground-control group diff -f fleet.yaml")]
@@ -142,9 +151,14 @@ pub fn run(verb: Verb, server: &Server, output: Output) -> Result<ExitCode, Fail
             say(&format!("group/{name} {}", step.action.word()))?;
         }
         Verb::Tags { name } => tags(server, &name, output)?,
-        Verb::Approve { name } => {
+        Verb::Approve { name, images } => {
+            let looked_at = match images.is_empty() {
+                true => waiting(server, &name)?,
+                false => looked_at(&images)?,
+            };
             let path = ["api", "groups", &name, "tags", "approve"];
-            let answer = ask(server, &name, &Request::new(Method::Post, &path, None))?;
+            let body = json!({ "tags": looked_at });
+            let answer = ask(server, &name, &Request::new(Method::Post, &path, Some(body)))?;
             let approved = answer.get("approved").and_then(Value::as_object);
             for (tag, digest) in approved.into_iter().flatten() {
                 say(&format!("{tag} {}", digest.as_str().unwrap_or_default()))?;
@@ -228,6 +242,30 @@ fn tags(server: &Server, name: &str, output: Output) -> Result<(), Failure> {
         table.row([what].into_iter().chain(rest).collect());
     }
     output.many(&rows, &table)
+}
+
+/// What waits for approval now: digests by tags.
+fn waiting(server: &Server, name: &str) -> Result<BTreeMap<String, String>, Failure> {
+    let request = Request::new(Method::Get, &["api", "groups", name, "tags"], None);
+    let answer = ask(server, name, &request)?;
+    let tags = elements(answer.get("tags").cloned().unwrap_or_default());
+    let waits =
+        |tag: &&Value| !text(tag, "seen").is_empty() && text(tag, "seen") != text(tag, "digest");
+    let named = |tag: &Value| {
+        (format!("{}:{}", text(tag, "repository"), text(tag, "tag")), text(tag, "seen"))
+    };
+    Ok(tags.iter().filter(waits).map(named).collect())
+}
+
+/// The same of images as `library/nginx:1.27@sha256:...`.
+fn looked_at(images: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    let named = images.iter().map(|image| {
+        let (tag, digest) = image.split_once('@').ok_or_else(|| {
+            Failure::from(format!("image {}: expected REPOSITORY:TAG@DIGEST", shown(image)))
+        })?;
+        Ok((tag.to_owned(), digest.to_owned()))
+    });
+    named.collect()
 }
 
 fn mode(word: &str) -> Result<Mode, String> {

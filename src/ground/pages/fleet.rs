@@ -51,6 +51,7 @@ pub async fn overview(
     let known: i64 = counts.iter().sum();
     let publishing = publishing(&app, &mut rows).await?;
     let waiting = rows.count_waiting().await?;
+    let tags = rows.count_waiting_tags().await?;
     let found = match Selector::parse(&filter.selector) {
         Ok(selector) => Ok(list(&mut rows, &filter, &selector, now).await?),
         Err(fault) => Err(fault),
@@ -64,8 +65,14 @@ pub async fn overview(
     let content = html! {
         h1 { "Fleet: " (known) " satellites" }
         @if let Some(problem) = publishing { p.problem role="alert" { (problem) } }
-        @if waiting > 0 {
-            p.notice { a href="/console/waiting" { (waiting) " waiting for approval" } }
+        @if waiting + tags > 0 {
+            p.notice {
+                a href="/console/waiting" {
+                    @if waiting > 0 { (waiting) " devices waiting for approval" }
+                    @if waiting > 0 && tags > 0 { ", " }
+                    @if tags > 0 { (tags) " tags waiting for approval" }
+                }
+            }
         }
         @if known == 0 {
             p.notice {

@@ -57,6 +57,24 @@ pub struct NewGroup {
     pub name: String,
 }
 
+/// The tags of a group that a person looked at, one a line: `repository:tag@digest`.
+#[derive(Deserialize)]
+pub struct Approval {
+    pub form_token: String,
+    pub images: String,
+    /// Where to go then: the list of all that waits, or the group.
+    #[serde(default)]
+    pub from: String,
+}
+
+/// A device that a person looked at.
+#[derive(Deserialize)]
+pub struct Device {
+    pub form_token: String,
+    #[serde(default)]
+    pub device: String,
+}
+
 /// A group's registry and images.
 #[derive(Deserialize)]
 pub struct Group {
@@ -71,6 +89,9 @@ pub struct Group {
     pub platforms: String,
     #[serde(default)]
     pub images: String,
+    /// A word of `tags::Mode`; as before when empty.
+    #[serde(default)]
+    pub tags: String,
 }
 
 /// The group of a rollout that is to be.

@@ -7,13 +7,15 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
 
-use super::view::{page, token, version};
+use super::view::{digest_link, page, token, version};
+use super::waiting::waiting_tags;
 use super::{Visitor, forms};
 use crate::fleet::state::{Artifact, GroupState};
-use crate::fleet::valid_name;
+use crate::fleet::{shown, valid_name};
 use crate::ground::api::{Expected, Version, put_group};
 use crate::ground::app::{App, Fault};
 use crate::ground::store::GroupTag;
+use crate::ground::tags::Mode;
 
 pub async fn list(
     State(app): State<Arc<App>>,
@@ -66,18 +68,24 @@ pub async fn edit(
     let is_there = group.is_some();
     let shown = group.as_ref().map(|group| Version::of_group(&app, group).tag());
     let shown = shown.unwrap_or_default();
+    let mode = group.as_ref().map_or(Mode::Off, |group| group.tags);
     let state = group.map(|group| group.state).unwrap_or_default();
     let lines = to_lines(&state);
     let platforms = state.platforms.join(" ");
-    let typed =
-        Typed { version: &shown, registry: &state.registry, platforms: &platforms, images: &lines };
+    let typed = Typed {
+        version: &shown,
+        registry: &state.registry,
+        platforms: &platforms,
+        images: &lines,
+        tags: mode.word(),
+    };
     let form = editor(&visitor, &name, &typed, None);
     let content = html! {
         (form)
         @if is_there {
             p { a href={ "/console/rollouts/new?group=" (name) } { "Change its images batch by batch" } }
         }
-        @if !tags.is_empty() { (tag_table(&tags)) }
+        @if mode != Mode::Off { (tag_table(&visitor, &name, mode, &tags)) }
         h2 { "Satellites: " (members.len()) }
         @for satellite in members.iter().take(MEMBERS_MAX) {
             a href={ "/console/satellites/" (satellite.name) } { (satellite.name) } " "
@@ -88,22 +96,31 @@ pub async fn edit(
 }
 
 /// What tags mean to the fleet, and at their registry.
-fn tag_table(tags: &[GroupTag]) -> Markup {
+fn tag_table(visitor: &Visitor, name: &str, mode: Mode, tags: &[GroupTag]) -> Markup {
+    let is_pinned = mode == Mode::Pin;
+    let waiting: Vec<&GroupTag> = tags.iter().filter(|tag| is_pinned && tag.is_waiting()).collect();
     html! {
         h2 { "Tags" }
-        table {
+        @if tags.is_empty() { p.muted { "The registry has not been asked yet." } }
+        @if !waiting.is_empty() { (waiting_tags(visitor, name, &waiting, "group")) }
+        @if !tags.is_empty() { div.scroll { table {
             thead { tr { th { "Tag" } th { "Satellites get" } th { "The registry says" } } }
             tbody { @for tag in tags.iter().take(MEMBERS_MAX) { tr {
-                td { (tag.repository) ":" (tag.tag) }
-                td { (tag.digest) }
+                td { (tag.name()) }
+                td { (short(&tag.digest)) }
                 td {
                     @if !tag.problem.is_empty() { span.problem { (tag.problem) } }
-                    @else if tag.seen == tag.digest { "the same" }
-                    @else { (tag.seen) ", which waits for approval" }
+                    @else if !tag.is_waiting() { "the same" }
+                    @else if is_pinned { (short(&tag.seen)) ", which waits for approval" }
+                    @else { (short(&tag.seen)) ", which comes next" }
                 }
             } } }
-        }
+        } } }
     }
+}
+
+fn short(digest: &str) -> Markup {
+    html! { @if digest.is_empty() { "-" } @else { (digest_link(digest)) } }
 }
 
 /// What the fields of the form hold.
@@ -112,6 +129,7 @@ struct Typed<'a> {
     registry: &'a str,
     platforms: &'a str,
     images: &'a str,
+    tags: &'a str,
 }
 
 fn editor(visitor: &Visitor, name: &str, typed: &Typed<'_>, problem: Option<&str>) -> Markup {
@@ -133,6 +151,14 @@ fn editor(visitor: &Visitor, name: &str, typed: &Typed<'_>, problem: Option<&str
                 "Images, one a line: repository:tag, repository@sha256:..., or repository:tag@sha256:..."
                 textarea name="images" spellcheck="false" { (typed.images) }
             }
+            label {
+                "Tags"
+                select name="tags" {
+                    @for (mode, meaning) in MODES {
+                        option value=(mode.word()) selected[mode.word() == typed.tags] { (meaning) }
+                    }
+                }
+            }
             button { "Save" }
         }
     }
@@ -145,8 +171,8 @@ pub async fn save(
     Form(form): Form<forms::Group>,
 ) -> Result<Response, Fault> {
     visitor.check_editor(&form.form_token)?;
-    let saved = match from_lines(&form.images) {
-        Ok(artifacts) => {
+    let saved = match from_lines(&form.images).and_then(|images| Ok((images, mode(&form.tags)?))) {
+        Ok((artifacts, mode)) => {
             let state = GroupState {
                 group: name.clone(),
                 registry: form.registry.trim().to_owned(),
@@ -158,7 +184,7 @@ pub async fn save(
                 "" => Expected::Absent,
                 tag => Expected::shown(tag),
             };
-            put_group(&app, visitor.actor(), &expected, (state, None), complete).await
+            put_group(&app, visitor.actor(), &expected, (state, mode), complete).await
         }
         Err(fault) => Err(fault),
     };
@@ -172,11 +198,22 @@ pub async fn save(
                 registry: &form.registry,
                 platforms: &form.platforms,
                 images: &form.images,
+                tags: &form.tags,
             };
             let editor = editor(&visitor, &name, &typed, problem);
             Ok((fault.status, page(Some(&visitor), &name, &editor)).into_response())
         }
         Err(fault) => Err(fault),
+    }
+}
+
+/// As before where the form does not say.
+fn mode(word: &str) -> Result<Option<Mode>, Fault> {
+    match Mode::parse(word) {
+        None if !word.is_empty() => {
+            Err(Fault::bad(format!("tags {}: expected off, follow or pin", shown(word))))
+        }
+        mode => Ok(mode),
     }
 }
 
@@ -246,6 +283,11 @@ pub fn to_lines(state: &GroupState) -> String {
 /// With these answers what was typed stays in the form.
 const KEPT: [StatusCode; 2] = [StatusCode::BAD_REQUEST, StatusCode::PRECONDITION_FAILED];
 const MEMBERS_MAX: usize = 200;
+const MODES: [(Mode, &str); 3] = [
+    (Mode::Off, "Each satellite asks the registry for itself"),
+    (Mode::Follow, "Asked here, and followed by all satellites together"),
+    (Mode::Pin, "Asked here, and kept until another is approved"),
+];
 
 #[cfg(test)]
 mod tests {

@@ -48,7 +48,7 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/console/satellites/{name}/labels", post(satellite::set_labels).layer(LISTS))
         .route("/console/satellites/{name}/token", post(satellite::renew_token))
         .route("/console/satellites/{name}/revoke", post(satellite::revoke))
-        .route("/console/satellites/{name}/approve", post(waiting::approve))
+        .route("/console/satellites/{name}/approve", post(waiting::let_in))
         .route("/console/waiting", get(waiting::list))
         .route("/console/rollouts", get(rollouts::list).post(rollouts::start).layer(LISTS))
         .route("/console/rollouts/new", get(rollouts::new))
@@ -58,6 +58,7 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/console/events", get(journal::events))
         .route("/console/audit", get(journal::audit))
         .route("/console/groups", get(groups::list))
+        .route("/console/groups/{name}/approve", post(waiting::approve_tags).layer(LISTS))
         .route("/console/groups/{name}", get(groups::edit).post(groups::save).layer(LISTS))
 }
 

@@ -1,6 +1,7 @@
 //! Tags of groups that are resolved: what each means to the fleet, and what it was last seen to
 //! mean.
 
+use sqlx::any::AnyRow;
 use sqlx::{Result, Row as _};
 
 use super::Rows;
@@ -19,22 +20,45 @@ pub struct GroupTag {
     pub problem: String,
 }
 
+impl GroupTag {
+    /// As people name it.
+    pub fn name(&self) -> String {
+        format!("{}:{}", self.repository, self.tag)
+    }
+
+    /// Whether the registry says another image than satellites get.
+    pub fn is_waiting(&self) -> bool {
+        !self.seen.is_empty() && self.seen != self.digest
+    }
+}
+
 impl Rows<'_> {
+    /// The tags that wait for approval, each with its group's name.
+    pub async fn waiting_tags(&mut self, rows_max: i64) -> Result<Vec<(String, GroupTag)>> {
+        let query = sqlx::query(
+            "SELECT image_groups.name, group_tags.* FROM group_tags \
+             JOIN image_groups ON image_groups.id = group_tags.group_id \
+             WHERE image_groups.tags = 'pin' AND seen <> '' AND seen <> digest \
+             ORDER BY image_groups.name, repository, tag LIMIT $1",
+        );
+        let rows = query.bind(rows_max).fetch_all(&mut *self.0).await?;
+        rows.iter().map(|row| Ok((row.try_get("name")?, group_tag(row)?))).collect()
+    }
+
+    pub async fn count_waiting_tags(&mut self) -> Result<i64> {
+        let query = sqlx::query(
+            "SELECT COUNT(*) AS n FROM group_tags \
+             JOIN image_groups ON image_groups.id = group_tags.group_id \
+             WHERE image_groups.tags = 'pin' AND seen <> '' AND seen <> digest",
+        );
+        query.fetch_one(&mut *self.0).await?.try_get("n")
+    }
+
     pub async fn group_tags(&mut self, group_id: i64) -> Result<Vec<GroupTag>> {
         let query =
             sqlx::query("SELECT * FROM group_tags WHERE group_id = $1 ORDER BY repository, tag");
         let rows = query.bind(group_id).fetch_all(&mut *self.0).await?;
-        let tag = |row: &sqlx::any::AnyRow| {
-            Ok(GroupTag {
-                repository: row.try_get("repository")?,
-                tag: row.try_get("tag")?,
-                digest: row.try_get("digest")?,
-                seen: row.try_get("seen")?,
-                checked_at: row.try_get("checked_at")?,
-                problem: row.try_get("problem")?,
-            })
-        };
-        rows.iter().map(tag).collect()
+        rows.iter().map(group_tag).collect()
     }
 
     pub async fn put_group_tag(&mut self, group_id: i64, tag: &GroupTag) -> Result<()> {
@@ -74,4 +98,15 @@ impl Rows<'_> {
         let query = sqlx::query("UPDATE image_groups SET tags = $2 WHERE id = $1");
         query.bind(group_id).bind(mode).execute(&mut *self.0).await.map(drop)
     }
+}
+
+fn group_tag(row: &AnyRow) -> Result<GroupTag> {
+    Ok(GroupTag {
+        repository: row.try_get("repository")?,
+        tag: row.try_get("tag")?,
+        digest: row.try_get("digest")?,
+        seen: row.try_get("seen")?,
+        checked_at: row.try_get("checked_at")?,
+        problem: row.try_get("problem")?,
+    })
 }
