@@ -143,6 +143,21 @@ impl Chromium {
         self.await_value(&format!("document.body.innerText.includes({})", json!(part)));
     }
 
+    /// Loads the page again until it says something.
+    pub fn await_text_after_reload(&mut self, part: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let text = self.await_value("document.body.innerText");
+            let text = text.as_str().unwrap();
+            if text.contains(part) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{part}: not in {text}");
+            std::thread::sleep(Duration::from_millis(300));
+            self.call("Page.reload", json!({}));
+        }
+    }
+
     /// Clicks the first button or link of this name that is seen.
     pub fn click(&mut self, name: &str) {
         let find = format!(

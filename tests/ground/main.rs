@@ -26,6 +26,7 @@ mod publishing;
 mod registry;
 mod rollouts;
 mod state;
+mod story;
 mod tags;
 mod versions;
 

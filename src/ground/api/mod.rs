@@ -40,7 +40,7 @@ pub use journal::{Wanted as LogWanted, event};
 pub use rollouts::{Action, NewRollout, Seen, act_on, start_rollout};
 pub use satellites::{
     Change, NewSatellite, add_satellite, change_satellite, find as find_satellite, new_token,
-    revoke_satellite,
+    remove_satellite, revoke_satellite,
 };
 pub use state::{Known, parse_digest};
 pub use users::{end_session, start_session};

@@ -358,18 +358,28 @@ async fn details(app: &App, rows: &mut Rows<'_>, name: &str) -> Result<Response,
     Ok(version.with(Json(with(row(&satellite), more))))
 }
 
-/// Deletes a satellite. Its credentials and its tokens end at once.
 pub async fn remove(
     State(app): State<Arc<App>>,
     Editor(person): Editor,
     expected: Expected,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Fault> {
+    remove_satellite(&app, &person.actor, &expected, &name).await?;
+    Ok(Json(json!({})))
+}
+
+/// Deletes a satellite. Its credentials and its tokens end at once.
+pub async fn remove_satellite(
+    app: &App,
+    actor: &str,
+    expected: &Expected,
+    name: &str,
+) -> Result<(), Fault> {
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
-    let satellite = rows.satellite(&name).await?;
+    let satellite = rows.satellite(name).await?;
     let satellite = satellite.ok_or_else(|| Fault::bad("Error: Satellite Not Found"))?;
-    let version = Version::read_satellite(&app, &mut rows, &satellite).await?;
+    let version = Version::read_satellite(app, &mut rows, &satellite).await?;
     expected.check(&mut rows, &version).await?;
     let labels = labels_of(&mut rows, &satellite).await?;
     let before = json!({
@@ -378,13 +388,12 @@ pub async fn remove(
         "labels": labels,
     });
     rows.delete_satellite(satellite.id).await?;
-    let event = journal::event(Kind::Decommissioned, &name, "", "it was deleted");
+    let event = journal::event(Kind::Decommissioned, name, "", "it was deleted");
     rows.add_event(&event).await?;
-    let change = ("satellite.delete", name.as_str());
-    journal::audit(&mut rows, &person.actor, change, &before, &()).await?;
-    rows.unpublish(&satellite_repository(&name)).await?;
+    journal::audit(&mut rows, actor, ("satellite.delete", name), &before, &()).await?;
+    rows.unpublish(&satellite_repository(name)).await?;
     write.commit().await?;
-    Ok(Json(json!({})))
+    Ok(())
 }
 
 pub async fn status(

@@ -8,6 +8,16 @@ pub struct Bare {
     pub form_token: String,
 }
 
+/// The end of a satellite, which its name confirms.
+#[derive(Deserialize)]
+pub struct Decommission {
+    pub form_token: String,
+    #[serde(default)]
+    pub version: String,
+    #[serde(default)]
+    pub name: String,
+}
+
 /// What is done to a rollout.
 #[derive(Deserialize)]
 pub struct Act {

@@ -48,6 +48,7 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/console/satellites/{name}/labels", post(satellite::set_labels).layer(LISTS))
         .route("/console/satellites/{name}/token", post(satellite::renew_token))
         .route("/console/satellites/{name}/revoke", post(satellite::revoke))
+        .route("/console/satellites/{name}/decommission", post(satellite::decommission))
         .route("/console/satellites/{name}/approve", post(waiting::let_in))
         .route("/console/waiting", get(waiting::list))
         .route("/console/rollouts", get(rollouts::list).post(rollouts::start).layer(LISTS))

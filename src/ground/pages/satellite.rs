@@ -12,7 +12,7 @@ use super::{Visitor, charts, forms};
 use crate::fleet::shown;
 use crate::ground::api::{
     Change, Expected, Known, Version, change_satellite, find_satellite, new_token,
-    revoke_satellite, samples,
+    remove_satellite, revoke_satellite, samples,
 };
 use crate::ground::app::{App, Fault};
 use crate::ground::assess::Standing;
@@ -54,7 +54,7 @@ pub async fn show(
         }
         @for group in &known.groups { a href={ "/console/groups/" (group) } { (group) } " " }
         (labels_form(&visitor, &name, &labels, &shown))
-        (access_forms(&visitor, &known.satellite))
+        (access_forms(&visitor, &known.satellite, &shown))
         (held(known.status.as_ref()))
     };
     Ok(page(Some(&visitor), &name, &content))
@@ -110,7 +110,7 @@ fn lifecycle(satellite: &Satellite, now: i64) -> Markup {
 }
 
 /// What ends a device's access, or lets another in.
-fn access_forms(visitor: &Visitor, satellite: &Satellite) -> Markup {
+fn access_forms(visitor: &Visitor, satellite: &Satellite, shown: &Version) -> Markup {
     let name = &satellite.name;
     html! {
         h2 { "Access" }
@@ -129,6 +129,14 @@ fn access_forms(visitor: &Visitor, satellite: &Satellite) -> Markup {
         p.muted {
             "A revoked satellite cannot read or report any more. What it holds stays on it, and a \
              device that enrols with a new token takes its place."
+        }
+        form.row method="post" action={ "/console/satellites/" (name) "/decommission" } {
+            (token(visitor)) (version(&shown.tag()))
+            label {
+                "Its name, to decommission it: it leaves the fleet for good, with its history"
+                input name="name" required autocomplete="off";
+            }
+            button.plain { "Decommission" }
         }
     }
 }
@@ -293,6 +301,23 @@ pub async fn revoke(
     visitor.check_editor(&form.form_token)?;
     revoke_satellite(&app, visitor.actor(), &name).await?;
     Ok(Redirect::to(&format!("/console/satellites/{name}")))
+}
+
+/// Takes a satellite out of the fleet.
+pub async fn decommission(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Path(name): Path<String>,
+    Form(form): Form<forms::Decommission>,
+) -> Result<Redirect, Fault> {
+    visitor.check_editor(&form.form_token)?;
+    if form.name.trim() != name {
+        let given = shown(&form.name);
+        return Err(Fault::bad(format!("name {given}: expected {name}, to decommission it")));
+    }
+    let expected = Expected::shown(&form.version);
+    remove_satellite(&app, visitor.actor(), &expected, &name).await?;
+    Ok(Redirect::to("/console"))
 }
 
 /// Gives a satellite these labels and no others, but for those of its facts.
