@@ -15,6 +15,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+use moonlet::clock::date::rfc3339;
+
 use crate::harness::Client;
 use crate::registry::Registry;
 
@@ -36,6 +38,8 @@ pub struct State {
     /// What each token opens: project and actions.
     tokens: Vec<Vec<(String, String)>>,
     robots_made: i64,
+    /// How many days its clock is ahead: a month passes in a test.
+    pub days: i64,
     /// Names of replication policies.
     pub policies: Vec<String>,
     /// The answer to all that is asked of the API, if it is not itself.
@@ -268,12 +272,12 @@ fn add_robot(mut body: Value, state: &mut State) -> (u16, Value) {
         return error(409, "CONFLICT", &format!("robot account 0:{name} already exists"));
     }
     state.robots_made += 1;
-    let (id, created) = (state.robots_made, now());
+    let (id, created) = (state.robots_made, state.now());
     let expires_at = created + body["duration"].as_i64().unwrap() * 86_400;
     body["id"] = json!(id);
     body["name"] = json!(name);
     body["expires_at"] = json!(expires_at);
-    body["creation_time"] = json!("2026-11-26T02:04:36.646Z");
+    body["creation_time"] = json!(rfc3339(u64::try_from(created).unwrap()));
     let secret = format!("Made{id}ByHarbor");
     let answer = json!({ "id": id, "name": name, "secret": secret, "expires_at": expires_at,
         "creation_time": body["creation_time"] });
@@ -336,10 +340,12 @@ fn token(asked: &Asked, state: &mut State) -> (u16, Value) {
                 granted.push((project.to_owned(), actions.to_owned()));
             }
             Some((name, secret)) => {
-                let robot = state
-                    .robots
-                    .values()
-                    .find(|robot| robot.body["name"] == name.as_str() && robot.secret == secret);
+                let now = state.now();
+                let robot = state.robots.values().find(|robot| {
+                    robot.body["name"] == name.as_str()
+                        && robot.secret == secret
+                        && robot.body["expires_at"].as_i64().is_some_and(|end| now < end)
+                });
                 let permissions = robot.map(|robot| robot.body["permissions"].clone());
                 let permissions = permissions.unwrap_or_default();
                 if permissions
@@ -422,6 +428,10 @@ fn registry(
     (answer.status, lines, answer.body)
 }
 
-fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().try_into().unwrap()
+impl State {
+    /// Seconds since 1970, by its own clock.
+    pub fn now(&self) -> i64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        i64::try_from(since.as_secs()).unwrap() + self.days * 86_400
+    }
 }

@@ -299,6 +299,57 @@ fn harbor_gets_robots_of_least_rights() {
     });
 }
 
+/// A month passes: a robot account is given another before its own is over, its secret is changed, and
+/// the satellite goes on as if nothing were.
+#[test]
+fn a_robot_is_renewed_before_it_ends() {
+    on_each_store(|database| {
+        let harbor = Harbor::start(Registry::start(&database));
+        harbor.state.lock().unwrap().projects.insert("library".into(), false);
+        harbor.registry.push("library/app", "1", "layer one");
+        let server = to_harbor(&database, &harbor.url());
+        let admin = fleet(&server);
+        set_group(&admin, "", "g1", "library/app", "1");
+        // Harbor says that the account was made 25 days ago: 5 of its 30 are left.
+        harbor.state.lock().unwrap().days = -25;
+        let token = register(&admin, "edge1", &["g1"]);
+        let mut satellite = prepare("publish-month", &server, &token);
+        satellite.start_again();
+        await_image(&satellite, "library/app", "1", 200);
+        harbor.state.lock().unwrap().days = 0;
+        let days_left = || {
+            let end = harbor.robot("edge1").unwrap().body["expires_at"].as_i64().unwrap();
+            (end - harbor.state.lock().unwrap().now()) / 86_400
+        };
+        assert!(days_left() < 6, "{}", days_left());
+        let secret = || harbor.robot("edge1").unwrap().secret;
+        let first = secret();
+        // What was asked of Harbor a moment ago is not asked again; and the secret is three weeks old.
+        database.execute("UPDATE robots SET updated_at = 0;");
+        wait_until(|| days_left() > 25, || format!("{} {}", days_left(), publishing(&admin)));
+        assert_eq!(secret(), first, "more time is no other secret");
+        database.execute("UPDATE satellites SET secret_at = secret_at - 1814400000000;");
+        wait_until(|| secret() != first, || satellite.log());
+
+        // The day on which the account would have ended, and a week more.
+        harbor.state.lock().unwrap().days = 12;
+        harbor.registry.push("library/app", "2", "layer two");
+        set_group(&admin, "", "g1", "library/app", "2");
+        await_image(&satellite, "library/app", "2", 200);
+        // Without Ground Control it would end: the stand-in holds robots to their time.
+        drop(server);
+        harbor.state.lock().unwrap().days = 60;
+        let basic = base64(&format!("robot$edge1:{}", secret()));
+        let path = format!("/service/token?scope=repository:{EDGE1}:pull");
+        let line = format!("Authorization: Basic {basic}\r\n");
+        let client = Client::at(harbor.address);
+        let token = client.ask_with("GET", &path, &line, "").json();
+        let line = format!("Authorization: Bearer {}\r\n", token["token"].as_str().unwrap());
+        let path = format!("/v2/{EDGE1}/manifests/latest");
+        assert_eq!(client.ask_with("GET", &path, &line, "").status, 401);
+    });
+}
+
 /// Somebody else's robot of the same name is left alone, and holds up no other satellite.
 #[test]
 fn a_robot_of_others_is_left_alone() {
