@@ -8,18 +8,19 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde_json::json;
 
 use super::api::{authenticate_robot, authorization};
 use super::app::{App, Fault};
 use super::secret::{self, PullToken};
+use super::server::Peer;
 use super::store::{Rows, Satellite};
-use super::{artifact, clock};
+use super::{artifact, clock, grant, signer};
 use crate::fleet::state::{config_repository, satellite_repository};
 use crate::oci::media_type;
 
@@ -78,11 +79,33 @@ async fn ping(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Respons
     Ok(versioned(Json(json!({})).into_response()))
 }
 
-/// A token that opens `/v2/` for a few minutes. What it may read is decided when it reads.
-async fn token(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Refusal> {
+/// A token that opens `/v2/` for a few minutes, where what it may read is decided when it reads; or
+/// one for the registry that artifacts are put into, which says what it is for.
+async fn token(
+    State(app): State<Arc<App>>,
+    peer: Option<Extension<Peer>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
     let Some((username, password)) = authorization(&headers).and_then(secret::basic) else {
         return Err(Refusal::Unauthorized(app));
     };
+    let query = query.unwrap_or_default();
+    let mut pairs = url::form_urlencoded::parse(query.as_bytes());
+    let is_elsewhere = pairs.any(|(name, value)| name == "service" && value == signer::SERVICE);
+    let publisher = app.publisher.clone().filter(|_| is_elsewhere);
+    if let Some((publisher, signer)) =
+        publisher.as_ref().and_then(|one| Some((one, one.signer.as_ref()?)))
+    {
+        let peer = peer.map(|Extension(peer)| peer);
+        let asked = grant::scopes(&query);
+        let who = (username.as_str(), password);
+        let Some(access) = grant::decide(&app, publisher, peer, who, asked).await? else {
+            return Err(Refusal::Unauthorized(app));
+        };
+        let (token, life) = signer.token(&username, &access)?;
+        return Ok(issued(&token, life, clock::now()));
+    }
     let Some(satellite) = authenticate_robot(&app, &username, &password).await? else {
         return Err(Refusal::Unauthorized(app));
     };
@@ -95,14 +118,17 @@ async fn token(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Respon
         expires: now + TOKEN_SECONDS * clock::SECOND,
         secret: mark(&secret::hash(&password)),
     };
-    let token = token.seal(&app.seal_key);
+    Ok(issued(&token.seal(&app.seal_key), TOKEN_SECONDS, now))
+}
+
+fn issued(token: &str, life: i64, now: i64) -> Response {
     let answer = json!({
         "token": token,
         "access_token": token,
-        "expires_in": TOKEN_SECONDS,
+        "expires_in": life,
         "issued_at": clock::rfc3339(now),
     });
-    Ok(Json(answer).into_response())
+    Json(answer).into_response()
 }
 
 async fn read(
@@ -195,7 +221,8 @@ fn mark(hash: &str) -> String {
     hash.chars().take(MARK_CHARS).collect()
 }
 
-async fn is_own(
+/// Whether an artifact is for a satellite.
+pub async fn is_own(
     rows: &mut Rows<'_>,
     satellite: &Satellite,
     repository: &str,

@@ -24,6 +24,7 @@ use super::harbor::{Harbor, ROBOT_RENEW_SECONDS};
 use super::http::Client;
 use super::journal::Kind;
 use super::registry::{Error, Registry};
+use super::signer::Signer;
 use super::store::{Duty, Lead, Publishing, Robot, Rows, Satellite, Unpushed};
 use super::{clock, journal, secret};
 use crate::fleet::state::GroupState;
@@ -36,6 +37,8 @@ pub struct Target {
     pub url: String,
     pub credentials: Option<(String, String)>,
     pub ca_file: Option<PathBuf>,
+    /// Key and certificate of the tokens that the registry takes, if it asks this server for them.
+    pub token: Option<(PathBuf, PathBuf)>,
 }
 
 impl std::fmt::Debug for Target {
@@ -53,6 +56,8 @@ pub struct Publisher {
     credentials: Option<(String, String)>,
     client: Client,
     harbor: Option<Harbor>,
+    /// Where the registry asks this server who may do what.
+    pub signer: Option<Signer>,
     /// Two secrets for one robot would cross.
     giving: [Mutex<()>; GIVING_MAX],
 }
@@ -78,9 +83,21 @@ impl Publisher {
             }
             _ => None,
         };
-        let Target { url, credentials, .. } = target;
+        let Target { url, credentials, token, .. } = target;
+        let signer = token.map(|(key, certificate)| Signer::open(&key, &certificate));
+        let signer = signer.transpose()?;
         let registry = Registry::new(&url, credentials.clone(), client.clone());
-        Ok(Self { url, registry, credentials, client, harbor, giving: Default::default() })
+        let giving = Default::default();
+        Ok(Self { url, registry, credentials, client, harbor, signer, giving })
+    }
+
+    /// Whether these are the credentials that this server has for the registry.
+    pub fn is_own(&self, username: &str, password: &str) -> bool {
+        // Hashes take as long to compare whatever they are of.
+        let hash =
+            |name: &str, password: &str| blake3::hash(format!("{name}:{password}").as_bytes());
+        let own = self.credentials.as_ref().map(|(name, password)| hash(name, password));
+        own == Some(hash(username, password))
     }
 
     /// The same registry, for who only reads.

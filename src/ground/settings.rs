@@ -67,6 +67,12 @@ pub struct Serve {
     /// An authority in PEM that its certificate is by, in place of the system's
     #[arg(long, value_name = "FILE")]
     pub publish_ca_file: Option<PathBuf>,
+    /// A key of P-256 in PEM that signs tokens for that registry, which is to ask this server for them
+    #[arg(long, value_name = "FILE")]
+    pub publish_token_key: Option<PathBuf>,
+    /// The key's certificate in PEM, which the registry has as well
+    #[arg(long, value_name = "FILE")]
+    pub publish_token_cert: Option<PathBuf>,
 }
 
 #[derive(Default, Deserialize)]
@@ -95,6 +101,8 @@ struct Publish {
     username: Option<String>,
     password: Option<String>,
     ca_file: Option<PathBuf>,
+    token_key: Option<PathBuf>,
+    token_cert: Option<PathBuf>,
 }
 
 /// The server's settings, complete and checked.
@@ -190,6 +198,16 @@ impl Settings {
             username: text(&arguments.publish_username, "PUBLISH_USERNAME", file.publish.username),
             password: var("PUBLISH_PASSWORD").or(file.publish.password),
             ca_file: path(&arguments.publish_ca_file, "PUBLISH_CA_FILE", file.publish.ca_file),
+            token_key: path(
+                &arguments.publish_token_key,
+                "PUBLISH_TOKEN_KEY",
+                file.publish.token_key,
+            ),
+            token_cert: path(
+                &arguments.publish_token_cert,
+                "PUBLISH_TOKEN_CERT",
+                file.publish.token_cert,
+            ),
         };
         let publish = given.target()?;
         let admin_password = var("ADMIN_PASSWORD");
@@ -238,7 +256,28 @@ impl Publish {
                 );
             }
         };
-        Ok(Some(Target { is_harbor, url, credentials, ca_file: self.ca_file }))
+        let token = match (self.token_key, self.token_cert) {
+            (None, None) => None,
+            (Some(_), Some(_)) if is_harbor => {
+                return Err(
+                    "publish_token_key: expected publish registry: Harbor has accounts of \
+                            its own"
+                        .to_owned(),
+                );
+            }
+            (Some(_), Some(_)) if credentials.is_none() => {
+                return Err("publish_token_key: expected publish_username and a password, which \
+                            this server shows itself to push"
+                    .to_owned());
+            }
+            (Some(key), Some(certificate)) => Some((key, certificate)),
+            _ => {
+                return Err(
+                    "publish_token_key and publish_token_cert: expected both or neither".to_owned()
+                );
+            }
+        };
+        Ok(Some(Target { is_harbor, url, credentials, ca_file: self.ca_file, token }))
     }
 }
 
@@ -382,6 +421,18 @@ mod tests {
         assert!(resolve(&["--data", "/d", "--request-seconds", "0"], &[]).is_err());
         let half = resolve(&["--data", "/d", "--webhook-url", "https://h/"], &[]).unwrap_err();
         assert!(half.starts_with("webhook_url and webhook_secret"), "{half}");
+        let publish = ["--data", "/d", "--publish", "registry", "--publish-url", "https://h"];
+        let key = ["--publish-token-key", "k"];
+        let both = [&publish[..], &key, &["--publish-token-cert", "c"]].concat();
+        let half = resolve(&[&publish[..], &key].concat(), &[]).unwrap_err();
+        assert!(half.starts_with("publish_token_key and publish_token_cert"), "{half}");
+        assert!(resolve(&both, &[]).unwrap_err().contains("publish_username"));
+        let env =
+            [("GROUND_CONTROL_PUBLISH_PASSWORD", "p"), ("GROUND_CONTROL_PUBLISH_USERNAME", "u")];
+        assert!(resolve(&both, &env).is_ok());
+        let harbor: Vec<_> =
+            both.iter().map(|word| if *word == "registry" { "harbor" } else { *word }).collect();
+        assert!(resolve(&harbor, &env).unwrap_err().contains("Harbor"));
         let secret = resolve(&["--database", "mysql://u:secret@h/n"], &[]).unwrap_err();
         assert!(!secret.contains("secret"));
     }

@@ -1,9 +1,12 @@
 //! Artifacts in another registry: the real docker-registry, and a stand-in for Harbor before one.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::common::{Directory, free_port, missing, run};
 use crate::console::Browser;
 use crate::harbor::{Harbor, SECRET, USER};
 use crate::harness::{
@@ -411,6 +414,121 @@ fn satellites_converge_by_what_was_published() {
     let mut satellite = prepare("publish-plain", &server, &register(&admin, "edge1", &["g1"]));
     satellite.start_again();
     await_image(&satellite, "library/app", "1", 200);
+}
+
+/// A registry with passwords asks this server who may do what: a satellite reads its own state and its
+/// groups' images with the credentials of its enrolment, and can write nothing.
+#[test]
+fn a_registry_that_takes_tokens_is_read_by_satellites_alone() {
+    if missing("a_registry_that_takes_tokens_is_read_by_satellites_alone", &["openssl"]) {
+        return;
+    }
+    on_each_store(|database| {
+        let mut registry = Registry::start(&database);
+        registry.push("library/app", "1", "layer one");
+        registry.push("library/other", "1", "layer two");
+        let files = Directory::new("token-key");
+        let (key, certificate) = make_key(&files, "key");
+        let listen = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        registry.take_tokens(&format!("http://{listen}/service/token"), &certificate);
+        let url = registry.url();
+        let settings = [
+            ("PUBLISH", "registry"),
+            ("PUBLISH_URL", url.as_str()),
+            ("PUBLISH_USERNAME", "publisher"),
+            ("PUBLISH_PASSWORD", "push"),
+            ("PUBLISH_TOKEN_KEY", key.to_str().unwrap()),
+            ("PUBLISH_TOKEN_CERT", certificate.to_str().unwrap()),
+        ];
+        let server = Server::start_with(&database, listen, &settings);
+        let admin = fleet(&server);
+        set_group(&admin, &url, "g1", "library/app", "1");
+        let token = register(&admin, "edge1", &["g1"]);
+        register(&admin, "edge2", &["g1"]);
+        await_published(&admin);
+        // A real satellite, with a configuration that knows of no registry.
+        let mut satellite = prepare("publish-token", &server, &token);
+        satellite.start_again();
+        await_image(&satellite, "library/app", "1", 200);
+        let state = || admin.get("/api/satellites/edge1/state").json();
+        wait_until(|| state()["updated"] == "UpToDate", || state().to_string());
+
+        // What each may: the answer of the registry itself to a token that was asked for it all.
+        let other = admin.expect(200, "POST", "/api/satellites/edge2/token", "").json();
+        let path = format!("/satellites/ztr/{}", other["token"].as_str().unwrap());
+        let other = Satellite::from_answer(&server.anyone().expect(200, "GET", &path, ""));
+        assert_eq!(other.state, format!("{url}/satellite/satellite-state/edge2/state:latest"));
+        let viewer = r#"{"username":"vic","password":"Correct-horse-2","role":"viewer"}"#;
+        admin.expect(201, "POST", "/api/users", viewer);
+        let edge2 = "satellite/satellite-state/edge2/state";
+        let may = |user: &str, password: &str, method: &str, repository: &str| {
+            let scope = format!("repository:{repository}:pull,push,delete");
+            let path = format!("/service/token?service=ground-control-registry&scope={scope}");
+            let token = server.basic(user, password).get(&path);
+            if token.status != 200 {
+                return token.status;
+            }
+            let line =
+                format!("Authorization: Bearer {}\r\n", token.json()["token"].as_str().unwrap());
+            let path = match method {
+                "POST" => format!("/v2/{repository}/blobs/uploads/"),
+                _ => format!("/v2/{repository}/tags/list"),
+            };
+            Client::at(registry.address).ask_with(method, &path, &line, "").status
+        };
+        let robot = (other.user.as_str(), other.secret.as_str());
+        let person = ("admin", crate::harness::PASSWORD);
+        for ((user, password), method, repository, status) in [
+            (robot, "GET", edge2, 200),
+            (robot, "GET", "library/app", 200),
+            (robot, "GET", C1, 200),
+            (robot, "GET", EDGE1, 401),
+            (robot, "GET", "library/other", 401),
+            (robot, "POST", edge2, 401),
+            (robot, "POST", "library/app", 401),
+            (("publisher", "push"), "POST", EDGE1, 202),
+            (("publisher", "push"), "GET", "library/other", 200),
+            (("publisher", "push"), "POST", "library/app", 401),
+            (person, "POST", "library/app", 202),
+            (person, "GET", EDGE1, 401),
+            (("vic", "Correct-horse-2"), "GET", "library/other", 200),
+            (("vic", "Correct-horse-2"), "POST", "library/app", 401),
+            (("robot$edge2", "wrong"), "GET", edge2, 401),
+            (("publisher", "wrong"), "GET", "library/app", 401),
+        ] {
+            let found = may(user, password, method, repository);
+            assert_eq!(found, status, "{user} {method} {repository}");
+        }
+        let anyone = server.anyone().get("/service/token?service=ground-control-registry");
+        assert_eq!(anyone.status, 401);
+        // Its end is the end of that, too.
+        admin.expect(200, "POST", "/api/satellites/edge2/revoke", "");
+        assert_eq!(may(robot.0, robot.1, "GET", edge2), 401);
+        // Go on after a change, and with a refreshed secret.
+        set_group(&admin, &url, "g1", "library/other", "1");
+        await_image(&satellite, "library/other", "1", 200);
+
+        // A key and a certificate that do not belong together are said at the start.
+        let (_, wrong) = make_key(&files, "wrong");
+        let mut command = Server::command(&database, any());
+        command.args(["--publish", "registry", "--publish-url", &url]);
+        command.args(["--publish-username", "publisher", "--publish-token-key"]).arg(&key);
+        command.arg("--publish-token-cert").arg(wrong).env("GROUND_CONTROL_PUBLISH_PASSWORD", "p");
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("another key"), "{said}");
+    });
+}
+
+/// A key of P-256 and its certificate, as the README makes them.
+fn make_key(files: &Directory, name: &str) -> (PathBuf, PathBuf) {
+    let (key, certificate) =
+        (files.join(&format!("{name}.pem")), files.join(&format!("{name}-cert.pem")));
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+    openssl.args(["-nodes", "-days", "3650", "-subj", "/CN=ground-control", "-keyout"]);
+    run(openssl.arg(&key).arg("-out").arg(&certificate));
+    (key, certificate)
 }
 
 const KILLS: u64 = 6;

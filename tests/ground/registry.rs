@@ -1,6 +1,7 @@
 //! A docker-registry that images are put into as a client does, and artifacts by Ground Control.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -30,6 +31,14 @@ impl Registry {
             .docker
             .configure(&format!("auth: {{htpasswd: {{realm: test, path: {file:?}}}}}\n"));
         registry
+    }
+
+    /// From now on only tokens of a server, signed by the key of this certificate, open it.
+    pub fn take_tokens(&mut self, realm: &str, certificate: &Path) {
+        self.docker.configure(&format!(
+            "auth: {{token: {{realm: {realm:?}, service: ground-control-registry, \
+             issuer: ground-control, rootcertbundle: {certificate:?}}}}}\n"
+        ));
     }
 
     /// One of several that are of a database.
