@@ -504,7 +504,11 @@ const MAY_KNOW: &[(&str, &[&str], &[&str])] = &[
         &["OpenOptions"],
         &["flash/block.rs", "flash/file.rs", "flash/mtd.rs", "flash/ubi.rs"],
     ),
-    ("is outside the rules of memory", &["unsafe"], &["flash/ioctl.rs", "satellite/mod.rs"]),
+    (
+        "is outside the rules of memory",
+        &["unsafe"],
+        &["flash/ioctl.rs", "satellite/mod.rs", "satellite/user.rs"],
+    ),
 ];
 
 #[test]

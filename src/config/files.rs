@@ -4,6 +4,7 @@
 //! them now is a warning.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
@@ -15,6 +16,8 @@ pub struct FileProblem {
     pub text: String,
     /// It cannot be read, or is empty.
     pub is_unusable: bool,
+    /// There is no permission to read it.
+    pub is_denied: bool,
 }
 
 /// What cannot be read, is empty, or is a secret that others may read.
@@ -22,11 +25,14 @@ pub fn file_problems(config: &Config) -> Vec<FileProblem> {
     let mut problems = Vec::new();
     let mut look = |name: &str, key: &str, path: Option<&Path>, is_secret: bool| {
         let Some(path) = path else { return };
+        let read = fs::read(path);
+        let is_denied =
+            read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
         let mut add = |what: &str, is_unusable| {
             let text = format!("{name} {key} = {path:?}: {what}");
-            problems.push(FileProblem { text, is_unusable });
+            problems.push(FileProblem { text, is_unusable, is_denied });
         };
-        match fs::read(path) {
+        match read {
             Err(error) => return add(&format!("{error}; it is needed when it is used"), true),
             Ok(bytes) if bytes.trim_ascii().is_empty() => add("the file is empty", true),
             Ok(_) => {}

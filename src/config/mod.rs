@@ -44,6 +44,8 @@ pub use verify::Verify;
 pub struct Config {
     /// What this satellite calls itself.
     pub name: String,
+    /// What `run` becomes when devices and ports are open, by name or by numbers.
+    pub user: Option<String>,
     /// The read API.
     pub serve: Serve,
     /// Status, metrics and health.
@@ -425,9 +427,14 @@ pub fn load(path: &Path) -> Result<Loaded, Errors> {
 impl fmt::Display for Config {
     /// As TOML that is read back as the same, but for secrets, which are masked.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, serve, admin, proxy, store, sync, link, .. } = self;
+        let Self { name, user, serve, admin, proxy, store, sync, link, .. } = self;
         let Self { import, ground_control, state, upstreams, verify, images, .. } = self;
-        writeln!(f, "name = {name:?}\n\n[serve]")?;
+        writeln!(f, "name = {name:?}")?;
+        if let Some(user) = user {
+            writeln!(f, "user = {user:?}")?;
+        }
+        writeln!(f, "
+[serve]")?;
         let listen: Vec<String> = serve.listen.iter().map(|a| format!("\"{a}\"")).collect();
         writeln!(f, "listen = [{}]", listen.join(", "))?;
         writeln!(f, "connections_max = {}", serve.connections_max)?;

@@ -48,6 +48,7 @@ impl<'a> Reader<'a> {
         let verify = self.list(&mut top, "verify");
         let images = self.list(&mut top, "image");
         let name = self.text(&mut top, "name").unwrap_or_else(|| "moonlet".to_owned());
+        let user = self.text(&mut top, "user");
         self.finish(top, &TOP_KEYS);
         let mut listen = self.addresses(&mut serve);
         let tls = self.server_tls(&mut serve);
@@ -116,6 +117,7 @@ impl<'a> Reader<'a> {
         let (rule_spans, rules): (Vec<_>, Vec<_>) = rules.into_iter().unzip();
         let config = Config {
             name,
+            user,
             serve: Serve { listen, connections_max, tls, htpasswd, insecure, rules },
             admin: Admin { listen: admin_listen },
             proxy: proxy.map(|(proxy, _)| proxy),
@@ -245,8 +247,9 @@ pub fn masked(text: &str) -> String {
     }
 }
 
-const TOP_KEYS: [&str; 13] = [
+const TOP_KEYS: [&str; 14] = [
     "name",
+    "user",
     "serve",
     "admin",
     "proxy",

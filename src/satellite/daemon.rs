@@ -22,6 +22,7 @@ use super::proxy::{self, Forward};
 use super::random::random;
 use super::run::{Satellite, spawner};
 use super::service::{Place, Service};
+use super::user::User;
 use super::{Failure, scrub, upkeep};
 use crate::config::{self, Config, Loaded, Location};
 use crate::metrics::Metrics;
@@ -87,13 +88,26 @@ impl Daemon {
 
     /// Goes on until a signal asks to stop. Downloads are suspended then, so that nothing of them is
     /// fetched again; whatever was acknowledged is durable by itself.
-    pub async fn run(self, mut signals: Signals, notifier: &Notifier) -> Result<(), Failure> {
+    ///
+    /// `user` is who this process becomes when it has opened all that it takes root for.
+    pub async fn run(
+        self,
+        mut signals: Signals,
+        notifier: &Notifier,
+        user: Option<&User>,
+    ) -> Result<(), Failure> {
+        if let Some(user) = user {
+            user.check_files(&self.satellite.config(), &self.path)?;
+        }
         if let Err(error) = self.reconciler.observe() {
             error!("{error}; what is held is looked at again in the first pass");
         }
         self.look_at_users();
         proxy::configure(&self.satellite, &self.proxy).await;
         self.listen().await;
+        if let Some(user) = user {
+            user.become_it()?;
+        }
         notifier.ready();
         let stopping = self.satellite.wait_for_stop(&mut signals, async || self.reload().await);
         let repairing = async {
@@ -315,6 +329,10 @@ pub(super) fn reload(path: &Path, health: &Health) -> Option<Config> {
 
 /// Keeps what only a start can change as it was `before`, and says so.
 fn restartable(config: &mut Config, before: &Config) {
+    if config.user != before.user {
+        warn!("user has changed: in effect at the next start");
+        config.user.clone_from(&before.user);
+    }
     if config.store.location != before.store.location {
         warn!("[store] path or device has changed: in effect at the next start");
         config.store.location = before.store.location.clone();

@@ -24,6 +24,7 @@ mod show;
 #[cfg(test)]
 mod tests;
 mod upkeep;
+mod user;
 mod without;
 mod zone;
 
@@ -40,6 +41,7 @@ use args::{Args, Command};
 use daemon::Daemon;
 use notify::Notifier;
 use run::Satellite;
+use user::User;
 #[cfg(not(feature = "airgap"))]
 use without::archives;
 #[cfg(not(feature = "doctor"))]
@@ -107,6 +109,8 @@ async fn run(
     path: PathBuf,
     executor: Rc<LocalExecutor<'static>>,
 ) -> Result<ExitCode, Failure> {
+    // There is one thread yet.
+    let user = User::prepare(&config)?;
     let mut signals = daemon::signals()?;
     let notifier = Rc::new(Notifier::from_env());
     let clock: SharedClock = Rc::new(SystemClock::new());
@@ -114,7 +118,8 @@ async fn run(
     match mount::mount(config, &path, &clock, &executor, &mut signals, &notifier).await? {
         None => {}
         Some(satellite) => {
-            Daemon::new(satellite, path, executor).run(signals, &notifier).await?;
+            let daemon = Daemon::new(satellite, path, executor);
+            daemon.run(signals, &notifier, user.as_ref()).await?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -63,7 +63,11 @@ pub async fn mount(
         };
         match or(due, async { Some(signals.next().await) }).await {
             None => {}
-            Some(Some(Ok(Signal::Hup))) => config = reload(path, &health).unwrap_or(config),
+            Some(Some(Ok(Signal::Hup))) => {
+                // Who this process is about to become is decided.
+                let user = config.user.clone();
+                config = Config { user, ..reload(path, &health).unwrap_or(config) };
+            }
             Some(signal) => {
                 info!("stopping: {signal:?}");
                 return Ok(None);

@@ -13,6 +13,7 @@ use smol::future::or;
 use smol::stream::StreamExt as _;
 
 use super::random::{jittered, random};
+use super::user::{self, AsUser};
 use super::{Failure, fleet, zone};
 use crate::blob::{self, MountReport, Store};
 use crate::catalog::{Catalog, Imports};
@@ -38,6 +39,8 @@ use crate::status::{Admin, Health, Report, STORE};
 pub enum Unmounted {
     /// Its device could not be opened.
     Device(flash::Error),
+    /// It cannot be opened as the user that the configuration names.
+    User(user::Error),
     /// What is on it is no log, or one that cannot be read.
     Log(blob::Error),
 }
@@ -47,6 +50,7 @@ impl Unmounted {
     /// errors, or is full. What is damaged, newer than this program or in use stays so.
     pub fn may_pass(&self) -> bool {
         let kind = match self {
+            Self::User(_) => return false,
             Self::Device(error) => error.kind(),
             Self::Log(error) => error.kind(),
         };
@@ -57,6 +61,7 @@ impl Unmounted {
 impl fmt::Display for Unmounted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::User(error) => error.fmt(f),
             Self::Device(error) => error.fmt(f),
             Self::Log(error) => error.fmt(f),
         }
@@ -66,6 +71,7 @@ impl fmt::Display for Unmounted {
 impl std::error::Error for Unmounted {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
+            Self::User(error) => Some(error),
             Self::Device(error) => Some(error),
             Self::Log(error) => Some(error),
         }
@@ -75,6 +81,12 @@ impl std::error::Error for Unmounted {
 impl From<flash::Error> for Unmounted {
     fn from(error: flash::Error) -> Self {
         Self::Device(error)
+    }
+}
+
+impl From<user::Error> for Unmounted {
+    fn from(error: user::Error) -> Self {
+        Self::User(error)
     }
 }
 
@@ -118,13 +130,16 @@ impl Satellite {
         let device = match location {
             // Its size is ours to say; a device has one, within which `fit` keeps the log.
             Location::Directory(path) => {
+                let _as_user = AsUser::of(&config)?;
                 flash::open(path, config.store.size_max.map(|size| size.0))?
             }
             Location::Device(path) => flash::open(path, None)?,
         };
         let read_only = device.read_only().map(str::to_owned);
         let path = location.path().display().to_string();
+        let as_user = AsUser::of(&config)?;
         let (satellite, report) = Self::mount(config, device, system_clock())?;
+        drop(as_user);
         info!("{path}: {report}");
         if let Some(why) = read_only {
             let reason = format!("{why}; what is held is served, nothing can be added");

@@ -171,7 +171,7 @@ impl World {
         let runs = Daemon::new(satellite, "/nowhere".into(), Rc::clone(&executor));
         let task = executor.spawn(async move {
             let signals = daemon::signals().ok().unwrap();
-            let ended = runs.run(signals, &Notifier::from_env()).await;
+            let ended = runs.run(signals, &Notifier::from_env(), None).await;
             panic!("the satellite ended: {:?}", ended.map_err(|failure| failure.to_string()));
         });
         task.detach();

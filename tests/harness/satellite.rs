@@ -163,6 +163,11 @@ impl Satellite {
         kill_process(process, Signal::HUP).unwrap();
     }
 
+    /// The number of its process.
+    pub fn process(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
     /// Whether it runs.
     pub fn lives(&mut self) -> bool {
         self.child.as_mut().unwrap().try_wait().unwrap().is_none()

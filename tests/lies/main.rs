@@ -20,6 +20,7 @@ mod harness;
 mod life;
 mod odd;
 mod plan;
+mod privileges;
 mod proxy;
 mod ranges;
 mod readers;
