@@ -6,12 +6,14 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use moonlet::oci::Algorithm;
 use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::registry::{Image, MANIFEST};
-use crate::satellite::Satellite;
+use crate::satellite::{Satellite, prepare, text, wait_until};
 use crate::several::{Answer, Several};
 use crate::through::pulling;
 
@@ -283,3 +285,84 @@ fn what_clients_do_to_connections_is_borne() {
 }
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+/// HEAD and GET, of whatever is there or not, are refused alike, before anything is said of it.
+#[test]
+fn passwords_are_asked_for_alike_and_guesses_have_to_wait() {
+    let registry = Several::start();
+    registry.push("1", &Image::new(1, 1000));
+    let mut satellite = prepare("faithful-passwords", |directory| {
+        let path = directory.join("users");
+        // Slow enough that what is sent at once waits for its turn.
+        let hash = bcrypt::hash_with_salt("secret", 10, [1; 16]).unwrap();
+        std::fs::write(&path, format!("edge:{hash}\n")).unwrap();
+        let lines = format!("url = \"{}\"\npull_through = true", registry.url());
+        let text = text(directory, "1s", &[("registry.test", &lines)], &[]);
+        text.replacen("[serve]\n", &format!("[serve]\nhtpasswd = {path:?}\n"), 1)
+    });
+    satellite.start_again();
+    let basic = |pair: &str| format!("Authorization: Basic {}\r\n", STANDARD.encode(pair));
+    let code = |client: Client| {
+        let problem: Value = serde_json::from_slice(&client.rest()).unwrap();
+        problem["errors"][0]["code"].as_str().unwrap().to_owned()
+    };
+    let digest = Algorithm::Sha256.digest(b"x");
+    let bearer = "Authorization: Bearer a.b.c\r\n".to_owned();
+    for path in [
+        "/v2/",
+        "/v2/_catalog",
+        "/v2/app/manifests/1",
+        "/v2/none/tags/list",
+        "/v2/App/manifests/1",
+        "/elsewhere",
+        &format!("/v2/app/blobs/{digest}"),
+        &format!("/v2/app/referrers/{digest}"),
+    ] {
+        for lines in ["", &basic("nobody:secret"), &basic(":"), &bearer] {
+            let get = Client::ask(&satellite.served, "GET", path, lines);
+            let head = Client::ask(&satellite.served, "HEAD", path, lines);
+            assert_eq!((get.status, &get.head), (401, &head.head), "{path} {lines}");
+            let challenge = "basic realm=\"moonlet\", charset=\"utf-8\"";
+            assert_eq!(get.line("www-authenticate"), Some(challenge), "{path} {lines}");
+            assert_eq!((head.rest(), code(get).as_str()), (Vec::new(), "UNAUTHORIZED"));
+        }
+    }
+    assert_eq!(registry.count("GET", "") + registry.count("HEAD", ""), 0);
+    assert_eq!(Client::ask(&satellite.served, "PUT", "/v2/app/manifests/1", "").status, 401);
+
+    // Of many guesses at once most are not even looked at, and say when to come back.
+    let guesses: Vec<TcpStream> = (0..60)
+        .map(|guess| {
+            let mut stream = TcpStream::connect(&satellite.served).unwrap();
+            let method = if guess % 2 == 0 { "GET" } else { "HEAD" };
+            let lines = format!("Connection: close\r\n{}", basic(&format!("edge:{guess}")));
+            write!(stream, "{method} /v2/ HTTP/1.1\r\nHost: x\r\n{lines}\r\n").unwrap();
+            stream
+        })
+        .collect();
+    let mut waited = [0, 0];
+    for (guess, mut stream) in guesses.into_iter().enumerate() {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        if answer.starts_with("HTTP/1.1 429 ") {
+            waited[guess % 2] += 1;
+            assert!(answer.contains("\r\nretry-after: 1\r\n"), "{answer}");
+            assert_eq!(guess % 2 == 0, answer.contains("TOOMANYREQUESTS"), "{answer}");
+        } else {
+            assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+        }
+    }
+    assert!(waited.iter().all(|count| *count > 0), "GET and HEAD: {waited:?}");
+    let good =
+        || Client::ask(&satellite.served, "GET", "/v2/app/manifests/1", &basic("edge:secret"));
+    wait_until(|| good().status == 200, || satellite.log());
+    // What its registry does not have is not there; what it does not tell is not there now.
+    let asked = |path: &str| Client::ask(&satellite.served, "GET", path, &basic("edge:secret"));
+    let none = asked("/v2/app/manifests/none");
+    assert_eq!((none.status, code(none).as_str()), (404, "MANIFEST_UNKNOWN"));
+    let none = asked(&format!("/v2/app/blobs/{digest}"));
+    assert_eq!((none.status, code(none).as_str()), (404, "BLOB_UNKNOWN"));
+    registry.oddity(|_, _| Some(Answer::status(429).with("Retry-After", 7)));
+    let away = asked("/v2/app/manifests/other");
+    assert_eq!((away.status, code(away).as_str()), (503, "UNAVAILABLE"));
+}
