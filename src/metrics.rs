@@ -44,6 +44,7 @@ impl Gauge {
 
     /// Takes `amount` away.
     pub fn sub(&self, amount: u64) {
+        debug_assert!(self.0.get() >= amount, "more is taken away than there is");
         self.0.set(self.0.get().saturating_sub(amount));
     }
 

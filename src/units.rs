@@ -152,6 +152,24 @@ impl fmt::Display for Expected {
 
 impl std::error::Error for Expected {}
 
+/// As an index, a length or a position in memory. What does not fit was let through by a mistake of ours:
+/// numbers from outside are checked where they come in.
+#[inline]
+pub fn to_usize(value: impl TryInto<usize>) -> usize {
+    let value = value.try_into();
+    debug_assert!(value.is_ok(), "a number that memory has no room for");
+    value.unwrap_or(usize::MAX)
+}
+
+/// As the number of a segment, a chunk or a unit, or an offset in a segment. What does not fit was let
+/// through by a mistake of ours, as above.
+#[inline]
+pub fn to_u32(value: impl TryInto<u32>) -> u32 {
+    let value = value.try_into();
+    debug_assert!(value.is_ok(), "a number beyond what a store can have");
+    value.unwrap_or(u32::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

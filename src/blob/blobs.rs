@@ -16,6 +16,7 @@ use super::format::{BlobRecord, Extent};
 use super::layout::{grain_bytes, reserved_bytes};
 use crate::flash::Geometry;
 use crate::oci::Digest;
+use crate::units::to_u32;
 
 /// All whole blobs.
 pub struct Blobs {
@@ -245,7 +246,7 @@ impl Blobs {
         grow(&mut self.slots);
         self.slots.push(slot);
         // Fewer than the 2^32 that a checkpoint of 3 MiB could never name.
-        u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+        to_u32(self.slots.len() - 1)
     }
 
     fn place(&self, digest: &Digest) -> Option<usize> {

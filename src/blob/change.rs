@@ -10,7 +10,7 @@ use super::store::missing;
 use super::{Entry, Error, Store, Writer};
 use crate::kind::Kind;
 use crate::oci::Digest;
-use crate::units::ByteCount;
+use crate::units::{ByteCount, to_usize};
 
 impl Store {
     /// Begins to write a blob of `size` bytes, or goes on where an earlier writer of it stopped.
@@ -84,7 +84,7 @@ impl Store {
             return self.flush().await;
         }
         let mut writer = self.writer(digest, bytes.len() as u64, media_type).await?;
-        let from = usize::try_from(writer.frontier()).unwrap_or(usize::MAX);
+        let from = to_usize(writer.frontier());
         writer.write(bytes.get(from..).unwrap_or_default()).await?;
         writer.commit().await
     }

@@ -16,6 +16,7 @@ use smol::lock::Mutex;
 use super::format::CHUNK_BYTES;
 use crate::clock::SharedClock;
 use crate::oci::Digest;
+use crate::units::to_usize;
 
 /// What is known of the blobs that are sent.
 #[derive(Default)]
@@ -158,7 +159,7 @@ impl Marks {
     }
 
     fn set(&mut self, chunk: u32, is_good: bool) {
-        let index = usize::try_from(chunk / 64).unwrap_or(usize::MAX);
+        let index = to_usize(chunk / 64);
         if is_good && index >= self.chunks.len() {
             // Chunks are asked for by number only where a blob has so many.
             self.chunks.resize(index + 1, 0);

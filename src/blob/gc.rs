@@ -20,6 +20,7 @@ use super::program::program_pieces;
 use super::reserve::Taken;
 use super::{Error, Store};
 use crate::flash::Device;
+use crate::units::{to_u32, to_usize};
 
 /// A blob with a part of it copied elsewhere.
 struct Move<'a> {
@@ -48,6 +49,7 @@ impl Store {
     /// The device's own.
     pub async fn resize(&self, size_max: u64) -> Result<bool, Error> {
         let geometry = self.device().geometry();
+        // A configuration may ask for more than any device has.
         let wanted = size_max / u64::from(geometry.segment_bytes);
         let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
         let (limit, beyond) = {
@@ -125,7 +127,7 @@ impl Store {
         };
         small.sort_unstable();
         let segment_of = |extent: &Extent| extent.start / u64::from(geometry.segment_bytes);
-        let mut unused = vec![0; usize::try_from(geometry.segment_count).unwrap_or(0)];
+        let mut unused = vec![0; to_usize(geometry.segment_count)];
         let mut filled = 0;
         let mut rest = small.iter().peekable();
         while let Some(extent) = rest.next() {
@@ -135,7 +137,7 @@ impl Store {
             };
             if rest.peek().filter(fits).is_none() {
                 let index = usize::try_from(segment_of(extent)).ok();
-                let left = u32::try_from(unit.saturating_sub(filled)).unwrap_or(0);
+                let left = to_u32(unit.saturating_sub(filled));
                 let of_segment = index.and_then(|index| unused.get_mut(index));
                 of_segment.into_iter().for_each(|bytes: &mut u32| *bytes += left);
                 filled = 0;
@@ -242,7 +244,7 @@ impl Store {
             let mut unreadable = Vec::new();
             for (extents, bytes) in sources {
                 let start = content.len();
-                content.resize(start + usize::try_from(bytes).unwrap_or(0), 0);
+                content.resize(start + to_usize(bytes), 0);
                 let target = content.get_mut(start..).unwrap_or_default();
                 unreadable.push(layout::read(device, &extents, 0, target).is_err());
             }
@@ -323,7 +325,7 @@ impl Store {
         let segment_bytes = self.device().geometry().segment_bytes;
         let target = pieces(&[Extent { start: to, bytes }], segment_bytes, 0, bytes);
         let copied = self.0.queue.begin(move |device| {
-            let mut buffer = vec![0; usize::try_from(bytes).unwrap_or(0)];
+            let mut buffer = vec![0; to_usize(bytes)];
             let is_read = layout::read(device, &[source], 0, &mut buffer).is_ok();
             if !is_read {
                 salvage(device, source.start, &mut buffer);

@@ -12,6 +12,7 @@ use super::layout::{Piece, pieces, read_trailer};
 use super::{Error, Store};
 use crate::flash::Device;
 use crate::oci::{Digest, Hasher};
+use crate::units::to_u32;
 
 /// Where bytes are read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +64,7 @@ pub async fn chunks_match(
     let mut sums = Vec::new();
     for chunk in chunks.clone() {
         let start = u64::from(chunk) * CHUNK_BYTES;
+        debug_assert!(start < record.size, "chunk {chunk} of {} bytes", record.size);
         let length = CHUNK_BYTES.min(record.size.saturating_sub(start));
         let Some(sum) = Sum::new(expected, length) else { return Ok(vec![false; chunks.len()]) };
         sums.push(sum);
@@ -162,6 +164,10 @@ impl Sum {
             Self::Chunk { left: 0, hash, .. } => hash.extend_from_slice(bytes),
             Self::Chunk { hasher, left, .. } => {
                 hasher.update(bytes);
+                debug_assert!(
+                    *left >= bytes.len() as u64,
+                    "a piece reaches over the end of a chunk"
+                );
                 *left = left.saturating_sub(bytes.len() as u64);
             }
         }
@@ -226,7 +232,7 @@ impl<S> Feed<S> {
             for at in (0..piece.bytes).step_by(PIECE_BYTES) {
                 let bytes = (piece.bytes - at).min(PIECE_BYTES);
                 // A piece lies within a segment, whose bytes are counted in u32.
-                let offset = piece.offset + u32::try_from(at).unwrap_or(u32::MAX);
+                let offset = piece.offset + to_u32(at);
                 parts.push(Piece { offset, bytes, ..*piece });
             }
         }

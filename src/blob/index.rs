@@ -16,6 +16,7 @@ use super::format::{
 use super::layout::{difference, prefix};
 use crate::flash::Geometry;
 use crate::oci::{Digest, Hasher};
+use crate::units::to_usize;
 
 /// All blobs, whole and partial, and all tags.
 pub struct Index {
@@ -127,7 +128,7 @@ impl Index {
                 }
             }
             Record::Wear(mut wear) => {
-                wear.erases.truncate(usize::try_from(self.segment_count).unwrap_or(0));
+                wear.erases.truncate(to_usize(self.segment_count));
                 self.wear = wear;
             }
             Record::Counts(counts) => self.wear.counts = counts,

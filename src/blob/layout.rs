@@ -8,6 +8,7 @@ use super::Error;
 use super::format::{BlobRecord, CHUNK_BYTES, CHUNK_HASH_BYTES, Extent};
 use crate::flash::{Device, Geometry};
 use crate::oci::{Digest, Hasher};
+use crate::units::to_usize;
 
 /// A run of bytes within one segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -257,10 +258,10 @@ pub fn read_chunks(
     size: u64,
     mut each: impl FnMut(&[u8]),
 ) -> Result<(), Error> {
-    let mut buffer = vec![0; usize::try_from(CHUNK_BYTES.min(size)).unwrap_or(0)];
+    let mut buffer = vec![0; to_usize(CHUNK_BYTES.min(size))];
     let mut at = 0;
     while at < size {
-        let length = usize::try_from(CHUNK_BYTES.min(size - at)).unwrap_or(0);
+        let length = to_usize(CHUNK_BYTES.min(size - at));
         let bytes = buffer.get_mut(..length).unwrap_or_default();
         read(device, &record.extents, at, bytes)?;
         each(bytes);

@@ -22,6 +22,7 @@ use super::queue::{Flight, Queue};
 use super::wear::mark_bad;
 use crate::flash::{self, Device, program_checked};
 use crate::kind::Kind;
+use crate::units::{to_u32, to_usize};
 
 /// The end of the log.
 pub struct Meta {
@@ -176,9 +177,9 @@ impl Meta {
         let frames = self.pending.len();
         let length = self.padded(frames as u64);
         let mut bytes = std::mem::take(&mut self.pending);
-        bytes.resize(usize::try_from(length).unwrap_or(0), 0);
+        bytes.resize(to_usize(length), 0);
         let (slot, offset) = (self.ring.slot, self.offset);
-        self.offset += u32::try_from(length).unwrap_or(u32::MAX);
+        self.offset += to_u32(length);
         self.under_way = Some(UnderWay::Records {
             frames,
             offset,
@@ -300,8 +301,8 @@ impl Meta {
         };
         let unit = self.padded(HEADER_BYTES as u64);
         let mut header = header.encode().to_vec();
-        header.resize(usize::try_from(unit).unwrap_or(0), 0);
-        self.offset = u32::try_from(unit).unwrap_or(u32::MAX);
+        header.resize(to_usize(unit), 0);
+        self.offset = to_u32(unit);
         let run = if self.queue.here().is_some() {
             let device = Arc::clone(&self.device);
             let outcome = begin_slot(device.as_ref(), slot, &header).and_then(|()| {
@@ -393,10 +394,10 @@ impl Meta {
 
     fn hand_out(&mut self, each: &mut impl FnMut(u32, &[u8])) {
         let length = self.padded(self.pending.len() as u64);
-        self.pending.resize(usize::try_from(length).unwrap_or(0), 0);
+        self.pending.resize(to_usize(length), 0);
         each(self.offset, &self.pending);
         self.pending.clear();
-        self.offset += u32::try_from(length).unwrap_or(u32::MAX);
+        self.offset += to_u32(length);
     }
 
     /// Whether an error is of the segment rather than of the device: where cells wear out
@@ -510,18 +511,18 @@ impl Window<'_> {
         if at < self.start || at + length > self.start + self.bytes.len() as u64 {
             let wanted = length.max(PIECE_BYTES as u64).min(self.end - at);
             drop(std::mem::take(&mut self.bytes));
-            self.bytes = vec![0; usize::try_from(wanted).unwrap_or(0)];
+            self.bytes = vec![0; to_usize(wanted)];
             self.start = at;
             self.fill();
         }
-        let from = usize::try_from(at - self.start).unwrap_or(usize::MAX);
-        let to = from.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
+        let from = to_usize(at - self.start);
+        let to = from.saturating_add(to_usize(length));
         self.bytes.get(from..to).unwrap_or_default()
     }
 
     /// Reads what the window covers; units that cannot be read become what no frame is.
     fn fill(&mut self) {
-        let offset = |at: u64| u32::try_from(at).unwrap_or(u32::MAX);
+        let offset = |at: u64| to_u32(at);
         if self.device.read(self.slot, offset(self.start), &mut self.bytes).is_ok() {
             return;
         }

@@ -17,6 +17,7 @@ use super::program::Programming;
 use super::{Error, Store};
 use crate::kind::Kind;
 use crate::oci::Digest;
+use crate::units::to_usize;
 
 /// The small blobs that are not committed yet: no more than are written at the same time.
 #[derive(Default)]
@@ -69,7 +70,7 @@ impl Pack {
             return false;
         }
         content.extend_from_slice(bytes);
-        content.resize(usize::try_from(used + length).unwrap_or(0), 0);
+        content.resize(to_usize(used + length), 0);
         record.extents = vec![Extent { start: unit.start + used, bytes: length }];
         self.placed.push(Placed { record, programmed: None });
         true
@@ -165,7 +166,7 @@ impl Store {
         let open = self.0.state.borrow_mut().pack.open.take();
         let Some((unit, mut content)) = open else { return };
         let used = content.len() as u64;
-        content.resize(usize::try_from(unit.bytes).unwrap_or(0), 0);
+        content.resize(to_usize(unit.bytes), 0);
         match self.begin_program(&[unit], 0, content) {
             Ok(flight) => self.0.state.borrow_mut().pack.under_way = Some((unit, used, flight)),
             Err(error) => self.end_pack(unit, used, Err(error)),

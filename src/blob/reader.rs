@@ -15,6 +15,7 @@ use super::layout;
 use super::{Error, Store};
 use crate::kind::Kind;
 use crate::oci::Digest;
+use crate::units::to_u32;
 
 /// A blob that is held. While a reader or its lease lives, the blob's room is not used again, even
 /// if the blob is deleted.
@@ -78,7 +79,7 @@ impl Reader {
     }
 
     async fn check(&self, offset: u64, length: u64) -> Result<u64, Error> {
-        let chunk = u32::try_from(offset / CHUNK_BYTES).unwrap_or(u32::MAX);
+        let chunk = to_u32(offset / CHUNK_BYTES);
         let _turn = self.checked.turn.lock().await;
         // The task that had the turn before may have checked this one.
         let admitted = self.admitted(offset, length);
@@ -145,7 +146,7 @@ impl Reader {
         let begun = store.0.state.borrow().checks.now();
         let hashes = hashing::remade_hashes(store, record).await;
         store.metrics().store_checked_bytes.add(record.size);
-        let chunks = 0..u32::try_from(record.size.div_ceil(CHUNK_BYTES)).unwrap_or(u32::MAX);
+        let chunks = 0..to_u32(record.size.div_ceil(CHUNK_BYTES));
         let Some(hashes) = hashes else {
             self.report(&chunks.collect::<Vec<u32>>());
             return false;

@@ -26,6 +26,7 @@ use super::space::Space;
 use crate::flash::{self, Device, Geometry, SEGMENTS_MAX};
 use crate::kind::Kind;
 use crate::oci::{Digest, Hasher};
+use crate::units::{to_u32, to_usize};
 
 /// What was found on the device. Its `Display` is one line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -125,7 +126,7 @@ fn mount_by(
     }
     let mut space = Space::new(geometry);
     for segment in space.data_segments() {
-        let number = u32::try_from(segment).unwrap_or(u32::MAX);
+        let number = to_u32(segment);
         if device.is_bad(number)? {
             space.retire(number);
         }
@@ -402,7 +403,7 @@ fn is_blank(device: &dyn Device, slot: u32) -> bool {
     let mut bytes = vec![0; BLANK_PIECE_BYTES];
     let pieces = (0..BLANK_BYTES.min(segment_bytes)).step_by(BLANK_PIECE_BYTES);
     pieces.into_iter().all(|offset| {
-        let length = usize::try_from(segment_bytes - offset).unwrap_or(usize::MAX);
+        let length = to_usize(segment_bytes - offset);
         let piece = bytes.get_mut(..BLANK_PIECE_BYTES.min(length)).unwrap_or_default();
         let is_read = device.read(slot, offset, piece).is_ok();
         is_read && [0, 0xFF].iter().any(|blank| piece.iter().all(|byte| byte == blank))
@@ -412,7 +413,7 @@ fn is_blank(device: &dyn Device, slot: u32) -> bool {
 /// Whether the segment in `slot`, of which nothing can be read, can have been begun after all the
 /// others: not if numbers go on rising behind it.
 fn may_be_newest(slot: u32, states: &[HeaderState]) -> bool {
-    let slot = usize::try_from(slot).unwrap_or(0);
+    let slot = to_usize(slot);
     let sequence = |state: &HeaderState| match state {
         HeaderState::Valid(header) => Some(header.sequence),
         _ => None,
@@ -499,7 +500,7 @@ fn drop_wrong_bytes(device: &dyn Device, index: &mut Index) -> usize {
 fn drop_overlaps(geometry: Geometry, index: &mut Index) -> usize {
     // In grains and by position, not by digest: there may be many.
     let grain = grain_bytes(geometry);
-    let grains = |bytes: u64| u32::try_from(bytes / grain).unwrap_or(u32::MAX);
+    let grains = |bytes: u64| to_u32(bytes / grain);
     let count = all_records(index).map(|record| record.extents.len()).sum();
     let mut taken: Vec<(u32, u32, u32)> = Vec::with_capacity(count);
     for (record, owner) in all_records(index).zip(0..) {
@@ -507,7 +508,7 @@ fn drop_overlaps(geometry: Geometry, index: &mut Index) -> usize {
         taken.extend(extents.map(|extent| (grains(extent.start), grains(extent.end()), owner)));
     }
     taken.sort_unstable();
-    let blobs = u32::try_from(index.blobs.len()).unwrap_or(u32::MAX);
+    let blobs = to_u32(index.blobs.len());
     let is_partial = |owner: u32| owner >= blobs;
     let mut wrong = BTreeSet::new();
     // What reaches furthest so far, and whose it is: of blobs and of downloads, because a download

@@ -21,7 +21,7 @@ use super::{Error, Store};
 use crate::clock::SharedClock;
 use crate::kind::Kind;
 use crate::oci::Digest;
-use crate::units::ByteCount;
+use crate::units::{ByteCount, to_u32, to_usize};
 
 /// A blob that is being checked, one chunk after the other. Between steps nothing is held: a check
 /// may take days, and the room of a blob that is deleted meanwhile must not wait for it.
@@ -121,7 +121,7 @@ impl Store {
         let mut check = self.check(digest).await?;
         if let Hashes::Lost = check.hashes {
             let size = check.read.size;
-            let chunks = 0..u32::try_from(size.div_ceil(CHUNK_BYTES)).unwrap_or(u32::MAX);
+            let chunks = 0..to_u32(size.div_ceil(CHUNK_BYTES));
             // In one record: each on its own, of thousands, would wear out flash. A blob that lies
             // elsewhere by now is not judged by what was read at its old place.
             if self.judge(&check.read, &chunks.collect::<Vec<u32>>(), true)? {
@@ -335,9 +335,9 @@ impl Store {
         if !self.is_writable() || !self.is_at(record) {
             return;
         }
-        let last = u32::try_from((record.size - 1) / CHUNK_BYTES).unwrap_or(u32::MAX);
+        let last = to_u32((record.size - 1) / CHUNK_BYTES);
         let range = chunk_range(last, record.size);
-        let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or(0)];
+        let mut bytes = vec![0; to_usize(range.end - range.start)];
         let outcome = match layout::read(self.device(), &record.extents, range.start, &mut bytes) {
             Ok(()) => self.repair_with(record, last, &bytes, &Hashes::Remade(hashes)).await,
             Err(error) => Err(error),
@@ -369,7 +369,7 @@ impl Store {
         let _turn = self.0.collecting.lock().await;
         let geometry = self.device().geometry();
         let length = (bytes.len() as u64).next_multiple_of(u64::from(geometry.program_bytes));
-        bytes.resize(usize::try_from(length).unwrap_or(0), 0);
+        bytes.resize(to_usize(length), 0);
         // Not by collecting: this holds its turn. A chunk is small, and the reserve is there.
         let allocation = {
             let state = &mut *self.0.state.borrow_mut();

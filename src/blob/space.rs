@@ -15,6 +15,7 @@ use super::counts::Wear;
 use super::format::{BLOB_BYTES_MAX, Extent, meta_segments};
 use super::layout::{grain_bytes, is_small, reserved_bytes};
 use crate::flash::Geometry;
+use crate::units::{to_u32, to_usize};
 
 /// The allocator of all segments after the META ring.
 pub struct Space {
@@ -58,8 +59,8 @@ pub struct Allocation {
 impl Space {
     /// All free.
     pub fn new(geometry: Geometry) -> Self {
-        let count = usize::try_from(geometry.segment_count).unwrap_or(0);
-        let first = usize::try_from(meta_segments(geometry)).unwrap_or(0);
+        let count = to_usize(geometry.segment_count);
+        let first = to_usize(meta_segments(geometry));
         Self {
             geometry,
             limit: geometry.segment_count,
@@ -87,7 +88,7 @@ impl Space {
 
     /// Whether a part of an extent lies in a bad segment.
     pub fn touches_bad(&self, extent: &Extent) -> bool {
-        let segment = |at: u64| u32::try_from(at / self.segment_bytes()).unwrap_or(u32::MAX);
+        let segment = |at: u64| to_u32(at / self.segment_bytes());
         self.bad.range(segment(extent.start)..=segment(extent.end() - 1)).next().is_some()
     }
 
@@ -100,10 +101,7 @@ impl Space {
     pub fn capacity_bytes(&self) -> u64 {
         let bad = self.bad.range(..self.limit).count();
         let unusable = meta_segments(self.geometry) + RESERVE_SEGMENTS;
-        let segments = self
-            .limit
-            .saturating_sub(unusable)
-            .saturating_sub(u32::try_from(bad).unwrap_or(u32::MAX));
+        let segments = self.limit.saturating_sub(unusable).saturating_sub(to_u32(bad));
         u64::from(segments) * u64::from(self.geometry.segment_bytes)
     }
 
@@ -174,7 +172,7 @@ impl Space {
                     extent.end().min((segment + 1) * segment_bytes) - segment * segment_bytes;
                 // A unit of small blobs that is not full is not programmed again.
                 let here = here.next_multiple_of(u64::from(self.geometry.program_bytes));
-                let here = u32::try_from(here).unwrap_or(u32::MAX);
+                let here = to_u32(here);
                 let index = usize::try_from(segment).ok();
                 if let Some(end) = index.and_then(|index| ends.get_mut(index)) {
                     *end = here.max(*end);
@@ -191,14 +189,14 @@ impl Space {
     /// Takes room for `bytes` (a multiple of the program unit), or nothing. The last
     /// [`RESERVE_SEGMENTS`] free segments are not for this.
     pub fn allocate(&mut self, bytes: u64, wear: &Wear) -> Option<Allocation> {
-        self.take(bytes, usize::try_from(RESERVE_SEGMENTS).unwrap_or(0), wear, false)
+        self.take(bytes, to_usize(RESERVE_SEGMENTS), wear, false)
     }
 
     /// As [`Space::allocate`], in as many pieces as it takes: blobs of a little more than half a
     /// segment would leave a store half empty otherwise.
     pub fn allocate_scattered(&mut self, bytes: u64, wear: &Wear) -> Option<Allocation> {
         let segment_bytes = self.segment_bytes();
-        let spared = usize::try_from(RESERVE_SEGMENTS).unwrap_or(0);
+        let spared = to_usize(RESERVE_SEGMENTS);
         let free = self.free_segments().saturating_sub(spared) as u64;
         if self.room_bytes() < bytes + segment_bytes * spared as u64 {
             return None;
@@ -235,7 +233,7 @@ impl Space {
     pub fn set_limit(&mut self, segment_count: u32) {
         let least = meta_segments(self.geometry) + RESERVE_SEGMENTS + 1;
         self.limit = segment_count.max(least).min(self.geometry.segment_count);
-        let limit = usize::try_from(self.limit).unwrap_or(0);
+        let limit = to_usize(self.limit);
         self.open.retain(|open| open.segment < limit);
     }
 
@@ -309,8 +307,12 @@ impl Space {
 
     /// Gives room back. Only what no durable record names any more may be given back.
     pub fn release(&mut self, extents: &[Extent]) {
-        self.change(extents, |live, bytes| live.saturating_sub(bytes));
+        self.change(extents, |live, bytes| {
+            debug_assert!(live >= bytes, "room is given back twice: {bytes} of {live}");
+            live.saturating_sub(bytes)
+        });
         let bytes: u64 = extents.iter().map(|extent| extent.bytes).sum();
+        debug_assert!(self.used_bytes >= bytes, "more is given back than is used");
         self.used_bytes = self.used_bytes.saturating_sub(bytes);
         let live = &self.live;
         self.open.retain(|open| live.get(open.segment).is_some_and(|live| *live > 0));
@@ -394,7 +396,7 @@ impl Space {
     /// The numbers of the segments that blobs may have.
     pub fn data_segments(&self) -> std::ops::Range<usize> {
         let first = meta_segments(self.geometry);
-        usize::try_from(first).unwrap_or(0)..usize::try_from(self.limit).unwrap_or(0)
+        to_usize(first)..to_usize(self.limit)
     }
 
     fn live_of(&self, segment: usize) -> u32 {

@@ -20,6 +20,7 @@ use super::{Error, Store};
 use crate::flash::Device;
 use crate::kind::Kind;
 use crate::oci::Hasher;
+use crate::units::{to_u32, to_usize};
 
 /// The one writer of a blob. Dropped, it leaves the blob to be resumed from its last Progress.
 pub struct Writer {
@@ -256,7 +257,7 @@ impl Writer {
         let mut at = self.programmed;
         let mut rest = bytes;
         while !rest.is_empty() {
-            let room = usize::try_from(CHUNK_BYTES - at % CHUNK_BYTES).unwrap_or(usize::MAX);
+            let room = to_usize(CHUNK_BYTES - at % CHUNK_BYTES);
             let (here, later) = rest.split_at_checked(room).unwrap_or((rest, &[]));
             self.chunk.update(here);
             at += here.len() as u64;
@@ -272,7 +273,7 @@ impl Writer {
     /// hash: a hash over anything else would make wrong bytes pass for right ever after.
     async fn resume_chunk(&mut self, rest: [u8; 32]) -> Result<(), Error> {
         let start = self.programmed / CHUNK_BYTES * CHUNK_BYTES;
-        let length = usize::try_from(self.programmed - start).unwrap_or(0);
+        let length = to_usize(self.programmed - start);
         let extents = self.record.extents.clone();
         let read = move |device: &dyn Device| {
             let mut bytes = vec![0; length];
@@ -337,7 +338,7 @@ impl Writer {
             digest: self.record.digest,
             frontier: mark.frontier,
             midstate: mark.midstate,
-            chunks_from: u32::try_from(from).unwrap_or(u32::MAX),
+            chunks_from: to_u32(from),
             chunks,
             rest: mark.rest,
         })?;

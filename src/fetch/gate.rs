@@ -220,6 +220,10 @@ impl Inner {
     async fn admit(&self, held: u64, wanted: u64) -> Result<(), net::Error> {
         self.wait_for_rate().await;
         loop {
+            debug_assert!(
+                self.exposed.get() >= held,
+                "{held} bytes are held that nobody asked for"
+            );
             let exposed = self.exposed.get().saturating_sub(held).saturating_add(wanted);
             match self.charged_budget(|budget| budget.check(charged(exposed))) {
                 Verdict::Granted => {
@@ -287,6 +291,7 @@ impl net::Gate for Inner {
     }
 
     fn release(&self, held: u64, lost: u64) {
+        debug_assert!(self.exposed.get() >= held, "{held} bytes are released that nobody holds");
         self.exposed.set(self.exposed.get().saturating_sub(held));
         self.lost.set(self.lost.get().saturating_add(lost));
     }

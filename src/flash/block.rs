@@ -47,7 +47,7 @@ use super::syncs::Syncs;
 use super::sysfs::{self, Node};
 use super::{Error, Geometry, Health, health, ioctl, lock};
 use crate::kind::Kind;
-use crate::units::ByteCount;
+use crate::units::{ByteCount, to_usize};
 
 /// An open block device.
 pub struct Device {
@@ -280,7 +280,7 @@ impl Direct {
 }
 
 fn unit_bytes(geometry: Geometry) -> usize {
-    usize::try_from(geometry.program_bytes).unwrap_or(usize::MAX)
+    to_usize(geometry.program_bytes)
 }
 
 fn bounce_bytes(geometry: Geometry) -> usize {

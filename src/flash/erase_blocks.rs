@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::{Error, Geometry, shape};
 use crate::kind::Kind;
-use crate::units::ByteCount;
+use crate::units::{ByteCount, to_usize};
 
 /// How segments lie on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,7 @@ impl EraseBlocks {
         let used_bytes = bytes / program_bytes * program_bytes;
         let per_segment = shape::erase_blocks(used_bytes, count);
         let segment_bytes = u64::from(used_bytes) * u64::from(per_segment);
+        // What does not fit holds no segment, as is said below.
         let segment_bytes = u32::try_from(segment_bytes).unwrap_or(0);
         let segments = shape::segment_count(count * u64::from(used_bytes), segment_bytes);
         if segments == 0 {
@@ -88,7 +89,7 @@ impl EraseBlocks {
             let bytes = (used - within).min(end - at);
             let block = first + at / used;
             let position = self.position(block) + within;
-            pieces.push(Piece { block, position, bytes: usize::try_from(bytes).unwrap_or(0) });
+            pieces.push(Piece { block, position, bytes: to_usize(bytes) });
             at += bytes;
         }
         Ok(pieces)

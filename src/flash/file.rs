@@ -25,7 +25,7 @@ use super::shape::{self, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use super::syncs::Syncs;
 use super::{Error, Geometry, Health, health, sysfs};
 use crate::kind::Kind;
-use crate::units::ByteCount;
+use crate::units::{ByteCount, to_usize};
 
 /// The open store directory.
 pub struct Device {
@@ -195,7 +195,7 @@ impl super::Device for Device {
     }
 
     fn sync_range(&self, segment: u32, range: Range<u32>) -> Result<(), Error> {
-        let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        let length = to_usize(range.end - range.start);
         let start = self.position(segment, range.start, length)?;
         let range = start..start + length as u64;
         self.syncs.sync_range(&self.log, range, &format!("syncing {}", self.path.display()))

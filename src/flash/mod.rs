@@ -28,6 +28,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::kind::Kind;
+use crate::units::to_usize;
 
 pub use open::{inspect, open};
 
@@ -180,7 +181,7 @@ pub fn program_checked(
     if reprogram {
         return Ok(());
     }
-    let mut found = vec![0; usize::try_from(program_bytes).unwrap_or(0)];
+    let mut found = vec![0; to_usize(program_bytes)];
     let mut at = offset;
     for unit in bytes.chunks(found.len().max(1)) {
         let found = found.get_mut(..unit.len()).unwrap_or_default();

@@ -15,6 +15,7 @@ use rustix::io::{Errno, ReadWriteFlags, pwritev2};
 
 use super::Error;
 use crate::kind::Kind;
+use crate::units::to_usize;
 
 /// Of one file.
 #[derive(Default)]
@@ -39,7 +40,7 @@ impl Syncs {
     /// As for [`Syncs::sync`].
     pub fn sync_range(&self, file: &File, range: Range<u64>, doing: &str) -> Result<(), Error> {
         self.run(doing, || {
-            let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or(0)];
+            let mut bytes = vec![0; to_usize(range.end - range.start)];
             file.read_exact_at(&mut bytes, range.start)?;
             match write_through(file, &bytes, range.start) {
                 // A kernel before 4.7, or a file system that does not know how.

@@ -29,6 +29,7 @@ use super::erase_blocks::EraseBlocks;
 use super::sysfs::{self, Node};
 use super::{Error, Geometry, Health, health, ioctl, lock};
 use crate::kind::Kind;
+use crate::units::to_u32;
 
 /// An open volume.
 pub struct Device {
@@ -108,7 +109,7 @@ impl Device {
     fn unmap(&self, doing: &str, segment: u32) -> Result<(), Error> {
         for block in self.blocks.of_segment(segment)? {
             // A volume counts its LEBs in 31 bits.
-            let unmapped = ioctl::ubi_unmap(&self.file, u32::try_from(block).unwrap_or(u32::MAX));
+            let unmapped = ioctl::ubi_unmap(&self.file, to_u32(block));
             unmapped.map_err(|error| self.error(doing, block, error))?;
         }
         Ok(())

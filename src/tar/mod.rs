@@ -6,6 +6,7 @@
 
 mod gzip;
 
+use crate::units::to_usize;
 use std::io::{self, Read};
 
 pub use gzip::{Gunzip, is_gzip};
@@ -89,7 +90,7 @@ pub fn head(name: &str, size: u64) -> Vec<u8> {
 
 /// Bytes that stand behind a file of `size` bytes.
 pub fn padding(size: u64) -> &'static [u8] {
-    let bytes = usize::try_from(size.next_multiple_of(BLOCK_BYTES as u64) - size).unwrap_or(0);
+    let bytes = to_usize(size.next_multiple_of(BLOCK_BYTES as u64) - size);
     END.get(..bytes).unwrap_or_default()
 }
 
@@ -192,7 +193,7 @@ fn extension(source: &mut impl Read, entry: &Entry) -> io::Result<Vec<u8>> {
     if source.take(padded).read_to_end(&mut bytes)? as u64 != padded {
         return Err(short());
     }
-    bytes.truncate(usize::try_from(entry.size).unwrap_or(usize::MAX));
+    bytes.truncate(to_usize(entry.size));
     Ok(bytes)
 }
 

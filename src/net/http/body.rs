@@ -135,7 +135,7 @@ impl Body {
             }
             return Err(self.cut());
         }
-        let count = u64::try_from(got).unwrap_or(u64::MAX);
+        let count = got as u64;
         self.position = self.position.saturating_add(count);
         match &mut self.framing {
             Framing::Chunked(chunks) => chunks.data_taken(count),

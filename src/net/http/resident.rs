@@ -75,7 +75,7 @@ pub(super) async fn read_block(
 }
 
 fn length_of(len: usize) -> u64 {
-    u64::try_from(len).unwrap_or(u64::MAX)
+    len as u64
 }
 
 #[cfg(test)]

@@ -324,7 +324,7 @@ async fn send_stretch(
                 return Ok(at - stretch.start);
             }
             deadline.slot.taken(sent);
-            at += u64::try_from(sent).unwrap_or(u64::MAX);
+            at += sent as u64;
             if at < stretch.end {
                 smol::future::yield_now().await;
             }
@@ -381,12 +381,12 @@ async fn send_blocks(
                 result => result.unwrap_or(0),
             };
             out.truncate(filled + got);
-            total = total.saturating_add(u64::try_from(got).unwrap_or(u64::MAX));
+            total = total.saturating_add(got as u64);
             if got == 0 {
                 wire.write_all(out, deadline.wait()?).await?;
                 return Ok(Sent::Short(total));
             }
-            offset = offset.saturating_add(u64::try_from(got).unwrap_or(u64::MAX));
+            offset = offset.saturating_add(got as u64);
             if out.len() >= full {
                 wire.write_all(out, deadline.wait()?).await?;
                 deadline.slot.taken(out.len());
@@ -503,7 +503,7 @@ fn has_body(status: u16) -> bool {
 }
 
 fn length(bytes: &[u8]) -> u64 {
-    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+    bytes.len() as u64
 }
 
 fn not_plain<T>() -> io::Result<T> {

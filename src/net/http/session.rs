@@ -303,7 +303,7 @@ impl Session<'_> {
             let held = self.wire.buffered().len();
             let taken = usize::try_from(length).unwrap_or(held).min(held);
             self.wire.consume(taken);
-            length = length.saturating_sub(u64::try_from(taken).unwrap_or(u64::MAX));
+            length = length.saturating_sub(taken as u64);
         }
         Ok(())
     }

@@ -339,6 +339,7 @@ fn held(open: &BTreeMap<Client, usize>, client: Client) -> usize {
 
 fn release(open: &mut BTreeMap<Client, usize>, client: Client) {
     if let Some(count) = open.get_mut(&client) {
+        debug_assert!(*count > 0, "a client's place is given back twice");
         *count = count.saturating_sub(1);
         if *count == 0 {
             open.remove(&client);

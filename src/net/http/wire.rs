@@ -56,7 +56,7 @@ impl Wire {
     /// Asks whether a request of `bytes` may be sent, whatever comes in answer.
     pub(super) async fn ask(&mut self, bytes: usize) -> Result<(), Error> {
         self.pending = u64::MAX;
-        let sent = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let sent = bytes as u64;
         match &mut self.stream.socket_mut().link {
             Some(link) => link.admit(sent, u64::MAX).await,
             None => Ok(()),
@@ -92,6 +92,7 @@ impl Wire {
     }
 
     pub(super) fn consume(&mut self, bytes: usize) {
+        debug_assert!(bytes <= self.end - self.start, "{bytes} bytes that are not buffered");
         self.start = self.start.saturating_add(bytes).min(self.end);
     }
 
