@@ -65,12 +65,20 @@ mod tests {
 
     #[test]
     fn ipv4_and_ipv6_share_a_port() {
-        let Ok(six) = listen("[::]:0".parse().unwrap(), true) else {
-            return; // A machine without IPv6.
-        };
-        let port = six.local_addr().unwrap().port();
-        let four = SocketAddr::from(([0, 0, 0, 0], port));
-        listen(four, false).unwrap();
+        // Somebody else may have the port that was free for IPv6.
+        let mut tried = Vec::new();
+        for _ in 0..20 {
+            let Ok(six) = listen("[::]:0".parse().unwrap(), true) else {
+                return; // A machine without IPv6.
+            };
+            let port = six.local_addr().unwrap().port();
+            let four = SocketAddr::from(([0, 0, 0, 0], port));
+            match listen(four, false) {
+                Ok(_) => return,
+                Err(error) => tried.push((six, error)),
+            }
+        }
+        panic!("{tried:?}");
     }
 
     #[test]
