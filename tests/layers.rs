@@ -23,6 +23,47 @@ fn modules_import_only_from_lower_rows() {
     assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
 }
 
+/// The rooms of the log, by the table in `src/blob/mod.rs`.
+#[test]
+fn the_rooms_of_the_log_import_only_from_lower_rows() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let root = fs::read_to_string(source.join("blob/mod.rs")).unwrap();
+    let table = Table::parse(&root);
+    let files = read_files(&source.join("blob"), &source.join("blob"));
+    assert!(files.len() > 30, "src/blob/ has {} files: is this the log?", files.len());
+    let problems = check_rooms("blob", &table, &exports(&root), &files);
+    assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
+}
+
+#[test]
+fn a_room_that_knows_a_higher_one_is_named() {
+    let table = Table::parse(
+        "//! | row | rooms |\n//! | 0 | `words` |\n//! | 1 | `meta` `store` |\n\
+         //! | 2 | `care` |\n//! | 3 | `face` |\n",
+    );
+    let exports = exports("mod care;\npub use care::gc::{Move, Victim};\npub use words::Error;\n");
+    let files = sample(&[
+        ("mod.rs", "use self::care::gc;"),
+        ("meta/mod.rs", "use crate::blob::{Error, Victim};\nuse super::store::State;"),
+        ("store.rs", "use crate::blob::words::Word; use crate::net::Conn;"),
+        ("care/gc.rs", "use super::evict; use super::super::store::State;\nfn f() { super::g() }"),
+        ("words.rs", "fn f() { crate::blob::meta::scan() }"),
+        ("stray.rs", ""),
+    ]);
+    assert_eq!(
+        check_rooms("blob", &table, &exports, &files),
+        [
+            "src/blob/meta/mod.rs:1 imports `care`: `meta` (row 1) may know lower rows only, and \
+             `care` is in row 2",
+            "src/blob/meta/mod.rs:2 imports `store`: siblings may not meet (`meta` and `store` are \
+             both in row 1)",
+            "src/blob/stray.rs: `stray` is in no row of the table in src/blob/mod.rs",
+            "src/blob/words.rs:1 imports `meta`: `words` (row 0) may know lower rows only, and \
+             `meta` is in row 1",
+        ]
+    );
+}
+
 /// The server shares words with the device, not machinery.
 #[test]
 fn the_server_knows_row_0_only() {
@@ -245,6 +286,59 @@ fn check(table: &Table, files: &Files) -> Vec<String> {
     problems
 }
 
+/// The names that `text`, the root of a module, hands on, with the rooms that they are of.
+fn exports(text: &str) -> BTreeMap<String, String> {
+    let tokens = tokens(text);
+    let mut found = BTreeMap::new();
+    for (at, _) in tokens.iter().enumerate().filter(|(_, token)| token.1 == "use") {
+        let path = tokens[at + 1..].iter().take_while(|token| token.1 != ";");
+        let words: Vec<&str> = path.map(|token| token.1.as_str()).collect();
+        let is_type = |word: &&&str| word.starts_with(|letter: char| letter.is_uppercase());
+        let names = words.iter().filter(is_type);
+        found.extend(names.map(|name| ((*name).to_owned(), words[0].to_owned())));
+    }
+    found
+}
+
+/// One line a broken rule within `module`, whose rooms `table` lists and whose root has `exports`.
+fn check_rooms(
+    module: &str,
+    table: &Table,
+    exports: &BTreeMap<String, String>,
+    files: &Files,
+) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (path, text) in files {
+        if path == "mod.rs" {
+            continue;
+        }
+        let room = path.split('/').next().unwrap().trim_end_matches(".rs");
+        let Some(&(row, _)) = table.0.get(room) else {
+            let place = format!("src/{module}/mod.rs");
+            problems.push(format!(
+                "src/{module}/{path}: `{room}` is in no row of the table in {place}"
+            ));
+            continue;
+        };
+        for (line, name) in imports_below(text, depth(path), module) {
+            let other = exports.get(&name).unwrap_or(&name);
+            let Some(&(other_row, _)) = table.0.get(other) else { continue };
+            let reason = if other == room || other_row < row {
+                continue;
+            } else if other_row > row {
+                format!(
+                    "`{room}` (row {row}) may know lower rows only, and `{other}` is in \
+                     row {other_row}"
+                )
+            } else {
+                format!("siblings may not meet (`{room}` and `{other}` are both in row {row})")
+            };
+            problems.push(format!("src/{module}/{path}:{line} imports `{other}`: {reason}"));
+        }
+    }
+    problems
+}
+
 fn file_of(module: &str, files: &Files) -> String {
     [format!("{module}.rs"), format!("{module}/mod.rs")]
         .into_iter()
@@ -260,7 +354,26 @@ fn depth(path: &str) -> usize {
 
 /// The modules at the crate's root that a file names, with the lines.
 fn imports(text: &str, depth: usize) -> Vec<(usize, String)> {
+    paths(text, depth, &["crate"])
+}
+
+/// The rooms of `module` that a file of it names, which is `depth` levels below it.
+fn imports_below(text: &str, depth: usize, module: &str) -> Vec<(usize, String)> {
+    paths(text, depth, &["crate", module])
+}
+
+/// The first names of the paths that begin at `root`, written out or climbed to from `depth` levels
+/// below.
+fn paths(text: &str, depth: usize, root: &[&str]) -> Vec<(usize, String)> {
     let tokens = tokens(text);
+    let is_root = |at: usize| {
+        let mut words = root.iter().enumerate();
+        words.all(|(index, name)| {
+            let at = at + 2 * index;
+            tokens.get(at).is_some_and(|token| token.1 == *name)
+                && tokens.get(at + 1).is_some_and(|token| token.1 == "::")
+        })
+    };
     let word = |at: usize| tokens.get(at).map_or("", |token| token.1.as_str());
     let mut found = Vec::new();
     let mut blocks = Vec::new();
@@ -278,9 +391,9 @@ fn imports(text: &str, depth: usize) -> Vec<(usize, String)> {
                     climbed += 1;
                     next += 2;
                 }
-                if word(at) == "crate" && word(at + 1) == "::" {
+                if is_root(at) {
                     climbed = depth + inline;
-                    next = at + 2;
+                    next = at + 2 * root.len();
                 }
                 if climbed > 0 && climbed == depth + inline {
                     found.extend(heads(&tokens, next));
@@ -461,7 +574,7 @@ const MAY_KNOW: &[(&str, &[&str], &[&str])] = &[
         "spawns tasks or threads",
         &[". spawn ("],
         &[
-            "blob/lane.rs",
+            "blob/io/lane.rs",
             "net/resolve.rs",
             "satellite/daemon.rs",
             "satellite/doctor.rs",
@@ -474,9 +587,9 @@ const MAY_KNOW: &[(&str, &[&str], &[&str])] = &[
         "gives work to the threads for what blocks",
         &["unblock"],
         &[
-            "blob/lane.rs",
-            "blob/queue.rs",
-            "blob/syncing.rs",
+            "blob/io/lane.rs",
+            "blob/io/queue.rs",
+            "blob/io/syncing.rs",
             "net/http/resident.rs",
             "serve/access.rs",
         ],

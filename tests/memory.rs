@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use moonlet::blob::Store;
-use moonlet::blob::counts::Wear;
+use moonlet::blob::format::counts::Wear;
 use moonlet::blob::format::{
     BlobRecord, CHUNK_BYTES, Extent, Header, Part, Place, Record, encode_frame,
 };

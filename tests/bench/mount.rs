@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use moonlet::blob::TagKey;
-use moonlet::blob::counts::Wear;
+use moonlet::blob::format::counts::Wear;
 use moonlet::blob::format::{
     BlobRecord, CHUNK_BYTES, CHUNK_HASH_BYTES, Extent, Header, Part, Place, Record, encode_frame,
     meta_segments,

@@ -1,6 +1,6 @@
 //! Records as no log would write them, and blobs as one would.
 
-use moonlet::blob::counts::{Counts, Wear};
+use moonlet::blob::format::counts::{Counts, Wear};
 use moonlet::blob::format::{
     ACCOUNTS_MAX, BlobRecord, CHUNK_BYTES, DOCUMENT_BYTES_MAX, Extent, Record, meta_segments,
 };
