@@ -1,7 +1,11 @@
 //! A satellite that is asked to stop fetches nothing again.
 
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
 use rustix::process::Signal;
 
+use crate::harness::{as_root, missing};
 use crate::registry::Image;
 use crate::satellite::{Satellite, prepare, start_with, text, wait_until};
 use crate::several::{Answer, Request, Several};
@@ -60,6 +64,91 @@ fn a_stop_suspends_every_download() {
     goes_on_where_it_was(&registry, satellite);
 }
 
+/// As a device is switched off: what is under way is written, recorded and synced, in this order, and
+/// the process ends by itself before a service manager would kill it.
+#[test]
+fn a_stop_in_the_middle_of_a_download_leaves_nothing_that_is_not_synced() {
+    // Who may look at a process that is not its child.
+    let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope");
+    let is_open = scope.map_or(true, |scope| scope.trim() == "0");
+    let needed: &[&str] = if is_open { &["strace"] } else { &["strace", "root"] };
+    if missing("a stop syncs", needed) {
+        return;
+    }
+    let registry = Several::start();
+    let image = Image::new(1, LAYER_BYTES);
+    registry.push("1", &image);
+    let upstream = url(&registry);
+    let slowly = "[link]\nrate_max = \"32KiB/s\"\n";
+    let mut satellite = prepare("stop-synced", |directory| {
+        text(directory, "1s", &[("registry.test", &upstream)], &REFERENCES[..1]) + slowly
+    });
+    satellite.start_again();
+    let trace = satellite.directory.join("trace");
+    let mut command = if is_open { Command::new("strace") } else { as_root("strace") };
+    let mut strace = command
+        .args([
+            "-f",
+            "-y",
+            "-s",
+            "0",
+            "-e",
+            "trace=pwrite64,pwritev,pwritev2,fdatasync,fsync",
+            "-o",
+        ])
+        .arg(&trace)
+        .args(["-p", &satellite.pid().to_string()])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // From here on bytes come, are written, and are seen to be.
+    let progress = || satellite.metric("moonlet_fetch_body_bytes_total");
+    wait_until(
+        || std::fs::read_to_string(&trace).is_ok_and(|trace| trace.contains("pwrite")),
+        || format!("strace sees no write:\n{}", satellite.log()),
+    );
+    let there = progress();
+    wait_until(|| progress() > there, || "the download does not go on".to_owned());
+    assert!(progress() < LAYER_BYTES as u64, "the download is over");
+    let fetched = usize::try_from(progress()).unwrap();
+    let begun = Instant::now();
+    assert_eq!(satellite.stop(Signal::TERM), Some(0), "{}", satellite.log());
+    let took = begun.elapsed();
+    strace.wait().unwrap();
+    let trace = std::fs::read_to_string(&trace).unwrap();
+    let calls: Vec<&str> = trace.lines().filter(|line| !line.contains("resumed>")).collect();
+    let signal = calls.iter().position(|call| call.contains("--- SIGTERM")).unwrap();
+    let calls: Vec<&str> =
+        calls[signal..].iter().filter(|call| call.contains("store/log>")).copied().collect();
+    // A record is written, and once more so that it is synced.
+    let is_record = |call: &str| call.contains("DSYNC");
+    let recorded = calls.iter().position(|call| is_record(call));
+    let recorded = recorded.unwrap_or_else(|| panic!("nothing was recorded:\n{trace}"));
+    let synced = calls.iter().position(|call| call.contains("fdatasync"));
+    assert!(
+        synced.is_some_and(|synced| synced < recorded),
+        "recorded before it is there: {calls:?}"
+    );
+    for (at, call) in calls.iter().enumerate().filter(|(_, call)| call.contains("pwrite")) {
+        let offset = offset_of(call);
+        let is_synced = |later: &&str| {
+            later.contains("fdatasync") || is_record(later) && offset_of(later) == offset
+        };
+        assert!(calls[at..].iter().any(is_synced), "not synced: {call} of {calls:?}");
+    }
+    assert!(took < STOP_MAX, "{took:?}");
+    registry.forget();
+    let file = satellite.directory.join("moonlet.toml");
+    let quickly = std::fs::read_to_string(&file).unwrap().replace("32KiB", "64MiB");
+    std::fs::write(&file, quickly).unwrap();
+    satellite.start_again();
+    satellite.await_line("held at");
+    let asked = registry.asked();
+    let again = asked.iter().find_map(|request| request.range.clone()).unwrap();
+    // Manifests count as fetched, and of the last unit what fills no page.
+    assert!(again.start + SMALL_BYTES > fetched, "from {} of {fetched}: {asked:?}", again.start);
+}
+
 #[test]
 fn so_does_an_interrupted_sync() {
     let (registry, _, mut satellite) = stalling("interrupt", "sync");
@@ -79,6 +168,13 @@ fn a_stop_ends_a_wait_for_a_registry() {
     assert!(!satellite.log().contains("ERROR"), "{}", satellite.log());
 }
 
+/// Of `pwrite64(13</log>, ""..., 4096, 12288) = 4096` or of
+/// `pwritev2(13</log>, [...], 1, 12288, RWF_DSYNC) = 4096`: 12288.
+fn offset_of(call: &str) -> u64 {
+    let words = call.rsplit(", ").map(|word| word.split(')').next().unwrap());
+    words.filter_map(|word| word.parse().ok()).next().unwrap()
+}
+
 fn url(registry: &Several) -> String {
     format!("url = \"{}\"", registry.url())
 }
@@ -89,3 +185,6 @@ const LAYER_BYTES: usize = 3_000_000;
 /// Less than makes a satellite record how far it is.
 const SENT_BYTES: usize = 700_000;
 const UNIT_BYTES: usize = 4096;
+const SMALL_BYTES: usize = 16_384;
+/// What the service managers give it, in `boards/service`.
+const STOP_MAX: Duration = Duration::from_secs(20);
