@@ -433,8 +433,7 @@ impl fmt::Display for Config {
         if let Some(user) = user {
             writeln!(f, "user = {user:?}")?;
         }
-        writeln!(f, "
-[serve]")?;
+        writeln!(f, "\n[serve]")?;
         let listen: Vec<String> = serve.listen.iter().map(|a| format!("\"{a}\"")).collect();
         writeln!(f, "listen = [{}]", listen.join(", "))?;
         writeln!(f, "connections_max = {}", serve.connections_max)?;
