@@ -203,6 +203,13 @@ pub struct GroundControl {
     pub key_file: Option<PathBuf>,
 }
 
+impl GroundControl {
+    /// Whether a certificate is shown, and nothing said of a token.
+    pub fn is_certified(&self) -> bool {
+        self.client_cert.is_some() && self.token == Token::KernelCommandLine
+    }
+}
+
 /// `[state]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
@@ -326,6 +333,12 @@ impl Image {
 #[derive(Clone, PartialEq, Eq)]
 pub struct ProxyUrl(Url);
 
+impl From<Url> for ProxyUrl {
+    fn from(url: Url) -> Self {
+        Self(url)
+    }
+}
+
 impl ProxyUrl {
     /// The whole.
     pub fn url(&self) -> &Url {
@@ -408,6 +421,24 @@ impl Config {
                     own.platforms.extend(new);
                 }
                 None => self.images.push(image),
+            }
+        }
+    }
+}
+
+impl Serve {
+    /// Listens at the first of `lists`, and at the others beside it; an empty one stands for what
+    /// is listened on now. What faces a network without leave is left out.
+    pub fn listen_at(&mut self, lists: Vec<Vec<SocketAddr>>) {
+        let may_face = self.tls.is_some() || self.insecure;
+        let own = std::mem::take(&mut self.listen);
+        for list in if lists.is_empty() { vec![Vec::new()] } else { lists } {
+            let is_own = list.is_empty();
+            for address in if is_own { own.clone() } else { list } {
+                let may = is_own || may_face || address.ip().is_loopback();
+                if may && !self.listen.contains(&address) {
+                    self.listen.push(address);
+                }
             }
         }
     }

@@ -44,6 +44,11 @@ impl Unusable {
         Some(Error::new(Kind::Invalid, why.clone()))
     }
 
+    /// The artifact at `url` is of no use while it is `digest`, for this reason.
+    pub fn refuse(&self, url: &Url, digest: Digest, why: &str) {
+        self.note(name(url), digest, &Error::new(Kind::Invalid, why));
+    }
+
     fn note(&self, url: String, digest: Digest, error: &Error) {
         let mut known = self.0.borrow_mut();
         if known.len() >= UNUSABLE_MAX {
@@ -66,12 +71,12 @@ pub async fn read<T: DeserializeOwned>(
     unusable: &Unusable,
     check: impl Fn(&T) -> Result<(), Invalid>,
 ) -> Result<Option<(Digest, T)>, Error> {
-    let Url { repository, tag, base } = url;
+    let Url { repository, tag, .. } = url;
     let head = registry.head_manifest(repository, tag).await?;
     if head.digest.is_some() && head.digest.as_ref() == known {
         return Ok(None);
     }
-    let name = format!("{base}/{repository}:{tag}");
+    let name = name(url);
     if let Some(error) = head.digest.and_then(|digest| unusable.why(&name, &digest)) {
         return Err(error);
     }
@@ -82,6 +87,10 @@ pub async fn read<T: DeserializeOwned>(
         unusable.note(name, digest, error);
     }
     read
+}
+
+fn name(Url { base, repository, tag }: &Url) -> String {
+    format!("{base}/{repository}:{tag}")
 }
 
 async fn fetch<T: DeserializeOwned>(

@@ -1,5 +1,6 @@
 //! Ground Control's API as a satellite asks it: enrolment, reports, new credentials.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 
 use base64::Engine as _;
@@ -17,37 +18,57 @@ use crate::net::http::{Client, ClientRequest, ClientResponse, Headers, Method};
 /// Asks one Ground Control.
 pub struct GroundControl {
     client: Client,
-    base: Url,
+    base: RefCell<Url>,
 }
 
 impl GroundControl {
     /// Without connections yet.
     pub fn new(client: Client, base: Url) -> Self {
-        Self { client, base }
+        Self { client, base: RefCell::new(base) }
+    }
+
+    /// It answers elsewhere from here on.
+    pub fn moves(&self, base: Url) {
+        self.base.replace(base);
+    }
+
+    /// Where it answers.
+    pub fn base(&self) -> Url {
+        self.base.borrow().clone()
     }
 
     /// Enrols with a token: by the later dialect, which keeps it out of logs, and where that is not
-    /// known by that of Go 0.0.4.
+    /// known by that of Go 0.0.4. Without a token it is the certificate of the connection that counts.
     ///
     /// # Errors
     /// [`Kind::Denied`] for a token that is unknown, spent or expired.
     pub async fn enrol(&self, request: &Request) -> Result<Answer, Error> {
-        // In Go's dialect the token is in the path, and an error would name that.
-        let hidden = |error: Error| error.without(&request.token);
-        self.ask_to_enrol(request).await.map_err(hidden)
+        let asked = self.ask_to_enrol(request).await;
+        match request.token.as_str() {
+            "" => asked,
+            // In Go's dialect the token is in the path, and an error would name that.
+            token => asked.map_err(|error| error.without(token)),
+        }
     }
 
     async fn ask_to_enrol(&self, request: &Request) -> Result<Answer, Error> {
         let body = json(request)?;
         let mut response = self.ask(Method::Post, "satellites/ztr", None, body).await?;
         if matches!(response.status, 404 | 405) {
-            let path = format!("satellites/ztr/{}", request.token);
+            let path = match request.token.as_str() {
+                "" => "satellites/spiffe-ztr".to_owned(),
+                token => format!("satellites/ztr/{token}"),
+            };
             response = self.ask(Method::Get, &path, None, Vec::new()).await?;
         }
         match response.status {
             400 | 401 | 403 => {
-                let what =
-                    "the enrolment token is refused: expected one that is not spent or expired";
+                let what = match request.token.as_str() {
+                    "" => "the certificate is refused: expected one that names a known satellite",
+                    _ => {
+                        "the enrolment token is refused: expected one that is not spent or expired"
+                    }
+                };
                 return Err(self.refused(Kind::Denied, response, what).await);
             }
             409 => {
@@ -61,7 +82,7 @@ impl GroundControl {
             _ => {}
         }
         let answer: Answer = self.parsed(response, "the answer to the enrolment").await?;
-        answer.check().map_err(|error| Error::from(error).about(&self.base))?;
+        answer.check().map_err(|error| Error::from(error).about(&self.base()))?;
         Ok(answer)
     }
 
@@ -86,7 +107,7 @@ impl GroundControl {
         if refreshed.secret.is_empty() || refreshed.secret.len() > SECRET_BYTES_MAX {
             let length = refreshed.secret.len();
             let expected = format!("expected 1 to {SECRET_BYTES_MAX}");
-            let what = format!("{}: a new secret of {length} bytes, {expected}", self.base);
+            let what = format!("{}: a new secret of {length} bytes, {expected}", self.base());
             return Err(Error::new(Kind::Invalid, what));
         }
         Ok(refreshed.secret)
@@ -99,7 +120,8 @@ impl GroundControl {
         auth: Option<&Credentials>,
         body: Vec<u8>,
     ) -> Result<ClientResponse, Error> {
-        let base = self.base.as_str().trim_end_matches('/');
+        let base = self.base();
+        let base = base.as_str().trim_end_matches('/');
         let url = Url::parse(&format!("{base}/{path}"))
             .map_err(|error| Error::new(Kind::Invalid, format!("{base}: {error}")))?;
         let mut headers = Headers::new();
@@ -132,7 +154,7 @@ impl GroundControl {
 
     async fn refused(&self, kind: Kind, response: ClientResponse, what: &str) -> Error {
         let status = response.status;
-        let mut text = format!("{}: {what} (status {status}", self.base);
+        let mut text = format!("{}: {what} (status {status}", self.base());
         let bytes = response.body.bytes(ANSWER_BYTES_MAX).await.unwrap_or_default();
         let said = String::from_utf8_lossy(&bytes);
         let said: String = said.trim().chars().filter(|sign| !sign.is_control()).collect();
@@ -155,7 +177,7 @@ impl GroundControl {
         // What it says is a secret: an error shows nothing of it.
         serde_json::from_slice(&bytes).map_err(|error| {
             let at = error.column();
-            let text = format!("{}: {what}: malformed JSON at byte {at}", self.base);
+            let text = format!("{}: {what}: malformed JSON at byte {at}", self.base());
             Error::new(Kind::Invalid, text)
         })
     }

@@ -1,6 +1,7 @@
 //! The desired state as it was last read and found good: what is kept in the log, and what it
 //! means for the configuration. Pure.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -59,6 +60,25 @@ pub struct Remote {
     report_seconds: Option<u64>,
     /// URL, name and password.
     registries: Vec<(String, String, String)>,
+    /// What it changes that could cut the satellite off.
+    pub ways: Ways,
+    /// For how many seconds that is tried.
+    trial_seconds: Option<u64>,
+    /// The one that is to take its place again, while it is on trial.
+    before: Option<Box<Remote>>,
+    /// How often the program began with it on trial.
+    starts: u8,
+    /// What was taken back, and why.
+    pub refused: Option<(Digest, String)>,
+}
+
+/// Whom to obey, where to listen, and which proxy to go through; empty where the satellite's own
+/// file counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ways {
+    pub ground_control: String,
+    listen: Vec<String>,
+    proxy: String,
 }
 
 /// The registry of the state, and what opens it: images without a registry of their own come from
@@ -94,6 +114,11 @@ pub struct Wanted {
     pub upstreams: Vec<Upstream>,
     /// What of it cannot be, a line each.
     pub problems: Vec<String>,
+    /// Where to listen; where a list is empty, where the file says. The first is wanted, the second
+    /// is kept beside it while that is on trial.
+    pub listen: Vec<Vec<SocketAddr>>,
+    /// The proxy to go through, in place of the file's.
+    pub proxy: Option<url::Url>,
 }
 
 impl Desired {
@@ -109,8 +134,9 @@ impl Desired {
             groups.push(known.unwrap_or_else(|| Group { url: url.clone(), ..Group::default() }));
         }
         let config = Some(&state.config).filter(|url| !url.is_empty()).map(|url| {
-            let known = self.config.as_ref().filter(|config| config.url == *url).cloned();
-            known.unwrap_or_else(|| Remote { url: url.clone(), ..Remote::default() })
+            let known = self.config.clone().unwrap_or_default();
+            // What another one said counts until this one was read.
+            if known.url == *url { known } else { known.good().at(url) }
         });
         Self { digest: Some(digest), groups, config }
     }
@@ -160,6 +186,46 @@ impl Desired {
         self.groups.iter().filter_map(|group| group.staged.as_ref()?.0).min()
     }
 
+    /// For how long the config is tried, if it is.
+    pub fn trial_span(&self) -> Option<Duration> {
+        let config = self.config.as_ref().filter(|config| config.before.is_some())?;
+        Some(config.trial_seconds.map_or(TRIAL, Duration::from_secs).min(TRIAL_MAX))
+    }
+
+    /// Which config is on trial, if one is.
+    pub fn trial_digest(&self) -> Option<Digest> {
+        self.config.as_ref().filter(|config| config.before.is_some())?.digest
+    }
+
+    /// Counts a start with a config on trial.
+    pub fn count_start(&mut self) -> u8 {
+        let starts = self.config.as_mut().map(|config| &mut config.starts);
+        starts.map_or(0, |starts| {
+            *starts = starts.saturating_add(1);
+            *starts
+        })
+    }
+
+    /// The config that is on trial stays.
+    pub fn end_trial(&mut self) {
+        if let Some(config) = &mut self.config {
+            config.before = None;
+        }
+    }
+
+    /// The config before the one that is on trial takes its place again.
+    pub fn roll_back(&mut self, why: &str) {
+        if let Some(config) = &mut self.config
+            && let Some(before) = config.before.take()
+        {
+            let (url, digest) = (&config.url, config.digest);
+            let name = digest.map(|digest| digest.to_string()).unwrap_or_default();
+            let why = format!("{url}: configuration {name} was rolled back: {why}");
+            let why = why.chars().take(WHY_CHARS_MAX).collect();
+            *config = Remote { refused: digest.map(|digest| (digest, why)), ..*before };
+        }
+    }
+
     /// The time between two looks at the state, if the config says one.
     pub fn poll_interval(&self) -> Option<Duration> {
         self.config.as_ref()?.poll_seconds.map(Duration::from_secs)
@@ -173,6 +239,12 @@ impl Desired {
     /// What it adds to the configuration.
     pub fn wanted(&self, own: &Own) -> Wanted {
         let mut wanted = Wanted::default();
+        if let Some(config) = &self.config {
+            let both = [Some(config), config.before.as_deref()];
+            let listen = |one: &Remote| one.ways.listen.iter().flat_map(|a| a.parse()).collect();
+            wanted.listen = both.into_iter().flatten().map(listen).collect();
+            wanted.proxy = config.ways.proxy.parse().ok();
+        }
         for group in &self.groups {
             self.add(&group.url, &group.content, Activation::Now, own, &mut wanted);
         }
@@ -307,8 +379,28 @@ impl Content {
 }
 
 impl Remote {
-    /// This config as `config` has it now.
+    /// What was last seen to work.
+    fn good(self) -> Self {
+        match self.before {
+            Some(before) => *before,
+            None => self,
+        }
+    }
+
+    /// The same, until what is at `url` was read.
+    fn at(self, url: &str) -> Self {
+        Self { url: url.to_owned(), digest: None, refused: None, ..self }
+    }
+
+    /// This config as `config` has it now; on trial, if it changes a way.
     pub fn with(&self, digest: Digest, config: Taken) -> Self {
+        let good = self.clone().good();
+        let ways = Ways {
+            ground_control: config.app_config.ground_control_url,
+            listen: config.moonlet.listen,
+            proxy: config.moonlet.proxy,
+        };
+        let before = (ways != good.ways).then(|| Box::new(Self { refused: None, ..good }));
         let seconds = |text: &str| interval::parse(text).ok().map(|every| every.as_secs());
         let registries = config.moonlet.registries.into_iter();
         let registries =
@@ -319,12 +411,22 @@ impl Remote {
             poll_seconds: seconds(&config.app_config.state_replication_interval),
             report_seconds: seconds(&config.app_config.heartbeat_interval),
             registries: registries.collect(),
+            ways,
+            trial_seconds: seconds(&config.moonlet.rollback_after),
+            before,
+            starts: 0,
+            refused: None,
         }
     }
 }
 
+/// As long as a modem takes to come up again, and a person to look.
+const TRIAL: Duration = Duration::from_mins(10);
+const TRIAL_MAX: Duration = Duration::from_hours(24);
+const WHY_CHARS_MAX: usize = 400;
+
 /// Whether two URLs are the same registry.
-fn is_same(one: &str, other: &str) -> bool {
+pub fn is_same(one: &str, other: &str) -> bool {
     let origin = |text: &str| text.parse::<url::Url>().ok().map(|url| url.origin());
     origin(one).is_some() && origin(one) == origin(other)
 }

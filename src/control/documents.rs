@@ -82,6 +82,14 @@ impl Documents {
         }
     }
 
+    /// The document at `place` is of no use while it is `digest`, for this reason.
+    pub fn refuse(&self, place: &str, digest: Digest, why: &str) {
+        let mut all = self.known.borrow_mut();
+        if let Some(last) = all.get_mut(place).filter(|last| last.digest == digest) {
+            last.problem = Some(why.to_owned());
+        }
+    }
+
     /// Reads the document at `place`, unless it is still `known`: its digest and what it says.
     ///
     /// # Errors

@@ -6,8 +6,8 @@
 //! with no network at all. An artifact that cannot be read or makes no sense leaves what was known
 //! of it in effect, and is reported; it holds up none of the others.
 //!
-//! A remote configuration changes intervals and registries only, so that no mistake in it can cut a
-//! satellite off: where it listens, how it reaches the link and whom it obeys are its own file's.
+//! A remote configuration that changes where the satellite listens, how it reaches the link or whom
+//! it obeys is on trial first, so that no mistake in it can cut a satellite off.
 //!
 //! | file | holds |
 //! |---|---|
@@ -15,6 +15,7 @@
 //! | `artifact` | reading a state artifact from a registry |
 //! | `documents` | reading the state where a file or a URL says it, and no Ground Control |
 //! | `desired` | the state as it is kept, and what it adds to the configuration |
+//! | `trial` | what a remote configuration that changes a way has to show before it stays |
 //! | `seal` | what keeps credentials unreadable on flash |
 
 mod artifact;
@@ -24,6 +25,7 @@ mod documents;
 mod error;
 mod poll;
 mod seal;
+mod trial;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -38,6 +40,7 @@ use crate::blob::Store;
 use crate::blob::format::DOCUMENT_BYTES_MAX;
 use crate::clock::SharedClock;
 use crate::config::{self, Token, is_token};
+use crate::fleet::config::Taken;
 use crate::fleet::enrol::{Credentials, DEVICE, REFRESH_CREDENTIALS, Request};
 use crate::fleet::report::Report;
 use crate::fleet::state::Url;
@@ -49,11 +52,12 @@ use crate::registry::{self, Password, Registry};
 use artifact::Unusable;
 use client::GroundControl;
 pub use desired::Wanted;
-use desired::{Desired, Own};
+use desired::{Desired, Own, is_same};
 use documents::Documents;
 pub use error::Error;
 use seal::SEAL_BYTES;
 pub use seal::Seal;
+use trial::Trial;
 
 /// What the fleet's side works with.
 pub struct Parts {
@@ -77,6 +81,7 @@ pub struct Control {
     is_changed: Cell<bool>,
     /// The credentials were refused since they were last good.
     is_refused: Cell<bool>,
+    trial: Trial,
 }
 
 /// Whom to obey, and the ways there.
@@ -130,6 +135,7 @@ impl Control {
             unkept: RefCell::default(),
             is_changed: Cell::new(false),
             is_refused: Cell::new(false),
+            trial: Trial::default(),
         }
     }
 
@@ -143,33 +149,13 @@ impl Control {
     ) -> Lost {
         self.is_refused.set(false);
         self.unkept.replace(None);
-        let client = |tls| {
-            let trust = tls::Trust::new(tls, Rc::clone(&self.parts.clock));
-            let limits = ClientLimits::default();
-            Client::new(trust, network.clone(), limits)
-        };
-        let source = match (ground, state) {
-            (Some(config), _) => {
-                let api = GroundControl::new(client(tls_options(config)), config.url.clone());
-                Some(Source::Ground(config.clone(), api))
-            }
-            (None, Some(state)) => {
-                let client = client(documents::tls_options(state));
-                Some(Source::Documents(Documents::new(state.clone(), client)))
-            }
-            (None, None) => None,
-        };
-        let Some(source) = source else {
-            self.fleet.replace(None);
+        self.trial.restart(None);
+        self.fleet.replace(self.reach(ground, state, network));
+        let Ok(fleet) = self.fleet() else {
             self.enrolment.replace(None);
             self.desired.replace(Rc::default());
             return Lost::default();
         };
-        let key_file = ground.and_then(|ground| ground.key_file.clone());
-        let (seal, network) = (Seal::new(Path::new("/"), key_file), network.clone());
-        let (registries, unusable) = (RefCell::default(), Unusable::default());
-        let fleet = Rc::new(Fleet { source, network, seal, registries, unusable });
-        self.fleet.replace(Some(Rc::clone(&fleet)));
         let enrolment = self.load(&fleet, ENROLMENT, |text| serde_json::from_slice(text).ok());
         let desired = self.load(&fleet, DESIRED, |bytes| {
             let (version, bytes) = bytes.split_first()?;
@@ -181,7 +167,49 @@ impl Control {
         self.enrolment.replace(enrolment);
         let (desired, no_desired) = kept_or_lost(desired);
         self.desired.replace(Rc::new(desired.unwrap_or_default()));
+        fleet.follow(&self.desired.borrow());
         Lost { enrolment: no_enrolment, desired: no_desired }
+    }
+
+    /// Every way leads through another network from here on.
+    pub fn reroute(&self, network: &Network) {
+        let Ok(fleet) = self.fleet() else { return };
+        let (ground, state) = match &fleet.source {
+            Source::Ground(config, _) => (Some(config), None),
+            Source::Documents(documents) => (None, Some(&documents.config)),
+        };
+        let fleet = self.reach(ground, state, network);
+        fleet.iter().for_each(|fleet| fleet.follow(&self.desired.borrow()));
+        self.fleet.replace(fleet);
+    }
+
+    /// Who says what to hold, without connections yet.
+    fn reach(
+        &self,
+        ground: Option<&config::GroundControl>,
+        state: Option<&config::State>,
+        network: &Network,
+    ) -> Option<Rc<Fleet>> {
+        let client = |tls| {
+            let trust = tls::Trust::new(tls, Rc::clone(&self.parts.clock));
+            let limits = ClientLimits::default();
+            Client::new(trust, network.clone(), limits)
+        };
+        let source = match (ground, state) {
+            (Some(config), _) => {
+                let api = GroundControl::new(client(tls_options(config)), config.url.clone());
+                Source::Ground(config.clone(), api)
+            }
+            (None, Some(state)) => {
+                let client = client(documents::tls_options(state));
+                Source::Documents(Documents::new(state.clone(), client))
+            }
+            (None, None) => return None,
+        };
+        let key_file = ground.and_then(|ground| ground.key_file.clone());
+        let (seal, network) = (Seal::new(Path::new("/"), key_file), network.clone());
+        let (registries, unusable) = (RefCell::default(), Unusable::default());
+        Some(Rc::new(Fleet { source, network, seal, registries, unusable }))
     }
 
     /// Whether anybody but the configuration says what to hold.
@@ -232,17 +260,19 @@ impl Control {
         let enrolment = self.enrolment.borrow().clone().unwrap_or_default();
         let fleet = self.fleet.borrow();
         let tls = fleet.as_ref().map(|fleet| fleet.tls()).unwrap_or_default();
-        self.desired.borrow().wanted(&enrolment.own(tls))
+        let state = fleet.as_ref().map(|fleet| fleet.state_of(&enrolment)).unwrap_or_default();
+        self.desired.borrow().wanted(&enrolment.own(&state, tls))
     }
 
     /// The time between two looks at the desired state, if it says one.
     pub fn poll_interval(&self) -> Option<Duration> {
-        self.desired.borrow().poll_interval()
+        self.trial_pause().or_else(|| self.desired.borrow().poll_interval())
     }
 
     /// The time between two reports.
     pub fn report_interval(&self) -> Duration {
-        self.desired.borrow().report_interval().unwrap_or(REPORT_INTERVAL)
+        let said = || self.desired.borrow().report_interval();
+        self.trial_pause().or_else(said).unwrap_or(REPORT_INTERVAL)
     }
 
     /// The digests of the satellite-state and of the config that are in effect; empty for none.
@@ -268,12 +298,15 @@ impl Control {
         }
         let token = match (token(config), &known) {
             (Ok(token), _) => token,
+            // A certificate that names this satellite is as good as a token.
+            (Err(_), _) if config.is_certified() => String::new(),
             // A token that is spent need not be there any more.
             (Err(_), Some(_)) => return Ok(()),
             (Err(error), None) => return Err(error),
         };
         let token_hash = blake3::hash(token.as_bytes()).to_hex().to_string();
-        if known.is_some_and(|known| known.token_hash == token_hash) {
+        // Nothing of a certificate is spent.
+        if !token.is_empty() && known.is_some_and(|known| known.token_hash == token_hash) {
             // A registry that denies now may grant later.
             return Ok(());
         }
@@ -325,6 +358,7 @@ impl Control {
         let enrolment = self.enrolled()?;
         let actions = fleet.ground()?.1.report(&enrolment.auth, report).await;
         self.note(actions.as_ref().err());
+        self.trial.reported(actions.as_ref().map(drop));
         if actions.map_err(refused)?.iter().any(|action| action == REFRESH_CREDENTIALS)
             && let Err(error) = self.refresh(&fleet, enrolment).await
         {
@@ -370,7 +404,7 @@ impl Control {
         enrolment: &Enrolment,
         base: &str,
     ) -> Result<Registry, Error> {
-        let own = enrolment.own(fleet.tls());
+        let own = enrolment.own(&fleet.state_of(enrolment), fleet.tls());
         let own = Some(own).filter(|own| own.is_at(base));
         let secret = own.as_ref().map(|own| own.auth.password.clone()).unwrap_or_default();
         let mut registries = fleet.registries.borrow_mut();
@@ -432,9 +466,9 @@ impl Control {
 }
 
 impl Enrolment {
-    /// What it opens.
-    fn own(&self, tls: tls::ClientOptions) -> Own {
-        let state = Url::parse(&self.state).map(|url| url.base).unwrap_or_default();
+    /// What it opens, when the satellite-state is at `state`.
+    fn own(&self, state: &str, tls: tls::ClientOptions) -> Own {
+        let state = Url::parse(state).map(|url| url.base).unwrap_or_default();
         Own { auth: self.auth.clone(), state, tls }
     }
 }
@@ -447,6 +481,44 @@ impl Fleet {
             Source::Documents(_) => {
                 Err(Error::new(Kind::Invalid, "no [ground_control] is configured"))
             }
+        }
+    }
+
+    /// Asks Ground Control where the desired state says that it answers.
+    fn follow(&self, desired: &Desired) {
+        let Source::Ground(config, ground) = &self.source else { return };
+        let said = desired.config.as_ref().map(|remote| remote.ways.ground_control.as_str());
+        let moved = said.and_then(|url| url.parse().ok());
+        ground.moves(moved.unwrap_or_else(|| config.url.clone()));
+    }
+
+    /// What a config says, without what the file says already.
+    fn plain(&self, mut taken: Taken) -> Taken {
+        let url = &mut taken.app_config.ground_control_url;
+        if self.ground().is_ok_and(|(config, _)| url.parse() == Ok(config.url.clone())) {
+            url.clear();
+        }
+        taken
+    }
+
+    /// Where the satellite-state is: with Ground Control, if it was there when it enrolled.
+    fn state_of(&self, enrolment: &Enrolment) -> String {
+        if let Source::Ground(config, ground) = &self.source
+            && let Ok(url) = Url::parse(&enrolment.state)
+            && is_same(&url.base, config.url.as_str())
+        {
+            let base = ground.base().origin().ascii_serialization();
+            return format!("{base}/{}:{}", url.repository, url.tag);
+        }
+        enrolment.state.clone()
+    }
+
+    /// An artifact or a document is of no use while it is `digest`, for this reason.
+    fn refuse(&self, place: &str, digest: Digest, why: &str) {
+        match (&self.source, Url::parse(place)) {
+            (Source::Documents(documents), _) => documents.refuse(place, digest, why),
+            (Source::Ground(..), Ok(url)) => self.unusable.refuse(&url, digest, why),
+            (Source::Ground(..), Err(_)) => {}
         }
     }
 
@@ -518,7 +590,7 @@ fn tls_options(config: &config::GroundControl) -> tls::ClientOptions {
 /// The documents in the log.
 const ENROLMENT: &str = "enrolment";
 const DESIRED: &str = "desired";
-const DESIRED_VERSION: u8 = 2;
+const DESIRED_VERSION: u8 = 3;
 /// A document's, less what the seal adds.
 const DESIRED_BYTES_MAX: usize = DOCUMENT_BYTES_MAX - SEAL_BYTES;
 const KERNEL_COMMAND_LINE: &str = "/proc/cmdline";

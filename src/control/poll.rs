@@ -30,6 +30,7 @@ impl Control {
         let fleet = self.fleet()?;
         let polled = self.read_state(&fleet).await;
         self.note(polled.as_ref().err());
+        self.trial.polled(polled.as_ref().map(drop));
         polled.map_err(refused)
     }
 
@@ -38,7 +39,7 @@ impl Control {
         let before = unkept.unwrap_or_else(|| Desired::clone(&self.desired.borrow()));
         let mut next = match &fleet.source {
             Source::Ground(..) => {
-                let place = self.enrolled()?.state;
+                let place = fleet.state_of(&self.enrolled()?);
                 let read = self.part(fleet, &place, before.digest, SatelliteState::check).await?;
                 match read {
                     Some((digest, state)) => before.with(digest, &state),
@@ -64,9 +65,15 @@ impl Control {
             }
         }
         if let Some(config) = &mut next.config {
+            if let Some((digest, why)) = &config.refused {
+                fleet.refuse(&config.url, *digest, why);
+            }
             match self.part(fleet, &config.url, config.digest, Taken::check).await {
-                Ok(None) => {}
-                Ok(Some((digest, taken))) => *config = config.with(digest, taken),
+                Ok(None) => config.refused = None,
+                Ok(Some((digest, taken))) => match &config.refused {
+                    Some((refused, why)) if *refused == digest => problems.push(why.clone()),
+                    _ => *config = config.with(digest, fleet.plain(taken)),
+                },
                 Err(error) if config.digest.is_none() && error.kind() == Kind::Retry => {
                     return Err(error);
                 }
@@ -124,7 +131,7 @@ impl Control {
     }
 
     /// Puts another desired state into effect, once it is durable.
-    async fn keep_desired(&self, fleet: &Rc<Fleet>, next: Desired) -> Result<(), Error> {
+    pub(super) async fn keep_desired(&self, fleet: &Rc<Fleet>, next: Desired) -> Result<(), Error> {
         if next == **self.desired.borrow() {
             self.unkept.replace(None);
             return Ok(());
@@ -148,7 +155,12 @@ impl Control {
             return Err(error);
         }
         self.unkept.replace(None);
+        fleet.follow(&next);
+        let is_tried = next.trial_digest() == self.desired.borrow().trial_digest();
         self.desired.replace(Rc::new(next));
+        if !is_tried {
+            self.trial.restart(None);
+        }
         self.is_changed.set(true);
         Ok(())
     }

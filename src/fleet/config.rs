@@ -3,6 +3,8 @@
 //! The fields are those of Go 0.0.4, in its order. A satellite takes from it what it has a use for;
 //! Ground Control keeps and publishes the whole.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -40,7 +42,7 @@ impl Named {
 pub struct Taken {
     /// The satellite's own settings.
     #[serde(deserialize_with = "or_default")]
-    pub app_config: Intervals,
+    pub app_config: Settings,
     /// What only Moonlets read.
     #[serde(deserialize_with = "or_default")]
     pub moonlet: Extension,
@@ -49,23 +51,42 @@ pub struct Taken {
 /// Of the settings, those that a Moonlet takes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub struct Intervals {
+pub struct Settings {
     /// How often the state is looked at: `@every 00h00m30s`.
     #[serde(deserialize_with = "or_default")]
     pub state_replication_interval: String,
     /// How often a report is sent.
     #[serde(deserialize_with = "or_default")]
     pub heartbeat_interval: String,
+    /// Where Ground Control answers, if it says so.
+    #[serde(deserialize_with = "or_default")]
+    pub ground_control_url: String,
 }
 
 impl Taken {
     /// Holds what is taken to its forms.
     pub fn check(&self) -> Result<(), Invalid> {
-        let Intervals { state_replication_interval, heartbeat_interval } = &self.app_config;
+        let Settings { state_replication_interval, heartbeat_interval, .. } = &self.app_config;
         check_interval("state_replication_interval", state_replication_interval)?;
         check_interval("heartbeat_interval", heartbeat_interval)?;
+        let url = &self.app_config.ground_control_url;
+        if !url.is_empty() && !is_http(url, &["http", "https"]) {
+            let expected = "expected an http or https URL";
+            return Err(Invalid::new(format!("ground_control_url {}: {expected}", shown(url))));
+        }
         self.moonlet.check()
     }
+}
+
+/// Whether a URL is of one of these schemes, and has no password, query or fragment.
+fn is_http(text: &str, schemes: &[&str]) -> bool {
+    let is_plain = |url: url::Url| {
+        schemes.contains(&url.scheme())
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.query().or(url.fragment()).is_none()
+    };
+    text.len() <= URL_BYTES_MAX && url::Url::parse(text).is_ok_and(is_plain)
 }
 
 /// An interval, or nothing.
@@ -103,10 +124,33 @@ pub struct Extension {
     /// credentials, and the registry of the state with those of the enrolment.
     #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
     pub registries: Vec<Credentials>,
+    /// Where the read API listens, in place of what the satellite's own file says.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub listen: Vec<String>,
+    /// The proxy in front of registries and Ground Control, in place of the file's.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
+    pub proxy: String,
+    /// How long these, or another `ground_control_url`, are tried before they are taken back.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
+    pub rollback_after: String,
 }
 
 impl Extension {
     fn check(&self) -> Result<(), Invalid> {
+        within("listen", self.listen.len(), LISTEN_MAX)?;
+        for text in &self.listen {
+            if text.len() > ADDRESS_BYTES_MAX || text.parse::<SocketAddr>().is_err() {
+                let expected = "expected an address and port such as \"127.0.0.1:8585\"";
+                return Err(Invalid::new(format!("listen {}: {expected}", shown(text))));
+            }
+        }
+        if !self.proxy.is_empty() && !is_http(&self.proxy, &["http"]) {
+            return Err(Invalid::new(format!(
+                "proxy {}: expected one such as \"http://proxy.example:3128\", no password in it",
+                shown(self.proxy.rsplit('@').next().unwrap_or_default())
+            )));
+        }
+        check_interval("rollback_after", &self.rollback_after)?;
         within("registries", self.registries.len(), REGISTRIES_MAX)?;
         for registry in &self.registries {
             check_base(&registry.url)?;
@@ -128,6 +172,10 @@ impl Extension {
 /// Registries with credentials in one configuration.
 pub const REGISTRIES_MAX: usize = 16;
 const CREDENTIAL_BYTES_MAX: usize = 1024;
+/// Addresses in one configuration.
+const LISTEN_MAX: usize = 16;
+const ADDRESS_BYTES_MAX: usize = 64;
+const URL_BYTES_MAX: usize = 1024;
 
 impl Config {
     /// Holds the intervals to their form.
@@ -375,6 +423,10 @@ mod tests {
             r#"{"zot_config":[1]}"#,
             r#"{"moonlet":{"registries":[{"url":"harbor","username":"a","password":"b"}]}}"#,
             r#"{"moonlet":{"registries":[{"url":"https://harbor","username":"a"}]}}"#,
+            r#"{"moonlet":{"listen":["8585"]}}"#,
+            r#"{"moonlet":{"proxy":"http://u:p@proxy:3128"}}"#,
+            r#"{"moonlet":{"proxy":"socks://proxy"}}"#,
+            r#"{"moonlet":{"rollback_after":"10m"}}"#,
         ] {
             let config: Config = serde_json::from_str(text).unwrap();
             assert!(config.check().is_err(), "{text}");

@@ -10,11 +10,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
+use log::warn;
 use smol::channel::Receiver;
 use smol::future::or;
 
 use super::random::{jittered, random};
 use super::run::Satellite;
+use super::service;
 use crate::clock::date::rfc3339;
 use crate::fleet::enrol::FACT_CHARS_MAX;
 use crate::fleet::interval;
@@ -121,6 +123,8 @@ impl Member {
         let now = || satellite.clock.monotonic();
         let before = (satellite.config(), satellite.desired());
         satellite.activate().await;
+        // A start with a configuration on trial counts before anything is done by it.
+        satellite.judge().await;
         if self.poll_at.get() <= now() {
             satellite.look_at_fleet().await;
             let pause = match satellite.control.is_settled() {
@@ -149,6 +153,12 @@ impl Member {
             if satellite.control.take_changed() {
                 satellite.refresh();
             }
+        }
+        if let Some(pause) = satellite.judge().await {
+            // Seen to work soon, or said at once that it does not.
+            let soon = now() + pause;
+            self.poll_at.set(self.poll_at.get().min(soon));
+            self.report_at.set(self.report_at.get().min(soon));
         }
         if (satellite.config(), satellite.desired()) != before {
             apply().await;
@@ -334,6 +344,40 @@ impl Satellite {
             Err(error) => {
                 health.degraded(DESIRED_STATE, &format!("{error}; {next}"));
                 false
+            }
+        }
+    }
+
+    /// Judges a configuration that is on trial; when to look and to report again because of that.
+    async fn judge(&self) -> Option<Duration> {
+        let listen = self.control.wanted().listen;
+        let wanted = listen.first().map_or(&[][..], Vec::as_slice).iter();
+        let config = self.config();
+        let mut unserved = wanted.filter_map(|address| {
+            if !config.serve.listen.contains(address) {
+                let expected = "expected a loopback address, or [serve] tls_cert or insecure";
+                return Some(format!("listen on {address}: {expected} in the satellite's file"));
+            }
+            let part = service::part(*address);
+            let problems = self.health.problems().into_iter();
+            let mut reasons = problems.filter(|one| one.part == part);
+            let reason = reasons.next()?.reason;
+            // Without what goes for those of the file only.
+            Some(format!("{part}: {}", reason.split(';').next().unwrap_or_default()))
+        });
+        let judged = self.control.judge(unserved.next()).await;
+        if self.control.take_changed() {
+            self.refresh();
+        }
+        match judged {
+            Ok(true) => {
+                warn!("{}", self.control.refusal().unwrap_or_default());
+                Some(Duration::ZERO)
+            }
+            Ok(false) => self.control.trial_pause(),
+            Err(error) => {
+                self.health.degraded(DESIRED_STATE, &error.to_string());
+                self.control.trial_pause()
             }
         }
     }

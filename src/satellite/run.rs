@@ -117,6 +117,8 @@ pub struct Satellite {
     /// Looks up the names that clients of the proxy choose.
     strangers: Resolver,
     network: RefCell<Network>,
+    /// The proxy that it leads through, as the file has it or Ground Control.
+    routed: RefCell<Option<ProxyUrl>>,
     terms: Terms,
     pub(super) gate: Gate,
     /// Opened when a signal asks to stop.
@@ -191,6 +193,7 @@ impl Satellite {
             verify: Rules::default(),
             strangers: Resolver::default(),
             network: RefCell::new(network(&config, &gate)),
+            routed: RefCell::new(config.link.proxy.clone()),
             gate,
             config: RefCell::new(Rc::new(config.clone())),
             local: RefCell::new(config),
@@ -217,9 +220,7 @@ impl Satellite {
         let is_rerouted =
             config.link.proxy != before.link.proxy || !was_metered && self.gate.is_metered();
         if is_rerouted {
-            // Every way leads elsewhere now.
-            self.network.replace(network(&config, &self.gate));
-            self.registries.borrow_mut().clear();
+            self.reroute(&config);
         }
         if is_rerouted
             || config.ground_control != before.ground_control
@@ -231,6 +232,13 @@ impl Satellite {
             self.join_fleet();
         }
         self.refresh();
+    }
+
+    /// Every way leads elsewhere now.
+    fn reroute(&self, config: &Config) {
+        self.network.replace(network(config, &self.gate));
+        self.routed.replace(config.link.proxy.clone());
+        self.registries.borrow_mut().clear();
     }
 
     /// Reads what is kept for the Ground Control, or the state, that the file names.
@@ -255,8 +263,16 @@ impl Satellite {
     /// asked is forgotten only where it changed.
     pub(super) fn refresh(&self) {
         let mut config = self.local.borrow().clone();
-        let Wanted { images, upstreams, .. } = self.control.wanted();
+        let Wanted { images, upstreams, listen, proxy, .. } = self.control.wanted();
         config.extend(images, upstreams);
+        config.serve.listen_at(listen);
+        if let Some(proxy) = proxy {
+            config.link.proxy = Some(proxy.into());
+        }
+        if config.link.proxy != *self.routed.borrow() {
+            self.reroute(&config);
+            self.control.reroute(&self.network.borrow());
+        }
         let before = self.config.replace(Rc::new(config));
         let config = self.config();
         self.registries.borrow_mut().retain(|name, _| {

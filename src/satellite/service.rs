@@ -153,7 +153,8 @@ impl<H: Handler + 'static> Service<H> {
     }
 }
 
-fn part(address: SocketAddr) -> String {
+/// As status names it.
+pub fn part(address: SocketAddr) -> String {
     format!("listen on {address}")
 }
 

@@ -11,6 +11,7 @@ mod cli;
 #[allow(dead_code)]
 mod common;
 mod console;
+mod device;
 mod fleet;
 mod go;
 mod harbor;

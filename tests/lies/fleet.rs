@@ -3,6 +3,7 @@
 //! the state, behind Basic. What the satellite makes of what they say, also when that is nonsense.
 
 mod staged;
+mod trial;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
