@@ -54,6 +54,7 @@ fn a_satellite_is_clicked_from_its_token_to_its_end() {
         browser.await_text("library/app:1");
         await_image(&satellite, "library/app", "1", 200);
         browser.await_text("Connection and health");
+        browser.await_value("document.scrollingElement.scrollWidth <= 390");
         browser.shot("story-converged");
 
         // A rollout of an image that there is not: it fails, and is taken back by rule. Nobody reloads

@@ -11,7 +11,7 @@ use maud::{Markup, PreEscaped, html};
 
 use super::view::at;
 use crate::ground::history::{DAY, HOUR, HOURLY_DAYS, KEPT_DAYS, MERGED, Sample};
-use crate::ground::store::FleetSample;
+use crate::ground::store::{FleetSample, Satellite};
 use crate::units::ByteCount;
 
 /// A span of time that ends now.
@@ -83,8 +83,14 @@ fn chart(span: Span, title: &str, most: &str, words: &str, bars: &[Bars]) -> Mar
 }
 
 /// All charts of a satellite.
-pub fn satellite(name: &str, samples: &[Sample], days: i64, size: Option<u64>, now: i64) -> Markup {
-    let span = Span::of_days(days, now);
+pub fn satellite(
+    satellite: &Satellite,
+    samples: &[Sample],
+    days: i64,
+    size: Option<u64>,
+    now: i64,
+) -> Markup {
+    let (name, span) = (&satellite.name, Span::of_days(days, now));
     // In a month an hour is narrower than a pixel.
     let merged = if days == HOURLY_DAYS { samples.to_vec() } else { merged(samples) };
     let samples = merged.as_slice();
@@ -101,7 +107,7 @@ pub fn satellite(name: &str, samples: &[Sample], days: i64, size: Option<u64>, n
         } @else {
             ul.states { li { (link(HOURLY_DAYS)) } li { (link(KEPT_DAYS)) } }
             div.charts {
-                (connection(span, samples, now))
+                (connection(span, samples, (satellite.created_at, now)))
                 (images(span, samples))
                 (bytes(span, "Received", samples, |sample| sample.received_bytes))
                 (storage(span, samples, size))
@@ -126,7 +132,9 @@ fn merged(samples: &[Sample]) -> Vec<Sample> {
     merged
 }
 
-fn connection(span: Span, samples: &[Sample], now: i64) -> Markup {
+/// `known` is since when and until when it could be connected.
+fn connection(span: Span, samples: &[Sample], known: (i64, i64)) -> Markup {
+    let (_, now) = known;
     let mut bars = [Bars::new("good"), Bars::new("wait"), Bars::new("bad")];
     for sample in samples {
         // The last one is not over.
@@ -138,10 +146,10 @@ fn connection(span: Span, samples: &[Sample], now: i64) -> Markup {
     }
     let unwell = samples.iter().filter(|sample| sample.health > 0).count();
     let words = match unwell {
-        0 => format!("connected {} of the time, healthy", online(samples, span, now)),
+        0 => format!("connected {} of the time, healthy", online(samples, span, known)),
         _ => format!(
             "connected {} of the time, unwell in {unwell} of {} spans",
-            online(samples, span, now),
+            online(samples, span, known),
             samples.len()
         ),
     };
@@ -274,10 +282,10 @@ pub fn fleet(samples: &[FleetSample], classes: [&'static str; 4], now: i64) -> M
     chart(span, "Satellites", &most.to_string(), &words, &bars)
 }
 
-fn online(samples: &[Sample], span: Span, now: i64) -> String {
+fn online(samples: &[Sample], span: Span, (since, now): (i64, i64)) -> String {
     let micros: i64 = samples.iter().map(|sample| sample.online_micros).sum();
-    let known = samples.first().map_or(now, |first| first.at.max(span.from));
-    let part = ratio(micros, (now - known).max(micros));
+    let first = samples.first().map_or(now, |first| first.at.max(span.from).max(since));
+    let part = ratio(micros, (now - first).max(micros));
     format!("{:.0} %", part * 100.0)
 }
 

@@ -42,7 +42,7 @@ pub async fn show(
         h1 { (name) }
         (summary(&known, now))
         (desired(&known, now))
-        (charts::satellite(&name, &samples, days, size, now))
+        (charts::satellite(&known.satellite, &samples, days, size, now))
         h2 { "Groups" }
         form.row method="post" action={ "/console/satellites/" (name) "/groups" } {
             (token(&visitor)) (version(&shown.part("groups")))

@@ -109,7 +109,9 @@ header { display: flex; flex-wrap: wrap; gap: .5rem 1rem; justify-content: space
   align-items: center; padding: .5rem 1rem; border-bottom: 1px solid var(--line); }
 nav { display: flex; flex-wrap: wrap; gap: .25rem 1rem; }
 a { color: var(--link); }
-h1 { font-size: 1.4rem; margin: .5rem 0; overflow-wrap: anywhere; }
+h1 { font-size: 1.4rem; margin: .5rem 0; }
+h1, h2, h3, p, li { overflow-wrap: anywhere; }
+h3 { font-size: 1rem; margin: 1rem 0 .5rem; }
 h2 { font-size: 1.1rem; margin: 1.5rem 0 .5rem; }
 .muted { color: var(--muted); } .good { color: var(--good); } .bad { color: var(--bad); }
 .wait { color: var(--wait); }
