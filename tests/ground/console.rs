@@ -272,3 +272,42 @@ fn a_rollout_is_started_and_taken_back_by_clicking() {
         assert!(events.contains("rollout_withdrawn"), "{events}");
     });
 }
+
+#[test]
+fn what_a_group_would_change_is_shown_before_it_is_saved() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let (admin, _) = crate::harness::enrolled(&server);
+        let browser = Browser::log_in(&server);
+        let page = "/console/groups/g1";
+        let before = admin.get("/api/groups/g1").json();
+        let look = |fields: &str| browser.submit(page, page, &format!("{fields}&step=look"));
+        let digest = "sha256%3A3e38f337856c3763a9ffe3a11da3bf216616964dcc7454c918229773c6d8a56a";
+        let same = format!(
+            "registry=http%3A%2F%2F127.0.0.1%3A5000%2F&images=library%2Fnginx%3A1.25%40{digest}"
+        );
+        let answer = look(&same);
+        assert_eq!(answer.status, 200);
+        assert!(answer.text().contains("Nothing changes."), "{}", answer.text());
+        let other = "registry=https%3A%2F%2Fr.example&platforms=linux%2Farm64&tags=pin&images=library%2Fnginx%3A1.26";
+        let text = look(other).text();
+        for said in [
+            "for 1 satellites",
+            "- <code>library/nginx:1.25@sha256:3e38",
+            "+ <code>library/nginx:1.26</code>",
+            "registry: <code>http://127.0.0.1:5000</code> becomes <code>https://r.example</code>",
+            "platforms: <code>-</code> becomes <code>linux/arm64</code>",
+            "tags: <code>off</code> becomes <code>pin</code>",
+            "library/nginx:1.26</textarea>",
+        ] {
+            assert!(text.contains(said), "{said}: not in {text}");
+        }
+        assert_eq!(admin.get("/api/groups/g1").json(), before, "nothing was saved");
+        let bad = look("registry=&images=a+b");
+        assert!(bad.status == 400 && bad.text().contains("a b</textarea>"));
+        // What was shown is saved from the same page.
+        let shown = look(other).text();
+        assert_eq!(browser.send(&shown, page, other).status, 303);
+        assert_eq!(admin.get("/api/groups/g1").json()["Registry"], "https://r.example");
+    });
+}

@@ -30,6 +30,8 @@ fn a_satellite_is_clicked_from_its_token_to_its_end() {
         browser.click("Choose its images");
         browser.fill("Registry the images come from", &registry.url());
         browser.fill("Images, one a line", "library/app:1");
+        browser.click("Show what changes");
+        browser.await_text("+ library/app:1");
         browser.click("Save");
         browser.await_text("Satellites: 0");
 

@@ -102,6 +102,9 @@ pub struct Group {
     /// A word of `tags::Mode`; as before when empty.
     #[serde(default)]
     pub tags: String,
+    /// `look` to be shown what would change; otherwise it is saved.
+    #[serde(default)]
+    pub step: String,
 }
 
 /// The group of a rollout that is to be.

@@ -1,5 +1,6 @@
 //! Groups, and the images of one as lines of text.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::{Form, Path, Query, State};
@@ -79,7 +80,7 @@ pub async fn edit(
         images: &lines,
         tags: mode.word(),
     };
-    let form = editor(&visitor, &name, &typed, None);
+    let form = editor(&visitor, &name, &typed, None, None);
     let content = html! {
         (form)
         @if is_there {
@@ -132,9 +133,16 @@ struct Typed<'a> {
     tags: &'a str,
 }
 
-fn editor(visitor: &Visitor, name: &str, typed: &Typed<'_>, problem: Option<&str>) -> Markup {
+fn editor(
+    visitor: &Visitor,
+    name: &str,
+    typed: &Typed<'_>,
+    problem: Option<&str>,
+    changes: Option<&Markup>,
+) -> Markup {
     html! {
         h1 { "Group " (name) }
+        @if let Some(changes) = changes { (changes) }
         @if let Some(problem) = problem { p.problem role="alert" { (problem) } }
         @if problem.is_some() { p { a href={ "/console/groups/" (name) } { "Show the group as it is" } } }
         form method="post" {
@@ -159,9 +167,48 @@ fn editor(visitor: &Visitor, name: &str, typed: &Typed<'_>, problem: Option<&str
                     }
                 }
             }
-            button { "Save" }
+            div.row {
+                button.plain name="step" value=(LOOK) { "Show what changes" }
+                button { "Save" }
+            }
         }
     }
+}
+
+/// What a state would change of a group, for people to look at before it is saved.
+async fn changes(app: &App, mut state: GroupState, mode: Option<Mode>) -> Result<Markup, Fault> {
+    let mut read = app.store.read().await?;
+    let mut rows = read.rows();
+    let group = rows.group(&state.group).await?;
+    let members = match &group {
+        Some(group) => rows.group_satellites(group.id).await?.len(),
+        None => 0,
+    };
+    let held = group.as_ref().map_or(Mode::Off, |group| group.tags);
+    let before = group.map(|group| group.state).unwrap_or_default();
+    complete(&before.artifacts, &mut state.artifacts);
+    state.check()?;
+    state.registry.truncate(state.registry.trim_end_matches('/').len());
+    let lines = |state: &GroupState| to_lines(state).lines().map(str::to_owned).collect();
+    let (was, is): (BTreeSet<String>, BTreeSet<String>) = (lines(&before), lines(&state));
+    let others = [
+        ("registry", before.registry.clone(), state.registry.clone()),
+        ("platforms", before.platforms.join(" "), state.platforms.join(" ")),
+        ("tags", held.word().to_owned(), mode.unwrap_or(held).word().to_owned()),
+    ];
+    let others: Vec<_> = others.into_iter().filter(|(_, was, is)| was != is).collect();
+    let or_none = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
+    Ok(html! {
+        div.notice role="status" {
+            @if was == is && others.is_empty() { p { "Nothing changes." } }
+            @else { p { "Saved, it changes for " (members) " satellites:" } }
+            @for image in was.difference(&is) { div.bad { "- " code { (image) } } }
+            @for image in is.difference(&was) { div.good { "+ " code { (image) } } }
+            @for (what, was, is) in &others {
+                div { (what) ": " code { (or_none(was)) } " becomes " code { (or_none(is)) } }
+            }
+        }
+    })
 }
 
 pub async fn save(
@@ -171,36 +218,46 @@ pub async fn save(
     Form(form): Form<forms::Group>,
 ) -> Result<Response, Fault> {
     visitor.check_editor(&form.form_token)?;
-    let saved = match from_lines(&form.images).and_then(|images| Ok((images, mode(&form.tags)?))) {
-        Ok((artifacts, mode)) => {
-            let state = GroupState {
-                group: name.clone(),
-                registry: form.registry.trim().to_owned(),
-                artifacts,
-                platforms: forms::words(&form.platforms).collect(),
-                staged: None,
-            };
+    let read = from_lines(&form.images).and_then(|images| Ok((images, mode(&form.tags)?)));
+    let read = read.map(|(artifacts, mode)| {
+        let state = GroupState {
+            group: name.clone(),
+            registry: form.registry.trim().to_owned(),
+            artifacts,
+            platforms: forms::words(&form.platforms).collect(),
+            staged: None,
+        };
+        (state, mode)
+    });
+    let is_look = form.step == LOOK;
+    let saved = match read {
+        Ok((state, mode)) if is_look => changes(&app, state, mode).await.map(Some),
+        Ok((state, mode)) => {
             let expected = match form.version.as_str() {
                 "" => Expected::Absent,
                 tag => Expected::shown(tag),
             };
-            put_group(&app, visitor.actor(), &expected, (state, mode), complete).await
+            put_group(&app, visitor.actor(), &expected, (state, mode), complete).await.map(|_| None)
         }
         Err(fault) => Err(fault),
     };
+    let typed = Typed {
+        version: &form.version,
+        registry: &form.registry,
+        platforms: &form.platforms,
+        images: &form.images,
+        tags: &form.tags,
+    };
     match saved {
-        Ok(_) => Ok(Redirect::to(&format!("/console/groups/{name}")).into_response()),
+        Ok(None) => Ok(Redirect::to(&format!("/console/groups/{name}")).into_response()),
+        Ok(Some(changes)) => {
+            let editor = editor(&visitor, &name, &typed, None, Some(&changes));
+            Ok(page(Some(&visitor), &name, &editor).into_response())
+        }
         // What was typed is not lost.
         Err(fault) if KEPT.contains(&fault.status) => {
             let problem = Some(fault.message.as_str());
-            let typed = Typed {
-                version: &form.version,
-                registry: &form.registry,
-                platforms: &form.platforms,
-                images: &form.images,
-                tags: &form.tags,
-            };
-            let editor = editor(&visitor, &name, &typed, problem);
+            let editor = editor(&visitor, &name, &typed, problem, None);
             Ok((fault.status, page(Some(&visitor), &name, &editor)).into_response())
         }
         Err(fault) => Err(fault),
@@ -283,6 +340,8 @@ pub fn to_lines(state: &GroupState) -> String {
 /// With these answers what was typed stays in the form.
 const KEPT: [StatusCode; 2] = [StatusCode::BAD_REQUEST, StatusCode::PRECONDITION_FAILED];
 const MEMBERS_MAX: usize = 200;
+/// The step of the form that saves nothing.
+const LOOK: &str = "look";
 const MODES: [(Mode, &str); 3] = [
     (Mode::Off, "Each satellite asks the registry for itself"),
     (Mode::Follow, "Asked here, and followed by all satellites together"),
