@@ -311,3 +311,109 @@ fn what_a_group_would_change_is_shown_before_it_is_saved() {
         assert_eq!(admin.get("/api/groups/g1").json()["Registry"], "https://r.example");
     });
 }
+
+#[test]
+fn users_are_managed_by_clicking() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let browser = Browser::log_in(&server);
+        let page = "/console/users";
+        let add = |password: &str| {
+            browser.submit(page, page, &format!("username=vic&password={password}&role=viewer"))
+        };
+        assert_eq!(add("short").status, 400);
+        assert_eq!(add("Correct-horse-2").status, 303);
+        assert_eq!(add("Correct-horse-2").status, 409);
+        let vic = Browser::log_in_as(&server, "username=vic&password=Correct-horse-2");
+        let shown = vic.get(page).text();
+        assert!(shown.contains("Your password") && !shown.contains("Add a user"), "{shown}");
+        // A form of another's page does not make a viewer an administrator.
+        let token = shown.split("name=\"form_token\" value=\"").nth(1).unwrap();
+        let token = token.split('"').next().unwrap();
+        for path in [page, "/console/users/admin/password", "/console/users/admin/remove"] {
+            let body = format!("form_token={token}&username=x&password=Correct-horse-3&role=admin");
+            assert_eq!(post(&server.anyone(), &vic.cookie, path, &body).status, 403, "{path}");
+        }
+        let own = |current: &str, new: &str| {
+            vic.submit(page, "/console/password", &format!("current={current}&password={new}"))
+        };
+        assert_eq!(own("Wrong-horse-2", "Correct-horse-3").status, 401);
+        assert_eq!(own("Correct-horse-2", "short").status, 400);
+        let stale = vic.get(page).text();
+        let set = "/console/users/vic/password";
+        assert_eq!(browser.submit(page, set, "password=Correct-horse-4").status, 303);
+        assert_eq!(vic.get("/console").status, 303, "it ended the sessions");
+        let vic = Browser::log_in_as(&server, "username=vic&password=Correct-horse-4");
+        let late = vic.send(
+            &stale,
+            "/console/password",
+            "current=Correct-horse-4&password=Correct-horse-5",
+        );
+        assert_eq!(late.status, 403, "the form is of a session that ended");
+        let own = vic.submit(
+            page,
+            "/console/password",
+            "current=Correct-horse-4&password=Correct-horse-5",
+        );
+        assert_eq!(own.header("location"), Some("/console/login"), "{}", own.text());
+        Browser::log_in_as(&server, "username=vic&password=Correct-horse-5");
+        assert_eq!(browser.submit(page, "/console/users/vic/remove", "").status, 303);
+        assert!(!browser.get(page).text().contains("/console/users/vic/"));
+        let log = server.admin().get("/api/audit").text();
+        assert!(log.contains("user.delete") && !log.contains("Correct-horse"), "{log}");
+    });
+}
+
+#[test]
+fn configurations_are_made_and_changed_by_clicking() {
+    on_each_store(|database| {
+        let server = Server::start(&database);
+        let (admin, satellite) = crate::harness::enrolled(&server);
+        let browser = Browser::log_in(&server);
+        let (list, own) = ("/console/configs", "/console/configs/c1");
+        let encode =
+            |text: &str| percent_encoding::utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+        let save = |from: &str, fields: &str, config: &str| {
+            browser.submit(from, from, &format!("{fields}config={}", encode(config)))
+        };
+        let bad = save(list, "name=c2&", "{\"app_config\":\n{hunter2}");
+        let text = bad.text();
+        assert!(bad.status == 400 && text.contains("line 2, column 2: expected JSON"), "{text}");
+        assert!(text.contains("{hunter2}</textarea>"), "what was typed is kept: {text}");
+        for wrong in ["[]", "{\"app_config\":7}"] {
+            assert_eq!(save(list, "name=c2&", wrong).status, 400, "{wrong}");
+        }
+        assert_eq!(save(list, "name=..&", "{}").status, 400);
+        assert_eq!(save(list, "name=c1&", "{}").status, 409);
+        let made = save(list, "name=c2&", "{}");
+        assert_eq!(made.header("location"), Some("/console/configs/c2"), "{}", made.text());
+
+        // A secret is masked, and the mask keeps it; satellites read it.
+        let config = |password: &str, level: &str| {
+            serde_json::json!({ "app_config": { "log_level": level }, "moonlet": { "registries": [
+                { "url": "https://r.example", "username": "u", "password": password }] } })
+            .to_string()
+        };
+        let stale = browser.get(own).text();
+        assert_eq!(save(own, "", &config("hunter2", "info")).status, 303);
+        let shown = browser.get(own).text();
+        assert!(shown.contains("********") && !shown.contains("hunter2"), "{shown}");
+        assert_eq!(save(own, "", &config("********", "warn")).status, 303);
+        let url = format!("http://{}/satellite/config-state/c1/state:latest", server.address);
+        let (_, given) = satellite.read(&server, &url).unwrap();
+        assert_eq!(given["moonlet"]["registries"][0]["password"], "hunter2", "{given}");
+        assert_eq!(given["app_config"]["log_level"], "warn");
+        let late = browser.send(&stale, own, &format!("config={}", encode(&config("x", "debug"))));
+        assert_eq!(late.status, 412, "{}", late.text());
+        assert!(late.text().contains("debug"), "what was typed is kept");
+        // What a satellite has stays.
+        assert_eq!(browser.submit(own, "/console/configs/c1/remove", "").status, 400);
+        assert_eq!(
+            browser.submit("/console/configs/c2", "/console/configs/c2/remove", "").status,
+            303
+        );
+        assert_eq!(browser.get("/console/configs/c2").status, 404);
+        let log = admin.get("/api/audit").text();
+        assert!(log.contains("config.create") && !log.contains("hunter2"), "{log}");
+    });
+}

@@ -4,7 +4,7 @@
 use crate::chromium::Chromium;
 use crate::common::missing;
 use crate::harness::{Server, on_each_store};
-use crate::members::{await_image, fleet, prepare};
+use crate::members::{await_image, prepare};
 use crate::registry::Registry;
 use crate::satellite::wait_until;
 
@@ -18,10 +18,19 @@ fn a_satellite_is_clicked_from_its_token_to_its_end() {
         let server = Server::start(&database);
         let registry = Registry::start(&database);
         registry.push("library/app", "1", "layer one");
-        let admin = fleet(&server);
+        let admin = server.admin();
         let mut browser = Chromium::logged_in(&server);
         browser.size(390, false);
         browser.await_text("No satellite yet");
+
+        // What every satellite has: here, to look and report each second.
+        browser.click("configuration");
+        browser.fill("Name", "c1");
+        let second = r#"{"app_config":{"state_replication_interval":"@every 1s",
+            "heartbeat_interval":"@every 1s"}}"#;
+        browser.fill("JSON", second);
+        browser.click("Save");
+        browser.await_text("Configuration c1");
 
         // A group, before there is anyone to hold it.
         browser.click("Groups");

@@ -43,11 +43,21 @@ pub async fn create(
     Editor(person): Editor,
     Body(body): Body<Named>,
 ) -> Result<StatusCode, Fault> {
-    check_name("config_name", &body.config_name, &["satellite"])?;
-    body.config.check()?;
-    let text = publish::to_json(&body.config)?;
+    add_config(&app, &person.actor, &body.config_name, &body.config).await?;
+    Ok(StatusCode::CREATED)
+}
+
+async fn add_config(
+    app: &App,
+    actor: &str,
+    name: &str,
+    config: &config::Config,
+) -> Result<(), Fault> {
+    check_name("config_name", name, &["satellite"])?;
+    config.check()?;
+    let text = publish::to_json(config)?;
     mask::restore(&mut value(&text)?, &Value::Null)?;
-    let new = NewConfig { name: &body.config_name, registry: &app.url, config: &text };
+    let new = NewConfig { name, registry: &app.url, config: &text };
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
     let added = rows.add_config(&new, clock::now()).await;
@@ -55,11 +65,58 @@ pub async fn create(
         return Err(Fault::new(StatusCode::CONFLICT, "error: config already exists"));
     }
     added?;
-    publish::config(&mut rows, &body.config_name, &text).await?;
-    let change = ("config.create", body.config_name.as_str());
-    journal::audit(&mut rows, &person.actor, change, &(), &body.config).await?;
-    write.commit().await?;
-    Ok(StatusCode::CREATED)
+    publish::config(&mut rows, name, &text).await?;
+    journal::audit(&mut rows, actor, ("config.create", name), &(), config).await?;
+    write.commit().await.map_err(Fault::from)
+}
+
+/// Makes a configuration where none is expected, or gives one another text, all of it.
+pub async fn put_config(
+    app: &App,
+    actor: &str,
+    expected: &Expected,
+    name: &str,
+    mut wanted: Value,
+) -> Result<(), Fault> {
+    let read = |wanted: Value| -> Result<config::Config, Fault> {
+        serde_json::from_value(wanted).map_err(|error| Fault::bad(format!("config: {error}")))
+    };
+    if !wanted.is_object() {
+        return Err(Fault::bad("config: expected a JSON object"));
+    }
+    if matches!(expected, Expected::Absent) {
+        return add_config(app, actor, name, &read(wanted)?).await;
+    }
+    let mut write = app.store.change().await?;
+    let mut rows = write.rows();
+    let found = rows.config(name).await?;
+    let found = found.ok_or_else(|| Fault::missing("error: config not found"))?;
+    expected.check(&mut rows, &Version::of_config(app, &found)).await?;
+    mask::restore(&mut wanted, &value(&found.config)?)?;
+    let wanted = read(wanted)?;
+    if change(&mut rows, actor, &found, &wanted).await?.is_some() {
+        write.commit().await?;
+    }
+    Ok(())
+}
+
+/// Gives a configuration other values; None where they are the same.
+async fn change(
+    rows: &mut Rows<'_>,
+    actor: &str,
+    found: &Config,
+    wanted: &config::Config,
+) -> Result<Option<Config>, Fault> {
+    wanted.check()?;
+    let (kept, text) = (value(&found.config)?, publish::to_json(wanted)?);
+    if value(&text)? == kept {
+        return Ok(None);
+    }
+    let updated = rows.update_config(found.id, &text, clock::now()).await?;
+    publish::config(rows, &found.name, &text).await?;
+    let change = ("config.update", found.name.as_str());
+    journal::audit(rows, actor, change, &kept, &value(&text)?).await?;
+    Ok(Some(updated))
 }
 
 /// Merges a patch into a configuration (RFC 7396): null takes a value away.
@@ -81,17 +138,13 @@ pub async fn update(
     mask::restore(&mut merged, &kept)?;
     let merged: config::Config = serde_json::from_value(merged)
         .map_err(|error| Fault::bad(format!("error: unable to apply patch: {error}")))?;
-    merged.check()?;
-    let text = publish::to_json(&merged)?;
-    if value(&text)? == kept {
-        return versioned(&app, &found);
+    match change(&mut rows, &person.actor, &found, &merged).await? {
+        None => versioned(&app, &found),
+        Some(updated) => {
+            write.commit().await?;
+            versioned(&app, &updated)
+        }
     }
-    let updated = rows.update_config(found.id, &text, clock::now()).await?;
-    publish::config(&mut rows, &name, &text).await?;
-    let change = ("config.update", name.as_str());
-    journal::audit(&mut rows, &person.actor, change, &kept, &value(&text)?).await?;
-    write.commit().await?;
-    versioned(&app, &updated)
 }
 
 pub async fn remove(
@@ -100,20 +153,31 @@ pub async fn remove(
     expected: Expected,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Fault> {
+    remove_config(&app, &person.actor, &expected, &name).await?;
+    Ok(Json(json!({})))
+}
+
+/// Removes a configuration that no satellite has.
+pub async fn remove_config(
+    app: &App,
+    actor: &str,
+    expected: &Expected,
+    name: &str,
+) -> Result<(), Fault> {
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
-    let found = rows.config(&name).await?;
+    let found = rows.config(name).await?;
     let found = found.ok_or_else(|| Fault::missing("error: config not found"))?;
-    expected.check(&mut rows, &Version::of_config(&app, &found)).await?;
+    expected.check(&mut rows, &Version::of_config(app, &found)).await?;
     if rows.config_users(found.id).await? > 0 {
         return Err(Fault::bad("error: config is in use"));
     }
     rows.delete_config(found.id).await?;
-    rows.unpublish(&config_repository(&name)).await?;
-    let change = ("config.delete", name.as_str());
-    journal::audit(&mut rows, &person.actor, change, &value(&found.config)?, &()).await?;
+    rows.unpublish(&config_repository(name)).await?;
+    let change = ("config.delete", name);
+    journal::audit(&mut rows, actor, change, &value(&found.config)?, &()).await?;
     write.commit().await?;
-    Ok(Json(json!({})))
+    Ok(())
 }
 
 /// Gives a satellite a configuration.

@@ -32,6 +32,7 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 
 pub use batches::{WAITING_ROWS_MAX, approve_satellite};
+pub use configs::{put_config, remove_config};
 pub use etag::{Expected, Version};
 pub use extract::{ROBOT_PREFIX, authenticate_robot, authorization, check_password};
 pub use groups::{no_rollout, put_group};
@@ -43,7 +44,9 @@ pub use satellites::{
     remove_satellite, revoke_satellite,
 };
 pub use state::{Known, parse_digest};
-pub use users::{end_session, start_session};
+pub use users::{
+    NewUser, add_user, confirm_password, end_session, remove_user, set_password, start_session,
+};
 
 use super::app::{App, Fault};
 use super::{clock, oci, pages};

@@ -26,11 +26,11 @@ pub struct Credentials {
 
 #[derive(Deserialize)]
 pub struct NewUser {
-    username: String,
-    password: String,
+    pub username: String,
+    pub password: String,
     /// Go knows no roles here: an admin, unless it says viewer.
     #[serde(default)]
-    role: String,
+    pub role: String,
 }
 
 #[derive(Deserialize)]
@@ -112,6 +112,12 @@ pub async fn create(
     Body(body): Body<NewUser>,
 ) -> Result<(StatusCode, Json<Value>), Fault> {
     person.in_person("a token cannot make users")?;
+    let user = add_user(&app, &person.actor, body).await?;
+    Ok((StatusCode::CREATED, Json(answer(&user))))
+}
+
+/// Adds a user.
+pub async fn add_user(app: &App, actor: &str, body: NewUser) -> Result<User, Fault> {
     let role = match body.role.as_str() {
         "" => Role::Admin,
         text => Role::parse(text)
@@ -133,9 +139,9 @@ pub async fn create(
     let user = write.rows().user(&body.username).await?;
     let user = user.ok_or_else(|| Fault::missing("User not found"))?;
     let change = ("user.create", user.username.as_str());
-    journal::audit(&mut write.rows(), &person.actor, change, &(), &answer(&user)).await?;
+    journal::audit(&mut write.rows(), actor, change, &(), &answer(&user)).await?;
     write.commit().await?;
-    Ok((StatusCode::CREATED, Json(answer(&user))))
+    Ok(user)
 }
 
 pub async fn remove(
@@ -147,18 +153,29 @@ pub async fn remove(
     if person.user.username == username {
         return Err(Fault::bad("Cannot delete yourself"));
     }
+    remove_user(&app, &person.actor, &expected, &username).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Removes a user, with the user's sessions and tokens.
+pub async fn remove_user(
+    app: &App,
+    actor: &str,
+    expected: &Expected,
+    username: &str,
+) -> Result<(), Fault> {
     let mut write = app.store.change().await?;
-    let user = write.rows().user(&username).await?;
+    let user = write.rows().user(username).await?;
     let user = user.ok_or_else(|| Fault::missing("User not found"))?;
-    expected.check(&mut write.rows(), &Version::of_user(&app, &user)).await?;
+    expected.check(&mut write.rows(), &Version::of_user(app, &user)).await?;
     if user.role == Role::SystemAdmin {
         return Err(Fault::bad("Cannot delete system admin"));
     }
     write.rows().delete_user(user.id).await?;
-    let change = ("user.delete", username.as_str());
-    journal::audit(&mut write.rows(), &person.actor, change, &answer(&user), &()).await?;
+    let change = ("user.delete", username);
+    journal::audit(&mut write.rows(), actor, change, &answer(&user), &()).await?;
     write.commit().await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(())
 }
 
 pub async fn change_own_password(
@@ -169,16 +186,25 @@ pub async fn change_own_password(
     Body(body): Body<OwnPassword>,
 ) -> Result<StatusCode, Fault> {
     person.in_person("a token has no password")?;
-    secret::check_password(&body.new_password).map_err(Fault::bad)?;
-    // Wrong ones count here too, or a stolen session could try them all.
-    let own = &person.user;
-    check_password(&app, Some(peer), &own.username, body.current_password).await.map_err(
-        |fault| match fault.status {
-            StatusCode::UNAUTHORIZED => Fault::new(fault.status, "Current password is incorrect"),
-            _ => fault,
-        },
-    )?;
-    set_password(&app, &person.actor, &expected, &own.username, body.new_password).await
+    confirm_password(&app, peer, &person.user.username, body.current_password).await?;
+    let own = &person.user.username;
+    set_password(&app, &person.actor, &expected, own, body.new_password).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Who changes a password shows the one before. Wrong ones count here too, or a stolen session could
+/// try them all.
+pub async fn confirm_password(
+    app: &App,
+    peer: Peer,
+    username: &str,
+    password: String,
+) -> Result<(), Fault> {
+    let checked = check_password(app, Some(peer), username, password).await;
+    checked.map(drop).map_err(|fault| match fault.status {
+        StatusCode::UNAUTHORIZED => Fault::new(fault.status, "Current password is incorrect"),
+        _ => fault,
+    })
 }
 
 pub async fn change_password(
@@ -189,17 +215,19 @@ pub async fn change_password(
     Body(body): Body<NewPassword>,
 ) -> Result<StatusCode, Fault> {
     person.in_person("a token cannot set passwords")?;
-    secret::check_password(&body.new_password).map_err(Fault::bad)?;
-    set_password(&app, &person.actor, &expected, &username, body.new_password).await
+    set_password(&app, &person.actor, &expected, &username, body.new_password).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
-async fn set_password(
+/// Gives a user another password, which ends the user's sessions and tokens.
+pub async fn set_password(
     app: &App,
     actor: &str,
     expected: &Expected,
     username: &str,
     password: String,
-) -> Result<StatusCode, Fault> {
+) -> Result<(), Fault> {
+    secret::check_password(&password).map_err(Fault::bad)?;
     let hash = app.passwords.hash(password).await?;
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
@@ -209,7 +237,7 @@ async fn set_password(
     rows.set_password(user.id, &hash, clock::now()).await?;
     journal::audit(&mut rows, actor, ("user.password", &user.username), &(), &()).await?;
     write.commit().await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(())
 }
 
 fn answer(user: &User) -> Value {

@@ -78,7 +78,7 @@ pub async fn overview(
             p.notice {
                 "No satellite yet. "
                 @if configs.is_empty() {
-                    "First make a configuration with the API (POST /api/configs), then add one here."
+                    "First make a " a href="/console/configs" { "configuration" } ", then add one here."
                 } @else { "Add one below: its enrolment token is shown once." }
             }
         } @else {

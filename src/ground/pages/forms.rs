@@ -107,6 +107,37 @@ pub struct Group {
     pub step: String,
 }
 
+/// A new user.
+#[derive(Deserialize)]
+pub struct User {
+    pub form_token: String,
+    pub username: String,
+    pub password: String,
+    pub role: String,
+}
+
+/// A user's new password; one's own needs the one before.
+#[derive(Deserialize)]
+pub struct Password {
+    pub form_token: String,
+    #[serde(default)]
+    pub version: String,
+    #[serde(default)]
+    pub current: String,
+    pub password: String,
+}
+
+/// A configuration, as JSON.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub struct Config {
+    pub form_token: String,
+    /// Empty of one that was not there.
+    pub version: String,
+    pub name: String,
+    pub config: String,
+}
+
 /// The group of a rollout that is to be.
 #[derive(Deserialize, Default)]
 #[serde(default)]

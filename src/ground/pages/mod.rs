@@ -5,6 +5,7 @@
 //! refused even by a browser that would send the cookie along. Every filter is a URL.
 
 mod charts;
+mod configs;
 mod fleet;
 mod forms;
 mod groups;
@@ -12,6 +13,7 @@ mod images;
 mod journal;
 mod rollouts;
 mod satellite;
+mod users;
 mod view;
 mod waiting;
 
@@ -58,6 +60,13 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/console/images", get(images::list))
         .route("/console/events", get(journal::events))
         .route("/console/audit", get(journal::audit))
+        .route("/console/users", get(users::list).post(users::add))
+        .route("/console/users/{name}/password", post(users::set))
+        .route("/console/users/{name}/remove", post(users::remove))
+        .route("/console/password", post(users::set_own))
+        .route("/console/configs", get(configs::list).post(configs::create).layer(LISTS))
+        .route("/console/configs/{name}", get(configs::show).post(configs::save).layer(LISTS))
+        .route("/console/configs/{name}/remove", post(configs::remove))
         .route("/console/groups", get(groups::list))
         .route("/console/groups/{name}/approve", post(waiting::approve_tags).layer(LISTS))
         .route("/console/groups/{name}", get(groups::edit).post(groups::save).layer(LISTS))
@@ -108,6 +117,16 @@ impl Visitor {
         if self.user.role < Role::Admin {
             let role = self.user.role.word();
             return Err(Fault::new(StatusCode::FORBIDDEN, format!("the role {role} only reads")));
+        }
+        self.check(given)
+    }
+
+    /// The same for a form about users, who are the system administrator's.
+    pub fn check_system_admin(&self, given: &str) -> Result<(), Fault> {
+        if self.user.role < Role::SystemAdmin {
+            let role = self.user.role.word();
+            let message = format!("the role {role} does not manage users");
+            return Err(Fault::new(StatusCode::FORBIDDEN, message));
         }
         self.check(given)
     }

@@ -90,7 +90,9 @@ fn summary(known: &Known, now: i64) -> Markup {
             tr { th { "Health" } td { span class=(class_of(health)) { (health) } } }
             @if !reason.is_empty() { tr { th { "Reason" } td { (reason) } } }
             tr { th { "Lifecycle" } td { (lifecycle(satellite, now)) } }
-            tr { th { "Configuration" } td { (known.config) } }
+            tr { th { "Configuration" } td {
+                a href={ "/console/configs/" (known.config) } { (known.config) }
+            } }
             @if let Some(status) = &known.status { (reported(status)) }
         } }
     }

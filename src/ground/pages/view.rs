@@ -33,6 +33,8 @@ pub fn page(visitor: Option<&Visitor>, title: &str, content: &Markup) -> Markup 
                             a href="/console/images" { "Images" }
                             a href="/console/events" { "Events" }
                             a href="/console/audit" { "Audit" }
+                            a href="/console/configs" { "Configurations" }
+                            a href="/console/users" { "Users" }
                         }
                         form method="post" action="/console/logout" {
                             (token(visitor))
