@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Load of a fleet on Ground Control: many satellites that poll and report, and people who look.
 
-usage: fleet.py PROGRAM SATELLITES [SECONDS] [DATABASE-URL]
+usage: fleet.py PROGRAM SATELLITES [SECONDS] [DATABASE-URL [REPLICAS]]
 
-PROGRAM is ground-control; it has a core of its own, as far as there are two. Each satellite is a task
+PROGRAM is ground-control; it has a core of its own, as far as there are two. REPLICAS of it on one
+PostgreSQL share that core, and each satellite goes from one to the next with each poll. Each satellite is a task
 of this process and speaks the real protocol over a connection of its own, which ends with each poll:
 HEAD of its state, its group's and its config by a pull token, and a report by its robot's account,
 every PERIOD seconds. Meanwhile somebody asks for the overview every five seconds.
@@ -77,8 +78,8 @@ def basic(name, password):
 
 
 class Load:
-    def __init__(self, port):
-        self.port, self.took, self.errors, self.bytes = port, [], [], 0
+    def __init__(self, ports):
+        self.ports, self.took, self.errors, self.bytes = port, [], [], 0
 
     async def timed(self, connection, expected, *request):
         begun = time.monotonic()
@@ -106,9 +107,11 @@ class Load:
                 for i in range(3)
             ],
         }
+        turn = 0
         while time.monotonic() < until:
             begun = time.monotonic()
-            connection = Connection(self.port)
+            turn += 1
+            connection = Connection(self.ports[turn % len(self.ports)])
             if bearer is None:
                 scope = f"repository:satellite/satellite-state/{name}/state:pull"
                 path = f"/service/token?service=ground-control&scope={scope}"
@@ -154,20 +157,27 @@ async def main():
     program, count = sys.argv[1], int(sys.argv[2])
     seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 90.0
     directory = tempfile.mkdtemp(prefix="moonlet-fleet-")
-    port = free_port()
-    command = [program, "serve", "--data", directory, "--listen", f"127.0.0.1:{port}"]
-    if len(sys.argv) > 4:
-        command += ["--database", sys.argv[4]]
+    replicas = int(sys.argv[5]) if len(sys.argv) > 5 else 1
+    ports = [free_port() for _ in range(replicas)]
     environment = dict(os.environ, GROUND_CONTROL_ADMIN_PASSWORD=PASSWORD)
     begun = time.monotonic()
     log = open(os.path.join(directory, "log"), "wb")
-    server = subprocess.Popen(command, env=environment, preexec_fn=pinned(0), stdout=log, stderr=log)
+    servers = []
+    for port in ports:
+        # They have one address for satellites, which here is the first of them.
+        command = [program, "serve", "--data", directory, "--listen", f"127.0.0.1:{port}",
+                   "--url", f"http://127.0.0.1:{ports[0]}"]
+        if len(sys.argv) > 4:
+            command += ["--database", sys.argv[4]]
+        servers.append(subprocess.Popen(
+            command, env=environment, preexec_fn=pinned(0), stdout=log, stderr=log))
     pinned(1)()
     try:
-        await measure(server, port, count, seconds, begun)
+        await measure(servers, ports, count, seconds, begun)
     finally:
-        server.terminate()
-        server.wait()
+        for server in servers:
+            server.terminate()
+            server.wait()
         shutil.rmtree(directory)
 
 
@@ -184,6 +194,12 @@ def line(name, value, unit, limit=""):
     print(f"{name}\t{value}\t{unit}\t{limit}", flush=True)
 
 
+def processes(servers):
+    """Processor seconds of all, and the most memory of one."""
+    each = [process(server) for server in servers]
+    return sum(spent for spent, _ in each), max(peak for _, peak in each)
+
+
 def process(server):
     with open(f"/proc/{server.pid}/stat") as stat:
         fields = stat.read().rsplit(") ", 1)[1].split()
@@ -193,8 +209,9 @@ def process(server):
     return ticks / os.sysconf("SC_CLK_TCK"), int(peak.split()[1]) / 1024
 
 
-async def measure(server, port, count, seconds, begun):
-    assert await first_page(port) == 200
+async def measure(servers, ports, count, seconds, begun):
+    port = ports[0]
+    assert all([await first_page(one) == 200 for one in ports])
     line("from nothing to the first page", f"{time.monotonic() - begun:.2f}", "s", 2)
     admin = Connection(port)
     login = json.dumps({"username": "admin", "password": PASSWORD}).encode()
@@ -236,13 +253,13 @@ async def measure(server, port, count, seconds, begun):
     members = await gather(16, [enrol(index) for index in range(count)])
     line("satellites added and enrolled", f"{count / (time.monotonic() - begun):.0f}", "per s")
 
-    load = Load(port)
+    load = Load(ports)
     until = time.monotonic() + PERIOD + seconds
     tasks = [asyncio.create_task(load.satellite(*member, until)) for member in members]
     await asyncio.sleep(PERIOD)
     load.took.clear()
     load.bytes = 0
-    cpu, _ = process(server)
+    cpu, _ = processes(servers)
     since, pages, page_bytes = time.monotonic(), [], 0
     cookie = await console(port)
     while time.monotonic() < until:
@@ -254,7 +271,7 @@ async def measure(server, port, count, seconds, begun):
         pages.append(time.monotonic() - before)
         page_bytes = len(page)
         await asyncio.sleep(5)
-    spent, peak = process(server)
+    spent, peak = processes(servers)
     span = time.monotonic() - since
     took = sorted(load.took)
     at = lambda part: took[min(len(took) - 1, int(len(took) * part))] * 1000
