@@ -76,6 +76,9 @@ fn root_is_left_when_devices_and_ports_are_open() {
         return;
     }
     let registry = Several::start();
+    // Groups of root's, which this thread hands on.
+    let groups = [0, 4].map(rustix::process::Gid::from_raw);
+    rustix::thread::set_thread_groups(&groups).unwrap();
     let (first, second) = (Image::new(1, 300_000), Image::new(2, 300_000));
     registry.push("1", &first);
     // A port that takes root.
