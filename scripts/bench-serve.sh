@@ -1,0 +1,260 @@
+# shellcheck shell=sh
+# shellcheck disable=SC2034,SC2086,SC2154  # shared with the script that sources it; words
+# The figures of the serving side: `scripts/bench serve`, which sources this file.
+#
+# The same wrk asks Moonlet, nginx with the same bytes as files, and docker-registry, one after the
+# other in each round; each server has one core and wrk the other one. Nobody checks digests here.
+
+# wrk_figures URL CONNECTIONS: requests a second and the 99th percentile in ms.
+wrk_figures() {
+    taskset -c "$client_core" wrk -t 1 -c "$2" -d "${SECONDS_EACH}s" --latency \
+        -H 'Accept: application/vnd.oci.image.manifest.v1+json' "$1" >"$WORK/wrk.out"
+    ! grep -q 'Non-2xx' "$WORK/wrk.out" || die "$1: $(grep Non-2xx "$WORK/wrk.out")"
+    awk '$1 == "99%" {
+            p99 = $2 + 0
+            if ($2 ~ /us$/) p99 /= 1000; else if ($2 !~ /ms$/) p99 *= 1000
+        }
+        $1 == "Requests/sec:" { rate = $2 }
+        END { printf "%.2f %.3f\n", rate, p99 }' "$WORK/wrk.out"
+}
+
+# CPU seconds that process $1 and its children have taken, in hundredths.
+cpu_time() {
+    for pid in "$1" $(cat "/proc/$1/task/$1/children" 2>/dev/null); do
+        sed 's/^.*) //' "/proc/$pid/stat"
+    done | awk '{ sum += $12 + $13 } END { print sum }'
+}
+
+# side_by_side CONNECTIONS MOONLET_URL NGINX_URL [REGISTRY_URL]: medians of rates, of 99th percentiles
+# and of ms of CPU time a request, in `rate_*`, `p99_*` and `cpu_*`.
+side_by_side() {
+    rm -f "$WORK"/side.*
+    for _ in $(seq "$ROUNDS"); do
+        for peer in "moonlet $2 $serving_pid" "nginx $3 $nginx_pid" ${4:+"registry $4 $REGISTRY_PID"}; do
+            set -- "$1" "$2" "$3" "${4:-}" $peer
+            before=$(cpu_time "$7")
+            figures=$(wrk_figures "$6" "$1")
+            spent=$(($(cpu_time "$7") - before))
+            echo "$figures $spent" | awk -v seconds="$SECONDS_EACH" \
+                '{ print $1, $2, ($1 > 0) ? $3 * 10 / ($1 * seconds) : 0 }' >>"$WORK/side.$5"
+        done
+    done
+    for peer in moonlet nginx registry; do
+        [ -e "$WORK/side.$peer" ] || continue
+        eval "rate_$peer=$(cut -d ' ' -f 1 "$WORK/side.$peer" | median)"
+        eval "p99_$peer=$(cut -d ' ' -f 2 "$WORK/side.$peer" | median)"
+        eval "cpu_$peer=$(cut -d ' ' -f 3 "$WORK/side.$peer" | median)"
+    done
+}
+
+# megabytes RATE MEBIBYTES: MB/s of so many bodies of that size a second.
+megabytes() {
+    awk -v rate="$1" -v size="$2" 'BEGIN { printf "%.0f\n", rate * size * 1.048576 }'
+}
+
+# nginx's own certificate serves all.
+serve_certificate() {
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=bench \
+        -addext 'subjectAltName = IP:127.0.0.1' -keyout "$WORK/tls.key" -out "$WORK/tls.pem" \
+        2>/dev/null
+}
+
+# serve_moonlet TLS IMAGE...: a store of its own in place of the one before.
+serve_moonlet() {
+    tls=$1
+    shift
+    configure "$@"
+    more="connections_max = 2000"
+    [ "$tls" = plain ] || more="$more\ntls_cert = \"$WORK/tls.pem\"\ntls_key = \"$WORK/tls.key\""
+    sed -i "s|^\[serve\]\$|&\n$more|" "$WORK/moonlet.toml"
+    start_moonlet
+    await_held
+    serving_pid=$MOONLET_PID
+}
+
+serve_rows() {
+    for name in tag digest; do
+        reference=1
+        [ "$name" = tag ] || reference=$digest
+        for connections in 1 8 64; do
+            side_by_side "$connections" "$scheme://127.0.0.1:$serve_port/v2/bench/app/manifests/$reference" \
+                "$scheme://127.0.0.1:$1/manifest" ${2:+"http://$registry/v2/bench/app/manifests/$reference"}
+            what="manifest by $name, $connections conn"
+            if [ -n "${2:-}" ]; then
+                compare "$what (registry)" "$rate_moonlet" "$rate_registry" gt 25
+                compare "$what (nginx)" "$rate_moonlet" "$rate_nginx" gt 0.7
+            else
+                compare "$what (nginx)" "$rate_moonlet" "$rate_nginx" gt 0.9
+            fi
+            [ "$connections" != 64 ] ||
+                compare "$what, p99 ms (nginx)" "$p99_moonlet" "$p99_nginx" lt 2
+        done
+    done
+    target=1.0
+    [ -n "${2:-}" ] || target=0.9
+    for size in 3 100; do
+        layer=$blob
+        [ "$size" = 3 ] || layer=$big
+        for connections in 1 8 64; do
+            side_by_side "$connections" "$scheme://127.0.0.1:$serve_port/v2/bench/app/blobs/$layer" \
+                "$scheme://127.0.0.1:$1/blob-$size" ${2:+"http://$registry/v2/bench/app/blobs/$layer"}
+            what="$size MiB blob, $connections conn, MB/s"
+            compare "$what (nginx)" "$(megabytes "$rate_moonlet" "$size")" \
+                "$(megabytes "$rate_nginx" "$size")" gt "$target"
+            [ -z "${2:-}" ] || row "$what (registry)" "$(megabytes "$rate_moonlet" "$size")" \
+                "$(megabytes "$rate_registry" "$size")" "$(ratio "$rate_moonlet" "$rate_registry")" - -
+            compare "  CPU ms per GB (nginx)" "$(cpu_per_gb "$cpu_moonlet" "$size")" \
+                "$(cpu_per_gb "$cpu_nginx" "$size")" lt 1.0
+        done
+    done
+}
+
+# cpu_per_gb MILLISECONDS_PER_REQUEST MEBIBYTES
+cpu_per_gb() {
+    awk -v cpu="$1" -v size="$2" 'BEGIN { printf "%.0f\n", cpu * 1000 / (size * 1.048576) }'
+}
+
+# Seconds of a command, appended to FILE.
+stopwatch() (
+    out=$1
+    shift
+    begun=$(now)
+    "$@" >"$WORK/stopwatch.log" 2>&1 || die "$*: $(tail -n 3 "$WORK/stopwatch.log")"
+    awk -v wall="$(($(now) - begun))" 'BEGIN { printf "%.3f\n", wall / 1e9 }' >>"$out"
+)
+
+# Of a 300 MB image that a client has fetched on demand, against straight from its registry, which has a
+# core of its own in all of them.
+serve_through() {
+    rm -f "$WORK"/pull.*
+    for _ in $(seq "$ROUNDS"); do
+        rm -rf "$WORK/store" "$WORK/copy" "$WORK/mirror"
+        free_port && mirror_port=$PORT
+        mkdir -p "$WORK/mirror"
+        sed "s|$WORK/registry\$|$WORK/mirror|; s|:$registry_port|:$mirror_port|" \
+            "$WORK/registry.yml" >"$WORK/mirror.yml"
+        printf 'proxy:\n  remoteurl: http://%s\n' "$registry" >>"$WORK/mirror.yml"
+        docker-registry serve "$WORK/mirror.yml" >"$WORK/mirror.log" 2>&1 &
+        mirror_pid=$!
+        started "$mirror_pid"
+        wait_for 20 curl -s "http://127.0.0.1:$mirror_port/v2/" || die "$(tail -n 3 "$WORK/mirror.log")"
+        configure
+        printf 'pull_through = true\n' >>"$WORK/moonlet.toml"
+        moonlet_start "$WORK/moonlet.toml" "$admin_port" "$WORK/moonlet.log"
+        for way in "direct $registry" "moonlet 127.0.0.1:$serve_port" "mirror 127.0.0.1:$mirror_port"; do
+            rm -rf "$WORK/copy"
+            sync
+            stopwatch "$WORK/pull.${way%% *}" skopeo copy --quiet --src-tls-verify=false \
+                "docker://${way#* }/bench/sync:1" "dir:$WORK/copy"
+        done
+        stop "$MOONLET_PID"
+        stop "$mirror_pid"
+    done
+    rm -rf "$WORK/store" "$WORK/copy" "$WORK/mirror"
+    direct=$(median <"$WORK/pull.direct")
+    title "300 MB pulled through by skopeo, s (direct)"
+    compare "moonlet" "$(median <"$WORK/pull.moonlet")" "$direct" lt 1.05
+    mirror=$(median <"$WORK/pull.mirror")
+    row "docker-registry as a mirror" "$mirror" "$direct" "$(ratio "$mirror" "$direct")" - -
+}
+
+# 50 clients that ask for one cold blob at once.
+serve_herd() {
+    rm -rf "$WORK/store"
+    configure
+    printf 'pull_through = true\n' >>"$WORK/moonlet.toml"
+    start_moonlet
+    quiet=$(memory_now "$MOONLET_PID")
+    size=$(curl -sfI "http://$registry/v2/bench/app/blobs/$big" |
+        awk 'tolower($1) == "content-length:" { print $2 + 0 }')
+    clients=
+    for _ in $(seq 50); do
+        curl -sf -o /dev/null "http://127.0.0.1:$serve_port/v2/bench/app/blobs/$big" &
+        clients="$clients $!"
+    done
+    failed=0
+    for client in $clients; do
+        wait "$client" || failed=$((failed + 1))
+    done
+    [ "$failed" -eq 0 ] || die "herd: $failed of 50 clients were not served"
+    fetched=$(moonlet_metric "$admin_port" moonlet_fetch_body_bytes_total)
+    title "50 clients and one cold 100 MiB blob"
+    limit "bytes from the registry per byte" "$(ratio "$fetched" "$size")" "" 1.00
+    limit "resident at most (VmHWM)" "$(in_mebibytes "$(memory_peak "$MOONLET_PID")")" MiB 12
+    row "before the first client" "$(in_mebibytes "$quiet") MiB" - - - -
+}
+
+# Connections that do nothing, and heads that do not end.
+serve_idle() {
+    title "1,000 idle connections and 200 slow heads"
+    python3 tests/bench/idle.py "$serving_pid" "$serve_port" \
+        "/v2/bench/app/manifests/1" >"$WORK/idle" || die "idle.py failed"
+    while IFS="$(printf '\t')" read -r name value unit target; do
+        if [ -n "$target" ]; then
+            limit "$name" "$value" "$unit" "$target"
+        else
+            row "$name" "$value $unit" - - - -
+        fi
+    done <"$WORK/idle"
+}
+
+figure_serve() {
+    stop_serving
+    start_registry
+    seed app 2 3
+    # Another layer, of 100 MiB.
+    layout=$WORK/layout
+    skopeo copy --quiet --src-tls-verify=false "docker://$registry/bench/app:1" "oci:$layout:app"
+    random_file "$WORK/root/srv/big" 100
+    image_layer "$layout" app "$WORK/root"
+    rm -rf "$WORK/root"
+    push "$layout" app "$registry/bench/app:1"
+    rm -rf "$layout"
+    seed sync 6 50
+    serve_certificate
+    start_nginx
+    digest=$(remote_digest "$registry/bench/app:1")
+    digest=sha256:$digest
+    big=$(jq -r '.layers[-1].digest' "$WORK/www/manifest")
+    mv "$WORK/www/blob" "$WORK/www/blob-3"
+    curl -sf -o "$WORK/www/blob-100" "http://$registry/v2/bench/app/blobs/$big"
+
+    for part in ${PARTS:-plain idle tls herd through}; do
+        case "$part" in
+        plain)
+            serve_moonlet plain bench/app:1
+            scheme=http
+            title "requests/s and MB/s"
+            serve_rows "$nginx_port" registry
+            ;;
+        idle)
+            serve_moonlet plain bench/app:1
+            serve_idle
+            ;;
+        tls)
+            serve_moonlet tls bench/app:1
+            scheme=https
+            title "the same with TLS 1.3"
+            serve_rows "$nginx_tls_port"
+            printf '%-36s %s\n' "TLS in the kernel" "$(kernel_tls)"
+            ;;
+        herd) serve_herd ;;
+        through) serve_through ;;
+        *) die "PARTS: $part: expected plain, idle, tls, herd or through" ;;
+        esac
+        stop "$MOONLET_PID"
+        rm -rf "$WORK/store"
+    done
+    stop "$nginx_pid"
+    stop "$REGISTRY_PID"
+    rm -rf "$WORK/store" "$WORK/registry" "$WORK/www"
+}
+
+# Whether this kernel could encrypt what sendfile sends.
+kernel_tls() {
+    if modprobe --quiet tls 2>/dev/null || grep -qs tls /proc/sys/net/ipv4/tcp_available_ulp; then
+        echo "is there: not used by any of them"
+    else
+        echo "is not in this kernel (no module tls): not measured"
+    fi
+}
