@@ -65,7 +65,7 @@ boot_figures() {
 written() {
     sample
     before=$sectors ticks_before=$ticks up_before=$up
-    sleep "$1"
+    pause "$1"
     sample
     wrote=$((sectors - before)) used=$((ticks - ticks_before)) took=$((up - up_before))
 }
@@ -115,7 +115,7 @@ figures_memory() {
     # shellcheck disable=SC2046  # words
     boot_figures figures $(drive "$WORK/disk" data)
     await 120 is_held app || failed "demo/app:1 is not held: $(image_state app)"
-    sleep 5
+    pause 5
     sample
     figure "resident, idle, KiB" "$resident" $((memory_idle / 1024))
     ticks_before=$ticks
@@ -169,11 +169,11 @@ figures_idle() {
     # shellcheck disable=SC2046
     boot_figures figures $(drive "$WORK/disk" data)
     await 60 is_held big || failed "demo/big:1 is not held: $(image_state big)"
-    sleep 20
+    pause 20
     written 120
     figure "written by 60 looks and 60 reports in 2 min, bytes" "$((wrote * 512))"
     intervals 5m
-    sleep 60
+    pause 60
     written "$IDLE"
     figure "written per day, a look and a report in 5 min, bytes" \
         "$(per_day $((wrote * 512)) "$took")" 1048576
@@ -197,10 +197,10 @@ figures_nand() {
     boot_figures figures_nand
     await 180 is_held app || failed "demo/app:1 is not held: $(image_state app)"
     intervals 5m
-    sleep 20
+    pause 20
     chip_counts
     programmed_before=$programmed erases_before=$erases
-    sleep "$IDLE"
+    pause "$IDLE"
     chip_counts
     figure "programmed per day, UBI, the same, bytes" \
         "$(per_day $((programmed - programmed_before)) "$IDLE")" 1048576

@@ -2,7 +2,7 @@
 # The emulated ARM machine of scripts/machine: its kernel and tools from Debian, its disks, its
 # start and its end, and what it prints. Sourced after scripts/lib.sh, never run.
 
-QEMU_PID=
+QEMU_PID='' PAUSE_PID=''
 
 # machine_of BOARD: which machine all that follows is about. qemu's plain machine has some of the
 # processors that boards name; the binaries for others run on the oldest of these as well.
@@ -177,11 +177,20 @@ drive() {
 
 halt_quietly() {
     [ -z "$QEMU_PID" ] || signal "$QEMU_PID" KILL
+    [ -z "$PAUSE_PID" ] || signal "$PAUSE_PID" TERM
 }
 
 halt() {
     stop "$QEMU_PID" KILL
     QEMU_PID=
+}
+
+# pause SECONDS: a sleep that a signal ends, so that what was set up is taken down at once.
+pause() {
+    sleep "$1" &
+    PAUSE_PID=$!
+    wait "$PAUSE_PID"
+    PAUSE_PID=
 }
 
 # await SECONDS COMMAND ...: repeats the command until it succeeds, while the machine runs.
