@@ -154,7 +154,11 @@ tools() {
 pack() {
     depmod -b "$GUEST" "$release"
     # Not compressed: unpacking would take longer than copying.
-    (cd "$GUEST" && find . | cpio -o -H newc -R 0:0 --quiet) >"$GUEST.cpio"
+    # What root made is root's, or was given to somebody.
+    owner='-R 0:0'
+    [ "$(id -u)" -ne 0 ] || owner=
+    # shellcheck disable=SC2086  # two words or none
+    (cd "$GUEST" && find . | cpio -o -H newc $owner --quiet) >"$GUEST.cpio"
 }
 
 # boot PARAMETERS QEMU-OPTION...: starts the machine; sets QEMU_PID. Its console is $console.

@@ -50,7 +50,7 @@ stopped() { $S stop && gone; }
 started() { $S start && await healthy && $S status; }
 reloaded() {
 	before=$(satellite)
-	$S reload && await grep -q 'configuration' /tmp/log && [ "$(satellite)" = "$before" ]
+	$S reload && await grep -q 'reloaded, 1 images' /tmp/log && [ "$(satellite)" = "$before" ]
 }
 killed() {
 	before=$(satellite)
