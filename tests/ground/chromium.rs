@@ -116,17 +116,18 @@ impl Chromium {
     /// Waits until a script finds something.
     pub fn await_value(&mut self, script: &str) -> Value {
         let deadline = Instant::now() + PATIENCE;
+        // In one step: a page that is loaded may make way for another right after.
+        let when_loaded =
+            format!("document.readyState === 'complete' && !window.left ? ({script}) : null");
         loop {
-            let is_loaded = self.try_eval("document.readyState === 'complete' && !window.left");
-            if is_loaded == Some(json!(true))
-                && let Some(value) = self.try_eval(script)
+            if let Some(value) = self.try_eval(&when_loaded)
                 && !value.is_null()
                 && value != json!(false)
             {
                 return value;
             }
             if Instant::now() > deadline {
-                let seen = self.try_eval("location.href + '\\n' + document.body.innerText");
+                let seen = self.try_eval("location.href + '\\n' + document.body?.innerText");
                 panic!("{script}: not in {}", seen.unwrap_or_default());
             }
             std::thread::sleep(Duration::from_millis(100));
