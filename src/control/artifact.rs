@@ -59,7 +59,7 @@ impl Unusable {
 }
 
 /// Reads the artifact at `url`, unless it is still `known`: its digest and what it says, if that
-/// passes `check`. One that was of no use before is not fetched again while it stays what it is.
+/// passes `check`. `whole` is what was said of the state that begins with it. One that was of no use before is not fetched again while it stays what it is.
 ///
 /// # Errors
 /// [`Kind::Missing`] when there is none, [`Kind::Invalid`] when it is not such an artifact; the
@@ -69,10 +69,12 @@ pub async fn read<T: DeserializeOwned>(
     url: &Url,
     known: Option<&Digest>,
     unusable: &Unusable,
+    whole: &mut Option<String>,
     check: impl Fn(&T) -> Result<(), Invalid>,
 ) -> Result<Option<(Digest, T)>, Error> {
     let Url { repository, tag, .. } = url;
     let head = registry.head_manifest(repository, tag).await?;
+    *whole = head.whole;
     if head.digest.is_some() && head.digest.as_ref() == known {
         return Ok(None);
     }

@@ -93,6 +93,8 @@ struct Fleet {
     registries: RefCell<BTreeMap<String, (String, Registry)>>,
     /// Artifacts that make no sense, by URL: what they are is known without their body.
     unusable: Unusable,
+    /// What stood for the whole state when all of it was read and found good.
+    whole: RefCell<Option<String>>,
 }
 
 /// Who says what to hold.
@@ -208,8 +210,8 @@ impl Control {
         };
         let key_file = ground.and_then(|ground| ground.key_file.clone());
         let (seal, network) = (Seal::new(Path::new("/"), key_file), network.clone());
-        let (registries, unusable) = (RefCell::default(), Unusable::default());
-        Some(Rc::new(Fleet { source, network, seal, registries, unusable }))
+        let (registries, unusable, whole) = Default::default();
+        Some(Rc::new(Fleet { source, network, seal, registries, unusable, whole }))
     }
 
     /// Whether anybody but the configuration says what to hold.

@@ -36,11 +36,17 @@ impl Control {
 
     async fn read_state(&self, fleet: &Rc<Fleet>) -> Result<Vec<String>, Error> {
         let unkept = self.unkept.borrow().clone();
+        let (is_kept, mut whole) = (unkept.is_none(), None);
         let before = unkept.unwrap_or_else(|| Desired::clone(&self.desired.borrow()));
         let mut next = match &fleet.source {
             Source::Ground(..) => {
                 let place = fleet.state_of(&self.enrolled()?);
-                let read = self.part(fleet, &place, before.digest, SatelliteState::check).await?;
+                let check = SatelliteState::check;
+                let read = self.artifact(fleet, &place, before.digest, &mut whole, check).await?;
+                let is_known = whole.is_some() && whole == *fleet.whole.borrow();
+                if read.is_none() && is_known && is_kept {
+                    return Ok(Vec::new());
+                }
                 match read {
                     Some((digest, state)) => before.with(digest, &state),
                     None => before,
@@ -81,6 +87,7 @@ impl Control {
             }
         }
         self.keep_active(fleet, next).await?;
+        fleet.whole.replace(whole.filter(|_| problems.is_empty()));
         Ok(problems)
     }
 
@@ -124,10 +131,22 @@ impl Control {
             let parse = |bytes: &[u8]| document::checked(bytes, check);
             return documents.read(place, known.as_ref(), parse).await;
         }
+        self.artifact(fleet, place, known, &mut None, check).await
+    }
+
+    /// The same for an artifact, with what was said of the whole state with it.
+    async fn artifact<T: DeserializeOwned>(
+        &self,
+        fleet: &Fleet,
+        place: &str,
+        known: Option<Digest>,
+        whole: &mut Option<String>,
+        check: impl Fn(&T) -> Result<(), Invalid>,
+    ) -> Result<Option<(Digest, T)>, Error> {
         let enrolment = self.enrolled()?;
         let parsed = Url::parse(place)?;
         let registry = self.registry(fleet, &enrolment, &parsed.base)?;
-        artifact::read(&registry, &parsed, known.as_ref(), &fleet.unusable, check).await
+        artifact::read(&registry, &parsed, known.as_ref(), &fleet.unusable, whole, check).await
     }
 
     /// Puts another desired state into effect, once it is durable.

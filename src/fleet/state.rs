@@ -10,6 +10,10 @@ use super::{Invalid, check_name, is_empty, or_default, shown};
 use crate::clock::date::{parse_rfc3339, rfc3339};
 use crate::oci::{Digest, Platform, valid_repository, valid_tag};
 
+/// Of the answer to a look at a satellite-state: what stands for it and all that it names. As long as
+/// it stays the same, none of that has changed. Go's Ground Control and registries do not say it.
+pub const WHOLE_STATE: &str = "moonlet-state";
+
 /// The name of the only file in the only layer of a state artifact.
 pub const FILE: &str = "artifacts.json";
 

@@ -20,8 +20,8 @@ use super::app::{App, Fault};
 use super::secret::{self, PullToken};
 use super::server::Peer;
 use super::store::{Rows, Satellite};
-use super::{artifact, clock, grant, signer};
-use crate::fleet::state::{config_repository, satellite_repository};
+use super::{artifact, clock, grant, publish, signer};
+use crate::fleet::state::{WHOLE_STATE, config_repository, satellite_repository};
 use crate::oci::media_type;
 
 /// The routes of the read API and of its tokens.
@@ -147,7 +147,14 @@ async fn read(
         Kind::Manifest => {
             let found = rows.manifest(repository, reference).await?;
             let (digest, bytes) = found.ok_or(Refusal::Unknown("MANIFEST_UNKNOWN"))?;
-            content(media_type::DOCKER_MANIFEST, &digest, bytes)
+            let mut answer = content(media_type::DOCKER_MANIFEST, &digest, bytes);
+            if repository == satellite_repository(&satellite.name) && reference == "latest" {
+                let whole = publish::whole(&mut rows, &satellite, &digest).await?;
+                if let Ok(value) = HeaderValue::from_str(&whole) {
+                    answer.headers_mut().insert(WHOLE_STATE, value);
+                }
+            }
+            answer
         }
         Kind::Blob => match rows.layer(repository, reference).await? {
             Some(bytes) => content(artifact::LAYER, reference, bytes),

@@ -13,6 +13,7 @@ use crate::fleet::state::{
     FILE_BYTES_MAX, GroupState, SatelliteState, config_repository, group_repository,
     satellite_repository, version_repository,
 };
+use crate::oci::Digest;
 
 /// Publishes what a satellite is to be, for where it reads it. Without groups the list is empty, not
 /// absent: the last group's removal is a change like any other.
@@ -63,6 +64,22 @@ pub async fn forget_versions(rows: &mut Rows<'_>, group: &Group) -> Result<(), F
         }
     }
     Ok(())
+}
+
+/// What stands for a satellite's state and all that it names, as they are published now.
+pub async fn whole(
+    rows: &mut Rows<'_>,
+    satellite: &Satellite,
+    digest: &str,
+) -> Result<String, Fault> {
+    let mut parts = vec![digest.to_owned()];
+    let groups = rows.satellite_versions(satellite.id).await?;
+    let config = rows.satellite_config(satellite.id).await?;
+    let places = groups.iter().map(repository).chain([config_repository(&config)]);
+    for place in places.collect::<Vec<_>>() {
+        parts.push(rows.published_digest(&place).await?.unwrap_or_default());
+    }
+    Ok(Digest::sha256(parts.join("\n").as_bytes()).short())
 }
 
 /// Where the current state of a group is.

@@ -48,7 +48,7 @@ impl Puller {
                 match source.registry.head_manifest(source.repository, &tag).await {
                     // Whatever a registry has against HEAD: GET may tell more.
                     Err(error) if !error.is_unanswered() && !error.is_throttled() => {
-                        Ok(ManifestHead { digest: None })
+                        Ok(ManifestHead { digest: None, whole: None })
                     }
                     other => other.map_err(|error| heard(error.into())),
                 }

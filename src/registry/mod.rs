@@ -27,6 +27,7 @@ use std::rc::Rc;
 use url::Url;
 
 use crate::clock::SharedClock;
+use crate::fleet::state::WHOLE_STATE;
 use crate::net::http::{Body, Client, ClientLimits, Headers, Method};
 use crate::net::{Network, tls};
 use crate::oci::{Digest, media_type};
@@ -67,6 +68,8 @@ struct Inner {
 pub struct ManifestHead {
     /// Its digest, where the registry says it.
     pub digest: Option<Digest>,
+    /// What Ground Control says of the state that begins here: [`WHOLE_STATE`].
+    pub whole: Option<String>,
 }
 
 /// The body of a blob, about to be read.
@@ -111,10 +114,11 @@ impl Registry {
         let mut response = self.request(Method::Head, &path, repository, accept()).await?;
         if response.status == 405 {
             // Allowed by no specification, and done by some proxies.
-            return Ok(ManifestHead { digest: None });
+            return Ok(ManifestHead { digest: None, whole: None });
         }
         response = self.expect(response, &path, repository).await?;
-        Ok(ManifestHead { digest: said_digest(&response.headers) })
+        let whole = response.headers.get(WHOLE_STATE).map(str::to_owned);
+        Ok(ManifestHead { digest: said_digest(&response.headers), whole })
     }
 }
 

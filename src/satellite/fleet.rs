@@ -137,6 +137,9 @@ impl Member {
             };
             self.poll_at.set(now() + pause);
         }
+        // An interval that has become shorter counts at once.
+        let latest = now() + satellite.control.report_interval();
+        self.report_at.set(self.report_at.get().min(latest));
         if satellite.control.name().is_none() {
             // There is no name to report under.
             self.report_at.set(self.poll_at.get());

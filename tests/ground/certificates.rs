@@ -1,6 +1,7 @@
 //! TLS with files that change, and satellites that show certificates; openssl makes them, and curl
 //! shows them.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -8,7 +9,10 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::common::relay::Relay;
+use crate::common::{free_port, wait_until};
 use crate::harness::{Database, PASSWORD, Server};
+use crate::satellite;
 
 /// Runs openssl in a directory.
 fn openssl(directory: &Path, arguments: &str, more: &[&str]) {
@@ -55,8 +59,13 @@ struct Secured {
 
 impl Secured {
     fn start(database: &Database) -> Self {
+        Self::start_on(database, "127.0.0.1:0".parse().unwrap(), &[])
+    }
+
+    fn start_on(database: &Database, listen: SocketAddr, more: &[&str]) -> Self {
         let files = database.directory().to_owned();
-        let mut child = Server::command(database, "127.0.0.1:0".parse().unwrap())
+        let mut child = Server::command(database, listen)
+            .args(more)
             .env("GROUND_CONTROL_ADMIN_PASSWORD", PASSWORD)
             .arg("--tls-cert")
             .arg(files.join("server.pem"))
@@ -216,4 +225,71 @@ fn a_certificate_is_as_good_as_a_token() {
         std::thread::sleep(Duration::from_millis(100));
     }
     assert_eq!(as_one("edge1", enrol, &[]).0, 0);
+}
+
+/// As spiffe-helper renews an SVID: the files change, and nobody tells the satellite.
+#[test]
+fn a_satellite_shows_the_certificate_that_its_files_have_now() {
+    let database = prepared();
+    let files = database.directory();
+    let spiffe = "URI:spiffe://td/satellite/region/north/edge1";
+    certificate(files, "fleet", "edge1", "/CN=ignored", spiffe);
+    let listen = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let relay = Relay::start(listen);
+    let url = format!("https://{}", relay.address);
+    let server = Secured::start_on(&database, listen, &["--url", &url]);
+    let every = r#"{"config_name":"c1","config":{"app_config":{
+        "heartbeat_interval":"@every 00h00m01s","state_replication_interval":"@every 00h00m01s"}}}"#;
+    server.as_admin("POST", "/api/configs", every);
+    server.as_admin("POST", "/api/satellites", r#"{"name":"edge1","config_name":"c1"}"#);
+    let mut device = satellite::prepare("svid", |directory| {
+        let file = |name: &str| files.join(name);
+        format!(
+            "{}[ground_control]\nurl = \"{url}\"\nca_file = {:?}\nclient_cert = {:?}\n\
+             client_key = {:?}\n",
+            satellite::text(directory, "1s", &[], &[]),
+            file("roots.pem"),
+            file("edge1.pem"),
+            file("edge1.key"),
+        )
+    });
+    device.start_again();
+    // There is no token: the certificate says who it is.
+    let shown = || {
+        let text = server.as_admin("GET", "/api/satellites/edge1/state", "");
+        serde_json::from_str::<Value>(&text).unwrap()
+    };
+    wait_until(|| shown()["connection"] == "Online", || format!("{}{}", shown(), device.log()));
+    // What an unchanged poll costs with TLS, without the reports.
+    let config = |heartbeat: &str| {
+        let patch = format!(r#"{{"app_config":{{"heartbeat_interval":"@every {heartbeat}"}}}}"#);
+        server.as_admin("PATCH", "/api/configs/c1", &patch);
+    };
+    config("12h00m00s");
+    let is_taken = || shown()["config_digest"]["desired"] == shown()["config_digest"]["reported"];
+    wait_until(is_taken, || shown().to_string());
+    let polls = || device.log().matches("/v2/satellite/satellite-state/edge1/state").count();
+    let start = polls();
+    wait_until(|| polls() > start + 2, || device.log());
+    let (before, bytes) = (polls(), relay.bytes());
+    wait_until(|| polls() > before + 10, || device.log());
+    let each = (relay.bytes() - bytes) / u64::try_from(polls() - before).unwrap();
+    println!("an unchanged poll: {each} bytes on the wire, TLS");
+    assert!(each > 0 && each <= 1024, "{each} bytes for an unchanged poll");
+    config("00h00m01s");
+    let problems = || {
+        let admin = device.admin().expect(200, "GET", "/status", "").json();
+        admin["problems"].to_string()
+    };
+    // Another authority vouches for the fleet from here on.
+    std::fs::copy(files.join("stranger.pem"), files.join("fleet.pem")).unwrap();
+    let refuses = || server.curl("/ping", &["--cert", "edge1.pem", "--key", "edge1.key"]).0 == 0;
+    wait_until(refuses, || "the authority before is trusted still".to_owned());
+    relay.cut_after(1);
+    wait_until(|| problems().contains("ground control"), &problems);
+    relay.cut_after(0);
+    wait_until(|| problems().contains("tls") || problems().contains("alert"), &problems);
+    certificate(files, "stranger", "edge1", "/CN=ignored", spiffe);
+    wait_until(|| problems() == "[]", &problems);
+    assert!(device.lives());
 }

@@ -1,7 +1,10 @@
 //! A real satellite of this fleet: what it makes of a configuration that would cut it off.
 
+use std::net::SocketAddr;
+
 use serde_json::{Value, json};
 
+use crate::common::relay::Relay;
 use crate::common::{free_port, wait_until};
 use crate::harness::{Client, Database, Server};
 use crate::registry::Registry;
@@ -74,4 +77,39 @@ fn a_config_that_leads_to_a_dead_link_rolls_back_and_ground_control_shows_why() 
     await_state(&admin, &device, |state| {
         state["updated"] == "UpToDate" && state["health"] == "Healthy"
     });
+}
+
+/// The state is read through a relay that counts, as it lies on a metered link.
+#[test]
+fn an_unchanged_poll_costs_one_kibibyte_at_most() {
+    let database = Database::sqlite();
+    let listen = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let relay = Relay::start(listen);
+    let server = Server::start_with(&database, listen, &[("URL", &relay.url())]);
+    let registry = Registry::start(&database);
+    let admin = server.admin();
+    let device = joined("wire", &admin, &relay.url(), &registry);
+    // Reports cost what they say; polls are what is counted here.
+    let rarely = json!({ "app_config": { "heartbeat_interval": "@every 12h00m00s" } });
+    admin.expect(200, "PATCH", "/api/configs/c1", &rarely.to_string());
+    await_state(&admin, &device, |state| {
+        state["config_digest"]["desired"] == state["config_digest"]["reported"]
+    });
+    let state = format!("HEAD {}/v2/satellite/satellite-state/edge1/state", relay.url());
+    let asked = |part: &str| device.log().matches(part).count();
+    let polls = || asked(&state);
+    let start = polls();
+    wait_until(|| polls() > start + 2, || device.log());
+    let (before, bytes) = (polls(), relay.bytes());
+    wait_until(|| polls() > before + 10, || device.log());
+    let each = (relay.bytes() - bytes) / u64::try_from(polls() - before).unwrap();
+    println!("an unchanged poll: {each} bytes on the wire, HTTP without TLS");
+    assert!(each > 0 && each <= 1024, "{each} bytes for an unchanged poll\n{}", device.log());
+
+    // One look says that all is as it was, and is not fooled by what is changed below it.
+    registry.push("app", "2", "layer two");
+    let group = json!({ "group": "g1", "registry": registry.url(), "platforms": ["linux/amd64"],
+        "artifacts": [{ "repository": "app", "tag": ["2"] }] });
+    admin.expect(200, "POST", "/api/groups/sync", &group.to_string());
+    wait_until(|| device.get("/v2/app/manifests/2").0 == 200, || device.log());
 }

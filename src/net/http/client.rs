@@ -56,7 +56,8 @@ impl Default for ClientLimits {
             stall_deadline: Duration::from_secs(30),
             goodput_span: Duration::from_mins(1),
             idle_max: 4,
-            idle_age_max: Duration::from_secs(30),
+            // A poll each 30 s, spread over a tenth of that, finds its connection.
+            idle_age_max: Duration::from_secs(45),
             receive_buffer_bytes: None,
         }
     }
