@@ -26,6 +26,7 @@ mod people;
 mod publishing;
 mod registry;
 mod rollouts;
+mod spire;
 mod state;
 mod story;
 mod tags;

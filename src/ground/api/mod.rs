@@ -16,6 +16,7 @@ mod openapi;
 mod publishing;
 mod rollouts;
 mod satellites;
+mod spire;
 mod state;
 mod tags;
 mod tokens;
@@ -99,6 +100,9 @@ fn people() -> Router<Arc<App>> {
             get(configs::show).patch(configs::update).delete(configs::remove),
         )
         .route("/satellites", get(satellites::list).post(satellites::register))
+        .route("/satellites/register", post(spire::register))
+        .route("/spire/status", get(spire::status))
+        .route("/spire/agents", get(spire::agents))
         .route("/satellites/active", get(satellites::active))
         .route("/satellites/stale", get(satellites::stale))
         .route(

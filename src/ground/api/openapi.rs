@@ -329,6 +329,7 @@ const ENROLLED: &str = "auth!:object state!:string";
 const MEMBER: &str = "satellite!:string group!:string";
 const ENROL: &[u16] = &[400, 401, 403, 409, 429];
 const PAGE: &str = "selector after limit";
+const SPIRE: &str = "enabled!:boolean connected!:boolean";
 
 const ROWS: &[Row] = &[
     Row::new(Get, "/ping", Anyone, "Whether the server is there", Text),
@@ -519,6 +520,10 @@ const ROWS: &[Row] = &[
     Row::new(Get, "/api/images", Viewer, "Images held, or who holds one", Many(""))
         .query("digest after limit"),
     Row::new(Get, "/api/publishing", Viewer, "How publishing elsewhere goes", One("to!:string")),
+    Row::new(Post, "/api/satellites/register", SystemAdmin, "As Go without SPIRE: 503", One(""))
+        .body("satellite_name!:string selectors!:strings attestation_method!:string"),
+    Row::new(Get, "/api/spire/status", SystemAdmin, "Whether SPIRE attests", One(SPIRE)),
+    Row::new(Get, "/api/spire/agents", SystemAdmin, "As Go without SPIRE: 503", One("")),
     Row::new(Get, "/api/batches", Viewer, "Lists batches", Many(BATCH)),
     Row::new(Post, "/api/batches", Admin, "Makes an enrolment token for a batch", One(BATCH))
         .body(
