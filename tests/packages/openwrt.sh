@@ -49,6 +49,10 @@ procd_add_reload_trigger() { echo "trigger $*"; }
 procd_running() { [ -n "${RUNNING:-}" ]; }
 procd_send_signal() { echo "signal $*"; }
 restart() { echo restart; }
+stop() { echo stop; }
+start() { echo start; }
+# None of the machine below.
+pidof() { return 1; }
 logger() {
 	if [ "$5" = -f ]; then cat "$6"; else shift 4 && echo "$*"; fi >>"$LOG_FILE"
 }
