@@ -68,8 +68,8 @@ pub async fn mount(
                 let user = config.user.clone();
                 config = Config { user, ..reload(path, &health).unwrap_or(config) };
             }
-            Some(signal) => {
-                info!("stopping: {signal:?}");
+            Some(_) => {
+                info!("stopping, as a signal asks for");
                 return Ok(None);
             }
         }

@@ -367,11 +367,11 @@ impl Satellite {
             match signals.next().await {
                 Some(Ok(Signal::Hup)) if !self.stop.is_open() => reload().await,
                 Some(Ok(Signal::Hup)) => {}
-                signal if self.stop.is_open() => {
-                    return Err(Failure(format!("stopped by a second signal: {signal:?}")));
+                _ if self.stop.is_open() => {
+                    return Err(Failure("stopped by a second signal".to_owned()));
                 }
-                signal => {
-                    info!("stopping: {signal:?}");
+                _ => {
+                    info!("stopping, as a signal asks for");
                     self.stop.open();
                 }
             }
