@@ -82,7 +82,7 @@ impl GroundControl {
             _ => {}
         }
         let answer: Answer = self.parsed(response, "the answer to the enrolment").await?;
-        answer.check().map_err(|error| Error::from(error).about(&self.base()))?;
+        answer.check().map_err(|error| Error::from(error).about(self.base()))?;
         Ok(answer)
     }
 
