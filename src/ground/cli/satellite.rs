@@ -13,6 +13,8 @@ use super::output::{Output, Table, elements, plain, say, text, texts};
 use super::plan::{self, Fleet};
 use super::watch::{View, watch};
 use super::{EXIT_DIFFERENT, Failure};
+use crate::ground::clock;
+use crate::ground::history::DAY;
 use crate::units::ByteCount;
 
 #[derive(Subcommand)]
@@ -56,6 +58,18 @@ reached for a while is asked again.")]
         /// A label; may be repeated
         #[arg(short = 'l', long, value_name = "KEY=VALUE")]
         label: Vec<String>,
+    },
+    /// Show the last days of a satellite, the newest last: a row an hour for three days, and six hours
+    /// before that
+    #[command(
+        after_help = "Example: ground-control satellite history gateway-17 --days 30 -o json"
+    )]
+    History {
+        /// The satellite
+        name: String,
+        /// How far back, up to 30
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=30))]
+        days: u8,
     },
     /// Print a new enrolment token, for a device that was replaced or flashed anew
     #[command(after_help = "Example: ground-control satellite token gateway-17
@@ -146,6 +160,7 @@ pub fn run(verb: Verb, server: &Server, output: Output) -> Result<ExitCode, Fail
             let answer = ask(server, &name, &Request::new(Method::Post, &path, None))?;
             show_token(server, &name, &answer, output)?;
         }
+        Verb::History { name, days } => history(server, &name, days, output)?,
         Verb::Label { name, labels } => {
             let body = Some(json!({ "labels": changes(&labels)? }));
             ask(server, &name, &Request::new(Method::Patch, &["api", "satellites", &name], body))?;
@@ -304,6 +319,34 @@ impl View for Known {
         let head: String = rows.chain(problems).collect();
         if all == 0 { head } else { format!("{head}\n{}", table.draw()) }
     }
+}
+
+fn history(server: &Server, name: &str, days: u8, output: Output) -> Result<(), Failure> {
+    let after = clock::rfc3339(clock::now() - i64::from(days) * DAY);
+    let path = ["api", "satellites", name, "history"];
+    let request = Request::new(Method::Get, &path, None).with_query(&[("after", &after)]);
+    let hours = elements(ask(server, name, &request)?);
+    let head = ["AT", "HOURS", "ONLINE", "RECEIVED", "WRITTEN", "STORAGE", "BEHIND", "HEALTH"];
+    let mut table = Table::new(&head);
+    for hour in &hours {
+        let number = |field: &str| hour.get(field).and_then(Value::as_u64);
+        let bytes = |field: &str| {
+            number(field).map_or_else(|| "-".to_owned(), |bytes| ByteCount(bytes).to_string())
+        };
+        let count = |field: &str| number(field).unwrap_or_default();
+        let seconds = count("seconds").max(1);
+        table.row(vec![
+            text(hour, "at"),
+            (seconds / 3600).to_string(),
+            format!("{} %", count("online_seconds") * 100 / seconds),
+            bytes("received_bytes"),
+            bytes("flash_written_bytes"),
+            bytes("storage_used_bytes"),
+            format!("{} of {}", count("images_behind"), count("images")),
+            text(hour, "health"),
+        ]);
+    }
+    output.many(&hours, &table)
 }
 
 fn approve(server: &Server, name: &str) -> Result<(), Failure> {
