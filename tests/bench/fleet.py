@@ -79,7 +79,7 @@ def basic(name, password):
 
 class Load:
     def __init__(self, ports):
-        self.ports, self.took, self.errors, self.bytes = port, [], [], 0
+        self.ports, self.took, self.errors, self.bytes = ports, [], [], 0
 
     async def timed(self, connection, expected, *request):
         begun = time.monotonic()
