@@ -4,6 +4,7 @@
 
 mod apply;
 mod batches;
+mod bundle;
 mod certificates;
 mod chromium;
 mod cli;

@@ -15,6 +15,7 @@
 //! | `document` | reads the YAML documents of a fleet, and says all that is wrong with them |
 //! | `plan` | what would have to change: by it `apply` works, and `diff` |
 //! | `apply` | carries a plan out |
+//! | `bundle` | writes what a satellite lacks to a file, by the program `moonlet` |
 //! | `backup` | copies a database while it is in use |
 //!
 //! Exit codes are those of `moonlet`: 0 done, 1 not converged or a difference found, 2 error.
@@ -22,6 +23,7 @@
 mod apply;
 mod backup;
 mod batch;
+mod bundle;
 mod config;
 mod document;
 mod group;
@@ -98,6 +100,9 @@ enum Verb {
     /// Make the fleet what YAML documents say
     #[command(after_help = apply::HELP)]
     Apply(apply::Apply),
+    /// Write what a satellite lacks into a signed file, for where there is no network
+    #[command(after_help = bundle::HELP)]
+    Bundle(bundle::Bundle),
     /// Copy the database of a server in a directory, while it serves
     #[command(
         after_help = "Example: ground-control backup --data /var/lib/ground-control fleet.db"
@@ -185,6 +190,7 @@ fn run(verb: Verb) -> Result<ExitCode, Failure> {
         Verb::Event(noun) => journal::events(noun.verb, &noun.connection.open()?, noun.output),
         Verb::Audit(noun) => journal::audit(noun.verb, &noun.connection.open()?, noun.output),
         Verb::Apply(apply) => apply::run(&apply),
+        Verb::Bundle(order) => bundle::run(&order),
         Verb::Backup(backup) => backup::backup(&backup),
         Verb::Restore(restore) => backup::restore(&restore),
         Verb::Completion { shell } => {
