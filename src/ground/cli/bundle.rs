@@ -73,6 +73,9 @@ struct Wanted {
     is_in_sync: bool,
 }
 
+/// Registries: the name of each, and its address.
+type Upstreams = Vec<(String, String)>;
+
 pub fn run(order: &Bundle) -> Result<ExitCode, Failure> {
     let server = order.connection.open()?;
     let (images, upstreams) = order.images(&server)?;
@@ -114,13 +117,13 @@ pub fn run(order: &Bundle) -> Result<ExitCode, Failure> {
 
 impl Bundle {
     /// What the satellite is to hold and holds, and where that comes from: name and address.
-    fn images(&self, server: &Server) -> Result<(Vec<Wanted>, Vec<(String, String)>), Failure> {
+    fn images(&self, server: &Server) -> Result<(Vec<Wanted>, Upstreams), Failure> {
         let name = &self.satellite;
         let request = Request::new(Method::Get, &["api", "satellites", name, "state"], None);
         let state =
             server.ask_of("satellite", name, || server.names("satellites", "Name"), &request)?;
         let device = text(&state, "platform");
-        let (mut images, mut upstreams) = (Vec::new(), Vec::new());
+        let (mut images, mut upstreams) = (Vec::new(), Upstreams::new());
         for image in elements(state.get("images").cloned().unwrap_or_default()) {
             let group = server.get(&["api", "groups", &text(&image, "group")])?;
             let reference = text(&image, "reference");
