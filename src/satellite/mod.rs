@@ -29,11 +29,13 @@ mod without;
 mod zone;
 
 use std::fmt;
+use std::future::Future;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::rc::Rc;
 
-use smol::{LocalExecutor, future};
+use smol::LocalExecutor;
 
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{self, Config};
@@ -78,39 +80,44 @@ fn act(args: &Args) -> Result<ExitCode, Failure> {
     };
     let executor = Rc::new(LocalExecutor::new());
     let spawner = Rc::clone(&executor);
-    future::block_on(executor.run(async move {
-        match &args.command {
-            Command::Run => run(warned()?, args.config.clone(), spawner).await,
-            Command::Check => check::check(&load()?),
-            Command::Doctor { json } => doctor::doctor(&args.config, *json, &spawner).await,
-            Command::Sync { once } => sync(warned()?, *once, &spawner).await,
-            Command::Status { json } => show::status(config()?, *json).await,
-            Command::ImageLs { cached: true, json } => show::cached(config()?, *json).await,
-            Command::ImageLs { cached: false, json } => show::images(config()?, *json).await,
-            Command::ImagePin { name } => images::pin(config()?, name).await,
-            Command::ImageImport { file, wish } => archives::import(config()?, file, wish).await,
-            Command::ImageExport(order) => archives::export(config()?, order).await,
-            Command::ImageRm { name } => images::remove(config()?, name).await,
-            Command::ProxyCa { new: false } => proxy::print_authority(config()?).await,
-            Command::ProxyCa { new: true } => proxy::renew_authority(config()?).await,
-            Command::StoreStat { json } => show::store(config()?, *json).await,
-            Command::StoreScrub { json } => show::scrub(config()?, *json).await,
-            Command::StoreVerify => verify(config()?).await,
-            Command::BoardLs => board::list(),
-            Command::BoardShow { name, json } => board::show(name, *json),
-            Command::BoardConfig { name } => board::config(name),
+    // On the heap: they are large, and would be moved through the stack of each caller.
+    let work: Pin<Box<dyn Future<Output = Result<ExitCode, Failure>> + '_>> = match &args.command {
+        Command::Run => {
+            let config = warned()?;
+            // Before there is a second thread.
+            let user = User::prepare(&config)?;
+            Box::pin(run(config, user, args.config.clone(), spawner))
         }
-    }))
+        Command::Check => return check::check(&load()?),
+        Command::Doctor { json } => Box::pin(doctor::doctor(&args.config, *json, &spawner)),
+        Command::Sync { once } => Box::pin(sync(warned()?, *once, &spawner)),
+        Command::Status { json } => Box::pin(show::status(config()?, *json)),
+        Command::ImageLs { cached: true, json } => Box::pin(show::cached(config()?, *json)),
+        Command::ImageLs { cached: false, json } => Box::pin(show::images(config()?, *json)),
+        Command::ImagePin { name } => Box::pin(images::pin(config()?, name)),
+        Command::ImageImport { file, wish } => Box::pin(archives::import(config()?, file, wish)),
+        Command::ImageExport(order) => Box::pin(archives::export(config()?, order)),
+        Command::ImageRm { name } => Box::pin(images::remove(config()?, name)),
+        Command::ProxyCa { new: false } => Box::pin(proxy::print_authority(config()?)),
+        Command::ProxyCa { new: true } => Box::pin(proxy::renew_authority(config()?)),
+        Command::StoreStat { json } => Box::pin(show::store(config()?, *json)),
+        Command::StoreScrub { json } => Box::pin(show::scrub(config()?, *json)),
+        Command::StoreVerify => Box::pin(verify(config()?)),
+        Command::BoardLs => return board::list(),
+        Command::BoardShow { name, json } => return board::show(name, *json),
+        Command::BoardConfig { name } => return board::config(name),
+    };
+    // Which waits for sockets on this thread: that of `future` is woken by another one each time.
+    smol::block_on(executor.run(work))
 }
 
 /// Replicates and serves until a signal ends it.
 async fn run(
     config: Config,
+    user: Option<User>,
     path: PathBuf,
     executor: Rc<LocalExecutor<'static>>,
 ) -> Result<ExitCode, Failure> {
-    // There is one thread yet.
-    let user = User::prepare(&config)?;
     let mut signals = daemon::signals()?;
     let notifier = Rc::new(Notifier::from_env());
     let clock: SharedClock = Rc::new(SystemClock::new());
