@@ -18,8 +18,7 @@ use rustls::pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use super::contents::{Archive, FILE_BYTES_MAX, Listed};
-use super::import::Wish;
+use super::contents::{Archive, FILE_BYTES_MAX, Listed, Wish};
 use crate::blob::Store;
 use crate::kind::Kind;
 use crate::oci::{Digest, Reference};

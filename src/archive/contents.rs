@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::source::Source;
 use super::{Error, docker};
 use crate::kind::Kind;
-use crate::oci::{Digest, Hasher, MANIFEST_BYTES_MAX, Manifest, Reference, media_type};
+use crate::oci::{Digest, Hasher, MANIFEST_BYTES_MAX, Manifest, Platform, Reference, media_type};
 
 /// An archive that is open, and the images that it says it holds.
 pub struct Archive {
@@ -67,6 +67,15 @@ struct Annotations {
 #[serde(rename_all = "camelCase")]
 struct Version {
     image_layout_version: String,
+}
+
+/// What of an archive is wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// One image under this name; else all, under their own.
+    pub name: Option<Reference>,
+    /// For these platforms; else for those of the desired image of that name, or this device's.
+    pub platforms: Vec<Platform>,
 }
 
 impl Archive {

@@ -13,7 +13,7 @@ use smol::future::yield_now;
 
 use super::Error;
 use super::bundle::{self, Terms};
-use super::contents::{Archive, Listed};
+use super::contents::{Archive, Listed, Wish};
 use super::plan::{Plan, plan};
 use crate::blob::{Store, Want, Writer};
 use crate::catalog::{Catalog, Imports};
@@ -36,15 +36,6 @@ pub struct Import<'a> {
     pub desired: &'a [Image],
     /// Called with the bytes that are there, and those of all that is to be written.
     pub each: &'a dyn Fn(u64, u64),
-}
-
-/// What of an archive is wanted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wish {
-    /// One image under this name; else all, under their own.
-    pub name: Option<Reference>,
-    /// For these platforms; else for those of the desired image of that name, or this device's.
-    pub platforms: Vec<Platform>,
 }
 
 /// An image that is held now.

@@ -28,9 +28,9 @@ use crate::blob;
 use crate::kind::Kind;
 use crate::oci::ManifestError;
 pub use bundle::{Signer, Terms, read_keys};
-pub use contents::Archive;
+pub use contents::{Archive, Wish};
 pub use export::{Export, export};
-pub use import::{Import, Imported, Wish};
+pub use import::{Import, Imported};
 
 /// Why images could not be taken from a file or put into one.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use url::Url;
 
-use super::read::masked;
+use super::table::masked;
 use super::table::{Reader, Table};
 use super::{Link, ProxyUrl};
 use crate::units::{ByteCount, ByteRate, Expected};

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::proxy::leads_to;
-use super::table::{Reader, Table, table};
+use super::table::{Reader, Table, masked, table};
 use super::upstream::implied;
 use super::{
-    Activation, Admin, Config, Image, Import, Loaded, Location, MASK, Serve, ServerTls, Store,
-    Sync, Upstream,
+    Activation, Admin, Config, Image, Import, Loaded, Location, Serve, ServerTls, Store, Sync,
+    Upstream,
 };
 use crate::oci::{Platform, Reference};
 use crate::units::ByteCount;
@@ -227,23 +227,6 @@ impl<'a> Reader<'a> {
                 None
             }
         }
-    }
-}
-
-/// What was written for an address, without what may be a secret in it: credentials and a query.
-pub fn masked(text: &str) -> String {
-    let text = text.split(['?', '#']).next().unwrap_or_default();
-    let is_digest = |rest: &str| rest.starts_with("sha256:") || rest.starts_with("sha512:");
-    match text.rsplit_once('@') {
-        // Behind an image's name there may be a digest.
-        Some((before, rest)) if is_digest(rest) && !before.contains("://") => {
-            format!("{}@{rest}", masked(before))
-        }
-        Some((before, rest)) => {
-            let scheme = before.find("://").map_or(0, |at| at + 3);
-            format!("{}{MASK}@{rest}", before.get(..scheme).unwrap_or_default())
-        }
-        None => text.to_owned(),
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::nearest;
+use super::{MASK, nearest};
 use crate::units::parse_duration;
 
 /// What is read, and what was found wrong with it.
@@ -254,4 +254,21 @@ impl<'a> Table<'a> {
 pub(super) fn table(name: String, keys: DeTable<'_>, span: Range<usize>) -> Table<'_> {
     let keys = keys.into_iter().map(|(key, value)| (key.into_inner().into_owned(), value));
     Table { name, keys: keys.collect(), span }
+}
+
+/// What was written for an address, without what may be a secret in it: credentials and a query.
+pub fn masked(text: &str) -> String {
+    let text = text.split(['?', '#']).next().unwrap_or_default();
+    let is_digest = |rest: &str| rest.starts_with("sha256:") || rest.starts_with("sha512:");
+    match text.rsplit_once('@') {
+        // Behind an image's name there may be a digest.
+        Some((before, rest)) if is_digest(rest) && !before.contains("://") => {
+            format!("{}@{rest}", masked(before))
+        }
+        Some((before, rest)) => {
+            let scheme = before.find("://").map_or(0, |at| at + 3);
+            format!("{}{MASK}@{rest}", before.get(..scheme).unwrap_or_default())
+        }
+        None => text.to_owned(),
+    }
 }

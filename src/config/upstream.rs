@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use url::Url;
 
 use super::Upstream;
-use super::read::masked;
+use super::table::masked;
 use super::table::{Reader, Table};
 use crate::oci::registry_name;
 
