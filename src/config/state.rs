@@ -4,8 +4,9 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::ground_control::is_loopback;
+use super::show::optional;
 use super::table::{Reader, Table};
-use super::{State, StatePlace, optional};
+use super::{State, StatePlace};
 
 impl<'a> Reader<'a> {
     /// Where the state lies; none where that cannot be used.

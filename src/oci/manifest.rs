@@ -4,14 +4,15 @@
 //! unknown members are passed over, and lists have limits of their own, because an item of 80 bytes
 //! can be made of one of 8.
 
+mod raw;
+
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{self, Read};
-use std::marker::PhantomData;
+use std::io::Read;
 
-use serde::de::MapAccess;
+use raw::{Annotated, OPENING_BYTES, Opening, Raw, printable};
 
-use super::json::{DigestText, List, Members, Number, Object, Text, Texts, read, skip};
+use super::json::read;
 use super::{Digest, Platform, media_type};
 
 /// Points to a configuration or a layer (image-spec descriptor.md).
@@ -172,192 +173,6 @@ impl Listed {
     }
 }
 
-impl Members for Listed {
-    fn member<'de, A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
-        if name != "manifests" {
-            return skip(map);
-        }
-        *self = Self::default();
-        map.next_value_seed(List::new(|raw: RawDescriptor| {
-            self.count += 1;
-            self.digests.extend(raw.digest.filter(|_| self.count <= LISTED_MAX));
-            Ok(())
-        }))?;
-        Ok(())
-    }
-}
-
-/// A manifest as it is read.
-#[derive(Default)]
-struct Raw {
-    schema_version: Option<u64>,
-    media_type: Option<String>,
-    artifact_type: Option<String>,
-    subject: Option<Digest>,
-    manifests: Option<Vec<Child>>,
-    config: Option<RawDescriptor>,
-    layers: Option<Vec<Descriptor>>,
-}
-
-impl Members for Raw {
-    fn member<'de, A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
-        match name {
-            "schemaversion" => self.schema_version = map.next_value_seed(Number)?,
-            "mediatype" => self.media_type = map.next_value_seed(Text(TYPE_BYTES_MAX))?,
-            "artifacttype" => self.artifact_type = map.next_value_seed(Text(TYPE_BYTES_MAX))?,
-            "config" => self.config = map.next_value_seed(Object(PhantomData))?,
-            "subject" => {
-                let subject = map.next_value_seed(Object::<RawDescriptor>(PhantomData))?;
-                self.subject = subject.and_then(|subject| subject.digest);
-            }
-            "manifests" => {
-                let mut children = Vec::new();
-                let list = List::new(|raw: RawDescriptor| {
-                    // Content that is named in a way nothing here knows is no choice.
-                    children.extend(raw.child());
-                    at_most(children.len(), CHILDREN_MAX, "manifests in one index")
-                });
-                self.manifests = map.next_value_seed(list)?.then_some(children);
-            }
-            "layers" => {
-                let mut layers = Vec::new();
-                let list = List::new(|raw: RawDescriptor| {
-                    layers.push(raw.descriptor()?);
-                    at_most(layers.len(), LAYERS_MAX, "layers in one image")
-                });
-                self.layers = map.next_value_seed(list)?.then_some(layers);
-            }
-            _ => skip(map)?,
-        }
-        Ok(())
-    }
-}
-
-/// A descriptor as it is read.
-#[derive(Default)]
-struct RawDescriptor {
-    media_type: Option<String>,
-    digest: Option<Digest>,
-    size: Option<u64>,
-    platform: Option<RawPlatform>,
-    attested: Attested,
-}
-
-impl RawDescriptor {
-    fn descriptor(&self) -> Result<Descriptor, String> {
-        let named = self.digest.zip(self.size);
-        let Some((digest, size)) = named else {
-            return Err("a descriptor without digest or size, expected both".to_owned());
-        };
-        if size > CONTENT_BYTES_MAX {
-            return Err(format!(
-                "{digest} is of {size} bytes, expected at most {CONTENT_BYTES_MAX}"
-            ));
-        }
-        let is_foreign = self.media_type.as_deref().is_some_and(media_type::is_foreign);
-        Ok(Descriptor { digest, size, is_foreign })
-    }
-
-    fn child(self) -> Option<Child> {
-        let RawDescriptor { digest, size, platform, attested, .. } = self;
-        Some(Child {
-            digest: digest?,
-            size: size.unwrap_or(0),
-            platform: platform.map(|raw| {
-                let RawPlatform([os, architecture, variant]) = &raw;
-                Platform::normalised(os, architecture, variant)
-            }),
-            attests: attested.0,
-        })
-    }
-}
-
-impl Members for RawDescriptor {
-    fn member<'de, A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
-        match name {
-            "mediatype" => self.media_type = map.next_value_seed(Text(TYPE_BYTES_MAX))?,
-            "digest" => self.digest = map.next_value_seed(DigestText)?,
-            "size" => self.size = map.next_value_seed(Number)?,
-            "platform" => self.platform = map.next_value_seed(Object(PhantomData))?,
-            "annotations" => {
-                let annotations = map.next_value_seed(Object(PhantomData))?;
-                self.attested = annotations.unwrap_or_default();
-            }
-            _ => skip(map)?,
-        }
-        Ok(())
-    }
-}
-
-/// Operating system, architecture and variant, empty where they are left out.
-#[derive(Default)]
-struct RawPlatform([String; 3]);
-
-impl Members for RawPlatform {
-    fn member<'de, A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
-        let [os, architecture, variant] = &mut self.0;
-        let place = match name {
-            "os" => os,
-            "architecture" => architecture,
-            "variant" => variant,
-            _ => return skip(map),
-        };
-        *place = map.next_value_seed(Text(PLATFORM_BYTES_MAX))?.unwrap_or_default();
-        Ok(())
-    }
-}
-
-/// What the annotations of a child say that it is an attestation of.
-#[derive(Default)]
-struct Attested(Option<Digest>);
-
-impl Members for Attested {
-    fn member<'de, A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
-        match name {
-            "vnd.docker.reference.digest" => self.0 = map.next_value_seed(DigestText)?,
-            _ => skip(map)?,
-        }
-        Ok(())
-    }
-}
-
-/// The annotations of a manifest.
-#[derive(Default)]
-struct Annotated(BTreeMap<String, String>);
-
-impl Members for Annotated {
-    fn member<'de, A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
-        match name {
-            "annotations" => self.0 = map.next_value_seed(Texts(ANNOTATIONS_BYTES_MAX))?,
-            _ => skip(map)?,
-        }
-        Ok(())
-    }
-}
-
-/// Bytes that are read on, the first of which are kept for an error to show.
-struct Opening<'a> {
-    source: &'a mut dyn Read,
-    bytes: Vec<u8>,
-}
-
-impl Read for Opening<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.source.read(buffer)?;
-        let room = OPENING_BYTES.saturating_sub(self.bytes.len()).min(length);
-        self.bytes.extend_from_slice(buffer.get(..room).unwrap_or_default());
-        Ok(length)
-    }
-}
-
-fn at_most(count: usize, max: usize, what: &str) -> Result<(), String> {
-    if count > max { Err(format!("more than {max} {what}")) } else { Ok(()) }
-}
-
-fn printable(letter: char) -> char {
-    if letter.is_control() { ' ' } else { letter }
-}
-
 /// Bytes that are not a manifest that Moonlet can hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestError(String);
@@ -370,9 +185,6 @@ impl fmt::Display for ManifestError {
 
 impl std::error::Error for ManifestError {}
 
-/// The largest content that a manifest may name, in bytes: no device holds more, and all sums of
-/// what manifests name stay far from overflowing.
-const CONTENT_BYTES_MAX: u64 = 1 << 40;
 /// The largest manifest taken in, in bytes: what the distribution-spec lets a registry refuse
 /// above, and what clients accept.
 pub const MANIFEST_BYTES_MAX: u64 = 4 << 20;
@@ -384,11 +196,6 @@ pub const LAYERS_MAX: usize = 2048;
 pub const LISTED_MAX: usize = 1024;
 /// What is kept of a manifest's annotations for requests for referrers.
 pub const ANNOTATIONS_BYTES_MAX: usize = 16 << 10;
-/// Two names of RFC 6838 and a slash; what is longer is no media type.
-const TYPE_BYTES_MAX: usize = 255;
-/// A longer word names no platform.
-const PLATFORM_BYTES_MAX: usize = 32;
-const OPENING_BYTES: usize = 40;
 
 #[cfg(test)]
 mod tests {

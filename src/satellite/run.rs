@@ -1,7 +1,6 @@
 //! What a satellite is made of, put together from one configuration.
 
 use std::cell::{Cell, RefCell};
-use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,17 +11,17 @@ use smol::LocalExecutor;
 use smol::future::or;
 use smol::stream::StreamExt as _;
 
+use super::mount::Unmounted;
 use super::random::{jittered, random};
-use super::user::{self, AsUser};
+use super::user::AsUser;
 use super::{Failure, fleet, zone};
-use crate::blob::{self, MountReport, Store};
+use crate::blob::{MountReport, Store};
 use crate::catalog::{Catalog, Imports};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, Location, ProxyUrl, Upstream};
 use crate::control::{self, Control, Wanted};
 use crate::fetch::{Gate, Latch, Terms};
 use crate::flash::{self, Device};
-use crate::kind::Kind;
 use crate::link::Urgency;
 use crate::link::zone::Zone;
 use crate::metrics::Metrics;
@@ -33,68 +32,6 @@ use crate::pull::{Parts, Policies, Puller, Registries, Rules, Spawner};
 use crate::reconcile::{self, Desired, Outcome, Patience, Reconciler};
 use crate::registry::{self, Password, Registry};
 use crate::status::{Admin, Health, Report, STORE};
-
-/// Why a log could not be mounted.
-#[derive(Debug)]
-pub enum Unmounted {
-    /// Its device could not be opened.
-    Device(flash::Error),
-    /// It cannot be opened as the user that the configuration names.
-    User(user::Error),
-    /// What is on it is no log, or one that cannot be read.
-    Log(blob::Error),
-}
-
-impl Unmounted {
-    /// Whether it may be mounted later: a disk that is not attached yet, one that answers with
-    /// errors, or is full. What is damaged, newer than this program or in use stays so.
-    pub fn may_pass(&self) -> bool {
-        let kind = match self {
-            Self::User(_) => return false,
-            Self::Device(error) => error.kind(),
-            Self::Log(error) => error.kind(),
-        };
-        matches!(kind, Kind::Missing | Kind::Retry | Kind::Full)
-    }
-}
-
-impl fmt::Display for Unmounted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::User(error) => error.fmt(f),
-            Self::Device(error) => error.fmt(f),
-            Self::Log(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for Unmounted {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::User(error) => Some(error),
-            Self::Device(error) => Some(error),
-            Self::Log(error) => Some(error),
-        }
-    }
-}
-
-impl From<flash::Error> for Unmounted {
-    fn from(error: flash::Error) -> Self {
-        Self::Device(error)
-    }
-}
-
-impl From<user::Error> for Unmounted {
-    fn from(error: user::Error) -> Self {
-        Self::User(error)
-    }
-}
-
-impl From<blob::Error> for Unmounted {
-    fn from(error: blob::Error) -> Self {
-        Self::Log(error)
-    }
-}
 
 /// Everything below the services.
 pub struct Satellite {

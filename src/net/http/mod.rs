@@ -31,6 +31,7 @@
 
 use std::fmt;
 
+mod answer;
 mod body;
 mod chunks;
 mod client;

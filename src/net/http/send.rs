@@ -5,14 +5,11 @@
 //! others; under TLS it is read and written in blocks. The body's lease lives until the last
 //! byte has been handed to the kernel. A peer that is slower than [`SEND_BYTES_PER_SECOND_MIN`]
 //! on the whole is dropped, for it holds a connection and, by the lease, flash space.
-//!
-//! Header text never breaks out of its line: control characters in it become spaces.
 
 use std::any::Any;
-use std::cell::RefCell;
 use std::fs::File;
 use std::future::Future;
-use std::io::{self, Write as _};
+use std::io;
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::pin::Pin;
@@ -24,13 +21,12 @@ use rustix::fs::Advice;
 use rustix::net::SendFlags;
 use smol::future::zip;
 
+use super::answer::{DateLine, has_body, write_head};
 use super::headers::Headers;
-use super::reason;
 use super::resident::{make_resident, read_block};
 use super::slots::{BLOCK_BYTES, Slot};
 use super::wire::{Wait, Wire, advance};
 use crate::clock::Clock;
-use crate::clock::date::Civil;
 
 /// An answer. Date, length and connection are written by the server.
 pub struct ServerResponse {
@@ -160,7 +156,12 @@ pub(super) async fn send(
     let len = response.body.len();
     out.clear();
     date.refresh(clock.unix_seconds());
-    write_head(out, date, &response, len, options)?;
+    let connection = match options {
+        SendOptions { close: true, .. } => Some("close"),
+        SendOptions { say_keep_alive: true, .. } => Some("keep-alive"),
+        _ => None,
+    };
+    write_head(out, date, (response.status, &response.headers), len, connection)?;
     let stall = Wait::Stall(options.stall);
     if options.head_only || len == 0 || !has_body(response.status) {
         wire.write_all(out, stall).await?;
@@ -431,77 +432,6 @@ async fn send_stream(
     Ok(Sent::Whole(total))
 }
 
-fn write_head(
-    out: &mut Vec<u8>,
-    date: &DateLine,
-    response: &ServerResponse,
-    len: u64,
-    options: SendOptions,
-) -> io::Result<()> {
-    let status = response.status;
-    if status == 200 {
-        out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
-    } else {
-        write!(out, "HTTP/1.1 {status} {}\r\n", reason(status))?;
-    }
-    date.write(out);
-    if has_body(status) {
-        write!(out, "content-length: {len}\r\n")?;
-    }
-    if options.close {
-        out.extend_from_slice(b"connection: close\r\n");
-    } else if options.say_keep_alive {
-        out.extend_from_slice(b"connection: keep-alive\r\n");
-    }
-    write_lines(out, &response.headers);
-    out.extend_from_slice(b"\r\n");
-    Ok(())
-}
-
-fn write_lines(out: &mut Vec<u8>, headers: &Headers) {
-    for (name, value) in headers.iter() {
-        if matches!(name, "date" | "connection" | "transfer-encoding" | "content-length") {
-            continue;
-        }
-        push_text(out, name);
-        out.extend_from_slice(b": ");
-        push_text(out, value);
-        out.extend_from_slice(b"\r\n");
-    }
-}
-
-fn push_text(out: &mut Vec<u8>, text: &str) {
-    let start = out.len();
-    out.extend_from_slice(text.as_bytes());
-    for byte in out.get_mut(start..).unwrap_or_default() {
-        if byte.is_ascii_control() && *byte != b'\t' {
-            *byte = b' ';
-        }
-    }
-}
-
-/// The `date:` line, made once a second.
-#[derive(Default)]
-pub(super) struct DateLine(RefCell<(u64, Vec<u8>)>);
-
-impl DateLine {
-    fn refresh(&self, now: u64) {
-        let mut made = self.0.borrow_mut();
-        if made.0 != now {
-            *made = (now, format!("date: {}\r\n", Civil::new(now).http()).into_bytes());
-        }
-    }
-
-    fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.0.borrow().1);
-    }
-}
-
-/// Whether answers of this status carry a body, or the length of one.
-fn has_body(status: u16) -> bool {
-    !matches!(status, 100..=199 | 204 | 304)
-}
-
 fn length(bytes: &[u8]) -> u64 {
     bytes.len() as u64
 }
@@ -520,33 +450,3 @@ const AHEAD_BYTES: u64 = 2 << 20;
 const KEPT_BYTES_MAX: usize = 4 << 10;
 /// Slower readers are dropped: a phone's worst link is ten times faster.
 const SEND_BYTES_PER_SECOND_MIN: u64 = 512;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn header_text_cannot_break_out_of_its_line() {
-        let mut headers = Headers::new();
-        headers.append("location", "/x\r\nset-cookie: a=b");
-        headers.append("content-length", "5");
-        headers.append("Date", "now");
-        let body = ResponseBody::Empty;
-        let response = ServerResponse { status: 404, headers, body };
-        let options = SendOptions {
-            head_only: false,
-            close: true,
-            say_keep_alive: false,
-            stall: Duration::from_secs(1),
-        };
-        let mut out = Vec::new();
-        let date = DateLine::default();
-        date.refresh(1);
-        write_head(&mut out, &date, &response, 0, options).unwrap();
-        let text = String::from_utf8(out).unwrap();
-        assert!(text.starts_with("HTTP/1.1 404 Not Found\r\ndate: "), "{text}");
-        assert!(text.ends_with(
-            "\r\ncontent-length: 0\r\nconnection: close\r\nlocation: /x  set-cookie: a=b\r\n\r\n"
-        ));
-    }
-}

@@ -20,9 +20,10 @@ use smol::Async;
 use smol::future::or;
 
 use super::Method;
+use super::answer::DateLine;
 use super::headers::Headers;
 use super::origin::Origin;
-use super::send::{DateLine, ServerResponse};
+use super::send::ServerResponse;
 use super::session::talk;
 use super::slots::{Slot, Slots};
 use super::tunnel::Tunnel;
