@@ -85,7 +85,7 @@ def main():
     print(f"others' manifest beside them, p99\t{beside[197]:.1f}\tms\t50")
     print(f"the same alone\t{alone[197]:.1f}\tms\t")
     print(f"median beside them\t{statistics.median(beside):.2f}\tms\t")
-    print(f"bytes per idle connection\t{(held - before) // IDLE}\tB\t8192")
+    print(f"bytes per idle connection\t{(held - before) // IDLE}\tB\t")
     print(f"all of them, resident\t{most / 2**20:.1f}\tMiB\t24")
     print(f"before them\t{before / 2**20:.1f}\tMiB\t")
     print(f"idle connections that are still open\t{kept}\t\t")
