@@ -286,10 +286,10 @@ fn a_satellite_shows_the_certificate_that_its_files_have_now() {
     let refuses = || server.curl("/ping", &["--cert", "edge1.pem", "--key", "edge1.key"]).0 == 0;
     wait_until(refuses, || "the authority before is trusted still".to_owned());
     relay.cut_after(1);
-    wait_until(|| problems().contains("ground control"), &problems);
+    wait_until(|| problems().contains("ground control"), problems);
     relay.cut_after(0);
-    wait_until(|| problems().contains("tls") || problems().contains("alert"), &problems);
+    wait_until(|| problems().contains("tls") || problems().contains("alert"), problems);
     certificate(files, "stranger", "edge1", "/CN=ignored", spiffe);
-    wait_until(|| problems() == "[]", &problems);
+    wait_until(|| problems() == "[]", problems);
     assert!(device.lives());
 }
