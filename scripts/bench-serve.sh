@@ -3,7 +3,7 @@
 # The figures of the serving side: `scripts/bench serve`, which sources this file.
 #
 # The same wrk asks Moonlet, nginx with the same bytes as files, and docker-registry, one after the
-# other in each round; each server has one core and wrk the other one. Nobody checks digests here.
+# other in each round; each server has one core and wrk the other one. Digests are not checked here.
 
 # wrk_figures URL CONNECTIONS: requests a second and the 99th percentile in ms.
 wrk_figures() {

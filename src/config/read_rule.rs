@@ -186,11 +186,11 @@ impl<'a> Reader<'a> {
         let names: Vec<&str> = config.upstreams.iter().map(|up: &Upstream| &*up.registry).collect();
         for (index, (span, rule)) in spans.iter().zip(&config.serve.rules).enumerate() {
             if !rule.users.is_empty() && config.serve.htpasswd.is_none() {
-                let expected = "[serve] htpasswd beside it: nobody shows a password";
+                let expected = "[serve] htpasswd beside it: no client shows a password";
                 self.problem(span.clone(), "[[serve.rule]] users", "named", expected);
             }
             if !rule.certificates.is_empty() && !has_certificates {
-                let expected = "[serve] client_ca beside it: nobody shows a certificate";
+                let expected = "[serve] client_ca beside it: no client shows a certificate";
                 self.problem(span.clone(), "[[serve.rule]] certificates", "named", expected);
             }
             let unknown = rule.registry.as_deref().filter(|name| !names.contains(name));
@@ -282,7 +282,7 @@ mod tests {
         let rules = rules(text);
         let far = "203.0.113.1";
         for (who, registry, repository, expected) in [
-            // What is behind a rule that refuses is refused whoever a later one is about.
+            // What is behind a rule that refuses is refused, whatever clients a later one names.
             (("ci", "", far), "hub.test", "team/secret", true),
             (("ci", "", far), "hub.test", "team/keys/a/b", true),
             (("ci", "", far), "other.test", "team/secret", false),

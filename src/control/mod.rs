@@ -100,7 +100,7 @@ struct Fleet {
 /// Who says what to hold.
 enum Source {
     Ground(config::GroundControl, GroundControl),
-    /// Nobody who could be told anything.
+    /// Documents only: there is no server that takes reports.
     Documents(Documents),
 }
 

@@ -222,7 +222,7 @@ impl Inner {
         loop {
             debug_assert!(
                 self.exposed.get() >= held,
-                "{held} bytes are held that nobody asked for"
+                "{held} bytes are held that were not admitted"
             );
             let exposed = self.exposed.get().saturating_sub(held).saturating_add(wanted);
             match self.charged_budget(|budget| budget.check(charged(exposed))) {
@@ -291,7 +291,7 @@ impl net::Gate for Inner {
     }
 
     fn release(&self, held: u64, lost: u64) {
-        debug_assert!(self.exposed.get() >= held, "{held} bytes are released that nobody holds");
+        debug_assert!(self.exposed.get() >= held, "{held} bytes are released that were not held");
         self.exposed.set(self.exposed.get().saturating_sub(held));
         self.lost.set(self.lost.get().saturating_add(lost));
     }

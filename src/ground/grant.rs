@@ -29,7 +29,7 @@ pub fn scopes(query: &str) -> Vec<(String, BTreeSet<String>)> {
     scopes.take(SCOPES_MAX).collect()
 }
 
-/// What of that is granted to who shows these credentials; None to nobody.
+/// What of that is granted to these credentials; None where they are not known.
 pub async fn decide(
     app: &App,
     publisher: &Publisher,

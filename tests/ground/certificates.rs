@@ -227,7 +227,7 @@ fn a_certificate_is_as_good_as_a_token() {
     assert_eq!(as_one("edge1", enrol, &[]).0, 0);
 }
 
-/// As spiffe-helper renews an SVID: the files change, and nobody tells the satellite.
+/// As spiffe-helper renews an SVID: the files change, without a signal to the satellite.
 #[test]
 fn a_satellite_shows_the_certificate_that_its_files_have_now() {
     let database = prepared();

@@ -72,7 +72,7 @@ fn a_config_that_leads_to_a_dead_link_rolls_back_and_ground_control_shows_why() 
     await_state(&admin, &device, |state| {
         state["images"][0]["digest"] == digest.as_str() && state.to_string().contains("rolled back")
     });
-    // Mended, it is taken.
+    // Corrected, it is taken.
     change(json!({}), json!({ "proxy": null, "rollback_after": null }));
     await_state(&admin, &device, |state| {
         state["updated"] == "UpToDate" && state["health"] == "Healthy"

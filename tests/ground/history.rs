@@ -1,4 +1,4 @@
-//! The past of satellites: what reports leave behind, what programs are told of it, and the charts.
+//! The past of satellites: what reports leave behind, what programs can read of it, and the charts.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -47,7 +47,7 @@ fn put_month(database: &Database) {
             900_000_000 + row * 9_000_000
         )
     });
-    // Of hours that were told twice the later counts.
+    // Of hours that were reported twice the later counts.
     let rows: Vec<String> = rows.collect();
     database.execute(&format!(
         "INSERT INTO history (satellite_id, at, micros, online, received, written, worn, storage, \

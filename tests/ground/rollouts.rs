@@ -506,7 +506,7 @@ fn who_joins_what_is_staged_gets_it_at_once() {
         assert_eq!(fleet.given("late-1").1, "2");
         assert_eq!(staged(&fleet, "late-1"), Value::Null);
 
-        // While a rollout is paused nobody gets anything; then the new one is the next.
+        // While a rollout is paused no satellite gets anything; then the new one is the next.
         fleet.begin("web-3", "3", &json!({ "downloadOnly": true }));
         fleet.await_released("web-3", 1, 2);
         fleet.act(200, "web-3", "pause");

@@ -205,7 +205,7 @@ fn what_no_tag_leads_to_is_asked_of_its_registry() {
     assert_eq!(registry.count("HEAD", &digest), 1, "once: {:?}", registry.asked());
     assert_eq!(registry.count("HEAD", &sha256(&open.layer)), 0, "its manifest leads there");
     assert_eq!(said(&satellite, &path("blobs", &secret.layer), "").0, 404);
-    // Nobody knows what else is there while its registry is away.
+    // It is not known what else is there while its registry is away.
     satellite.kill();
     registry.oddity(|_, _| Some(Answer::status(503)));
     satellite.start_again();

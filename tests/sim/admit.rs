@@ -79,7 +79,7 @@ fn each_chunk_is_checked_once_and_only_when_it_is_sent() {
     let first = reads(&device, || assert_eq!(block_on(reader.admit(5, 10)).unwrap(), 10));
     assert!(first > 0);
     assert_eq!(reader.admitted(0, end), CHUNK);
-    assert_eq!(reader.admitted(CHUNK, end), 0, "which nobody asked for");
+    assert_eq!(reader.admitted(CHUNK, end), 0, "which no reader asked for");
     let again = store.reader(&digest).unwrap();
     let second = reads(&device, || assert_eq!(block_on(again.admit(0, 10)).unwrap(), 10));
     assert_eq!(second, 0, "whoever comes next");

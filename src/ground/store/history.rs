@@ -260,7 +260,7 @@ mod tests {
             assert_eq!(fleet.len(), 30 * 24 + 1);
             assert_eq!(fleet.last().unwrap().connections, [1, 2, 3, 40 * 24 - 1]);
 
-            // An hour that is told late joins its six; what is not said takes nothing away.
+            // An hour reported late joins its six; a value left out takes nothing away.
             let late = Sample { received_bytes: None, behind: 7, ..of(quarter.at + HOUR) };
             rows.put_sample(id, &late.placed(now)).await.unwrap();
             let after = rows.samples(id, quarter.at - 1, 1).await.unwrap();
