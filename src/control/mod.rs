@@ -15,6 +15,7 @@
 //! | `artifact` | reading a state artifact from a registry |
 //! | `documents` | reading the state where a file or a URL says it, and no Ground Control |
 //! | `desired` | the state as it is kept, and what it adds to the configuration |
+//! | `source` | who says what to hold, and the ways there |
 //! | `trial` | what a remote configuration that changes a way has to show before it stays |
 //! | `seal` | what keeps credentials unreadable on flash |
 
@@ -25,6 +26,7 @@ mod documents;
 mod error;
 mod poll;
 mod seal;
+mod source;
 mod trial;
 
 use std::cell::{Cell, RefCell};
@@ -40,7 +42,6 @@ use crate::blob::Store;
 use crate::blob::format::DOCUMENT_BYTES_MAX;
 use crate::clock::SharedClock;
 use crate::config::{self, Token, is_token};
-use crate::fleet::config::Taken;
 use crate::fleet::enrol::{Credentials, DEVICE, REFRESH_CREDENTIALS, Request};
 use crate::fleet::report::Report;
 use crate::fleet::state::Url;
@@ -49,14 +50,14 @@ use crate::net::http::{Client, ClientLimits};
 use crate::net::{Network, tls};
 use crate::oci::Digest;
 use crate::registry::{self, Password, Registry};
-use artifact::Unusable;
 use client::GroundControl;
 pub use desired::Wanted;
-use desired::{Desired, Own, is_same};
+use desired::{Desired, Own};
 use documents::Documents;
 pub use error::Error;
 use seal::SEAL_BYTES;
 pub use seal::Seal;
+use source::{Fleet, Source, tls_options};
 use trial::Trial;
 
 /// What the fleet's side works with.
@@ -82,26 +83,6 @@ pub struct Control {
     /// The credentials were refused since they were last good.
     is_refused: Cell<bool>,
     trial: Trial,
-}
-
-/// Whom to obey, and the ways there.
-struct Fleet {
-    source: Source,
-    network: Network,
-    seal: Seal,
-    /// Registries that hold state, by URL, with the secret that each was opened with.
-    registries: RefCell<BTreeMap<String, (String, Registry)>>,
-    /// Artifacts that make no sense, by URL: what they are is known without their body.
-    unusable: Unusable,
-    /// What stood for the whole state when all of it was read and found good.
-    whole: RefCell<Option<String>>,
-}
-
-/// Who says what to hold.
-enum Source {
-    Ground(config::GroundControl, GroundControl),
-    /// Documents only: there is no server that takes reports.
-    Documents(Documents),
 }
 
 /// What Ground Control gave, as it is kept.
@@ -475,64 +456,6 @@ impl Enrolment {
     }
 }
 
-impl Fleet {
-    /// Ground Control, and how it is asked.
-    fn ground(&self) -> Result<(&config::GroundControl, &GroundControl), Error> {
-        match &self.source {
-            Source::Ground(config, ground) => Ok((config, ground)),
-            Source::Documents(_) => {
-                Err(Error::new(Kind::Invalid, "no [ground_control] is configured"))
-            }
-        }
-    }
-
-    /// Asks Ground Control where the desired state says that it answers.
-    fn follow(&self, desired: &Desired) {
-        let Source::Ground(config, ground) = &self.source else { return };
-        let said = desired.config.as_ref().map(|remote| remote.ways.ground_control.as_str());
-        let moved = said.and_then(|url| url.parse().ok());
-        ground.moves(moved.unwrap_or_else(|| config.url.clone()));
-    }
-
-    /// What a config says, without what the file says already.
-    fn plain(&self, mut taken: Taken) -> Taken {
-        let url = &mut taken.app_config.ground_control_url;
-        if self.ground().is_ok_and(|(config, _)| url.parse() == Ok(config.url.clone())) {
-            url.clear();
-        }
-        taken
-    }
-
-    /// Where the satellite-state is: with Ground Control, if it was there when it enrolled.
-    fn state_of(&self, enrolment: &Enrolment) -> String {
-        if let Source::Ground(config, ground) = &self.source
-            && let Ok(url) = Url::parse(&enrolment.state)
-            && is_same(&url.base, config.url.as_str())
-        {
-            let base = ground.base().origin().ascii_serialization();
-            return format!("{base}/{}:{}", url.repository, url.tag);
-        }
-        enrolment.state.clone()
-    }
-
-    /// An artifact or a document is of no use while it is `digest`, for this reason.
-    fn refuse(&self, place: &str, digest: Digest, why: &str) {
-        match (&self.source, Url::parse(place)) {
-            (Source::Documents(documents), _) => documents.refuse(place, digest, why),
-            (Source::Ground(..), Ok(url)) => self.unusable.refuse(&url, digest, why),
-            (Source::Ground(..), Err(_)) => {}
-        }
-    }
-
-    /// How TLS is spoken with who says what to hold.
-    fn tls(&self) -> tls::ClientOptions {
-        match &self.source {
-            Source::Ground(config, _) => tls_options(config),
-            Source::Documents(documents) => documents.tls(),
-        }
-    }
-}
-
 /// The enrolment token, read where the configuration has it.
 fn token(config: &config::GroundControl) -> Result<String, Error> {
     let (text, place) = match &config.token {
@@ -583,10 +506,6 @@ fn kept_or_lost<T>(kept: Result<Option<T>, Error>) -> (Option<T>, Option<Error>)
         Ok(value) => (value, None),
         Err(error) => (None, Some(error)),
     }
-}
-
-fn tls_options(config: &config::GroundControl) -> tls::ClientOptions {
-    tls::ClientOptions::new(&config.ca_file, &config.client_cert, &config.client_key)
 }
 
 /// The documents in the log.
