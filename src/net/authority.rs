@@ -15,14 +15,13 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::server::ServerSessionMemoryCache;
 
 use super::Error;
 use super::der::{
     BOOLEAN, GENERALIZED_TIME, INTEGER, OBJECT, OCTET_STRING, SET, UTC_TIME, UTF8_STRING, bits,
     element, sequence,
 };
-use super::tls::{SESSIONS_MAX, provider};
+use super::tls::{limit, provider};
 use crate::kind::Kind;
 
 /// The authority.
@@ -125,7 +124,7 @@ impl Authority {
             .with_no_client_auth()
             .with_single_cert(chain, key)
             .map_err(invalid)?;
-        config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
+        limit(&mut config);
         Ok(Arc::new(config))
     }
 

@@ -258,7 +258,7 @@ pub fn server_config(
     let mut config = builder
         .with_single_cert(certificates(certificate)?, private_key(key)?)
         .map_err(|error| invalid(pair(certificate, key), error))?;
-    config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
+    limit(&mut config);
     Ok(Arc::new(config))
 }
 
@@ -333,6 +333,12 @@ fn certificate_words(problem: &CertificateError) -> String {
     }
 }
 
+/// What a server keeps in memory of its clients.
+pub(super) fn limit(config: &mut ServerConfig) {
+    config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
+    config.max_fragment_size = Some(RECORD_BYTES + RECORD_HEADER_BYTES);
+}
+
 pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
@@ -368,7 +374,11 @@ impl TimeProvider for Floor {
 }
 
 /// Sessions kept for resumption, on either side.
-pub(super) const SESSIONS_MAX: usize = 32;
+const SESSIONS_MAX: usize = 32;
+/// Content of a record, at most: with head and tag it fills 16 KiB of memory, and no byte of the next
+/// size that an allocator has.
+pub(super) const RECORD_BYTES: usize = (16 << 10) - 32;
+const RECORD_HEADER_BYTES: usize = 5;
 /// Names of a wrong certificate that a message repeats.
 const NAMES_SHOWN_MAX: usize = 4;
 

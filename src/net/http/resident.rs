@@ -2,14 +2,13 @@
 //! everybody would wait with them. What is in the cache is read at once (`RWF_NOWAIT`); the rest is
 //! read aside.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use rustix::io::{Errno, ReadWriteFlags};
-
-use super::slots::BLOCK_BYTES;
 
 /// Waits until a slice is in the page cache: what has left it would stop everybody for as long as
 /// flash takes. Its ends are asked for; what lies between them came and goes with them.
@@ -48,35 +47,44 @@ fn read_now(file: &File, block: &mut [u8], offset: u64) -> Option<io::Result<usi
     }
 }
 
-/// Reads a block of a file, aside where it has to come from flash.
-pub(super) async fn read_block(
+/// Hands a block of a file to `take`: through `shared`, which is free again when `take` is done, or
+/// through memory of its own where it has to come from flash.
+pub(super) async fn with_block<T>(
     file: &Arc<File>,
-    block: &mut [u8],
-    offset: u64,
-) -> io::Result<usize> {
-    match read_now(file, block, offset) {
-        Some(Ok(got)) => Ok(got),
-        None => file.read_at(block, offset),
-        Some(Err(_)) => {
-            let (file, length) = (Arc::clone(file), block.len());
-            let read = smol::unblock(move || {
-                let mut bytes = vec![0; length];
-                let got = file.read_at(&mut bytes, offset)?;
-                bytes.truncate(got);
-                Ok::<_, io::Error>(bytes)
-            });
-            let bytes = read.await?;
-            if let Some(block) = block.get_mut(..bytes.len()) {
-                block.copy_from_slice(&bytes);
-            }
-            Ok(bytes.len())
+    (offset, len): (u64, usize),
+    shared: &RefCell<Vec<u8>>,
+    take: impl FnOnce(&[u8]) -> io::Result<T>,
+) -> io::Result<T> {
+    {
+        let mut shared = shared.borrow_mut();
+        if shared.len() < len {
+            *shared = vec![0; len];
+        }
+        let block = shared.get_mut(..len).unwrap_or_default();
+        let got = match read_now(file, block, offset) {
+            None => Some(file.read_at(block, offset)?),
+            Some(got) => got.ok(),
+        };
+        if let Some(got) = got {
+            return take(block.get(..got).unwrap_or_default());
         }
     }
+    let file = Arc::clone(file);
+    let read = smol::unblock(move || {
+        let mut bytes = vec![0; len];
+        let got = file.read_at(&mut bytes, offset)?;
+        bytes.truncate(got);
+        Ok::<_, io::Error>(bytes)
+    });
+    take(&read.await?)
 }
 
 fn length_of(len: usize) -> u64 {
     len as u64
 }
+
+/// What is read aside at a time.
+const BLOCK_BYTES: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -90,12 +98,14 @@ mod tests {
         let file = Arc::new(File::open(&path).unwrap());
         let read = || {
             let mut got = Vec::new();
-            let mut block = vec![0; BLOCK_BYTES];
+            let shared = RefCell::default();
             smol::block_on(async {
                 loop {
-                    match read_block(&file, &mut block, length_of(got.len())).await.unwrap() {
-                        0 => return got,
-                        count => got.extend_from_slice(&block[..count]),
+                    let wanted = (length_of(got.len()), BLOCK_BYTES);
+                    let block = with_block(&file, wanted, &shared, |block| Ok(block.to_vec()));
+                    match block.await.unwrap() {
+                        block if block.is_empty() => return got,
+                        block => got.extend_from_slice(&block),
                     }
                 }
             })

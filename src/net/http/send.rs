@@ -21,12 +21,12 @@ use rustix::fs::Advice;
 use rustix::net::SendFlags;
 use smol::future::zip;
 
-use super::answer::{DateLine, has_body, write_head};
+use super::answer::{has_body, write_head};
 use super::headers::Headers;
-use super::resident::{make_resident, read_block};
+use super::resident::{make_resident, with_block};
+use super::server::Shared;
 use super::slots::{BLOCK_BYTES, Slot};
 use super::wire::{Wait, Wire, advance};
-use crate::clock::Clock;
 
 /// An answer. Date, length and connection are written by the server.
 pub struct ServerResponse {
@@ -148,20 +148,21 @@ pub(super) enum Sent {
 pub(super) async fn send(
     wire: &mut Wire,
     out: &mut Vec<u8>,
-    (clock, date): (&dyn Clock, &DateLine),
+    shared: &Shared,
     response: ServerResponse,
     options: SendOptions,
     slot: &Slot,
 ) -> io::Result<Sent> {
     let len = response.body.len();
     out.clear();
-    date.refresh(clock.unix_seconds());
+    let clock = shared.clock.as_ref();
+    shared.date.refresh(clock.unix_seconds());
     let connection = match options {
         SendOptions { close: true, .. } => Some("close"),
         SendOptions { say_keep_alive: true, .. } => Some("keep-alive"),
         _ => None,
     };
-    write_head(out, date, (response.status, &response.headers), len, connection)?;
+    write_head(out, &shared.date, (response.status, &response.headers), len, connection)?;
     let stall = Wait::Stall(options.stall);
     if options.head_only || len == 0 || !has_body(response.status) {
         wire.write_all(out, stall).await?;
@@ -169,7 +170,7 @@ pub(super) async fn send(
     }
     let budget = options.stall + Duration::from_secs(len / SEND_BYTES_PER_SECOND_MIN);
     let until = clock.monotonic() + budget;
-    let deadline = SendDeadline { clock, stall: options.stall, until, slot };
+    let deadline = SendDeadline { shared, stall: options.stall, until, slot };
     let sent = match response.body {
         ResponseBody::Parts(parts) => {
             let mut total = 0;
@@ -222,7 +223,7 @@ async fn send_body(
 /// How long the peer may take.
 #[derive(Clone, Copy)]
 struct SendDeadline<'a> {
-    clock: &'a dyn Clock,
+    shared: &'a Shared,
     stall: Duration,
     until: Duration,
     /// Where it is noted what the peer has taken.
@@ -232,7 +233,7 @@ struct SendDeadline<'a> {
 impl SendDeadline<'_> {
     /// The bound of the next write.
     fn wait(self) -> io::Result<Wait> {
-        let rest = self.until.saturating_sub(self.clock.monotonic());
+        let rest = self.until.saturating_sub(self.shared.clock.monotonic());
         if rest.is_zero() {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes bytes too slowly"));
         }
@@ -344,7 +345,8 @@ fn read_ahead(span: &FileSpan, offset: u64, end: u64) -> u64 {
     bytes
 }
 
-/// By reading and writing: for TLS, and for bodies so small that a second call costs more.
+/// By reading and writing: for TLS, and for bodies so small that a second call costs more. What is
+/// read is encrypted at once, so that a connection holds no more than what it waits to send.
 async fn send_blocks(
     wire: &mut Wire,
     out: &mut Vec<u8>,
@@ -352,11 +354,10 @@ async fn send_blocks(
     gate: &dyn Gate,
     deadline: SendDeadline<'_>,
 ) -> io::Result<Sent> {
+    if wire.seal(out)? {
+        out.clear();
+    }
     let (mut total, mut admitted) = (0_u64, 0_u64);
-    // The head is no part of the first block.
-    let block_bytes = deadline.slot.block_bytes();
-    let mut full = out.len() + block_bytes;
-    out.reserve_exact(block_bytes);
     for span in spans {
         let (mut offset, end) = (span.offset, span.offset.saturating_add(span.len));
         while offset < end {
@@ -367,32 +368,32 @@ async fn send_blocks(
                 };
                 admitted = total.saturating_add(bytes);
             }
-            let room = full.saturating_sub(out.len()).max(1);
+            let block_bytes = deadline.slot.block_bytes();
             let want = (end - offset).min(admitted - total);
-            let want = usize::try_from(want).unwrap_or(room).min(room);
-            let filled = out.len();
-            out.resize(filled + want, 0);
-            let block = out.get_mut(filled..).unwrap_or_default();
-            let got = match read_block(&span.file, block, offset).await {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                    out.truncate(filled);
-                    continue;
+            let want = usize::try_from(want).unwrap_or(block_bytes).min(block_bytes);
+            let take = |block: &[u8]| {
+                if !wire.seal(block)? {
+                    out.extend_from_slice(block);
                 }
+                Ok(block.len())
+            };
+            let read = with_block(&span.file, (offset, want), &deadline.shared.block, take);
+            let got = match read.await {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 // A read error of the device ends the body as a short one does.
                 result => result.unwrap_or(0),
             };
-            out.truncate(filled + got);
             total = total.saturating_add(got as u64);
             if got == 0 {
                 wire.write_all(out, deadline.wait()?).await?;
                 return Ok(Sent::Short(total));
             }
             offset = offset.saturating_add(got as u64);
-            if out.len() >= full {
+            // Encrypted, or as much as a connection should hold.
+            if out.is_empty() || out.len() >= block_bytes {
                 wire.write_all(out, deadline.wait()?).await?;
-                deadline.slot.taken(out.len());
+                deadline.slot.taken(got);
                 out.clear();
-                full = deadline.slot.block_bytes();
                 smol::future::yield_now().await;
             }
         }

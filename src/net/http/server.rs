@@ -6,7 +6,7 @@
 //! Bodies of requests have no use in a read API: they are read away up to a limit, so that the
 //! connection can go on, and beyond it the answer is given and the connection ended.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -152,8 +152,8 @@ impl Listener {
         let address = socket.local_addr().map_err(failed)?;
         let socket = Async::new(socket).map_err(failed)?;
         let slots = Slots::fitting(limits.connections_max, Rc::clone(&clock));
-        let date = DateLine::default();
-        let shared = Rc::new(Shared { tls, limits, metrics, clock, date });
+        let (date, block) = Default::default();
+        let shared = Rc::new(Shared { tls, limits, metrics, clock, date, block });
         Ok(Self { socket, address, slots, shared, exhausted: Cell::new(None) })
     }
 
@@ -227,6 +227,8 @@ pub(super) struct Shared {
     pub metrics: Rc<Metrics>,
     pub clock: SharedClock,
     pub date: DateLine,
+    /// What is read of a file passes through here on its way to where it is encrypted.
+    pub block: RefCell<Vec<u8>>,
 }
 
 /// Counts an open connection.

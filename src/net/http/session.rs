@@ -54,9 +54,8 @@ async fn handshake(
 ) -> Result<Stream, Error> {
     slot.set(Phase::Greeting);
     let acceptor = TlsAcceptor::from(config);
-    let accepting = acceptor.accept_with(socket, |connection| {
-        connection.set_buffer_limit(Some(slot.block_bytes()));
-    });
+    // What is written before it is sent is a block, whose size is ours to choose.
+    let accepting = acceptor.accept_with(socket, |connection| connection.set_buffer_limit(None));
     let deadline = async {
         shared.clock.sleep(shared.limits.head_deadline).await;
         Err(io::ErrorKind::TimedOut.into())
@@ -347,8 +346,7 @@ impl Session<'_> {
         let Self { wire, out, shared, slot, .. } = self;
         slot.set(Phase::Sending);
         shared.metrics.http_sending.add(1);
-        let sent =
-            send(wire, out, (shared.clock.as_ref(), &shared.date), response, options, slot).await;
+        let sent = send(wire, out, shared, response, options, slot).await;
         shared.metrics.http_sending.sub(1);
         let sent = sent?;
         shared.metrics.http_requests.add(1);

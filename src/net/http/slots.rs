@@ -29,6 +29,7 @@ use std::time::Duration;
 use rustix::process::{Resource, getrlimit};
 
 use crate::clock::SharedClock;
+use crate::net::tls::RECORD_BYTES;
 
 /// The connections that may be open at once, over all listeners that share them.
 pub struct Slots {
@@ -289,11 +290,15 @@ impl Slot {
         }
     }
 
-    /// The bytes of an answer that the connection should hold at once: few when there are many
-    /// connections, for each holds as much, and twice that with TLS.
+    /// The bytes of an answer that the connection should hold at once: fewer the more connections
+    /// there are, for each holds as much.
     pub(super) fn block_bytes(&self) -> usize {
         let open: usize = self.slots.state.borrow().open.values().sum();
-        if open > CROWD { CROWD_BLOCK_BYTES } else { BLOCK_BYTES }
+        match open {
+            0..=FEW => FEW_BLOCK_BYTES,
+            ..=CROWD => BLOCK_BYTES,
+            _ => CROWD_BLOCK_BYTES,
+        }
     }
 
     /// Waits until somebody else has changed the phase.
@@ -367,12 +372,16 @@ const SLOW: Duration = Duration::from_secs(10);
 const PROGRESS_BYTES: usize = 64 << 10;
 /// After this, a client that has less than its share has a slot of one that has more.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// What a connection holds of its answer at once: a TLS record.
-pub(super) const BLOCK_BYTES: usize = 16 << 10;
+/// What a connection holds of its answer at once: one TLS record.
+pub(super) const BLOCK_BYTES: usize = RECORD_BYTES;
 /// So many connections may hold that much each.
-const CROWD: usize = 32;
+const CROWD: usize = 64;
 /// What each holds when there are more.
 const CROWD_BLOCK_BYTES: usize = 4 << 10;
+/// So many connections may hold [`FEW_BLOCK_BYTES`].
+const FEW: usize = 8;
+/// Records that leave in one call.
+const FEW_BLOCK_BYTES: usize = 4 * RECORD_BYTES;
 /// After this without a change, all slots are taken by those who keep them.
 const STUCK: Duration = Duration::from_millis(500);
 /// How often somebody who waits looks whether anybody has to give way by now.
@@ -433,7 +442,9 @@ mod tests {
     #[test]
     fn many_connections_hold_less_each() {
         let slots = slots(128, 4);
-        let mut all = many(&slots, A, CROWD, Phase::Sending);
+        let mut all = many(&slots, A, FEW, Phase::Sending);
+        assert_eq!(all[0].block_bytes(), FEW_BLOCK_BYTES);
+        all.extend(many(&slots, A, CROWD - FEW, Phase::Sending));
         assert_eq!(all[0].block_bytes(), BLOCK_BYTES);
         all.extend(many(&slots, B, 1, Phase::Sending));
         assert_eq!(all[0].block_bytes(), CROWD_BLOCK_BYTES, "whichever client's they are");

@@ -7,7 +7,7 @@
 //! Bytes of the link are counted here, below TLS, since that is what a data plan counts.
 
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSlice, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -156,6 +156,17 @@ impl Wire {
             deadline.limit(wait, |cx| Pin::new(&mut *stream).poll_flush(cx)).await?;
         }
         Ok(())
+    }
+
+    /// Encrypts bytes that the next [`Wire::write_all`] is to send first; `false` on a plain socket.
+    /// What is encrypted is kept until then, however much it is.
+    pub(super) fn seal(&mut self, bytes: &[u8]) -> io::Result<bool> {
+        let Stream::Tls(stream) = &mut self.stream else { return Ok(false) };
+        let mut writer = match &mut **stream {
+            TlsStream::Server(stream) => stream.get_mut().1.writer(),
+            TlsStream::Client(stream) => stream.get_mut().1.writer(),
+        };
+        writer.write_all(bytes).map(|()| true)
     }
 
     /// Hands the plain socket to `operation` until it is done; `None` under TLS.
@@ -355,6 +366,19 @@ impl AsyncWrite for Socket {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let bytes = ready!(Pin::new(&mut self.tcp).poll_write(cx, buf))?;
+        if let Some(link) = &self.link {
+            link.sent(bytes);
+        }
+        Poll::Ready(Ok(bytes))
+    }
+
+    /// All records of TLS that wait leave in one call.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let bytes = ready!(Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs))?;
         if let Some(link) = &self.link {
             link.sent(bytes);
         }
