@@ -634,7 +634,7 @@ const MAY_KNOW: &[(&str, &[&str], &[&str])] = &[
 fn what_a_file_may_know_is_known_nowhere_else() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let files = read_files(&source, &source);
-    let problems: Vec<String> = MAY_KNOW.iter().flat_map(|rule| strangers(rule, &files)).collect();
+    let problems: Vec<String> = MAY_KNOW.iter().flat_map(|rule| offenders(rule, &files)).collect();
     assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
 }
 
@@ -648,7 +648,7 @@ fn a_file_that_may_not_know_is_named_and_so_is_one_that_does_not_any_more() {
     ]);
     let rule = ("waits", &["Timer", "Instant", ". spawn ("][..], &["clock.rs"][..]);
     assert_eq!(
-        strangers(&rule, &files),
+        offenders(&rule, &files),
         [
             "src/blob/gc.rs:1 says `Instant`: it waits",
             "src/net.rs:1 says `. spawn (`: it waits",
@@ -658,7 +658,7 @@ fn a_file_that_may_not_know_is_named_and_so_is_one_that_does_not_any_more() {
 }
 
 /// The device's files that use words which are not theirs, and those that need not any more.
-fn strangers((what, words, places): &(&str, &[&str], &[&str]), files: &Files) -> Vec<String> {
+fn offenders((what, words, places): &(&str, &[&str], &[&str]), files: &Files) -> Vec<String> {
     let mut problems = Vec::new();
     let mut unused = places.to_vec();
     for (path, text) in files {

@@ -2,8 +2,8 @@
 #![no_main]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
-#[path = "../strangers/mod.rs"]
+#[path = "../untrusted/mod.rs"]
 #[allow(dead_code)]
-mod strangers;
+mod untrusted;
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| strangers::check(strangers::Stranger::Client, input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| untrusted::check(untrusted::Target::Client, input));
