@@ -294,10 +294,12 @@ impl Slot {
     /// there are, for each holds as much.
     pub(super) fn block_bytes(&self) -> usize {
         let open: usize = self.slots.state.borrow().open.values().sum();
-        match open {
-            0..=FEW => FEW_BLOCK_BYTES,
-            ..=CROWD => BLOCK_BYTES,
-            _ => CROWD_BLOCK_BYTES,
+        if open <= FEW {
+            FEW_BLOCK_BYTES
+        } else if open <= CROWD {
+            BLOCK_BYTES
+        } else {
+            CROWD_BLOCK_BYTES
         }
     }
 
@@ -377,7 +379,7 @@ pub(super) const BLOCK_BYTES: usize = RECORD_BYTES;
 /// So many connections may hold that much each.
 const CROWD: usize = 64;
 /// What each holds when there are more.
-const CROWD_BLOCK_BYTES: usize = 4 << 10;
+const CROWD_BLOCK_BYTES: usize = RECORD_BYTES / 4;
 /// So many connections may hold [`FEW_BLOCK_BYTES`].
 const FEW: usize = 8;
 /// Records that leave in one call.
