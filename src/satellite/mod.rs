@@ -29,13 +29,17 @@ mod without;
 mod zone;
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
 use smol::LocalExecutor;
+use smol::future::or;
 
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{self, Config};
@@ -107,8 +111,51 @@ fn act(args: &Args) -> Result<ExitCode, Failure> {
         Command::BoardShow { name, json } => return board::show(name, *json),
         Command::BoardConfig { name } => return board::config(name),
     };
-    // Which waits for sockets on this thread: that of `future` is woken by another one each time.
-    smol::block_on(executor.run(work))
+    drive(&executor, work)
+}
+
+/// Runs all tasks until `work` is done, on this thread, which waits for sockets as well: that of
+/// `smol::future::block_on` is woken by another one each time.
+///
+/// Sockets are asked for after every few tasks. `LocalExecutor::run` would do so after 200, by when
+/// the reactor's own thread takes it that nobody asks, and takes one event after the other from here.
+fn drive<T>(executor: &LocalExecutor<'_>, work: impl Future<Output = T> + Unpin) -> T {
+    let turns = async {
+        loop {
+            for _ in 0..TASKS_PER_TURN {
+                executor.tick().await;
+            }
+            smol::future::yield_now().await;
+        }
+    };
+    smol::block_on(or(when_woken(work), turns))
+}
+
+/// Polls `work` only when something that it waits for has happened, and not at each turn: it waits for
+/// signals among others, which is a call of the kernel.
+async fn when_woken<T>(mut work: impl Future<Output = T> + Unpin) -> T {
+    struct Bell {
+        has_rung: AtomicBool,
+        waker: Waker,
+    }
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.has_rung.store(true, Ordering::SeqCst);
+            self.waker.wake_by_ref();
+        }
+    }
+    let mut bell = None;
+    poll_fn(|cx| {
+        // Whoever runs this has one waker.
+        let bell = bell.get_or_insert_with(|| {
+            Arc::new(Bell { has_rung: AtomicBool::new(true), waker: cx.waker().clone() })
+        });
+        if !bell.has_rung.swap(false, Ordering::SeqCst) {
+            return Poll::Pending;
+        }
+        Pin::new(&mut work).poll(&mut Context::from_waker(&Waker::from(Arc::clone(bell))))
+    })
+    .await
 }
 
 /// Replicates and serves until a signal ends it.
@@ -186,6 +233,8 @@ impl<E: std::error::Error> From<E> for Failure {
     }
 }
 
+/// A few hundred microseconds.
+const TASKS_PER_TURN: usize = 16;
 const BLOCKING_THREADS_MAX: &str = "8";
 const EXIT_NOT_CONVERGED: u8 = 1;
 const EXIT_ERROR: u8 = 2;

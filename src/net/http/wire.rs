@@ -312,6 +312,8 @@ impl AsyncWrite for Stream {
 pub(super) struct Socket {
     tcp: Async<TcpStream>,
     link: Option<Link>,
+    /// Of a client: whether the last read took all there was, so that the next one has to wait.
+    is_drained: bool,
 }
 
 impl Drop for Socket {
@@ -336,7 +338,7 @@ impl Socket {
 
     /// `link` is given for sockets towards an upstream.
     pub(super) fn new(tcp: Async<TcpStream>, link: Option<Link>) -> Self {
-        Self { tcp, link }
+        Self { tcp, link, is_drained: false }
     }
 }
 
@@ -346,14 +348,19 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
+        if self.is_drained {
+            // Asked first, the socket would say so, and twice.
+            ready!(self.tcp.poll_readable(cx))?;
+        }
         let read = ready!(Pin::new(&mut self.tcp).poll_read(cx, buf));
-        if let Some(link) = &mut self.link {
-            match &read {
-                Ok(0) => link.ended(false),
-                Ok(bytes) => link.received(*bytes),
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => link.ended(true),
-                Err(_) => {}
+        match (&mut self.link, &read) {
+            (None, Ok(bytes)) => self.is_drained = *bytes < buf.len(),
+            (Some(link), Ok(0)) => link.ended(false),
+            (Some(link), Ok(bytes)) => link.received(*bytes),
+            (Some(link), Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
+                link.ended(true);
             }
+            (_, Err(_)) => {}
         }
         Poll::Ready(read)
     }
