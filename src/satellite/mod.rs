@@ -169,6 +169,7 @@ async fn run(
     let notifier = Rc::new(Notifier::from_env());
     let clock: SharedClock = Rc::new(SystemClock::new());
     executor.spawn(Rc::clone(&notifier).keep_alive(Rc::clone(&clock))).detach();
+    let config = (config, user.as_ref());
     match mount::mount(config, &path, &clock, &executor, &mut signals, &notifier).await? {
         None => {}
         Some(satellite) => {

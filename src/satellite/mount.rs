@@ -20,7 +20,7 @@ use super::daemon::{ADMIN_CONNECTIONS_MAX, reload};
 use super::notify::Notifier;
 use super::run::Satellite;
 use super::service::{Place, Service};
-use super::user;
+use super::user::{self, User};
 use crate::blob;
 use crate::clock::SharedClock;
 use crate::config::Config;
@@ -30,9 +30,10 @@ use crate::metrics::Metrics;
 use crate::status::{Health, STORE, Waiting};
 
 /// The satellite over the log that the configuration at `path` names, which said `config`; `None`
-/// when a signal asked to stop meanwhile.
+/// when a signal asked to stop meanwhile. While that is waited for the admin address says so, unless
+/// this is root, about to become `user`: nobody is answered before.
 pub async fn mount(
-    mut config: Config,
+    (mut config, user): (Config, Option<&User>),
     path: &Path,
     clock: &SharedClock,
     executor: &Rc<LocalExecutor<'static>>,
@@ -60,7 +61,9 @@ pub async fn mount(
         }
         let place = place(&config);
         admin.leave(&place).await;
-        admin.listen(&place);
+        if user.is_none() {
+            admin.listen(&place);
+        }
         notifier.ready();
         let due = async {
             clock.sleep(PAUSE).await;

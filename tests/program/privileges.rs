@@ -219,3 +219,23 @@ fn what_the_user_could_not_open_later_is_refused_at_once() {
         "user = \"1:1\": this is user 65534: expected to be started by root, or by 1",
     );
 }
+
+#[test]
+fn nobody_is_answered_before_root_is_left() {
+    if is_left_out("nobody_is_answered_before_root_is_left", None) {
+        return;
+    }
+    let registry = Several::start();
+    let mut satellite = owned("user-waits", &registry, "", "");
+    let path = satellite.directory.join("moonlet.toml");
+    let there = std::fs::read_to_string(&path).unwrap();
+    let missing = there.replacen("path = ", "device = ", 1).replacen("size_max", "# size_max", 1);
+    std::fs::write(&path, missing).unwrap();
+    satellite.spawn("run");
+    let line = satellite.await_line("tried again until it is there");
+    assert!(line.contains("store"), "{line}");
+    satellite.reload(&there);
+    satellite.await_line("runs as 65534:65534");
+    assert!(!satellite.log().contains("health, while there is no store"), "{}", satellite.log());
+    has_nothing_of_root(&satellite);
+}
