@@ -22,6 +22,7 @@ use super::proxy::{self, Forward};
 use super::random::random;
 use super::run::{Satellite, spawner};
 use super::service::{Place, Service};
+use super::stop::in_time;
 use super::user::User;
 use super::{Failure, scrub, upkeep};
 use crate::config::{self, Config, Loaded, Location};
@@ -87,7 +88,8 @@ impl Daemon {
     }
 
     /// Goes on until a signal asks to stop. Downloads are suspended then, so that nothing of them is
-    /// fetched again; whatever was acknowledged is durable by itself.
+    /// fetched again, and left where they are if that takes too long; whatever was acknowledged is
+    /// durable by itself.
     ///
     /// `user` is who this process becomes when it has opened all that it takes root for.
     pub async fn run(
@@ -118,7 +120,12 @@ impl Daemon {
             self.member.obey(&self.satellite, &self.member_wake.1, async || self.apply().await);
         let background = or(repairing, or(self.scrub(), or(self.keep(), self.remount())));
         let background = or(background, obeying);
-        or(or(self.reconcile(), stopping), background).await?;
+        let work = or(or(self.reconcile(), stopping), background);
+        let ended = in_time(work, self.satellite.stop(), &self.satellite.clock).await;
+        ended.unwrap_or_else(|| {
+            warn!("flash is slow: downloads go on from where they were recorded last");
+            Ok(())
+        })?;
         notifier.stopping();
         self.satellite.gate.settle().await;
         Ok(upkeep::finish(&self.satellite.store, &self.satellite.clock).await?)

@@ -21,6 +21,7 @@ mod run;
 mod scrub;
 mod service;
 mod show;
+mod stop;
 #[cfg(test)]
 mod tests;
 mod upkeep;

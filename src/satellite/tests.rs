@@ -9,15 +9,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use smol::LocalExecutor;
+use smol::{LocalExecutor, Task};
 
 use super::daemon::{self, Daemon};
 use super::notify::Notifier;
 use super::run::Satellite;
+use super::stop::PATIENCE;
 use crate::clock::SharedClock;
 use crate::clock::date::rfc3339;
 use crate::clock::sim::SimulatedClock;
 use crate::config;
+use crate::fetch::Latch;
 use crate::flash::{Geometry, sim};
 use crate::metrics::Metrics;
 use crate::net::Meter;
@@ -129,6 +131,10 @@ struct World {
     store: crate::blob::Store,
     socket: TcpListener,
     registry: Rc<Registry>,
+    /// Opened, it stops the satellite.
+    stop: Latch,
+    /// The satellite that runs; what it ends with.
+    running: Task<Option<String>>,
 }
 
 /// A socket that no one is answered at until it listens.
@@ -168,16 +174,18 @@ impl World {
         let (metrics, store) = (Rc::clone(&satellite.metrics), satellite.store.clone());
         let meter = Rc::clone(satellite.gate.meter());
         let executor = Rc::new(LocalExecutor::new());
+        let (stop, asked) = (satellite.stop().clone(), satellite.stop().clone());
         let runs = Daemon::new(satellite, "/nowhere".into(), Rc::clone(&executor));
-        let task = executor.spawn(async move {
+        let running = executor.spawn(async move {
             let signals = daemon::signals().ok().unwrap();
             let ended = runs.run(signals, &Notifier::from_env(), None).await;
-            panic!("the satellite ended: {:?}", ended.map_err(|failure| failure.to_string()));
+            let failure = ended.err().map(|failure| failure.to_string());
+            assert!(asked.is_open(), "the satellite ended: {failure:?}");
+            failure
         });
-        task.detach();
         let registry = Rc::new(Registry::new(&clock));
         let socket = TcpListener::from(fd);
-        Self { simulated, clock, executor, metrics, meter, store, socket, registry }
+        Self { simulated, clock, executor, metrics, meter, store, socket, registry, stop, running }
     }
 
     /// Goes on for so long.
@@ -203,6 +211,15 @@ impl World {
             }
         };
         self.executor.spawn(serving).detach();
+    }
+
+    /// Asks the satellite to stop; how long that took by its clock.
+    fn stop(self) -> Duration {
+        let begun = self.clock.monotonic();
+        self.stop.open();
+        let failure = self.simulated.run(&self.executor, self.running);
+        assert_eq!(failure, None);
+        self.clock.monotonic() - begun
     }
 
     fn is_held(&self) -> bool {
@@ -293,5 +310,28 @@ fn a_months_plan_begins_anew_on_its_day() {
         world.pass(Duration::from_mins(30));
         assert!(world.meter.received() > spent + (1 << 19), "at {}", world.now());
         assert!(world.is_held(), "at {}", world.now());
+    });
+}
+
+/// Whatever it waits for, the satellite does not wait for it any more: a registry that is away, a
+/// pause, a window, the rate, the next poll.
+#[test]
+fn a_stop_waits_for_nothing_but_flash() {
+    deep(|| {
+        for (more, is_there, after) in [
+            ("", false, HOUR),
+            ("", true, HOUR),
+            ("[link]\nwindows = [\"22:00-23:00\"]\n", true, HOUR),
+            ("[link]\nrate_max = \"8KiB/s\"\n", true, Duration::from_secs(40)),
+            ("[link]\nday_max = \"1MiB\"\n", true, HOUR),
+        ] {
+            let world = World::new(more);
+            if is_there {
+                world.listen();
+            }
+            world.pass(after);
+            let took = world.stop();
+            assert!(took < PATIENCE, "{more:?}: {took:?}");
+        }
     });
 }

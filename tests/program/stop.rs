@@ -1,5 +1,6 @@
 //! A satellite that is asked to stop fetches nothing again.
 
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -61,6 +62,9 @@ fn goes_on_where_it_was(registry: &Several, mut satellite: Satellite) {
 fn a_stop_suspends_every_download() {
     let (registry, _, mut satellite) = stalling("stop", "run");
     assert_eq!(satellite.stop(Signal::TERM), Some(0), "{}", satellite.log());
+    if was_late(&satellite) {
+        return;
+    }
     goes_on_where_it_was(&registry, satellite);
 }
 
@@ -136,7 +140,12 @@ fn a_stop_in_the_middle_of_a_download_leaves_nothing_that_is_not_synced() {
         };
         assert!(calls[at..].iter().any(is_synced), "not synced: {call} of {calls:?}");
     }
+    let what = "stopped in the middle of a download";
+    let _ = writeln!(std::io::stderr(), "{what} in {} ms", took.as_millis());
     assert!(took < STOP_MAX, "{took:?}");
+    if was_late(&satellite) {
+        return;
+    }
     registry.forget();
     let file = satellite.directory.join("moonlet.toml");
     let quickly = std::fs::read_to_string(&file).unwrap().replace("32KiB", "64MiB");
@@ -147,6 +156,17 @@ fn a_stop_in_the_middle_of_a_download_leaves_nothing_that_is_not_synced() {
     let again = asked.iter().find_map(|request| request.range.clone()).unwrap();
     // Manifests count as fetched, and of the last unit what fills no page.
     assert!(again.start + SMALL_BYTES > fetched, "from {} of {fetched}: {asked:?}", again.start);
+}
+
+/// Whether the disk here took longer than a stop waits for.
+fn was_late(satellite: &Satellite) -> bool {
+    let is_late = satellite.log().contains("flash is slow: downloads go on");
+    if is_late {
+        // Not by println!, which is seen of failed tests only.
+        let what = "a stop suspends downloads: needs a disk that syncs within 1.5 s";
+        let _ = writeln!(std::io::stderr(), "SKIPPED {what}");
+    }
+    is_late
 }
 
 #[test]
