@@ -192,7 +192,7 @@ disk_new() {
     DISKS="$DISKS $DISK"
 }
 
-# disk_end DISK: gives one back, with its file.
+# disk_end DISK: releases one, with its file.
 disk_end() {
     disk_file=$(losetup --noheadings --output BACK-FILE "$1")
     losetup --detach "$1"

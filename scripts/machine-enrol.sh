@@ -41,7 +41,7 @@ link_down() {
 }
 
 # certificates: a private authority, and Ground Control's certificate of it: older than the binary,
-# whose time the machine takes for the present as long as nobody set its clock.
+# whose time the machine takes for the present as long as its clock was not set.
 certificates() {
     mkdir -p "$WORK/authority"
     : >"$WORK/authority/index"

@@ -8,7 +8,7 @@
 //! possible time is not believed.
 
 //!
-//! Whoever waits does so by the clock it was handed: `tests/layers.rs` holds that no timer and no
+//! All waiting is by the clock that was handed in: `tests/layers.rs` holds that no timer and no
 //! moment of the kernel's is used elsewhere. What runs on several threads, where a [`SharedClock`]
 //! cannot go, measures by a [`Stopwatch`].
 
@@ -50,7 +50,7 @@ impl dyn Clock + '_ {
         self.alarm(self.monotonic().saturating_add(duration))
     }
 
-    /// What `future` gives, or none if that takes longer than `duration`.
+    /// The result of `future`, or none if that takes longer than `duration`.
     pub async fn timeout<T>(
         &self,
         duration: Duration,

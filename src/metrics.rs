@@ -93,7 +93,7 @@ metrics! {
     Counter fetch_digest_mismatches "moonlet_fetch_digest_mismatches_total" "Downloads refused for a wrong digest.";
     Counter pull_through_hits "moonlet_pull_through_hits_total" "Requests for what may be fetched on demand that were answered from what is held.";
     Counter pull_through_misses "moonlet_pull_through_misses_total" "Requests for what may be fetched on demand that were not.";
-    Counter pull_through_stale "moonlet_pull_through_stale_total" "Tags served as they were held because their registry could not tell.";
+    Counter pull_through_stale "moonlet_pull_through_stale_total" "Tags served as they were held because their registry could not answer.";
     Counter pull_through_bytes "moonlet_pull_through_bytes_total" "Blob bytes fetched because a client asked for them.";
     Counter flash_programmed_bytes "moonlet_flash_programmed_bytes_total" "Bytes programmed on the flash device.";
     Counter flash_image_bytes "moonlet_flash_image_bytes_total" "Blob bytes acknowledged into the log.";
@@ -109,8 +109,8 @@ metrics! {
     Gauge scrub_checked_bytes "moonlet_scrub_checked_bytes" "Bytes of this pass that were read to find bit rot.";
     Gauge scrub_pass_bytes "moonlet_scrub_pass_bytes" "Bytes that this pass is to read.";
     Counter scrub_passes "moonlet_scrub_passes_total" "Passes over all that is held, to find bit rot.";
-    Counter store_evicted_bytes "moonlet_store_evicted_bytes_total" "Bytes of blobs that no desired image needed and that gave way to others.";
-    Gauge store_cached_bytes "moonlet_store_cached_bytes" "Bytes of blobs that no desired image needs and that may give way.";
+    Counter store_evicted_bytes "moonlet_store_evicted_bytes_total" "Bytes of blobs that no desired image needed and that were evicted for others.";
+    Gauge store_cached_bytes "moonlet_store_cached_bytes" "Bytes of blobs that no desired image needs and that may be evicted.";
     Gauge store_corrupt_chunks "moonlet_store_corrupt_chunks" "Chunks that decayed on flash and are not served.";
     Counter store_checked_bytes "moonlet_store_checked_bytes_total" "Bytes compared with their hashes before they were sent.";
     Gauge store_size_max_bytes "moonlet_store_size_max_bytes" "Capacity of the blob log.";

@@ -584,7 +584,7 @@ const MAY_KNOW: &[(&str, &[&str], &[&str])] = &[
         ],
     ),
     (
-        "gives work to the threads for what blocks",
+        "hands work to the threads for what blocks",
         &["unblock"],
         &[
             "blob/io/lane.rs",

@@ -1,9 +1,9 @@
 //! The page for people, as a browser lays it out.
 //!
-//! Its size is looked at always; the rest needs Chromium. Headless Chromium makes no window narrower than 500 pixels, so that the page
-//! is put into frames of the widths that matter, and a script of the test measures in there: does
-//! anything stick out, can every text be read against what is behind it. `PAGE_SHOTS=DIRECTORY`
-//! keeps pictures for people to look at.
+//! Its size is looked at always; the rest needs Chromium. Headless Chromium makes no window
+//! narrower than 500 pixels, so that the page is put into frames of the widths that matter, and a
+//! script of the test measures in there: does anything stick out, can every text be read against
+//! what is behind it. `PAGE_SHOTS=DIRECTORY` keeps pictures for people to look at.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 #[path = "harness/mod.rs"]
@@ -209,7 +209,7 @@ fn it_is_readable_on_a_phone_and_in_the_dark() {
     }
 }
 
-/// Shows `file` in a browser that knows nothing; gives what it prints.
+/// Shows `file` in a browser that knows nothing; returns what it prints.
 fn browse(chromium: &Path, directory: &Path, file: &Path, scheme: u32, options: &[&str]) -> String {
     let profile = directory.join("profile");
     let output = Command::new(chromium)

@@ -1,5 +1,5 @@
-//! What clients cost that ask and do not read: 127 of them for a manifest of 4 MiB, then for a list of
-//! long referrers. Alone in its file: the heap is the process's.
+//! What clients cost that ask and do not read: 127 of them for a manifest of 4 MiB, then for a list
+//! of long referrers. Alone in its file: the heap is the process's.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod heap;
@@ -47,7 +47,7 @@ async fn put(store: &Store, text: String) -> Digest {
     digest
 }
 
-/// Clients that ask for `path` and read nothing; gives them and what they cost at most.
+/// Clients that ask for `path` and read nothing; returns them and what they cost at most.
 async fn crowd(address: SocketAddr, path: &str, metrics: &Metrics) -> usize {
     heap::forget_peak();
     let (before, answered) = (heap::bytes(), metrics.http_requests.value());

@@ -2,9 +2,9 @@
 //! manifests.
 //!
 //! The manifests are made here, so that they have other digests than a registry's. A layer that is
-//! not compressed has the name that its image's configuration gives it (`diff_ids`); of one that is,
-//! the digest is taken first, and what it inflates to is checked. Layers that are links to others, as
-//! Docker wrote them until version 25, are found within the tar.
+//! not compressed has the name that its image's configuration has for it (`diff_ids`); of one that
+//! is, the digest is taken first, and what it inflates to is checked. Layers that are links to
+//! others, as Docker wrote them until version 25, are found within the tar.
 
 use std::io::{self, Read};
 

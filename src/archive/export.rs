@@ -42,7 +42,7 @@ pub struct Export<'a> {
     pub each: &'a dyn Fn(u64, u64),
 }
 
-/// Writes a layout to `path`, where nothing may be; gives the bytes of what it holds.
+/// Writes a layout to `path`, where nothing may be; returns the bytes of what it holds.
 ///
 /// # Errors
 /// [`Kind::Missing`] for an image that is not held; [`Kind::Corrupt`] for what is not what its
@@ -281,7 +281,7 @@ impl Sink {
         synced.map_err(|error| Error::io(&self.path, error))
     }
 
-    /// Gives it its name.
+    /// Renames it to its final name.
     fn finish(mut self, path: &Path) -> Result<(), Error> {
         if self.is_tar {
             self.write(&tar::END)?;

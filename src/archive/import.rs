@@ -1,5 +1,5 @@
-//! Takes images from an archive into the log: all blobs, in the order in which the archive has them,
-//! then each image's manifests from the leaves up, and at last its tag.
+//! Takes images from an archive into the log: all blobs, in the order in which the archive has
+//! them, then each image's manifests from the leaves up, and at last its tag.
 //!
 //! What was begun is gone on with where it was, as with a download: the log has its progress. An
 //! image that is not desired is recorded as imported, or it would be given up at the next pass.
@@ -56,8 +56,8 @@ impl Import<'_> {
     /// for blobs, nothing.
     ///
     /// # Errors
-    /// [`Kind::Full`] before anything is written when there is no room; [`Kind::Corrupt`] for a blob
-    /// of another digest; [`Kind::Retry`] after a stop; those of planning and of the log.
+    /// [`Kind::Full`] before anything is written when there is no room; [`Kind::Corrupt`] for a
+    /// blob of another digest; [`Kind::Retry`] after a stop; those of planning and of the log.
     pub async fn run(
         &self,
         archive: &mut Archive,
@@ -92,7 +92,7 @@ impl Import<'_> {
         if !admission.is_granted() {
             return Err(Error::new(Kind::Full, admission.refusal()));
         }
-        // What is there already must not give way to what comes.
+        // What is there already must not be evicted for what comes.
         let digests: Vec<Digest> = wants.iter().map(|want| want.digest).collect();
         self.store.pin(&digests, true).await?;
         let blobs = plans.iter().flat_map(|plan| &plan.blobs);
@@ -256,7 +256,7 @@ fn chosen(archive: &mut Archive, wish: &Wish) -> Result<Vec<(Reference, Listed)>
         named.filter_map(|listed| Some((listed.name.clone()?, listed.clone()))).collect();
     let Some(name) = &wish.name else {
         if named.is_empty() {
-            let what = "no image in it has a name, expected --name REFERENCE to give it one";
+            let what = "no image in it has a name, expected --name REFERENCE";
             return Err(archive.source.wrong(what));
         }
         let mut seen = BTreeMap::new();

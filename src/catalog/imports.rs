@@ -1,6 +1,6 @@
 //! Images that came from files and that are not desired: they stay until they are removed.
 //!
-//! Who carries an image to a device carries it far, and the reconciler gives up what is not desired
+//! Who carries an image to a device carries it far, and the reconciler removes what is not desired
 //! at its next pass. So the log has a document of their names, a line each.
 
 use super::{Error, Store};

@@ -1,7 +1,7 @@
 //! Calendar dates from seconds since 1970 and back, for the `Date` header and for messages.
 //!
 //! async-h1 has the same sum inside, but it panics on a clock outside 1970-9999 and formats anew
-//! for every answer; a clock is outside input here, so any value must give some text.
+//! for every answer; a clock is outside input here, so any value must yield some text.
 
 /// A moment in UTC, split into its parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -34,7 +34,7 @@ struct State {
     start: Cell<u64>,
     is_unset: Cell<bool>,
     next: Cell<u64>,
-    /// Who is to be woken when; the number tells those of one moment apart.
+    /// Who is to be woken when; the number distinguishes those of one moment.
     alarms: RefCell<BTreeMap<(Duration, u64), Waker>>,
     patience: Cell<Duration>,
 }
@@ -107,7 +107,7 @@ impl SimulatedClock {
         }
     }
 
-    /// Gives other threads their time; whether one of them woke something.
+    /// Lets other threads run; whether one of them woke something.
     async fn hears(&self, executor: &LocalExecutor<'_>, flag: &Flag) -> bool {
         let patience = self.0.patience.get();
         if patience.is_zero() {
@@ -225,7 +225,7 @@ impl Wake for Flag {
     }
 }
 
-/// Tells when all that sockets of this host had to say by now has been heard: the kernel reports
+/// Finds out when all that sockets of this host had to report by now was taken: the kernel reports
 /// in order, and so what is written to this pair last is heard of last.
 struct Sockets(UnixStream, Async<UnixStream>);
 

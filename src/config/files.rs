@@ -97,7 +97,7 @@ impl Upstream {
 /// was replaced or rewritten.
 pub type Stamp = (u64, u64, u64, i64, i64);
 
-/// What tells a file from a later one at the same path; none when there is none now.
+/// What distinguishes a file from a later one at the same path; none when there is none now.
 pub fn stamp(path: &Path) -> Option<Stamp> {
     let found = fs::metadata(path).ok()?;
     Some((found.dev(), found.ino(), found.size(), found.ctime(), found.ctime_nsec()))

@@ -30,7 +30,7 @@ impl<'a> Reader<'a> {
             self.wrong(
                 &table,
                 "token",
-                "1 to 256 letters, digits, . _ - as Ground Control gave it",
+                "1 to 256 letters, digits, . _ - as Ground Control issued it",
             );
         }
         let token = match (token, token_file) {

@@ -28,7 +28,7 @@ impl<'a> Reader<'a> {
             && url.scheme() == "http"
             && !is_loopback(url)
         {
-            let what = "whoever is on the way can change what is held, expected https";
+            let what = "anyone on the path can change what is held, expected https";
             self.warn(table.span.clone(), &format!("[state] url = \"{url}\": {what}"));
         }
         let (ca_file, client_cert, client_key) = self.tls_files(&mut table);

@@ -1,10 +1,10 @@
 //! The satellite's side of the fleet: enrolment, desired state, reports.
 //!
-//! Ground Control may be Moonlet's or Go's: the contract is `fleet`. What it gave is written to the
-//! log, sealed, before it is used, so that power loss spends no enrolment token for nothing. The
-//! desired state is kept there too, as it was last read and found good, and holds after a restart
-//! with no network at all. An artifact that cannot be read or makes no sense leaves what was known
-//! of it in effect, and is reported; it holds up none of the others.
+//! Ground Control may be Moonlet's or Go's: the contract is `fleet`. What it answered is written to
+//! the log, sealed, before it is used, so that power loss spends no enrolment token for nothing.
+//! The desired state is kept there too, as it was last read and found good, and holds after a
+//! restart with no network at all. An artifact that cannot be read or makes no sense leaves what
+//! was known of it in effect, and is reported; it holds up none of the others.
 //!
 //! A remote configuration that changes where the satellite listens, how it reaches the link or whom
 //! it obeys is on trial first, so that no mistake in it can cut a satellite off.
@@ -85,11 +85,11 @@ pub struct Control {
     trial: Trial,
 }
 
-/// What Ground Control gave, as it is kept.
+/// What Ground Control answered, as it is kept.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 struct Enrolment {
-    /// Who gave it.
+    /// Where it came from.
     ground_control: String,
     /// The satellite-state artifact.
     state: String,
@@ -237,8 +237,8 @@ impl Control {
         Some(name.strip_suffix("/state")?.to_owned())
     }
 
-    /// What the desired state adds to the configuration. After `url` has changed it is still that of
-    /// the Ground Control before, until the new one has said another.
+    /// What the desired state adds to the configuration. After `url` has changed it is still that
+    /// of the Ground Control before, until the new one has said another.
     pub fn wanted(&self) -> Wanted {
         let enrolment = self.enrolment.borrow().clone().unwrap_or_default();
         let fleet = self.fleet.borrow();
@@ -270,7 +270,8 @@ impl Control {
     /// token than the one they were given for. What the answer says is durable before it is used.
     ///
     /// # Errors
-    /// [`Kind::Denied`] when Ground Control refuses the token, [`Kind::Invalid`] when there is none.
+    /// [`Kind::Denied`] when Ground Control refuses the token, [`Kind::Invalid`] when there is
+    /// none.
     pub async fn enrol(&self) -> Result<(), Error> {
         let fleet = self.fleet()?;
         let Source::Ground(config, ground) = &fleet.source else { return Ok(()) };

@@ -22,7 +22,7 @@ use crate::oci::Digest;
 impl Control {
     /// Looks at the desired state. What has not changed costs no body and no write.
     ///
-    /// Gives the artifacts that are left as they were, and why, a line each.
+    /// Returns the artifacts that are left as they were, and why, a line each.
     ///
     /// # Errors
     /// Where the state itself cannot be read; what was known stays in effect.

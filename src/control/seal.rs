@@ -1,5 +1,5 @@
-//! What Ground Control gave is sealed on flash with a key that the device makes of itself, so that a
-//! card or a chip read elsewhere shows no credentials.
+//! What Ground Control issued is sealed on flash with a key that the device makes of itself, so
+//! that a card or a chip read elsewhere shows no credentials.
 //!
 //! The key is made (blake3, `derive_key`) from the first of these that the device has: a key file,
 //! for boards that keep one in fuses or a TPM; the serial number of the board or of its eMMC; the
@@ -24,7 +24,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 /// What a key is made from.
 #[derive(Clone, Debug)]
 pub struct Seal {
-    /// The root of the file system that tells of the device; `/` but in tests.
+    /// The root of the file system that describes the device; `/` but in tests.
     root: PathBuf,
     key_file: Option<PathBuf>,
 }
@@ -106,8 +106,8 @@ impl Seal {
         matches!(self.best(), Ok((Source::None, _)))
     }
 
-    /// By what a person tells this device from others; none where it has no number of its own. It
-    /// is no secret, and leads to none.
+    /// By what a person distinguishes this device from others; none where it has no number of its
+    /// own. It is no secret, and leads to none.
     pub fn device(&self) -> Result<Option<String>, Unsealed> {
         let (source, material) = self.own()?;
         let hash = blake3::derive_key("moonlet 2026-11-26 device fingerprint v1", &material);

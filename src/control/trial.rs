@@ -1,11 +1,11 @@
 //! The trial of a remote configuration that changes a way: whom to obey, where to listen, which
-//! proxy to go through. A mistake there would cut off a device that nobody can reach.
+//! proxy to go through. A mistake there would cut off a device that is out of reach.
 //!
-//! Such a configuration is kept together with the one before, and stays only when all of it was seen
-//! to work within its time: the state was read, a report was taken, and every address is listened
-//! on. Else the one before takes its place again, and this one is refused for as long as it stays
-//! what it is. Power may go at any moment: what is kept says that a trial is under way; it begins
-//! anew at the next start, and not more often than [`STARTS_MAX`] times, since it may be the
+//! Such a configuration is kept together with the one before, and stays only when all of it was
+//! seen to work within its time: the state was read, a report was taken, and every address is
+//! listened on. Else the one before takes its place again, and this one is refused for as long as
+//! it stays what it is. Power may go at any moment: what is kept says that a trial is under way; it
+//! begins anew at the next start, and not more often than [`STARTS_MAX`] times, since it may be the
 //! configuration that ends the program.
 
 use std::cell::{Cell, RefCell};

@@ -1,13 +1,14 @@
 //! The uplink's gate: the rate, the data plan and the time windows, as the configuration has them.
 //!
-//! Every byte to and from an upstream passes [`net::Gate`], blobs, manifests, HEADs, tokens and reports
-//! alike, which the rate and the data plan are kept to by: what may come is recorded as spent in the
-//! log's ledger, and synced, before it is asked for. What a window is kept to by is [`Gate::may_fetch`], which is asked before the content of images, and not
-//! before polls, tokens and reports.
+//! Every byte to and from an upstream passes [`net::Gate`], blobs, manifests, HEADs, tokens and
+//! reports alike, which the rate and the data plan are kept to by: what may come is recorded as
+//! spent in the log's ledger, and synced, before it is asked for. What a window is kept to by is
+//! [`Gate::may_fetch`], which is asked before the content of images, and not before polls, tokens
+//! and reports.
 //!
-//! What counts is what sockets carry in both directions, a sixteenth more for the headers of packets
-//! and their acknowledgements, and some packets for each connection. Where nothing can be recorded,
-//! because the log takes no writes, nothing goes over a link that has a limit.
+//! What counts is what sockets carry in both directions, a sixteenth more for the headers of
+//! packets and their acknowledgements, and some packets for each connection. Where nothing can be
+//! recorded, because the log takes no writes, nothing goes over a link that has a limit.
 
 mod standing;
 
@@ -49,7 +50,7 @@ struct Inner {
     budget: RefCell<Budget>,
     /// Bytes that may be on their way, of all connections.
     exposed: Cell<u64>,
-    /// Bytes that are taken to have come though nobody has read them.
+    /// Bytes that are taken to have come though they were not read.
     lost: Cell<u64>,
     /// Held while a task records.
     recording: Mutex<()>,
@@ -166,7 +167,7 @@ impl Gate {
     }
 
     /// Records what was really spent, for a clean end: nothing of the plan is lost then.
-    pub async fn settle(&self) {
+    pub async fn flush(&self) {
         let inner = &self.0;
         if !self.is_metered() || !inner.store.is_writable() {
             return;
@@ -324,7 +325,7 @@ fn pause(now: i64, until: i64) -> Duration {
 const CONNECTION_BYTES: u64 = 512;
 /// Of a request: its own bytes, and the head of the response.
 const OVERHEAD_BYTES: u64 = 16 << 10;
-/// As much as may have come that nobody has read. More would leave more of a small plan unused at
+/// As much as may have come unread. More would leave more of a small plan unused at
 /// its end; less would be slow over a satellite: 256 KiB each 600 ms are 430 KiB/s.
 const RECEIVE_BUFFER_BYTES: u32 = 256 << 10;
 const PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -386,7 +387,7 @@ mod tests {
 
     impl World {
         /// As a connection with a receive window does: pieces come until they are refused, or
-        /// `pieces` came. Gives the refusal.
+        /// `pieces` came. Returns the refusal.
         fn receive(&self, pieces: usize) -> Option<net::Error> {
             let gate: Rc<dyn net::Gate> = (&self.gate).into();
             let mut held = 0;
@@ -441,7 +442,7 @@ mod tests {
         first.gate.configure(&link(8 * MIB, &[]), Zone::utc());
         assert!(first.receive(10).is_none());
         assert!(first.recorded() > first.used());
-        block_on(first.gate.settle());
+        block_on(first.gate.flush());
         assert_eq!(first.recorded(), first.used());
         assert_eq!(first.used(), charged(10 * (64 << 10)));
         let used = first.used();

@@ -22,7 +22,7 @@ impl Default for Latch {
 }
 
 impl Latch {
-    /// Gives the sign.
+    /// Opens the latch.
     pub fn open(&self) {
         self.receiver.close();
     }
@@ -38,7 +38,7 @@ impl Latch {
         let _ = self.receiver.recv().await;
     }
 
-    /// What `work` gives, or nothing when the sign comes first: then `work` is dropped where it
+    /// The result of `work`, or nothing when the sign comes first: then `work` is dropped where it
     /// waits.
     pub async fn unless_opened<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let stopped = async {

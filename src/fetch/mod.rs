@@ -7,8 +7,8 @@
 //! A stop is obeyed between two pieces, and while waiting for one. A piece that has arrived is
 //! written whole, so that the writer can be suspended after it and nothing comes twice.
 //!
-//! [`gate`] keeps the link to its rate and its data plan, for which every byte of the uplink passes it,
-//! and to its windows, for which it is asked before content is and between two pieces.
+//! [`gate`] keeps the link to its rate and its data plan, for which every byte of the uplink passes
+//! it, and to its windows, for which it is asked before content is and between two pieces.
 
 pub mod gate;
 mod latch;
@@ -72,7 +72,8 @@ impl Terms {
         &self.stop
     }
 
-    /// What `work` gives, or nothing when it is to end first: then `work` is dropped where it waits.
+    /// The result of `work`, or nothing when it is to end first: then `work` is dropped where it
+    /// waits.
     pub async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         match &self.unwanted {
             None => self.stop.unless_opened(work).await,

@@ -217,7 +217,7 @@ impl super::Device for Device {
         true
     }
 
-    /// No one else can have a part of the device: there is nothing to give.
+    /// Nothing else can use a part of the device: there is nothing to release.
     fn give_up_from(&self, _: u32) -> Result<(), Error> {
         Ok(())
     }

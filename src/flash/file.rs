@@ -74,13 +74,14 @@ impl Device {
         let options = OpenOptions::new().create(true).truncate(false).write(true).to_owned();
         let lock = lock(directory, &options, File::try_lock)?;
         match Layout::read(directory) {
-            // Where the log says what its layout was, a layout that is damaged or gone costs nothing.
+            // Where the log says what its layout was, a layout that is damaged or gone costs
+            // nothing.
             Err(error) if matches!(error.kind(), Kind::Missing | Kind::Corrupt) => {
-                let told = Layout::of_log(directory);
-                if told.is_some() || error.kind() == Kind::Corrupt {
+                let recorded = Layout::of_log(directory);
+                if recorded.is_some() || error.kind() == Kind::Corrupt {
                     warn!("{error}; it is written anew");
                 }
-                match told {
+                match recorded {
                     Some(layout) => layout.write(directory).map_err(|error| {
                         Error::io(format!("store {}: layout", directory.display()), error)
                     })?,

@@ -21,21 +21,21 @@ pub fn of_block(sys: &Path, number: u64) -> Option<Health> {
         Some(3) => Some(Reserve::Urgent),
         _ => None,
     };
-    told(Health { life_used_percent: used, reserve, ..Health::default() })
+    if_any(Health { life_used_percent: used, reserve, ..Health::default() })
 }
 
 /// Of an MTD device.
 pub fn of_mtd(node: &Node) -> Option<Health> {
-    told(Health { bad_blocks: node.number("bad_blocks"), ..Health::default() })
+    if_any(Health { bad_blocks: node.number("bad_blocks"), ..Health::default() })
 }
 
 /// Of a UBI device, which all its volumes share.
 pub fn of_ubi(node: &Node) -> Option<Health> {
     let (bad_blocks, erases_max) = (node.number("bad_peb_count"), node.number("max_ec"));
-    told(Health { bad_blocks, erases_max, ..Health::default() })
+    if_any(Health { bad_blocks, erases_max, ..Health::default() })
 }
 
-fn told(health: Health) -> Option<Health> {
+fn if_any(health: Health) -> Option<Health> {
     (health != Health::default()).then_some(health)
 }
 

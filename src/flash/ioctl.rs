@@ -59,12 +59,12 @@ pub fn ubi_write_in_place(file: &File) -> io::Result<()> {
     call::<{ opcode::write::<[[u8; 8]; 2]>(b'O', 6) }, _>(file, property).map(|_| ())
 }
 
-/// Gives up a UBI volume's logical erase block (UBI_IOCEBUNMAP).
+/// Unmaps a UBI volume's logical erase block (UBI_IOCEBUNMAP).
 pub fn ubi_unmap(file: &File, block: u32) -> io::Result<()> {
     call::<{ opcode::write::<i32>(b'O', 4) }, _>(file, block).map(|_| ())
 }
 
-/// Hands `argument` to the driver; gives what the call returned and what became of the argument.
+/// Hands `argument` to the driver; returns its result and what became of the argument.
 fn call<const REQUEST: Opcode, T: Plain>(file: &File, argument: T) -> io::Result<(i32, T)> {
     // SAFETY: the request numbers above are all there are, each with an argument of the type that
     // the kernel reads, or writes whole, for that number; a driver of another kind does not know
@@ -98,7 +98,8 @@ unsafe impl<const REQUEST: Opcode, T: Plain> Ioctl for Request<REQUEST, T> {
         answer: IoctlOutput,
         argument: *mut c_void,
     ) -> rustix::io::Result<Self::Output> {
-        // SAFETY: rustix hands back the pointer that `as_ptr` gave, to a `T` that is still there.
+        // SAFETY: rustix hands back the pointer that `as_ptr` returned, to a `T` that is still
+        // there.
         Ok((answer, unsafe { argument.cast::<T>().read() }))
     }
 }

@@ -1,6 +1,6 @@
 //! One process at a store: `flock` on a file that stands for it.
 //!
-//! A satellite holds the lock alone, those who only look share it. The kernel gives it back when
+//! A satellite holds the lock alone, those who only look share it. The kernel releases it when
 //! the process is gone, however it went; nothing is left behind that would have to be believed.
 
 use std::fs::{File, TryLockError};
@@ -30,7 +30,7 @@ pub fn take(
         }
     }
     Err(Error::in_use(format!(
-        "store {} is in use by another moonlet: stop it first, or give it an admin.listen to ask \
+        "store {} is in use by another moonlet: stop it first, or set its admin.listen to ask \
          it at",
         store.display()
     )))

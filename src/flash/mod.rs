@@ -107,7 +107,7 @@ pub trait Device: Send + Sync {
     fn is_slow(&self) -> bool;
     /// Why nothing can be programmed, where that is so.
     fn read_only(&self) -> Option<&str>;
-    /// Gives up all segments from number `segment_count` on, which hold nothing any more, where
+    /// Releases all segments from number `segment_count` on, which hold nothing any more, where
     /// others can have the room. The geometry stays until the device is opened again.
     fn give_up_from(&self, segment_count: u32) -> Result<(), Error>;
     /// The file and the position in it behind `offset` of `segment`, where there is one: from

@@ -8,7 +8,7 @@
 //! so, and data sheets ask for it. A segment is bad if any of its erase blocks is.
 //!
 //! **Errors of reading.** `read` on an MTD device returns what could be read and calls it success,
-//! even where the error correction gave up. So the device's counters are read before and after:
+//! even where the error correction failed. So the device's counters are read before and after:
 //! where more reads have failed since, the read is made once more (the counters are everybody's),
 //! and then reported as [`Kind::Corrupt`]. Bits that were put right are data like any other.
 //!
@@ -46,7 +46,7 @@ pub struct Device {
     path: PathBuf,
     /// Why nothing can be programmed.
     read_only: Option<String>,
-    /// Held while reading, so that the counters tell of one read.
+    /// Held while reading, so that the counters are those of one read.
     reading: Mutex<()>,
     /// Erase blocks that could not be read, programmed or erased, by number.
     failed: Mutex<BTreeSet<u64>>,
@@ -150,7 +150,7 @@ impl Device {
         Error::io(format!("{doing} {}, erase block {block}", self.path.display()), error)
     }
 
-    /// The same, of an erase block that is to blame.
+    /// The same, of an erase block at fault.
     fn note(&self, doing: &str, block: u64, error: io::Error) -> Error {
         self.remember(block);
         self.error(doing, block, error)

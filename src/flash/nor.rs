@@ -57,7 +57,7 @@ impl<F: NorFlash> Device<F> {
         Ok(Self { flash: Mutex::new(flash), geometry })
     }
 
-    /// Gives the driver back.
+    /// Returns the driver.
     pub fn into_inner(self) -> F {
         self.flash.into_inner().unwrap_or_else(PoisonError::into_inner)
     }

@@ -15,7 +15,7 @@ pub const ROOT: &str = "/sys";
 pub struct Node(PathBuf);
 
 impl Node {
-    /// The block device of number `number`, as `stat` gives it.
+    /// The block device of number `number`, as `stat` returns it.
     pub fn of_block(root: &Path, number: u64) -> Option<Self> {
         Self::of_number(root, "block", number)
     }

@@ -16,7 +16,7 @@ pub enum Document {
     Group(GroupState),
 }
 
-/// What tells one from the other.
+/// What distinguishes them.
 #[derive(Deserialize)]
 struct Outline {
     #[serde(default)]

@@ -71,7 +71,7 @@ pub struct Details {
     /// The size of the store in bytes.
     #[serde(deserialize_with = "or_default")]
     pub storage_size_bytes: u64,
-    /// Bytes of `storage_used_bytes` that give way when room is needed.
+    /// Bytes of `storage_used_bytes` that are evicted when room is needed.
     #[serde(deserialize_with = "or_default")]
     pub storage_cached_bytes: u64,
     /// Bytes received from registries since the program started.

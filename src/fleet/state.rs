@@ -10,8 +10,9 @@ use super::{Invalid, check_name, is_empty, or_default, shown};
 use crate::clock::date::{parse_rfc3339, rfc3339};
 use crate::oci::{Digest, Platform, valid_repository, valid_tag};
 
-/// Of the answer to a look at a satellite-state: what stands for it and all that it names. As long as
-/// it stays the same, none of that has changed. Go's Ground Control and registries do not say it.
+/// Of the answer to a look at a satellite-state: what stands for it and all that it names. As long
+/// as it stays the same, none of that has changed. Go's Ground Control and registries do not say
+/// it.
 pub const WHOLE_STATE: &str = "moonlet-state";
 
 /// The name of the only file in the only layer of a state artifact.
@@ -168,7 +169,7 @@ pub struct Artifact {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub tags: Vec<String>,
-    /// Labels as Harbor sends them. Go gives them no form; they are handed on.
+    /// Labels as Harbor sends them. Go defines no form for them; they are passed on.
     #[serde(deserialize_with = "or_default", skip_serializing_if = "is_empty")]
     pub labels: Option<serde_json::Value>,
     /// `IMAGE`, `CHART` or nothing.

@@ -2,12 +2,13 @@
 //!
 //! A satellite is judged on axes that do not hide each other: its connection and its lifecycle are
 //! in its row, and here are whether it is up to date and whether it is well, with the reason. Both
-//! are decided once, when a report comes, and kept in a row for all who ask: nothing is assumed of a
-//! satellite that says nothing. A change of what is desired takes `UpToDate` away until the next one.
+//! are decided once, when a report comes, and kept in a row for all who ask: nothing is assumed of
+//! a satellite that says nothing. A change of what is desired takes `UpToDate` away until the next
+//! one.
 //!
 //! Moonlets say of each image where it stands and why. Go satellites list what they hold, under
-//! digests of their own making (a copy there is another manifest), so that of them a tag that is held
-//! counts as in sync.
+//! digests of their own making (a copy there is another manifest), so that of them a tag that is
+//! held counts as in sync.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -237,7 +238,7 @@ pub fn is_storage_nearly_full(report: &Report) -> bool {
     size > 0 && storage_needed_bytes(report) / STORAGE_FULL_PERCENT >= size / 100
 }
 
-/// What is in use of a store and does not give way: a full cache is no trouble.
+/// What is in use of a store and cannot be evicted: a full cache is no trouble.
 pub fn storage_needed_bytes(report: &Report) -> u64 {
     let cached = report.moonlet.as_ref().map_or(0, |details| details.storage_cached_bytes);
     report.storage_used_bytes.saturating_sub(cached)
@@ -336,8 +337,8 @@ pub fn standings(url: &str, groups: &[GroupState], report: Option<&Report>) -> V
     let mut images = Vec::new();
     for Wanted { reference: wanted, group, digest, deleted, is_staged } in wanted(url, groups) {
         let reference = wanted.to_string();
-        // Go satellites stage nothing. What is held now has nothing to wait for, and what is removed
-        // then is there until then.
+        // Go satellites stage nothing. What is held now has nothing to wait for, and what is
+        // removed then is there until then.
         let is_now = is_staged
             && (deleted
                 || reported.as_ref().is_some_and(|one| one.detailed.is_none())

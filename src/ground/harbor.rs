@@ -79,8 +79,9 @@ impl Harbor {
         Ok(existing)
     }
 
-    /// Makes the robot of a satellite, or gives the one that is there these projects and another
-    /// month. Projects that are not there yet are left out; those that the robot has are returned.
+    /// Makes the robot of a satellite, or updates the one that is there to these projects and
+    /// another month. Projects that are not there yet are left out; those that the robot has are
+    /// returned.
     pub async fn ensure_robot(
         &self,
         satellite: &str,
@@ -161,7 +162,7 @@ impl Harbor {
         Ok(robots.into_iter().find(|robot| robot.name == name))
     }
 
-    /// Gives a robot a secret.
+    /// Sets a robot's secret.
     pub async fn set_secret(&self, robot_id: i64, secret: &str) -> Result<(), Error> {
         let body = json!({ "secret": secret });
         let set = self.ask(Method::PATCH, &format!("robots/{robot_id}"), Some(body)).await?;

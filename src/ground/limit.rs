@@ -1,6 +1,6 @@
 //! Limits per principal: so many requests a minute for one satellite, one enrolment token, one
-//! user at one address. Wrong passwords are counted per address as well, satellites' requests never:
-//! a thousand of them may stand behind one.
+//! user at one address. Wrong passwords are counted per address as well, satellites' requests
+//! never: a thousand of them may stand behind one.
 //!
 //! A table of fixed size holds one bucket of tokens for each slot, and a secret hash chooses the
 //! slot of a principal. Two that share a slot share its rate, which is generous; what an attacker
@@ -43,7 +43,7 @@ impl Limit {
         self.take_at(principal, self.start.elapsed().as_secs_f32())
     }
 
-    /// Gives a token back that turned out not to be needed.
+    /// Returns a token that turned out not to be needed.
     pub fn give_back(&self, principal: impl Hash) {
         self.with_slot(principal, |slot| slot.tokens = (slot.tokens + 1.0).min(self.burst));
     }

@@ -1,5 +1,5 @@
 //! Who uses a directory of data: servers share it, a restore wants it for itself. The kernel holds
-//! the lock and gives it up with the process, however that ends.
+//! the lock and releases it with the process, however that ends.
 
 use std::fs::File;
 use std::path::Path;

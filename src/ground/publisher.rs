@@ -2,10 +2,10 @@
 //! put there, and what differs is put there again.
 //!
 //! The comparison is the queue. A change commits and is answered without waiting for a registry; a
-//! crash between the two, or a registry that was away, leaves a difference that the next round finds.
-//! One server does it for all. What was put there is looked at again each hour, so that a registry
-//! that lost something gets it back. With Harbor, each satellite's robot account follows from the
-//! same rows.
+//! crash between the two, or a registry that was away, leaves a difference that the next round
+//! finds. One server does it for all. What was put there is looked at again each hour, so that a
+//! registry that lost something gets it back. With Harbor, each satellite's robot account follows
+//! from the same rows.
 //!
 //! A failure that says nothing of the artifact ends the round, and the pauses between rounds grow;
 //! what the registry refuses of one artifact holds up no other, but for the states that name it.
@@ -194,8 +194,8 @@ impl Publisher {
         Ok(refusal)
     }
 
-    /// Puts some of what is missing there: what was refused of it, in a line. None where nothing could
-    /// be put there.
+    /// Puts some of what is missing there: what was refused of it, in a line. None where nothing
+    /// could be put there.
     async fn push_some(&self, app: &App, memory: &mut Memory) -> Result<Option<String>, Error> {
         let mut read = app.store.read().await.map_err(database)?;
         let unpushed = read.rows().unpushed(&self.url, LISTED_MAX).await.map_err(database)?;
@@ -325,7 +325,7 @@ impl Publisher {
         Ok(refusal)
     }
 
-    /// Makes a robot account, or gives one its projects and its time.
+    /// Makes a robot account, or updates the projects and the time of one.
     async fn ensure(
         &self,
         app: &App,
@@ -350,8 +350,13 @@ impl Publisher {
         Ok(made.id)
     }
 
-    /// Makes a secret good at the target, before a satellite is told it.
-    pub async fn give(&self, app: &App, satellite: &Satellite, given: &str) -> Result<(), Fault> {
+    /// Makes a secret good at the target, before it is sent to a satellite.
+    pub async fn enable_secret(
+        &self,
+        app: &App,
+        satellite: &Satellite,
+        given: &str,
+    ) -> Result<(), Fault> {
         let Some(harbor) = &self.harbor else { return Ok(()) };
         let failed = |error: Error| {
             tracing::warn!(
@@ -359,7 +364,7 @@ impl Publisher {
                 satellite.name,
                 error.message
             );
-            let message = "the registry that holds the state gives no credentials now, try again";
+            let message = "the registry that holds the state issues no credentials now, try again";
             Fault::new(StatusCode::SERVICE_UNAVAILABLE, message)
         };
         let place = BuildHasherDefault::<DefaultHasher>::default().hash_one(satellite.id);
@@ -400,7 +405,7 @@ impl Publisher {
     }
 
     /// Whether the target has another secret than the one that a satellite uses: the answer that
-    /// gave it the newest was lost.
+    /// carried the newest was lost.
     pub async fn is_behind(
         &self,
         rows: &mut Rows<'_>,
@@ -529,6 +534,7 @@ const BATCH_MAX: usize = 200;
 const LISTED_MAX: i64 = 100_000;
 const REFUSED_MAX: usize = 1000;
 const GIVING_MAX: usize = 16;
-/// A project that was not there, or a time that Harbor did not give, is asked for again after this.
+/// A project that was not there, or a time that Harbor did not grant, is asked for again after
+/// this.
 const MISSING_SECONDS: i64 = 600;
 const NOTE_SECONDS: i64 = 60;

@@ -198,7 +198,7 @@ impl Registry {
         if answer.status != StatusCode::UNAUTHORIZED {
             return Ok(answer);
         }
-        // What a registry says of a token that it refuses tells nothing of how to get another.
+        // What a registry says of a token that it refuses does not say how to get another.
         self.forget(request.scope);
         let bare = if was_known { self.follow(request, None).await? } else { answer };
         if bare.status != StatusCode::UNAUTHORIZED {

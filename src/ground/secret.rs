@@ -82,7 +82,7 @@ impl Passwords {
     pub async fn verify(&self, password: String, hash: Option<String>) -> Result<bool, Busy> {
         self.work(move || {
             let known = hash.is_some();
-            let text = hash.as_deref().unwrap_or(NOBODY);
+            let text = hash.as_deref().unwrap_or(UNKNOWN_USER);
             let matches = PasswordHash::new(text)
                 .is_ok_and(|hash| argon2().verify_password(password.as_bytes(), &hash).is_ok());
             known && matches
@@ -194,7 +194,7 @@ const PASSWORD_CHARS_MIN: usize = 8;
 const PASSWORD_BYTES_MAX: usize = 128;
 
 /// A hash that no password has, verified for users that do not exist.
-const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$bW9vbmxldG1vb25sZXQ$\
+const UNKNOWN_USER: &str = "$argon2id$v=19$m=19456,t=2,p=1$bW9vbmxldG1vb25sZXQ$\
     MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY";
 
 #[cfg(test)]
@@ -210,7 +210,7 @@ mod tests {
         assert!(!passwords.verify("Correct2".into(), Some(hash)).await.unwrap());
         assert!(!passwords.verify("Correct1".into(), None).await.unwrap());
         assert!(
-            PasswordHash::new(NOBODY).is_ok(),
+            PasswordHash::new(UNKNOWN_USER).is_ok(),
             "an unknown user must cost as much as a known one"
         );
     }

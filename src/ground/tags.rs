@@ -316,7 +316,7 @@ async fn take(app: &App, name: &str, base: &str, seen: &[GroupTag]) -> Result<()
     }
     let wanted = wanted(&group.state);
     let known = rows.group_tags(group.id).await?;
-    // Satellites are not told of two changes at once.
+    // Two changes are not published at once.
     let is_busy = rows.active_rollout(group.id).await?.is_some();
     for tag in seen {
         if !wanted.contains(&(tag.repository.clone(), tag.tag.clone())) {
@@ -348,7 +348,8 @@ async fn take(app: &App, name: &str, base: &str, seen: &[GroupTag]) -> Result<()
 }
 
 /// Takes for the fleet what tags of a group mean: for each, by `repository:tag`, the digest that a
-/// person looked at. Where the registry says another one by now nothing is taken. Returns what changed.
+/// person looked at. Where the registry says another one by now nothing is taken. Returns what
+/// changed.
 pub async fn approve(
     app: &App,
     actor: &str,

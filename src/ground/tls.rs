@@ -5,9 +5,9 @@
 //! are read once they are the same at two looks; what cannot be used is said, and what was good
 //! before stays in use. Connections keep what they began with.
 //!
-//! A satellite may show a certificate in the place of a token. It names the satellite by a SPIFFE id
-//! as Go's does, `spiffe://DOMAIN/satellite/region/REGION/NAME`, or by its common name where it has
-//! no SPIFFE id. Whoever shows none is served as well: people and satellites with tokens.
+//! A satellite may show a certificate in the place of a token. It names the satellite by a SPIFFE
+//! id as Go's does, `spiffe://DOMAIN/satellite/region/REGION/NAME`, or by its common name where it
+//! has no SPIFFE id. A client without one is served as well: people and satellites with tokens.
 
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};

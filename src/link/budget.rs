@@ -6,11 +6,11 @@
 //! and exposed must have been recorded before, so that after a power cut what the record says was
 //! spent is never too little; it is too much by a step and what was exposed, at most.
 //!
-//! A day ends at midnight by the local clock. An account never goes back to an earlier day or month:
-//! a clock that is set back brings no new budget. Nor does one that is set forward, for what was
-//! spent while it was wrong was spent today: what went before the clock was set since the device was
-//! switched on is recorded in an account of its own, and, as what went before a leap of the clock,
-//! stays spent when the day or month changes.
+//! A day ends at midnight by the local clock. An account never goes back to an earlier day or
+//! month: a clock that is set back brings no new budget. Nor does one that is set forward, for what
+//! was spent while it was wrong was spent today: what went before the clock was set since the
+//! device was switched on is recorded in an account of its own, and, as what went before a leap of
+//! the clock, stays spent when the day or month changes.
 
 use super::zone::Zone;
 use crate::clock::date::{date_of, days_of};
@@ -51,7 +51,7 @@ pub struct Entry {
 pub struct Moment {
     /// Seconds since 1970.
     pub now: i64,
-    /// Seconds by a clock that nobody sets.
+    /// Seconds by a clock that is never set.
     pub monotonic: i64,
     /// Whether the device's clock was set since it was switched on.
     pub is_set: bool,
@@ -134,7 +134,8 @@ impl Span {
     }
 
     /// How much later than now a period may be that is believed: a clock that was far in the future
-    /// once must not close the link for years. As for the time that the log records, about 400 days.
+    /// once must not close the link for years. As for the time that the log records, about 400
+    /// days.
     fn ahead_max(self) -> u32 {
         match self {
             Self::Day => 400,
@@ -301,7 +302,7 @@ impl Budget {
 const DAY: i64 = 86_400;
 /// The account of what was spent while the clock was not set.
 const UNSET: &str = "link/unset";
-/// By how much a clock may gain on another that nobody sets; more is a leap.
+/// By how much a clock may gain on another that is never set; more is a leap.
 const LEAP_SECONDS: i64 = 60;
 /// What is recorded beforehand: a hundredth of what is left, so that a power cut costs little of
 /// it, within these. Each step costs a page of flash.

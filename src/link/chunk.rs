@@ -74,6 +74,10 @@ mod tests {
         chunk.went_through(BYTES_MIN, Duration::ZERO);
         assert_eq!(chunk.bytes(), 4 * BYTES_MIN);
         chunk.went_through(200, Duration::from_millis(80));
-        assert_eq!(chunk.bytes(), 4 * BYTES_MIN, "a config of 200 bytes tells nothing");
+        assert_eq!(
+            chunk.bytes(),
+            4 * BYTES_MIN,
+            "a config of 200 bytes says nothing about the link"
+        );
     }
 }

@@ -1,9 +1,9 @@
 //! A certificate authority of our own, for the hosts that this device answers for in their place.
 //!
-//! Its certificate, and those that it makes, are valid from 1970 on and without end (RFC 5280, 4.1.2.5):
-//! the clock of a device may never have been set when the authority is made, nor that of the runtime
-//! that verifies a certificate beside it. An authority ends when it is taken out of what its clients trust.
-//! The keys that it signs are in memory only, and others after each start.
+//! Its certificate, and those that it makes, are valid from 1970 on and without end (RFC 5280,
+//! 4.1.2.5): the clock of a device may never have been set when the authority is made, nor that of
+//! the runtime that verifies a certificate beside it. An authority ends when it is taken out of
+//! what its clients trust. The keys that it signs are in memory only, and others after each start.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -66,7 +66,7 @@ impl Authority {
         Ok(Self { name, key, certificate, hosts: Key::generate()? })
     }
 
-    /// What [`Self::to_bytes`] gave.
+    /// A result of [`Self::to_bytes`].
     ///
     /// # Errors
     /// [`Kind::Corrupt`] for anything else.

@@ -28,7 +28,7 @@ pub struct Options {
     /// Size of the kernel's receive buffer in bytes; `None` leaves it to the kernel. It bounds
     /// what a cut link can lose, and with it the rate: buffer / round trip.
     pub receive_buffer_bytes: Option<u32>,
-    /// Only addresses of the internet are dialled: the host is of a stranger's choice.
+    /// Only addresses of the internet are dialled: the host is of a client's choice.
     pub public_only: bool,
 }
 
@@ -149,7 +149,7 @@ fn is_own(socket: &TcpStream) -> bool {
     ends.is_ok_and(|(local, peer)| local == peer)
 }
 
-/// Why a host is not dialled for a stranger.
+/// Why a host is not dialled for a client.
 pub(super) const NOT_PUBLIC: &str = "it has no address but private ones";
 
 type Attempt = Pin<Box<dyn Future<Output = io::Result<Async<TcpStream>>>>>;
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_reach_the_internet_only() {
+    fn clients_reach_the_internet_only() {
         for text in [
             "0.0.0.0",
             "0.1.2.3",

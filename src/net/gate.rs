@@ -1,10 +1,10 @@
 //! What stands before every byte of the uplink.
 //!
 //! A data plan counts what the far side sent, not what was read here: up to a receive window of
-//! bytes may be in the kernel or on their way that nobody has read. Before a request goes out, and
-//! before each read, the bytes that may still come are therefore put to a [`Gate`], which knows what
-//! the plan has left. They are bounded by the receive buffer, and by what is left of the body where
-//! its length is known.
+//! bytes may be in the kernel or on their way that were not read. Before a request goes out, and
+//! before each read, the bytes that may still come are therefore put to a [`Gate`], which knows
+//! what the plan has left. They are bounded by the receive buffer, and by what is left of the body
+//! where its length is known.
 //!
 //! A connection that ends before its response was read to the end leaves such bytes behind. What of
 //! them is taken as received: those that are in the kernel, and as many as a sender may have on its
@@ -18,8 +18,8 @@ use super::{Error, Meter, Network};
 
 /// Says whether bytes may go over the uplink, and when. What went is in its [`Meter`].
 pub trait Gate {
-    /// Lets `wanted` bytes be on their way in place of the `held` that this connection had before, as
-    /// soon as the link's rate has room for more.
+    /// Lets `wanted` bytes be on their way in place of the `held` that this connection had before,
+    /// as soon as the link's rate has room for more.
     ///
     /// # Errors
     /// One with [`Error::retry_after`] where there is no room for them; then it is still `held`.
@@ -32,14 +32,14 @@ pub trait Gate {
     fn receive_buffer_bytes(&self) -> Option<u32>;
 }
 
-/// What [`Gate::admit`] gives.
+/// The result of [`Gate::admit`].
 pub type Admission<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + 'a>>;
 
 /// One connection's account at the gate.
 pub(super) struct Link {
     meter: Rc<Meter>,
     gate: Option<Rc<dyn Gate>>,
-    /// What the kernel may hold of the connection and nobody has read.
+    /// What the kernel may hold of the connection that was not read.
     window: u64,
     held: u64,
     received: u64,

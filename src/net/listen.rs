@@ -12,7 +12,7 @@ use super::Error;
 use crate::kind::Kind;
 
 /// Listens on `address`. `ipv6_only` leaves IPv4 to another socket, which may then listen on the
-/// same port: by itself the kernel gives `[::]` both.
+/// same port: left alone the kernel binds `[::]` to both.
 ///
 /// # Errors
 /// [`Kind::Retry`] when the address cannot be had: it may not be up yet, or be in use still.

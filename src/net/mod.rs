@@ -1,7 +1,7 @@
-//! The network: dialling, listening, TLS, and HTTP/1.1. Nothing else on the device opens a socket but
-//! `satellite::notify`, which writes to the service manager's.
+//! The network: dialling, listening, TLS, and HTTP/1.1. Nothing else on the device opens a socket
+//! but `satellite::notify`, which writes to the service manager's.
 //!
-//! Every wait has a deadline and every buffer a limit, because both ends are strangers: the far
+//! Every wait has a deadline and every buffer a limit, because both ends are untrusted: the far
 //! side of a bad link, and every client that reaches the port that serves a LAN.
 
 mod authority;

@@ -16,8 +16,8 @@ use serde::de::{
 
 use super::Digest;
 
-/// Reads one JSON document into a `T`; `null` gives nothing. The parser is compiled for one kind of
-/// source: for each more it would be there once more.
+/// Reads one JSON document into a `T`; `null` is read as nothing. The parser is compiled for one
+/// kind of source: for each more it would be there once more.
 pub(super) fn read<T: Members>(source: &mut dyn Read) -> serde_json::Result<Option<T>> {
     let buffered = BufReader::with_capacity(BUFFER_BYTES, Guard::new(source));
     let mut deserializer = serde_json::Deserializer::from_reader(buffered);
@@ -110,7 +110,7 @@ impl<'de, T: Members, F: FnMut(T) -> Result<(), String>> Visitor<'de> for List<T
     }
 }
 
-/// A text of at most so many bytes; `null` and longer ones give nothing.
+/// A text of at most so many bytes; `null` and longer ones are read as nothing.
 pub(super) struct Text(pub usize);
 
 impl<'de> DeserializeSeed<'de> for Text {
@@ -176,7 +176,7 @@ impl<'de> Visitor<'de> for Texts {
     }
 }
 
-/// A digest as text; one of another form gives nothing.
+/// A digest as text; one of another form is read as nothing.
 pub(super) struct DigestText;
 
 impl<'de> DeserializeSeed<'de> for DigestText {
@@ -188,7 +188,7 @@ impl<'de> DeserializeSeed<'de> for DigestText {
     }
 }
 
-/// A number of zero or more; `null` gives nothing.
+/// A number of zero or more; `null` is read as nothing.
 pub(super) struct Number;
 
 impl<'de> DeserializeSeed<'de> for Number {

@@ -81,7 +81,7 @@ impl Manifest {
         Self::read(bytes, content_type)
     }
 
-    /// As [`Manifest::parse`], from whatever gives the bytes one after the other.
+    /// As [`Manifest::parse`], from any source of bytes, one after the other.
     pub fn read(mut source: impl Read, content_type: Option<&str>) -> Result<Self, ManifestError> {
         Self::read_any(&mut source, content_type)
     }

@@ -12,7 +12,7 @@ use crate::registry::{ManifestHead, OpenedManifest};
 
 impl Puller {
     /// The digest that `reference` means now: by HEAD, which has no body and counts against no
-    /// quota of pulls, else by GET and its bytes. What HEAD gave nothing of is asked for by GET
+    /// quota of pulls, else by GET and its bytes. What HEAD had no answer for is asked for by GET
     /// alone for a while. `answered` is opened as soon as the registry has answered anything.
     ///
     /// # Errors
@@ -46,7 +46,7 @@ impl Puller {
         if is_asked {
             let head = self.retrying_with(backoff(), async || {
                 match source.registry.head_manifest(source.repository, &tag).await {
-                    // Whatever a registry has against HEAD: GET may tell more.
+                    // Whatever a registry has against HEAD: GET may answer.
                     Err(error) if !error.is_unanswered() && !error.is_throttled() => {
                         Ok(ManifestHead { digest: None, whole: None })
                     }
@@ -104,7 +104,7 @@ impl Puller {
     }
 }
 
-/// How long a reference of which HEAD gave nothing is asked for by GET alone.
+/// How long a reference that HEAD had no answer for is asked for by GET alone.
 const HEAD_INTERVAL: Duration = Duration::from_hours(6);
 /// Tags of which that is remembered; what is forgotten costs a HEAD.
 const IN_VAIN_MAX: usize = 1024;

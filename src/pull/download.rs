@@ -1,9 +1,9 @@
 //! Making one blob present: a task of its own, which all who ask for the digest share.
 //!
-//! A caller that leaves takes nothing with it: the download goes on, unless a stop is asked for, and
-//! then it is suspended. A cut link is retried from the first missing byte. What an image waits for
-//! is pinned and comes in the images' order; what a client waits for has slots of its own, or a layer
-//! that takes hours would keep it from its first byte.
+//! A caller that leaves takes nothing with it: the download goes on, unless a stop is asked for,
+//! and then it is suspended. A cut link is retried from the first missing byte. What an image waits
+//! for is pinned and comes in the images' order; what a client waits for has slots of its own, or a
+//! layer that takes hours would keep it from its first byte.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -36,7 +36,7 @@ pub(super) struct Wanted {
     pub registry: Registry,
     pub repository: String,
     pub digest: Digest,
-    /// None where no manifest tells it.
+    /// None where no manifest states it.
     pub size: Option<u64>,
     /// Whether the image that asks is nothing without it: then it is tried more often.
     pub required: bool,
@@ -81,7 +81,8 @@ impl Puller {
                 required: blob.required,
                 asker: job.image.to_owned(),
             };
-            // One that is not required gives up sooner, and one from elsewhere may lack what is here.
+            // One that is not required is abandoned sooner, and one from elsewhere may lack what is
+            // here.
             let is_anothers = self.flight(&blob.digest).is_some_and(|flight| {
                 let is_alike = flight.source == wanted.source();
                 let is_lasting = flight.required || !wanted.required;
@@ -236,7 +237,7 @@ impl Puller {
         if let Err(error) = self.stream(flight, wanted, size, &mut writer, first).await {
             progress.set(writer.frontier() >= begun_at + PROGRESS_BYTES);
             if wanted.size.is_none() && error.kind() == Kind::Invalid {
-                // Its size was a stranger's word, and may have been the wrong one.
+                // Its size came from outside, and may have been the wrong one.
                 writer.abandon().await?;
             } else {
                 writer.suspend().await?;
@@ -254,8 +255,8 @@ impl Puller {
         Ok(())
     }
 
-    /// Nothing gives way to what has no room even then, beside what is pinned and what images need
-    /// that are being fetched.
+    /// Nothing is evicted for what has no room even then, beside what is pinned and what images
+    /// need that are being fetched.
     fn check_room(&self, wanted: &Wanted, size: u64) -> Result<(), Error> {
         let want = Want { digest: wanted.digest, size };
         let promised: Vec<Want> = self.promised.borrow().values().flatten().copied().collect();

@@ -44,7 +44,8 @@ impl Error {
             Cause::Store(error) => error.kind(),
             Cause::Manifest(_) => Kind::Invalid,
             Cause::Shared(error) => error.kind(),
-            // As a wrong answer: what its registry has is not missing, nor another registry's to give.
+            // As a wrong answer: what its registry has is not missing, nor another registry's to
+            // serve.
             Cause::Unsigned(_) => Kind::Invalid,
             Cause::Left => Kind::Retry,
             Cause::Other(kind, _) => *kind,

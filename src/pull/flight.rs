@@ -31,7 +31,7 @@ pub(super) struct Flight {
     pub required: bool,
     /// Bytes of the blob, once they are known.
     size: Cell<Option<u64>>,
-    /// Opened when the registry gives the blob.
+    /// Opened when the registry sends the blob.
     opened: Latch,
     /// Opened when an image waits for it: it is pinned, and takes part in the images' order.
     pub image: Latch,
@@ -39,8 +39,8 @@ pub(super) struct Flight {
     pub unwanted: Latch,
     /// The first place of such an image in the configuration.
     pub rank: Cell<usize>,
-    /// Opened when a client waits for it: it may have a slot of the clients', and is visible as soon
-    /// as it is whole.
+    /// Opened when a client waits for it: it may have a slot of the clients', and is visible as
+    /// soon as it is whole.
     pub client: Latch,
     /// Reads behind the writer of this attempt.
     follower: RefCell<Option<Follower>>,
@@ -82,7 +82,7 @@ impl Flight {
         self.size.get()
     }
 
-    /// The registry gives the blob, which has `size` bytes.
+    /// The registry sends the blob, which has `size` bytes.
     pub fn open(&self, size: u64) {
         self.size.set(Some(size));
         self.opened.open();
@@ -154,7 +154,7 @@ impl Flight {
 }
 
 impl Download {
-    /// Waits until the registry gives the blob; gives its size in bytes.
+    /// Waits until the registry sends the blob; returns its size in bytes.
     ///
     /// # Errors
     /// Why it does not.
@@ -169,8 +169,8 @@ impl Download {
         }
     }
 
-    /// Reads what is on flash from byte `at` on, and waits for it where there is nothing yet. Gives 0
-    /// when all of the blob is there and right.
+    /// Reads what is on flash from byte `at` on, and waits for it where there is nothing yet.
+    /// Returns 0 when all of the blob is there and right.
     ///
     /// # Errors
     /// Why the download failed, or that what was read before was wrong.

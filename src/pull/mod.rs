@@ -1,9 +1,9 @@
 //! The one verb: make this digest present.
 //!
-//! A digest is downloaded once, by a task of its own that all who ask share, an image or a client. A
-//! cut link is retried here, with backoff, from the first missing byte; the digest is
-//! verified by the log before anything becomes visible. Any number of images may be fetched at the
-//! same time: their downloads share the link's slots, and none keeps one while it backs off.
+//! A digest is downloaded once, by a task of its own that all who ask share, an image or a client.
+//! A cut link is retried here, with backoff, from the first missing byte; the digest is verified by
+//! the log before anything becomes visible. Any number of images may be fetched at the same time:
+//! their downloads share the link's slots, and none keeps one while it backs off.
 //!
 //! When a stop is asked for, whatever waits for the link returns, and each download is suspended:
 //! what has arrived is on flash then, and is not fetched again.
@@ -11,8 +11,8 @@
 //! An image is planned first ([`Puller::plan`]: its manifests are read, so that its size is known
 //! and admission can be checked), then fetched ([`Puller::fetch`]): blobs, then manifests from the
 //! leaves up, and the tag last, in one record. Until that record the old image is served, after it
-//! the new one, and nothing in between. Where the configuration wants a signature, it is checked before
-//! the first layer.
+//! the new one, and nothing in between. Where the configuration wants a signature, it is checked
+//! before the first layer.
 
 mod backoff;
 mod current;
@@ -112,7 +112,7 @@ pub struct Puller {
     slots: Slots,
     /// Those of downloads that clients wait for.
     client_slots: Slots,
-    /// When a HEAD last gave nothing, by what was asked for.
+    /// When a HEAD last had no answer, by what was asked for.
     head_in_vain: RefCell<BTreeMap<TagKey, Duration>>,
     /// What images need that are being fetched, by their names.
     promised: RefCell<BTreeMap<String, Vec<Want>>>,
@@ -199,12 +199,12 @@ impl Puller {
     /// what only accompanies the image goes into the progress. The downloads of an image with a
     /// lower `rank` come first.
     ///
-    /// Gives why some of what only accompanies the image was left out, where it is the link's limits
-    /// that held it back: it is to be fetched when they allow it.
+    /// Returns why some of what only accompanies the image was left out, where it is the link's
+    /// limits that held it back: it is to be fetched when they allow it.
     ///
     /// # Errors
-    /// Why it is not visible; [`Error::is_left`] when `leave` was opened first: then its downloads go
-    /// on, and another call waits for them again.
+    /// Why it is not visible; [`Error::is_left`] when `leave` was opened first: then its downloads
+    /// go on, and another call waits for them again.
     pub async fn fetch(
         self: &Rc<Self>,
         plan: &Plan,
@@ -232,7 +232,7 @@ impl Puller {
     ) -> Result<Option<Error>, Error> {
         let source = self.source(&plan.key.registry, &plan.key.repository)?;
         let job = Job { source, image: &plan.name, asker: Asker::Image(rank) };
-        // What is there already must not give way to what comes.
+        // What is there already must not be evicted for what comes.
         let wanted: Vec<Digest> = plan.digests().into_iter().collect();
         self.parts.store.pin(&wanted, true).await?;
         let queue = RefCell::new(self.missing(plan).into_iter());
@@ -355,7 +355,7 @@ impl Puller {
     }
 
     /// Waits before another attempt if `error`, of one that began at `begun`, calls for one; else
-    /// gives it back. What a registry wants a longer pause for is for the next pass.
+    /// returns it. What a registry wants a longer pause for is for the next pass.
     async fn back_off(
         &self,
         backoff: &mut Backoff,

@@ -66,7 +66,7 @@ mod tests {
             refusals.note(number.to_string(), Kind::Retry, "", at(number), at(5000));
         }
         assert_eq!(refusals.0.len(), REFUSALS_MAX);
-        assert!(refusals.get("0", at(1)).is_none(), "the one that would end first gave way");
+        assert!(refusals.get("0", at(1)).is_none(), "the one that would end first was dropped");
         assert!(refusals.get("1023", at(1)).is_some());
         refusals.note("new".to_owned(), Kind::Retry, "", at(100_000), at(1));
         assert_eq!(refusals.0.len(), 1, "what has ended goes first");

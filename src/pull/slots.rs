@@ -1,8 +1,8 @@
 //! Which downloads may use the link now.
 //!
 //! There are few slots. A task that waits gets one in the order of what was asked with: first
-//! what has not failed yet, then the images in the order of the configuration. Who backs off gives
-//! the slot back meanwhile, so that no pause holds up another.
+//! what has not failed yet, then the images in the order of the configuration. A download that
+//! backs off gives the slot back meanwhile, so that no pause holds up another.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

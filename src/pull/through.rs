@@ -1,9 +1,9 @@
 //! What clients ask for and is not held: fetched on demand, where the configuration lets it.
 //!
 //! Only what a client names is fetched: the manifest and not its children, the blob and not the
-//! image. A tag is what its registry said last, for `tag_ttl`; then the registry is asked by HEAD. If
-//! that cannot tell, what is held is still the best answer, and marked as stale. Tags of the desired
-//! state are left to the reconciler, which switches them when their image is whole.
+//! image. A tag is what its registry said last, for `tag_ttl`; then the registry is asked by HEAD.
+//! If that cannot answer, what is held is still the best answer, and marked as stale. Tags of the
+//! desired state are left to the reconciler, which switches them when their image is whole.
 //!
 //! A client decides nothing but names: who is asked, and of what, is configured. How much is asked
 //! at once, and what is remembered of it, is bounded.
@@ -110,8 +110,8 @@ impl Puller {
     /// What a tag means: as its registry says, or as it said last. Its manifest is held then.
     ///
     /// # Errors
-    /// [`Kind::Missing`] and [`Kind::Denied`] when nothing is held and its registry does not have, or
-    /// not give it; others when that could not be found out.
+    /// [`Kind::Missing`] and [`Kind::Denied`] when nothing is held and its registry does not have,
+    /// or not serve it; others when that could not be found out.
     pub async fn tag(self: &Rc<Self>, key: &TagKey) -> Result<Tagged, Error> {
         let outcome = match self.fresh(key) {
             Some(digest) => Ok(digest),
@@ -153,7 +153,7 @@ impl Puller {
     /// Begins to download a blob, or joins that.
     ///
     /// # Errors
-    /// Why it is not worth an attempt now. Why it cannot be had, the download tells.
+    /// Why it is not worth an attempt now. Why it cannot be had, the download reports.
     pub fn client_blob(
         self: &Rc<Self>,
         registry: &str,
@@ -303,7 +303,8 @@ impl Puller {
         Ok(digest)
     }
 
-    /// Remembers what a tag means now. Without that it is asked for once more, and nothing is worse.
+    /// Remembers what a tag means now. Without that it is asked for once more, and nothing is
+    /// worse.
     async fn cache_tag(&self, key: &TagKey, digest: &Digest) {
         let store = &self.parts.store;
         let before = store.tag(key);
@@ -352,8 +353,8 @@ impl Puller {
         outcome
     }
 
-    /// Asks a registry for something, unless it was asked in vain a moment ago: not too much at once,
-    /// and not for ever.
+    /// Asks a registry for something, unless it was asked in vain a moment ago: not too much at
+    /// once, and not for ever.
     async fn ask<T>(
         &self,
         registry: &str,
@@ -386,8 +387,9 @@ impl Puller {
         Err(error)
     }
 
-    /// Refuses `name` for a while; and all of a registry that does not answer, or wants a pause. What
-    /// the link's limits hold back costs nothing to ask for again, and says nothing of a registry.
+    /// Refuses `name` for a while; and all of a registry that does not answer, or wants a pause.
+    /// What the link's limits hold back costs nothing to ask for again, and says nothing of a
+    /// registry.
     fn refuse(&self, registry: &str, name: String, error: &Error) {
         if error.held_back().is_some() {
             return;
@@ -459,7 +461,7 @@ const CLIENT_FLIGHTS_MAX: usize = 32;
 const STALE_PATIENCE: Duration = Duration::from_secs(10);
 /// The same when there is nothing: runtimes give up after 30 s, and go on to their next registry.
 const MISS_PATIENCE: Duration = Duration::from_secs(20);
-/// For how long a registry that has not, or does not give something is not asked for it again.
+/// For how long a registry that does not have something, or refuses it, is not asked for it again.
 const MISSING_PAUSE: Duration = Duration::from_secs(15);
 /// The same for what failed: no more bytes are spent on a digest meanwhile.
 const FAILURE_PAUSE: Duration = Duration::from_secs(15);

@@ -1,11 +1,11 @@
 //! A walk down an image's manifests.
 //!
 //! First what the image requires: an index is kept untouched together with the children that the
-//! wanted platforms select. Then what accompanies it: attestations of those children; signatures and
-//! other referrers, whether the registry lists them (referrers API), tags them (`sha256-<hex>`), or
-//! cosign did (`sha256-<hex>.sig`); and the manifests and configurations of all other children,
-//! because some clients ask for every child of an index. Whatever of that cannot be had is noted, and
-//! decides nothing.
+//! wanted platforms select. Then what accompanies it: attestations of those children; signatures
+//! and other referrers, whether the registry lists them (referrers API), tags them
+//! (`sha256-<hex>`), or cosign did (`sha256-<hex>.sig`); and the manifests and configurations of
+//! all other children, because some clients ask for every child of an index. Whatever of that
+//! cannot be had is noted, and decides nothing.
 //!
 //! Each digest is asked for once, and every count is bounded: what an upstream sends costs neither
 //! memory nor requests beyond the limits at the end of these files. A manifest that is not short is
@@ -110,7 +110,7 @@ impl<'a> Walk<'a> {
         Self { urgency: Urgency::Client, ..self }
     }
 
-    /// Takes in all that the image requires; gives the digest of its manifest or index.
+    /// Takes in all that the image requires; returns the digest of its manifest or index.
     pub(super) async fn root(
         &mut self,
         reference: &Reference,
@@ -149,7 +149,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Takes in the manifest `wanted` (tag or digest), whose digest is to be `expected`, and
-    /// everything below it; gives its digest.
+    /// everything below it; returns its digest.
     async fn manifest(
         &mut self,
         wanted: &str,
@@ -237,7 +237,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Takes in what an image names; gives that without which it is of no use.
+    /// Takes in what an image names; returns that without which it is of no use.
     fn image(
         &mut self,
         config: &Descriptor,

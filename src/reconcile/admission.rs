@@ -1,4 +1,4 @@
-//! Whether an image fits, before its first layer is fetched, and what gives way to it.
+//! Whether an image fits, before its first layer is fetched, and what is evicted for it.
 //!
 //! What is pinned, and what other images were promised that are being fetched, stays. What cannot
 //! fit beside that is refused with the figures, and nothing is fetched for it again, its manifests
@@ -93,7 +93,7 @@ impl Reconciler {
         self.parts.store.admission(wants, &promised)
     }
 
-    /// Gives up downloads that stand in the way: of those that no image waits for, as many as are
+    /// Drops downloads that stand in the way: of those that no image waits for, as many as are
     /// lacking; of others, as many as no cached blob makes room for.
     async fn make_room(&self, index: usize, admission: &Admission) -> Result<(), pull::Error> {
         let under_way = self.under_way();
@@ -115,7 +115,7 @@ impl Reconciler {
         };
         if !dead.is_empty() {
             let name = self.name(index);
-            info!("{} downloads that were begun give way to {name}", dead.len());
+            info!("{} downloads that were begun are dropped for {name}", dead.len());
             self.parts.store.delete(&dead).await?;
         }
         Ok(())

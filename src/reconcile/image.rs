@@ -211,7 +211,7 @@ impl Reconciler {
         Ok(end)
     }
 
-    /// Fetches what was planned and admitted; gives why some of what accompanies it has to wait.
+    /// Fetches what was planned and admitted; returns why some of what accompanies it has to wait.
     async fn fetch(
         &self,
         index: usize,
@@ -299,8 +299,8 @@ impl Reconciler {
         Ok(self.parts.catalog.complete(&digest, &image.platforms)?)
     }
 
-    /// Whether an image is held, whole and sound, as its registry had it last: `current`, where it was
-    /// asked since the start.
+    /// Whether an image is held, whole and sound, as its registry had it last: `current`, where it
+    /// was asked since the start.
     pub(super) fn is_held_as(&self, image: &Image, current: Option<Digest>) -> bool {
         let held = self.held(image);
         let is_whole = |digest| {

@@ -2,15 +2,16 @@
 //!
 //! Observed state is the blob log itself, never a second file that could disagree with it. Each
 //! image stands alone: one that fails keeps what it had, is reported, and holds up no other. What
-//! an unreachable registry cannot tell is left as it is. Only after every image was looked at does
-//! anything lose its place, except when there is no room. A download outlives the pass that began it
-//! when images are due again, or others are desired: the next pass waits for it, or calls it off.
+//! an unreachable registry cannot answer is left as it is. Only after every image was looked at
+//! does anything lose its place, except when there is no room. A download outlives the pass that
+//! began it when images are due again, or others are desired: the next pass waits for it, or calls
+//! it off.
 //!
 //! | file | holds |
 //! |---|---|
 //! | `pass` | one look at all images, several at a time |
 //! | `image` | one image: what it is now, what it needs, how that ended |
-//! | `admission` | whether an image fits, and what gives way to it |
+//! | `admission` | whether an image fits, and what is evicted for it |
 //! | `repair` | chunks that are corrupt on flash |
 //! | `sweep` | what differs between desired and held, as values |
 
@@ -160,7 +161,7 @@ impl Reconciler {
     }
 
     /// Changes the desired state, and makes all images due. A pass that is under way begins no
-    /// further image and waits for no download; the next one brings what is new, and gives up what is
+    /// further image and waits for no download; the next one brings what is new, and drops what is
     /// not desired any more.
     pub fn set_images(&self, desired: Desired) -> Result<(), blob::Error> {
         let before = self.images();
@@ -292,9 +293,9 @@ impl Reconciler {
     }
 
     /// Removes the tags that are not desired, but for those that clients may have fetched or that
-    /// another image of their repository is to replace and cannot yet, and pins what the desired ones
-    /// reach; every other blob, but what images under way need, is held only for as long as nothing
-    /// else needs its room.
+    /// another image of their repository is to replace and cannot yet, and pins what the desired
+    /// ones reach; every other blob, but what images under way need, is held only for as long as
+    /// nothing else needs its room.
     async fn collect(&self) -> Result<(), blob::Error> {
         let Parts { store, catalog, .. } = &self.parts;
         if !self.is_whole.get() {
@@ -329,8 +330,8 @@ impl Reconciler {
         store.pin(&idle, false).await
     }
 
-    /// Makes the tags mean what was staged for them and is desired now, each in one record. What was
-    /// not staged whole is fetched as any other.
+    /// Makes the tags mean what was staged for them and is desired now, each in one record. What
+    /// was not staged whole is fetched as any other.
     async fn switch(&self) -> Result<(), blob::Error> {
         let Parts { store, catalog, .. } = &self.parts;
         for image in self.images().iter().filter(|image| !image.is_staged()) {
@@ -347,7 +348,7 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Gives up the downloads that no image waits for, once every image is known to wait for what
+    /// Drops the downloads that no image waits for, once every image is known to wait for what
     /// it was planned with, or for nothing. Those that a client may come back for are kept a while.
     async fn drop_downloads(&self) -> Result<(), blob::Error> {
         if !self.is_whole.get() {

@@ -33,7 +33,7 @@ pub fn sort_tags<'a>(
 pub struct Idle(BTreeMap<Digest, (u64, Duration)>);
 
 impl Idle {
-    /// Those of `partials` to give up: all, unless they are kept `for_clients`, of which one may come
+    /// Those of `partials` to drop: all, unless they are kept `for_clients`, of which one may come
     /// back for a download until that has not moved for [`IDLE_MAX`].
     pub fn dead(&mut self, partials: &[Partial], now: Duration, for_clients: bool) -> Vec<Digest> {
         let before = std::mem::take(&mut self.0);
@@ -56,7 +56,7 @@ impl Idle {
     }
 }
 
-/// The downloads to give up so that `lacking` bytes come free, with the bytes that each has room
+/// The downloads to drop so that `lacking` bytes come free, with the bytes that each has room
 /// for: `planned` says which of them an image still waits for, and which place in the configuration
 /// that has. Those that nothing waits for go first, then those of the last image; of two, the one
 /// that has less.

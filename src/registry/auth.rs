@@ -78,7 +78,7 @@ impl Auth {
         (now < access.end).then(|| access.header.clone())
     }
 
-    /// Whether what [`Auth::header`] gives is so new that another would not be better: it was
+    /// Whether what [`Auth::header`] returns is so new that another would not be better: it was
     /// never good for anything, and did not have the time to end.
     pub fn is_fresh(&self, scope: &str, now: Duration) -> bool {
         let scopes = self.scopes.borrow();
@@ -114,8 +114,8 @@ impl Auth {
         self.scopes.borrow().get(scope).is_some_and(|scope| scope.works)
     }
 
-    /// Whether a refusal without a challenge may only mean that `scope` is hidden from strangers:
-    /// nothing of it was read yet, or only by those who had access.
+    /// Whether a refusal without a challenge may only mean that `scope` is hidden from anonymous
+    /// clients: nothing of it was read yet, or only by those who had access.
     pub fn may_be_hidden(&self, scope: &str) -> bool {
         let scopes = self.scopes.borrow();
         let is_open = scopes.get(scope).is_some_and(|scope| scope.works && !scope.wants_access);
@@ -147,7 +147,7 @@ impl Auth {
         *self.offered.borrow_mut() = Some((challenges.to_vec(), now + OFFERED_FOR));
     }
 
-    /// Takes a token server's answer and gives the header; none if it has no token.
+    /// Takes a token server's answer and returns the header; none if it has no token.
     pub fn keep(&self, scope: &str, json: &[u8], now: Duration) -> Option<String> {
         let answer: Answer = serde_json::from_slice(json).ok()?;
         let token = text(&answer.token).or_else(|| text(&answer.access_token))?;
@@ -287,7 +287,7 @@ mod tests {
         let auth = Auth::new(Some(Credentials::new("edge".to_owned(), password)));
         assert!(auth.may_be_hidden("a"));
         auth.worked("a");
-        assert!(!auth.may_be_hidden("a"), "strangers may read it");
+        assert!(!auth.may_be_hidden("a"), "anonymous clients may read it");
         auth.keep("a", br#"{"token":"t","expires_in":60}"#, NOW).unwrap();
         auth.worked("a");
         assert!(auth.may_be_hidden("a"), "the token has an end");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::kind::Kind;
 use crate::net;
 
-/// Why a registry did not give what was asked for.
+/// Why a registry did not serve what was asked for.
 #[derive(Debug)]
 pub struct Error {
     kind: Kind,

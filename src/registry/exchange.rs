@@ -209,7 +209,7 @@ impl Registry {
         Err(self.problem(Kind::Invalid, path, what))
     }
 
-    /// Gets what the challenges ask for; gives the value of Authorization.
+    /// Gets what the challenges ask for; returns the value of Authorization.
     async fn authenticate(
         &self,
         wanted: &Wanted<'_>,
@@ -295,7 +295,7 @@ impl Registry {
         Err(error)
     }
 
-    /// Gives back a response of status 200; makes an error of any other.
+    /// Passes a response of status 200; makes an error of any other.
     pub(super) async fn expect(
         &self,
         response: ClientResponse,

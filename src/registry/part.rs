@@ -62,7 +62,7 @@ impl Registry {
         let response = self.request(Method::Head, &path, repository, Headers::new()).await?;
         let response = self.expect(response, &path, repository).await?;
         let length = response.headers.get("content-length").and_then(|text| text.parse().ok());
-        length.ok_or_else(|| self.problem(Kind::Invalid, &path, "no answer tells its length"))
+        length.ok_or_else(|| self.problem(Kind::Invalid, &path, "no answer states its length"))
     }
 
     fn whole(
@@ -76,7 +76,7 @@ impl Registry {
             (Some(length), Some(size)) if length != size => {
                 Err(self.other_size(path, length, size))
             }
-            (None, None) => Err(self.problem(Kind::Invalid, path, "no answer tells its length")),
+            (None, None) => Err(self.problem(Kind::Invalid, path, "no answer states its length")),
             _ => {
                 let size = size.or(length).unwrap_or_default();
                 Ok(Opened { body: response.body, start: 0, end: size, size })

@@ -87,9 +87,9 @@ impl Daemon {
         }
     }
 
-    /// Goes on until a signal asks to stop. Downloads are suspended then, so that nothing of them is
-    /// fetched again, and left where they are if that takes too long; whatever was acknowledged is
-    /// durable by itself.
+    /// Goes on until a signal asks to stop. Downloads are suspended then, so that nothing of them
+    /// is fetched again, and left where they are if that takes too long; whatever was acknowledged
+    /// is durable by itself.
     ///
     /// `user` is who this process becomes when it has opened all that it takes root for.
     pub async fn run(
@@ -127,7 +127,7 @@ impl Daemon {
             Ok(())
         })?;
         notifier.stopping();
-        self.satellite.gate.settle().await;
+        self.satellite.gate.flush().await;
         Ok(upkeep::finish(&self.satellite.store, &self.satellite.clock).await?)
     }
 

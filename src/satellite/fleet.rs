@@ -1,9 +1,9 @@
 //! Being part of a fleet: enrolling, looking at the desired state, reporting; each at its own pace,
 //! for as long as the satellite runs.
 //!
-//! Ground Control may be away for days: what was desired stays desired, images are polled and served
-//! as ever, and the attempts go on. They are spread, so that a fleet that was switched on together,
-//! or whose Ground Control comes back, does not arrive at once.
+//! Ground Control may be away for days: what was desired stays desired, images are polled and
+//! served as ever, and the attempts go on. They are spread, so that a fleet that was switched on
+//! together, or whose Ground Control comes back, does not arrive at once.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -218,7 +218,7 @@ impl Member {
 
 /// A held image as clients pull it from this satellite.
 fn cached(image: &status::ImageReport, listen: &str) -> Option<CachedImage> {
-    // Nobody can pull what is only staged.
+    // No client can pull what is only staged.
     let digest = image.digest.as_ref().filter(|_| image.state != "staged")?;
     let name = image.reference.split('@').next().unwrap_or_default();
     // Without the registry, which is how a Go satellite names it too.

@@ -23,7 +23,7 @@ pub async fn pin(config: Config, name: &Reference) -> Result<ExitCode, Failure> 
     Ok(ExitCode::SUCCESS)
 }
 
-/// Gives up an image that is not desired.
+/// Removes an image that is not desired.
 pub async fn remove(config: Config, name: &Reference) -> Result<ExitCode, Failure> {
     let satellite = Satellite::open(config)?;
     if satellite.config().images.iter().any(|image| image.reference.is_same_tag(name)) {

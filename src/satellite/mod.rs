@@ -119,7 +119,8 @@ fn act(args: &Args) -> Result<ExitCode, Failure> {
 /// `smol::future::block_on` is woken by another one each time.
 ///
 /// Sockets are asked for after every few tasks. `LocalExecutor::run` would do so after 200, by when
-/// the reactor's own thread takes it that nobody asks, and takes one event after the other from here.
+/// the reactor's own thread assumes that no thread asks, and takes one event after the other from
+/// this one.
 fn drive<T>(executor: &LocalExecutor<'_>, work: impl Future<Output = T> + Unpin) -> T {
     let turns = async {
         loop {
@@ -132,29 +133,29 @@ fn drive<T>(executor: &LocalExecutor<'_>, work: impl Future<Output = T> + Unpin)
     smol::block_on(or(when_woken(work), turns))
 }
 
-/// Polls `work` only when something that it waits for has happened, and not at each turn: it waits for
-/// signals among others, which is a call of the kernel.
+/// Polls `work` only when something that it waits for has happened, and not at each turn: it waits
+/// for signals among others, which is a call of the kernel.
 async fn when_woken<T>(mut work: impl Future<Output = T> + Unpin) -> T {
-    struct Bell {
-        has_rung: AtomicBool,
+    struct Woken {
+        is_set: AtomicBool,
         waker: Waker,
     }
-    impl Wake for Bell {
+    impl Wake for Woken {
         fn wake(self: Arc<Self>) {
-            self.has_rung.store(true, Ordering::SeqCst);
+            self.is_set.store(true, Ordering::SeqCst);
             self.waker.wake_by_ref();
         }
     }
-    let mut bell = None;
+    let mut woken = None;
     poll_fn(|cx| {
-        // Whoever runs this has one waker.
-        let bell = bell.get_or_insert_with(|| {
-            Arc::new(Bell { has_rung: AtomicBool::new(true), waker: cx.waker().clone() })
+        // The caller polls with one waker for as long as this runs.
+        let woken = woken.get_or_insert_with(|| {
+            Arc::new(Woken { is_set: AtomicBool::new(true), waker: cx.waker().clone() })
         });
-        if !bell.has_rung.swap(false, Ordering::SeqCst) {
+        if !woken.is_set.swap(false, Ordering::SeqCst) {
             return Poll::Pending;
         }
-        Pin::new(&mut work).poll(&mut Context::from_waker(&Waker::from(Arc::clone(bell))))
+        Pin::new(&mut work).poll(&mut Context::from_waker(&Waker::from(Arc::clone(woken))))
     })
     .await
 }
@@ -181,8 +182,8 @@ async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Caps the pool of threads for blocking calls. Each costs a device some ten KiB of memory, while it
-/// is there. What changes flash takes one at a time; syncs take one for each download (one on a
+/// Caps the pool of threads for blocking calls. Each costs a device some ten KiB of memory, while
+/// it is there. What changes flash takes one at a time; syncs take one for each download (one on a
 /// limited link, else three, and up to four for what clients ask for) and one for records. The rest
 /// is left for reads: they wait for a sync only while clients have several downloads under way.
 #[allow(unsafe_code)]

@@ -30,8 +30,8 @@ use crate::metrics::Metrics;
 use crate::status::{Health, STORE, Waiting};
 
 /// The satellite over the log that the configuration at `path` names, which said `config`; `None`
-/// when a signal asked to stop meanwhile. While that is waited for the admin address says so, unless
-/// this is root, about to become `user`: nobody is answered before.
+/// when a signal asked to stop meanwhile. While that is waited for the admin address says so,
+/// unless this is root, about to become `user`: no request is answered before.
 pub async fn mount(
     (mut config, user): (Config, Option<&User>),
     path: &Path,

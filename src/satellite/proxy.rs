@@ -1,8 +1,8 @@
 //! The forward proxy of a satellite, and its certificate authority.
 //!
-//! The authority is made when the proxy is first configured and kept in the log, sealed as what Ground
-//! Control gave is: there is a log on every kind of store, and a card that is read elsewhere shows no
-//! key that others trust.
+//! The authority is made when the proxy is first configured and kept in the log, sealed as what
+//! Ground Control issued is: there is a log on every kind of store, and a card that is read
+//! elsewhere shows no key that others trust.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -86,8 +86,8 @@ pub async fn configure(satellite: &Satellite, forward: &Forward) {
 /// The authority that is kept, or one that is from now on.
 ///
 /// # Errors
-/// Why there is none. One that is kept and cannot be opened is not replaced: what it was sealed with
-/// may come back, and clients trust it.
+/// Why there is none. One that is kept and cannot be opened is not replaced: what it was sealed
+/// with may come back, and clients trust it.
 async fn authority(satellite: &Satellite) -> Result<Authority, String> {
     let seal = seal(&satellite.config());
     let renewing = "moonlet proxy ca --new makes another, which clients have to trust anew";

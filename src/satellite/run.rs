@@ -52,7 +52,7 @@ pub struct Satellite {
     /// Which images must be signed.
     verify: Rules,
     /// Looks up the names that clients of the proxy choose.
-    strangers: Resolver,
+    client_resolver: Resolver,
     network: RefCell<Network>,
     /// The proxy that it leads through, as the file has it or Ground Control.
     routed: RefCell<Option<ProxyUrl>>,
@@ -128,7 +128,7 @@ impl Satellite {
             registries: Registries::default(),
             policies: Policies::default(),
             verify: Rules::default(),
-            strangers: Resolver::default(),
+            client_resolver: Resolver::default(),
             network: RefCell::new(network(&config, &gate)),
             routed: RefCell::new(config.link.proxy.clone()),
             gate,
@@ -246,7 +246,8 @@ impl Satellite {
         }
     }
 
-    /// Puts the rate, the data plan and the time windows into effect, by the local time as it is kept now.
+    /// Puts the rate, the data plan and the time windows into effect, by the local time as it is
+    /// kept now.
     fn set_limits(&self) {
         let zone = match zone::read() {
             Ok(zone) => {
@@ -289,7 +290,7 @@ impl Satellite {
         };
         let mut signals = Signals::new([Signal::Term, Signal::Int])?;
         let outcome = or(work, self.wait_for_stop(&mut signals, async || {})).await;
-        self.gate.settle().await;
+        self.gate.flush().await;
         outcome
     }
 
@@ -319,7 +320,7 @@ impl Satellite {
     pub(super) fn client(&self) -> Client {
         let trust = tls::Trust::new(tls::ClientOptions::default(), Rc::clone(&self.clock));
         // Names of a client's choice must not stand in the way of a registry's.
-        let resolver = self.strangers.clone();
+        let resolver = self.client_resolver.clone();
         let network = Network { resolver, ..self.network.borrow().clone() };
         Client::new(trust, network, ClientLimits::default())
     }
@@ -334,8 +335,8 @@ impl Satellite {
         &self.stop
     }
 
-    /// The registries whose images are served: those of upstreams in the configuration's order, then
-    /// those of images that came from files or whose desired state is not known.
+    /// The registries whose images are served: those of upstreams in the configuration's order,
+    /// then those of images that came from files or whose desired state is not known.
     pub(super) fn served_registries(&self) -> Vec<String> {
         let config = self.config();
         let mut registries: Vec<String> =
@@ -372,7 +373,7 @@ impl Satellite {
         Ok(self.admin().report())
     }
 
-    /// Reads everything that is held; gives the numbers of blobs and of corrupt chunks. `each` is
+    /// Reads everything that is held; returns the numbers of blobs and of corrupt chunks. `each` is
     /// called with the bytes read so far and those there are.
     pub async fn verify(&self, each: impl Fn(u64, u64)) -> Result<(usize, usize), Failure> {
         let digests = self.store.digests();

@@ -12,7 +12,7 @@ use crate::oci::Digest;
 /// recorded, not served any more, and repaired at once by the reconciler. First comes what was
 /// written shortly before the start. `random` says where to begin with the rest: a device that is
 /// switched off daily must not check the same beginning every day. For as long as `is_busy`, it
-/// waits: clients and the link come first. How far it is, `metrics` tell.
+/// waits: clients and the link come first. How far it is, `metrics` report.
 pub async fn forever(
     store: &Store,
     clock: &SharedClock,

@@ -1,9 +1,10 @@
-//! The end of a satellite that is asked to stop: what is under way has [`PATIENCE`] to end by itself.
+//! The end of a satellite that is asked to stop: what is under way has [`PATIENCE`] to end by
+//! itself.
 //!
-//! Whatever waits for the link or for a time returns at once at the sign to stop; downloads write and
-//! record what they have. That takes as long as flash takes, which has no bound. A device that is
-//! being switched off does not wait: what has not ended in time is left where it is, as a pulled plug
-//! would leave it.
+//! Whatever waits for the link or for a time returns at once at the sign to stop; downloads write
+//! and record what they have. That takes as long as flash takes, which has no bound. A device that
+//! is being switched off does not wait: what has not ended in time is left where it is, as a pulled
+//! plug would leave it.
 
 use std::future::Future;
 use std::time::Duration;
@@ -13,8 +14,8 @@ use smol::future::or;
 use crate::clock::SharedClock;
 use crate::fetch::Latch;
 
-/// What `work` gives, or nothing if it goes on for too long after `stop`: then it is dropped where it
-/// waits.
+/// The result of `work`, or nothing if it goes on for too long after `stop`: then it is dropped
+/// where it waits.
 pub async fn in_time<T>(
     work: impl Future<Output = T>,
     stop: &Latch,

@@ -92,7 +92,7 @@ impl Api {
     }
 
     /// Lets only the users of an htpasswd file read, or anyone. `key` is random: by it they are
-    /// remembered. Gives what is wrong with the file now, if anything is.
+    /// remembered. Returns what is wrong with the file now, if anything is.
     pub fn set_users(
         &self,
         path: Option<&PathBuf>,

@@ -45,8 +45,8 @@ impl Api {
         Some(self.listed(list, Some(hash)).await.0)
     }
 
-    /// Makes the answer, with the digest of its body if `hash` is there for that; and gives the last
-    /// entry of the page if it is not that of the list.
+    /// Makes the answer, with the digest of its body if `hash` is there for that; and returns the
+    /// last entry of the page if it is not that of the list.
     async fn listed(
         &self,
         list: List,

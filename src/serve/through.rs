@@ -1,6 +1,6 @@
 //! What is not held, of upstreams with `pull_through`: fetched, and served as it lands.
 //!
-//! What an upstream does not have, or does not give, is 404; what could not be found out is 503. On
+//! What an upstream does not have, or refuses, is 404; what could not be found out is 503. On
 //! both a runtime goes on to its next registry. Never 401: there is no credential that would change
 //! the answer.
 
@@ -68,7 +68,7 @@ impl Api {
         }
     }
 
-    /// Makes a manifest held; gives its digest.
+    /// Makes a manifest held; returns its digest.
     async fn manifest_through(
         &self,
         puller: &Puller,
@@ -199,8 +199,9 @@ impl Api {
     }
 }
 
-/// Waits until there is something to send of a download, but not for ever: it goes on, and the client
-/// elsewhere. Gives the size of the blob; one of which nothing is sent before its end has landed.
+/// Waits until there is something to send of a download, but not for ever: it goes on, and the
+/// client elsewhere. Returns the size of the blob; one of which nothing is sent before its end has
+/// landed.
 async fn begun(download: &Download, digest: &Digest, clock: &SharedClock) -> Result<u64, Error> {
     let begun = async {
         let size = download.opened().await?;
@@ -214,7 +215,7 @@ async fn begun(download: &Download, digest: &Digest, clock: &SharedClock) -> Res
     })
 }
 
-/// Whether an upstream does not have something, as far as it tells us.
+/// Whether an upstream does not have something, as far as it says.
 fn is_absent(error: &Error) -> bool {
     matches!(error.kind(), Kind::Missing | Kind::Denied)
 }

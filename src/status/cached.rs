@@ -1,5 +1,5 @@
 //! Images that are held and that nothing asks to be: what clients had fetched, and what is not
-//! desired any more. They give way when room is needed.
+//! desired any more. They are evicted when room is needed.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

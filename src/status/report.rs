@@ -67,7 +67,7 @@ pub struct StoreReport {
     pub used_bytes: u64,
     /// Blobs held whole.
     pub blobs: u64,
-    /// Bytes of those that no desired image needs and that give way to others.
+    /// Bytes of those that no desired image needs and that may be evicted.
     pub cached_bytes: u64,
     /// Downloads begun and not finished.
     pub partial_blobs: u64,
@@ -166,7 +166,7 @@ pub struct WindowReport {
 }
 
 impl LinkReport {
-    /// What went over the link, and what `gate` lets go.
+    /// What went over the link, and what `gate` admits.
     pub fn new(metrics: &Metrics, gate: &Gate) -> Self {
         let meter = gate.meter();
         let Standing { day, month, window } = gate.standing();

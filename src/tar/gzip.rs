@@ -25,7 +25,7 @@ pub fn is_gzip(bytes: &[u8]) -> bool {
 }
 
 impl<R: Read> Gunzip<R> {
-    /// Inflates what `source` gives from its beginning.
+    /// Inflates `source` from its beginning.
     pub fn new(source: R) -> Self {
         Self {
             source,

@@ -1,7 +1,7 @@
 //! Tars and gzip: what images and state artifacts are packed in.
 //!
 //! Reading: POSIX ustar and pax, and what GNU and Go write (long names, sizes beyond 8 GiB). One
-//! header at a time, from whatever gives the bytes; names are text and open no file. Writing: a
+//! header at a time, from any source of bytes; names are text and open no file. Writing: a
 //! regular file of no owner and of no time, so that the same content makes the same bytes.
 
 mod gzip;

@@ -1,5 +1,5 @@
 //! The same promises from real devices: a loop device where this machine has them, and whatever
-//! device the environment gives away.
+//! device that the environment names.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
@@ -160,7 +160,7 @@ fn a_read_only_partition_is_read() {
     assert_eq!(device.program(0, 0, &[0; 4096]).unwrap_err().kind(), Kind::ReadOnly);
 }
 
-/// Give it an MTD device, a UBI volume or a partition to destroy the contents of.
+/// It takes an MTD device, a UBI volume or a partition to destroy the contents of.
 #[test]
 fn a_given_device_keeps_its_promises() {
     let Some(path) = std::env::var_os("MOONLET_TEST_DEVICE") else {

@@ -35,7 +35,7 @@ fn a_batch_enrols_so_many_devices_and_no_more() {
         let admin = server.admin();
         registered(&admin);
         let token = batch(&admin, json!({ "labels": { "site": "north" } }));
-        // Without what tells devices apart, all of them would be one.
+        // Without what distinguishes devices, all of them would be one.
         let go = server.anyone().ask("GET", &format!("{ENROL}/{token}"), "");
         assert_eq!(go.status, 400);
         assert!(go.text().contains("needs the fact device"), "{}", go.text());
@@ -63,7 +63,8 @@ fn a_batch_enrols_so_many_devices_and_no_more() {
             (&json!("north"), &json!("Pi_2"))
         );
         assert_eq!((&known["Batch"], &known["Lifecycle"]), (&json!("gate"), &json!("Enrolled")));
-        // Whoever has the token and the number of a device that has enrolled is not that device.
+        // A client that has the token and the number of a device that has enrolled is not that
+        // device.
         let again = asked(&server, &token, &device(1));
         assert_eq!(again.status, 400, "{}", again.text());
         assert!(again.text().contains("has enrolled"), "{}", again.text());

@@ -1,5 +1,5 @@
-//! The Go programs of Harbor Satellite in one fleet with ours, where `MOONLET_TEST_GO_FLEET` names a
-//! directory with them (`scripts/go-fleet` builds them there). Elsewhere nothing of this runs.
+//! The Go programs of Harbor Satellite in one fleet with ours, where `MOONLET_TEST_GO_FLEET` names
+//! a directory with them (`scripts/go-fleet` builds them there). Elsewhere nothing of this runs.
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
@@ -35,7 +35,7 @@ impl Program {
 fn programs(test: &str) -> Option<PathBuf> {
     let directory = std::env::var_os("MOONLET_TEST_GO_FLEET").map(PathBuf::from);
     if directory.is_none() {
-        // Not captured, so that nobody takes it for a test that passed.
+        // Not captured, so that it is not taken for a test that passed.
         let line = format!("{test}: skipped, MOONLET_TEST_GO_FLEET names no Go programs\n");
         std::io::stderr().write_all(line.as_bytes()).unwrap();
     }

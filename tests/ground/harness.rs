@@ -216,7 +216,7 @@ impl Drop for Server {
     }
 }
 
-/// A satellite as Go's is one, with what its enrolment gave it.
+/// A satellite as Go's is one, with what its enrolment returned.
 pub struct Satellite {
     pub user: String,
     pub secret: String,

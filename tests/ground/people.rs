@@ -38,8 +38,8 @@ fn a_first_password_that_cannot_be_shown_does_not_count() {
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let mut child = Server::command(&database, any).stdout(full).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
-    let told = |line: &String| line.contains(" on 127.0.0.1:") || line.contains("showing");
-    let line = lines.find(told).unwrap();
+    let wanted = |line: &String| line.contains(" on 127.0.0.1:") || line.contains("showing");
+    let line = lines.find(wanted).unwrap();
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(line.contains("showing the first password"), "{line}");

@@ -227,7 +227,7 @@ fn a_fleet_moves_to_a_registry_and_strands_nobody() {
             state["config"].as_str().unwrap().starts_with(&format!("http://{listen}/")),
             "{state}"
         );
-        assert_eq!(registry.latest_digest(EDGE1), None, "nobody reads it there");
+        assert_eq!(registry.latest_digest(EDGE1), None, "it is read from elsewhere");
         let answer = admin.expect(200, "POST", "/api/satellites/edge1/token", "").json();
         let path = format!("/satellites/ztr/{}", answer["token"].as_str().unwrap());
         let new = Satellite::from_answer(&server.anyone().expect(200, "GET", &path, ""));
@@ -237,8 +237,8 @@ fn a_fleet_moves_to_a_registry_and_strands_nobody() {
     });
 }
 
-/// Harbor: private project, robots that may pull and no more, secrets that it and Ground Control know
-/// to be the same, and an end of both together.
+/// Harbor: private project, robots that may pull and no more, secrets that it and Ground Control
+/// know to be the same, and an end of both together.
 #[test]
 fn harbor_gets_robots_of_least_rights() {
     on_each_store(|database| {
@@ -266,7 +266,7 @@ fn harbor_gets_robots_of_least_rights() {
         let robot = || satellite.client(&server);
         assert!(robot().expect(200, "POST", "/satellites/sync", REPORT).body.is_empty());
 
-        // Secrets are changed together. If the answer is lost, the satellite is told to ask again.
+        // Secrets are changed together. If the answer is lost, the satellite asks again.
         let lost = robot().expect(200, "POST", "/sat/refresh", "").json();
         assert_eq!(lost["secret"], harbor.robot("edge1").unwrap().secret);
         let asked = robot().expect(200, "POST", "/satellites/sync", REPORT).json();
@@ -302,8 +302,8 @@ fn harbor_gets_robots_of_least_rights() {
     });
 }
 
-/// A month passes: a robot account is given another before its own is over, its secret is changed, and
-/// the satellite goes on as if nothing were.
+/// A month passes: a robot account is given another before its own is over, its secret is changed,
+/// and the satellite goes on as if nothing were.
 #[test]
 fn a_robot_is_renewed_before_it_ends() {
     if missing("a_robot_is_renewed_before_it_ends", &["sqlite3"]) {
@@ -330,7 +330,8 @@ fn a_robot_is_renewed_before_it_ends() {
         assert!(days_left() < 6, "{}", days_left());
         let secret = || harbor.robot("edge1").unwrap().secret;
         let first = secret();
-        // What was asked of Harbor a moment ago is not asked again; and the secret is three weeks old.
+        // What was asked of Harbor a moment ago is not asked again; and the secret is three weeks
+        // old.
         database.execute("UPDATE robots SET updated_at = 0;");
         wait_until(|| days_left() > 25, || format!("{} {}", days_left(), publishing(&admin)));
         assert_eq!(secret(), first, "more time is no other secret");
@@ -385,7 +386,8 @@ fn base64(text: &str) -> String {
     base64::engine::general_purpose::STANDARD.encode(text)
 }
 
-/// A real satellite: its state from the registry it was told, its images from the same with Harbor.
+/// A real satellite: its state from the registry it was assigned, its images from the same with
+/// Harbor.
 #[test]
 fn satellites_converge_by_what_was_published() {
     let database = Database::sqlite();
@@ -419,8 +421,8 @@ fn satellites_converge_by_what_was_published() {
     await_image(&satellite, "library/app", "1", 200);
 }
 
-/// A registry with passwords asks this server who may do what: a satellite reads its own state and its
-/// groups' images with the credentials of its enrolment, and can write nothing.
+/// A registry with passwords asks this server who may do what: a satellite reads its own state and
+/// its groups' images with the credentials of its enrolment, and can write nothing.
 #[test]
 fn a_registry_that_takes_tokens_is_read_by_satellites_alone() {
     if missing("a_registry_that_takes_tokens_is_read_by_satellites_alone", &["openssl"]) {

@@ -89,7 +89,7 @@ fn desired_is_shown_against_reported() {
         assert_eq!(state(&admin)["images"][0]["in_sync"], false);
         let member = r#"{"satellite":"edge1","group":"g1"}"#;
         admin.expect(200, "DELETE", "/api/groups/satellite", member);
-        assert_eq!(axes(&admin)[1], "OutOfDate", "it has not said that it gave the images up");
+        assert_eq!(axes(&admin)[1], "OutOfDate", "it has not said that it removed the images");
         send("{}");
         assert_eq!(axes(&admin)[1], "UpToDate");
     });

@@ -1,5 +1,6 @@
-//! The whole story of a satellite, clicked in a real browser: it enrols, gets images, a rollout fails
-//! on it and is taken back, and it leaves the fleet. What it does is done by the real program.
+//! The whole story of a satellite, clicked in a real browser: it enrols, gets images, a rollout
+//! fails on it and is taken back, and it leaves the fleet. What it does is done by the real
+//! program.
 
 use crate::chromium::Chromium;
 use crate::common::missing;
@@ -68,8 +69,8 @@ fn a_satellite_is_clicked_from_its_token_to_its_end() {
         browser.await_value("document.scrollingElement.scrollWidth <= 390");
         browser.shot("story-converged");
 
-        // A rollout of an image that there is not: it fails, and is taken back by rule. Nobody reloads
-        // that page.
+        // A rollout of an image that there is not: it fails, and is taken back by rule. No one
+        // reloads that page.
         browser.click("Groups");
         browser.click("web");
         browser.click("Change its images batch by batch");

@@ -121,7 +121,7 @@ fn what_is_to_be_new_takes_the_place_of_nothing() {
     });
 }
 
-/// Of two who read the same and write at the same time one is told so, every time.
+/// Of two who read the same and write at the same time one is refused, every time.
 #[test]
 fn of_two_who_race_one_wins() {
     on_each_store(|database| {
@@ -219,7 +219,7 @@ fn the_command_line_changes_what_it_read() {
         assert!(error.contains("group/web: group web has changed"), "{error}");
         assert!(count.load(Ordering::Relaxed) >= 3);
         assert_eq!(admin.get("/api/groups/web").json()["Artifacts"][0]["repository"], "a");
-        // Nobody is between, and it goes.
+        // Without another in between it works.
         count.store(0, Ordering::Relaxed);
         person.succeeds(&["group", "set", "web", "c:1"]);
         person.succeeds(&["apply", "-f", "fleet.yaml"]);

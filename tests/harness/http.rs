@@ -92,7 +92,7 @@ impl Client {
     }
 }
 
-/// Asks the server at an address, with header lines of the caller's; gives the status and what
+/// Asks the server at an address, with header lines of the caller's; returns the status and what
 /// came of the body.
 pub fn get(served: &str, path: &str, lines: &str) -> (u16, Vec<u8>) {
     let mut stream = TcpStream::connect(served).unwrap();

@@ -28,7 +28,7 @@ impl Layout {
         self.directory.path()
     }
 
-    /// Puts a blob there; gives its descriptor.
+    /// Puts a blob there; returns its descriptor.
     fn blob(&self, media_type: &str, bytes: &[u8]) -> Value {
         let digest = Digest::sha256(bytes).to_string();
         std::fs::write(self.blob_file(&digest), bytes).unwrap();
@@ -40,7 +40,7 @@ impl Layout {
     }
 
     /// Makes an image for an architecture, with a file of so many bytes that no compression makes
-    /// smaller in each layer; gives the descriptor of its manifest.
+    /// smaller in each layer; returns the descriptor of its manifest.
     pub fn image(&mut self, tag: &str, architecture: &str, files: &[usize]) -> Image {
         let mut layers = Vec::new();
         let mut diff_ids = Vec::new();
@@ -103,7 +103,7 @@ fn noise(seed: &str, bytes: usize) -> Vec<u8> {
     noise
 }
 
-/// Every blob of a `skopeo copy ... dir:` has the digest of its name; gives the manifest's.
+/// Every blob of a `skopeo copy ... dir:` has the digest of its name; returns the manifest's.
 pub fn check_copied(directory: &Path) -> String {
     let mut blobs = 0;
     for entry in std::fs::read_dir(directory).unwrap() {

@@ -2,8 +2,8 @@
 //! ports, waiting, and the peers: a registry, a runtime, a relay that breaks.
 //!
 //! A test includes it by its path. A case that needs programs of other people begins with
-//! [`missing`], which says by name what is left out; `MOONLET_TEST_PEERS=required`, as `scripts/test`
-//! sets it, makes that a failure.
+//! [`missing`], which says by name what is left out; `MOONLET_TEST_PEERS=required`, as
+//! `scripts/test` sets it, makes that a failure.
 
 pub mod http;
 pub mod images;
@@ -102,7 +102,7 @@ pub fn as_root(program: &str) -> Command {
     command
 }
 
-/// Runs a command that has to succeed; gives what it wrote to standard output.
+/// Runs a command that has to succeed; returns what it wrote to standard output.
 pub fn run(command: &mut Command) -> Vec<u8> {
     let output = outcome(command);
     let said = String::from_utf8_lossy(&output.stderr);
@@ -148,7 +148,7 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
     found.into_iter().find(|path| path.is_file())
 }
 
-/// A port of the loopback that no one listens on, outside of those that the kernel gives to
+/// A port of the loopback that no one listens on, outside of those that the kernel assigns to
 /// connections.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);

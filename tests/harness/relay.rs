@@ -1,4 +1,4 @@
-//! A TCP relay to another address, which counts what goes through it, and breaks when it is told to.
+//! A TCP relay to another address, which counts what goes through it, and breaks on request.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

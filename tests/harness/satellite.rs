@@ -99,7 +99,7 @@ impl Satellite {
         self.child = Some(child.unwrap());
     }
 
-    /// Sends a signal that asks it to stop, waits for its end, and gives the exit code.
+    /// Sends a signal that asks it to stop, waits for its end, and returns the exit code.
     pub fn stop(&mut self, signal: Signal) -> Option<i32> {
         let mut child = self.child.take().unwrap();
         kill_process(Pid::from_child(&child), signal).unwrap();
@@ -127,7 +127,7 @@ impl Satellite {
         self.await_served();
     }
 
-    /// The next line of the log with `part` in it, after the one that this gave last.
+    /// The next line of the log with `part` in it, after the one returned last.
     pub fn await_line(&self, part: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -156,7 +156,7 @@ impl Satellite {
         }
     }
 
-    /// Asks the read API; gives the status and the body.
+    /// Asks the read API; returns the status and the body.
     pub fn get(&self, path: &str) -> (u16, Vec<u8>) {
         get(&self.served, path, "")
     }
@@ -197,7 +197,7 @@ impl Satellite {
         (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
     }
 
-    /// Runs a command that has to succeed; gives its standard output.
+    /// Runs a command that has to succeed; returns its standard output.
     pub fn expect(&self, words: &[&str]) -> String {
         let (code, output, said) = self.run(words);
         assert_eq!(code, 0, "{words:?}: {said}");

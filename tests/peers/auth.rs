@@ -139,7 +139,7 @@ impl TokenService {
         Self { files, nginx }
     }
 
-    /// What docker-registry is told of it.
+    /// Its part of docker-registry's configuration.
     fn section(&self) -> String {
         format!(
             "auth:\n  token:\n    realm: http://127.0.0.1:{}/token\n    service: registry\n    \

@@ -41,7 +41,7 @@ fn the_read_api_answers_by_every_name() {
     assert_eq!(digest(&client, "demo/none/manifests/1"), Err(404));
 }
 
-/// skopeo copies `host/name:tag` to a new directory; gives the manifest's digest.
+/// skopeo copies `host/name:tag` to a new directory; returns the manifest's digest.
 pub fn skopeo(into: &Path, options: &[&str], from: &str) -> String {
     std::fs::create_dir(into).unwrap();
     let (from, to) = (format!("docker://{from}"), format!("dir:{}", into.display()));
@@ -140,7 +140,7 @@ impl Containerd {
         command
     }
 
-    /// Pulls an image; gives the digest that it has then.
+    /// Pulls an image; returns the digest that it has then.
     pub fn pull(&self, image: &str) -> String {
         let hosts: PathBuf = self.directory.join("hosts");
         let mut pull = self.ctr();

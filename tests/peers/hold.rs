@@ -85,7 +85,7 @@ fn a_moved_tag_is_followed_and_back_at_no_cost() {
 }
 
 /// A cosign signature's tag, and an attestation by the referrers tag schema, on demo/app:1. What is
-/// in them does not matter here: that they come along does. Gives the attestation's digest.
+/// in them does not matter here: that they come along does. Returns the attestation's digest.
 fn sign(scene: &Scene) -> String {
     let stem = scene.app.digest().replace(':', "-");
     let registry: &DockerRegistry = &scene.registry;

@@ -88,7 +88,7 @@ pub fn text(directory: &Path, url: &str, lines: &str, images: &[&str]) -> String
     text
 }
 
-/// Puts a manifest into the registry; gives its digest.
+/// Puts a manifest into the registry; returns its digest.
 pub fn put_manifest(registry: &DockerRegistry, kind: &str, path: &str, body: &str) -> String {
     let line = format!("Content-Type: {kind}\r\n");
     let answer = Client::at(registry.address).ask_with("PUT", &format!("/v2/{path}"), &line, body);

@@ -1,4 +1,4 @@
-//! Images that do not fit cost the link nothing, and downloads that no image waits for give way.
+//! Images that do not fit cost the link nothing, and downloads that no image waits for are dropped.
 
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -64,7 +64,7 @@ fn a_download_that_nobody_waits_for_gives_way() {
     let satellite = start_with("way", "1s", &[(NAME, &url(&registry))], &REFERENCES[..1]);
     satellite.await_error("status 404");
     registry.push("1", &new);
-    satellite.await_line("1 downloads that were begun give way to registry.test/app:1");
+    satellite.await_line("1 downloads that were begun are dropped for registry.test/app:1");
     satellite.await_line("held at");
 }
 

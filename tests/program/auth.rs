@@ -265,7 +265,7 @@ fn a_password_is_read_when_it_is_used() {
 #[test]
 fn a_missing_secret_is_its_upstreams_own_affair() {
     let image = Image::new(5, 1000);
-    let show = crate::registry::Show { image, lie: crate::registry::Lie::None, tls: None };
+    let show = crate::registry::Show { image, fault: crate::registry::Fault::None, tls: None };
     let good = crate::registry::Registry::start(show);
     let private = FnRegistry::start(|_| reply(401, "").with("WWW-Authenticate: Basic realm=\"x\""));
     let file = TestFile::new("missing");

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::files::{layout, pack};
 use crate::many_images::{Answer, Several};
-use crate::registry::{Image, Lie, Registry, Show};
+use crate::registry::{Fault, Image, Registry, Show};
 use crate::satellite::{Satellite, get, prepare, start_with, text, wait_until};
 
 /// A configuration of a registry that clients' misses are fetched from, over a link with `link`.
@@ -141,7 +141,8 @@ fn a_short_blob_that_does_not_come_is_not_waited_for_for_ever() {
     assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
 }
 
-/// Of an image that is held, what accompanies it waits for the window, and goes on from where it was.
+/// Of an image that is held, what accompanies it waits for the window, and goes on from where it
+/// was.
 #[test]
 fn what_accompanies_an_image_waits_for_the_window() {
     let registry = Several::start();
@@ -203,11 +204,11 @@ fn an_image_that_is_held_is_held_when_the_plan_is_used_up() {
     assert_eq!(code, 0, "{err}");
 }
 
-/// The same through a proxy, which is not to blame for it.
+/// The same through a proxy, which is not the cause.
 #[test]
 fn a_plan_that_is_used_up_is_no_fault_of_the_proxy() {
     let image = Image::new(1, 1_500_000);
-    let proxy = Registry::start(Show { image, lie: Lie::None, tls: None });
+    let proxy = Registry::start(Show { image, fault: Fault::None, tls: None });
     let link = format!("[link]\nday_max = \"1MiB\"\nproxy = \"http://{}\"", proxy.address);
     let upstream = format!("url = \"http://registry.test\"\n{link}");
     let upstreams = [("registry.test", upstream.as_str())];

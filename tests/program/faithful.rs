@@ -1,6 +1,6 @@
-//! The pull API to the letter, by raw HTTP: what the distribution-spec demands, and what the clients
-//! of the field send and trip over. What is asked for is odd content too; the upstream is gone when
-//! it is asked for again.
+//! The pull API to the letter, by raw HTTP: what the distribution-spec demands, and what the
+//! clients of the field send and trip over. What is asked for is odd content too; the upstream is
+//! gone when it is asked for again.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -356,7 +356,7 @@ fn passwords_are_asked_for_alike_and_guesses_have_to_wait() {
     let good =
         || Client::ask(&satellite.served, "GET", "/v2/app/manifests/1", &basic("edge:secret"));
     wait_until(|| good().status == 200, || satellite.log());
-    // What its registry does not have is not there; what it does not tell is not there now.
+    // What its registry does not have is not there; what it does not answer is not there now.
     let asked = |path: &str| Client::ask(&satellite.served, "GET", path, &basic("edge:secret"));
     let none = asked("/v2/app/manifests/none");
     assert_eq!((none.status, code(none).as_str()), (404, "MANIFEST_UNKNOWN"));

@@ -1,5 +1,5 @@
 //! Images from files: what is good is held and served without a network, and stays; what is cut
-//! short, corrupt or hostile gives one clear line, and nothing of it is visible.
+//! short, corrupt or hostile is reported in one clear line, and nothing of it is visible.
 
 use std::fs;
 use std::io::Write as _;
@@ -87,7 +87,7 @@ fn gzip(path: &Path) -> PathBuf {
     PathBuf::from(format!("{}.gz", path.display()))
 }
 
-/// Imports and expects it to work; gives what was printed.
+/// Imports and expects it to work; returns what was printed.
 fn import(satellite: &Satellite, file: &Path, more: &[&str]) -> String {
     let words = [&["image", "import", file.to_str().unwrap()], more].concat();
     let (code, out, err) = satellite.run(&words);
@@ -485,9 +485,9 @@ fn only_good_and_later_bundles_are_let_in() {
     let at_sequence = changed.windows(13).position(|part| part == b"\"sequence\": 5").unwrap();
     changed[at_sequence + 12] = b'6';
     refused(&guarded, &write(at.join("changed.tar"), &changed), &[], "by none of the keys");
-    let mine = bundle(&keys[1], "7", &["--for", "lies"]);
+    let mine = bundle(&keys[1], "7", &["--for", "edge-9"]);
     let theirs = bundle(&keys[1], "8", &["--for", "other", "--log-level", "error"]);
-    refused(&guarded, &theirs, &[], "a bundle for \"other\", this is \"lies\"");
+    refused(&guarded, &theirs, &[], "a bundle for \"other\", this is \"edge-9\"");
     import(&guarded, &five, &[]);
     import(&guarded, &five, &[]);
     import(&guarded, &mine, &[]);

@@ -432,7 +432,7 @@ fn nothing_is_removed_while_it_is_not_known_what_is_desired() {
     }
     assert_eq!(satellite.get("/v2/library/app/manifests/1").0, 200);
     let cached = seen(&satellite)["store"]["cached_bytes"].as_u64().unwrap();
-    assert_eq!(cached, 0, "nothing gives way");
+    assert_eq!(cached, 0, "nothing may be evicted");
     // It has enrolled, and its token is spent: what was sealed cannot be had again without another.
     fleet.with(|world| {
         world.is_away = false;

@@ -1,8 +1,8 @@
 //! Bits that flip in the log's file, while the satellite runs and while it does not: nothing wrong
 //! is sent as a complete answer, and what is corrupt is fetched again.
 //!
-//! For a figure, `MOONLET_FLIPS` is the number of flips, and `MOONLET_TEST_PROGRAM` what is measured; the
-//! outcome is printed.
+//! For a figure, `MOONLET_FLIPS` is the number of flips, and `MOONLET_TEST_PROGRAM` what is
+//! measured; the outcome is printed.
 
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use moonlet::oci::Digest;
 
-use crate::registry::{Image, Lie, Registry, Show};
+use crate::registry::{Fault, Image, Registry, Show};
 use crate::satellite::{Satellite, get, start};
 
 const CHUNK_BYTES: usize = 256 << 10;
@@ -26,14 +26,14 @@ struct Held {
 
 fn held(name: &str, layer_bytes: usize) -> Held {
     let image = Image::new(5, layer_bytes);
-    let registry = Registry::start(Show { image: image.clone(), lie: Lie::None, tls: None });
+    let registry = Registry::start(Show { image: image.clone(), fault: Fault::None, tls: None });
     let satellite = start(name, &format!("http://{}", registry.address), "");
     satellite.await_line("held at");
     let log = std::fs::read(satellite.directory.join("store/log")).unwrap();
     let first = &image.layer[..64];
     let at = log.windows(64).rposition(|window| window == first).unwrap();
     assert!(log[at..at + layer_bytes] == image.layer, "expected the layer in one piece");
-    let show = Show { image: image.clone(), lie: Lie::RedirectLoop, tls: None };
+    let show = Show { image: image.clone(), fault: Fault::RedirectLoop, tls: None };
     registry.show(show);
     Held { satellite, registry, image, at }
 }
@@ -142,7 +142,7 @@ fn a_body_ends_before_what_is_corrupt_and_that_is_fetched_again() {
     assert_eq!(held.ask(4), Answer::Status(503));
     assert_eq!(held.satellite.get(&held.path()).0, 503);
     assert_eq!(held.ask(5), Answer::Right);
-    held.registry.show(Show { image: held.image.clone(), lie: Lie::None, tls: None });
+    held.registry.show(Show { image: held.image.clone(), fault: Fault::None, tls: None });
     let deadline = Instant::now() + Duration::from_secs(120);
     while held.satellite.get(&held.path()) != (200, held.image.layer.clone()) {
         assert!(Instant::now() < deadline, "not fetched again");

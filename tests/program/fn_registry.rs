@@ -159,7 +159,7 @@ impl Transport {
     }
 }
 
-/// Answers one request; after CONNECT, which is made to succeed, gives the stream back.
+/// Answers one request; after CONNECT, which is made to succeed, returns the stream.
 fn serve<S: Read + Write>(
     mut stream: S,
     answer: &dyn Fn(&Asked) -> Reply,
@@ -255,7 +255,7 @@ pub struct TestFile(pub PathBuf);
 impl TestFile {
     /// It is not there yet.
     pub fn new(name: &str) -> Self {
-        let name = format!("moonlet-lies-{name}-{}", std::process::id());
+        let name = format!("moonlet-program-{name}-{}", std::process::id());
         Self(std::env::temp_dir().join(name))
     }
 

@@ -11,7 +11,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use crate::harness::free_port;
-use crate::registry::{Image, Lie, Registry, Show};
+use crate::registry::{Fault, Image, Registry, Show};
 use crate::satellite::{self, get, launch};
 
 fn head(directory: &Path, serve: &str, admin: &str) -> String {
@@ -80,7 +80,7 @@ fn an_address_that_is_not_there_holds_up_no_other() {
 #[test]
 fn a_configuration_is_reloaded() {
     let image = Image::new(1, 300_000);
-    let registry = Registry::start(Show { image, lie: Lie::None, tls: None });
+    let registry = Registry::start(Show { image, fault: Fault::None, tls: None });
     let (before, after) = (free_port(), free_port());
     let listen = |port: u16| format!("\"127.0.0.1:{port}\"");
     let admin = format!("127.0.0.1:{}", free_port());
@@ -126,7 +126,7 @@ fn a_configuration_is_reloaded() {
 #[test]
 fn an_upstream_without_its_files_holds_up_no_other() {
     let image = Image::new(1, 300_000);
-    let registry = Registry::start(Show { image, lie: Lie::None, tls: None });
+    let registry = Registry::start(Show { image, fault: Fault::None, tls: None });
     let satellite = launch("files", |at| {
         let missing = at.join("password");
         let other = format!(
@@ -166,7 +166,7 @@ fn a_store_that_is_not_there_yet_is_waited_for() {
     assert!(satellite.lives());
 }
 
-/// A certificate for the loopback and its key, in files; gives the certificate.
+/// A certificate for the loopback and its key, in files; returns the certificate.
 fn certificate(directory: &Path) -> rustls::pki_types::CertificateDer<'static> {
     let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
     std::fs::write(directory.join("cert"), made.cert.pem()).unwrap();
@@ -238,7 +238,7 @@ fn only_the_users_of_the_htpasswd_file_read() {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
     let image = Image::new(1, 300_000);
-    let registry = Registry::start(Show { image, lie: Lie::None, tls: None });
+    let registry = Registry::start(Show { image, fault: Fault::None, tls: None });
     let mut satellite = satellite::prepare("htpasswd", |directory| {
         let users = directory.join("users");
         let text = satellite::text(

@@ -1,5 +1,6 @@
 //! Registries that misbehave, stores that cannot be used: each is reported in one clear line, the
-//! process lives, what was held stays served, and nothing partial is visible. The built binary runs.
+//! process lives, what was held stays served, and nothing partial is visible. The built binary
+//! runs.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 mod admission;
@@ -38,21 +39,21 @@ use std::sync::Arc;
 
 use harness::satellite::{self, Satellite, start};
 use moonlet::oci::Digest;
-use registry::{Image, Lie, Registry, Show};
+use registry::{Fault, Image, Registry, Show};
 
-/// Holds one image, then is shown another with a lie about it, and is to say `expected`.
-fn told(lie: Lie, expected: &str) {
+/// Holds one image, then is shown another with a fault in it, and is to say `expected`.
+fn reports(fault: Fault, expected: &str) {
     let (old, new) = (Image::new(1, 300_000), Image::new(2, LAYER_BYTES));
-    let registry = Registry::start(Show { image: old.clone(), lie: Lie::None, tls: None });
-    let satellite = start(&format!("{lie:?}"), &format!("http://{}", registry.address), "");
+    let registry = Registry::start(Show { image: old.clone(), fault: Fault::None, tls: None });
+    let satellite = start(&format!("{fault:?}"), &format!("http://{}", registry.address), "");
     satellite.await_line("held at");
-    registry.show(Show { image: new.clone(), lie, tls: None });
+    registry.show(Show { image: new.clone(), fault, tls: None });
     let line = satellite.await_error(expected);
     assert!(line.contains("registry.test/app") && line.contains(NEXT), "{line}");
     serves(&satellite, &old);
     hides(&satellite, &new);
     // The truth is taken as soon as it is served; what it replaces may stay, by its digest.
-    registry.show(Show { image: new.clone(), lie: Lie::None, tls: None });
+    registry.show(Show { image: new.clone(), fault: Fault::None, tls: None });
     satellite.await_line("moved from");
     serves(&satellite, &new);
 }
@@ -76,60 +77,60 @@ fn hides(satellite: &Satellite, other: &Image) {
 
 #[test]
 fn wrong_digest() {
-    told(Lie::WrongDigest, "the bytes that arrived have digest sha256:");
+    reports(Fault::WrongDigest, "the bytes that arrived have digest sha256:");
 }
 
 #[test]
 fn truncated_body() {
-    told(Lie::Truncated, "body ended");
+    reports(Fault::Truncated, "body ended");
 }
 
 #[test]
 fn endless_body() {
-    told(Lie::Endless, "the bytes that arrived have digest sha256:");
+    reports(Fault::Endless, "the bytes that arrived have digest sha256:");
 }
 
 #[test]
 fn wrong_length() {
-    told(Lie::WrongLength, "a blob of 9500001 bytes, expected 9500000");
+    reports(Fault::WrongLength, "a blob of 9500001 bytes, expected 9500000");
 }
 
 #[test]
 fn html_for_a_manifest() {
-    told(Lie::Html, r#"a body of type "text/html", expected an image manifest"#);
+    reports(Fault::Html, r#"a body of type "text/html", expected an image manifest"#);
 }
 
 #[test]
 fn broken_json() {
-    told(Lie::BrokenJson, "expected");
+    reports(Fault::BrokenJson, "expected");
 }
 
 #[test]
 fn endless_manifest() {
-    told(Lie::EndlessManifest, "body is over 1048576 bytes");
+    reports(Fault::EndlessManifest, "body is over 1048576 bytes");
 }
 
 #[test]
 fn manifest_over_4_mib() {
-    told(Lie::HugeManifest, "body is over 4194304 bytes");
+    reports(Fault::HugeManifest, "body is over 4194304 bytes");
 }
 
 #[test]
 fn manifest_of_another_digest() {
-    told(Lie::OtherManifest, "bytes of digest sha256:");
+    reports(Fault::OtherManifest, "bytes of digest sha256:");
 }
 
 #[test]
 fn redirect_loop() {
-    told(Lie::RedirectLoop, "more than 5 redirects");
+    reports(Fault::RedirectLoop, "more than 5 redirects");
 }
 
 #[test]
 fn a_registry_without_ranges_is_good_enough() {
-    for lie in [Lie::RangeIgnored, Lie::OtherRange] {
+    for fault in [Fault::RangeIgnored, Fault::OtherRange] {
         let image = Image::new(3, LAYER_BYTES);
-        let registry = Registry::start(Show { image: image.clone(), lie, tls: None });
-        let name = format!("range-{lie:?}");
+        let registry = Registry::start(Show { image: image.clone(), fault, tls: None });
+        let name = format!("range-{fault:?}");
         let satellite = start(&name, &format!("http://{}", registry.address), "");
         satellite.await_line("held at");
         serves(&satellite, &image);
@@ -139,10 +140,11 @@ fn a_registry_without_ranges_is_good_enough() {
 #[test]
 fn credentials_stay_where_they_belong() {
     let image = Image::new(3, 700_000);
-    let show = |lie| Show { image: image.clone(), lie, tls: None };
-    let storage = Registry::start(show(Lie::None));
-    let registry = Registry::start(show(Lie::Elsewhere(storage.address.port())));
-    let password = std::env::temp_dir().join(format!("moonlet-lies-pass-{}", std::process::id()));
+    let show = |fault| Show { image: image.clone(), fault, tls: None };
+    let storage = Registry::start(show(Fault::None));
+    let registry = Registry::start(show(Fault::Elsewhere(storage.address.port())));
+    let password =
+        std::env::temp_dir().join(format!("moonlet-program-pass-{}", std::process::id()));
     std::fs::write(&password, "secret").unwrap();
     let lines = format!("username = \"edge\"\npassword_file = {password:?}");
     let satellite = start("redirect", &format!("http://{}", registry.address), &lines);
@@ -180,14 +182,14 @@ impl Authority {
 fn certificates_that_are_not_to_be_trusted() {
     let (ours, theirs) = (Authority::new(), Authority::new());
     let (old, new) = (Image::new(1, 300_000), Image::new(2, 700_000));
-    let good = Show { image: old.clone(), lie: Lie::None, tls: ours.server(2199) };
+    let good = Show { image: old.clone(), fault: Fault::None, tls: ours.server(2199) };
     let registry = Registry::start(good);
-    let ca_file = std::env::temp_dir().join(format!("moonlet-lies-ca-{}", std::process::id()));
+    let ca_file = std::env::temp_dir().join(format!("moonlet-program-ca-{}", std::process::id()));
     std::fs::write(&ca_file, ours.0.pem()).unwrap();
     let ca_line = format!("ca_file = {ca_file:?}");
     let satellite = start("tls", &format!("https://{}", registry.address), &ca_line);
     satellite.await_line("held at");
-    let show = |tls| Show { image: new.clone(), lie: Lie::None, tls };
+    let show = |tls| Show { image: new.clone(), fault: Fault::None, tls };
     registry.show(show(ours.server(2021)));
     satellite.await_error("expired on 2021-01-01");
     serves(&satellite, &old);
@@ -204,10 +206,10 @@ fn certificates_that_are_not_to_be_trusted() {
 #[test]
 fn no_room() {
     let (old, new) = (Image::new(1, 300_000), Image::new(2, 40 << 20));
-    let registry = Registry::start(Show { image: old.clone(), lie: Lie::None, tls: None });
+    let registry = Registry::start(Show { image: old.clone(), fault: Fault::None, tls: None });
     let satellite = start("room", &format!("http://{}", registry.address), "");
     satellite.await_line("held at");
-    registry.show(Show { image: new.clone(), lie: Lie::None, tls: None });
+    registry.show(Show { image: new.clone(), fault: Fault::None, tls: None });
     let line = satellite.await_error("no room: needs 40.0 MiB, ");
     assert!(line.contains("raise size_max or remove images; what is held stays served"), "{line}");
     serves(&satellite, &old);
@@ -217,7 +219,7 @@ fn no_room() {
 #[test]
 fn stores_that_cannot_be_used() {
     let image = Image::new(1, 300_000);
-    let registry = Registry::start(Show { image, lie: Lie::None, tls: None });
+    let registry = Registry::start(Show { image, fault: Fault::None, tls: None });
     let mut satellite = start("newer", &format!("http://{}", registry.address), "");
     satellite.await_line("held at");
     satellite.kill();

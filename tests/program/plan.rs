@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::harness::relay::Relay;
-use crate::registry::{Image, Lie, Registry, Show};
+use crate::registry::{Fault, Image, Registry, Show};
 use crate::satellite::{Satellite, get, prepare, wait_until};
 
 fn text(directory: &Path, registry: SocketAddr, link: &str) -> String {
@@ -21,7 +21,7 @@ fn text(directory: &Path, registry: SocketAddr, link: &str) -> String {
     )
 }
 
-/// Starts it once more; gives the address that it answers at.
+/// Starts it once more; returns the address that it answers at.
 fn run(satellite: &mut Satellite) -> String {
     satellite.spawn("run");
     satellite.address_of("status, metrics and health")
@@ -42,12 +42,12 @@ fn await_waiting(admin: &str) -> Value {
 
 /// It is killed over and over, and never is more spent than the plan has; with a registry that
 /// keeps to a Range, and with one that sends all of the layer whatever is asked for.
-fn spend(lie: Lie) {
+fn spend(fault: Fault) {
     let image = Image::new(1, LAYER_BYTES);
-    let registry = Registry::start(Show { image: image.clone(), lie, tls: None });
+    let registry = Registry::start(Show { image: image.clone(), fault, tls: None });
     let meter = Relay::start(registry.address);
     let link = |max: &str| format!("rate_max = \"1MiB/s\"\nday_max = {max:?}");
-    let mut satellite = prepare(&format!("plan-{lie:?}"), |directory| {
+    let mut satellite = prepare(&format!("plan-{fault:?}"), |directory| {
         text(directory, meter.address, &link("3MiB"))
     });
     let refusal = "day budget of 3MiB used, until 00:00";
@@ -82,7 +82,7 @@ fn spend(lie: Lie) {
     satellite.reload(&text(&satellite.directory, meter.address, &link("64MiB")));
     satellite.await_line("held at");
     let whole = meter.bytes();
-    if lie == Lie::None {
+    if fault == Fault::None {
         let most = LAYER_BYTES as u64 + (kills + 2) * KILL_BYTES_MAX;
         assert!(whole < most, "{whole} bytes in all, expected {most} at most");
     }
@@ -91,18 +91,18 @@ fn spend(lie: Lie) {
 
 #[test]
 fn a_data_plan_is_never_exceeded() {
-    spend(Lie::None);
+    spend(Fault::None);
 }
 
 #[test]
 fn nor_by_a_registry_that_sends_more_than_is_asked_for() {
-    spend(Lie::RangeIgnored);
+    spend(Fault::RangeIgnored);
 }
 
 #[test]
 fn nothing_of_an_image_is_fetched_outside_the_windows() {
     let image = Image::new(1, 300_000);
-    let registry = Registry::start(Show { image, lie: Lie::None, tls: None });
+    let registry = Registry::start(Show { image, fault: Fault::None, tls: None });
     let link = |window: &str| format!("windows = {window:?}\nurgent = true");
     // The local time of the programs here is noon.
     let mut satellite =
@@ -130,7 +130,7 @@ fn nothing_of_an_image_is_fetched_outside_the_windows() {
 #[test]
 fn a_window_that_closes_suspends_what_is_under_way() {
     let image = Image::new(1, LAYER_BYTES);
-    let registry = Registry::start(Show { image, lie: Lie::None, tls: None });
+    let registry = Registry::start(Show { image, fault: Fault::None, tls: None });
     let meter = Relay::start(registry.address);
     let link =
         |window: &str| format!("rate_max = \"1MiB/s\"\nday_max = \"64MiB\"\nwindows = {window:?}");

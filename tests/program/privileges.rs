@@ -1,4 +1,5 @@
-//! Started by root, it is a user of its own as soon as it has opened what takes root, and stays that.
+//! Started by root, it is a user of its own as soon as it has opened what takes root, and stays
+//! that.
 
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
@@ -107,7 +108,7 @@ fn root_is_left_when_devices_and_ports_are_open() {
     wait_until(|| satellite.get("/v2/app/manifests/2").0 == 200, || satellite.log());
     has_nothing_of_root(&satellite);
     satellite.kill();
-    // Commands that root gives leave no files of root behind.
+    // Commands run by root leave no files of root behind.
     let (code, said) = satellite.sync();
     assert_eq!(code, 0, "{said}");
     let log = satellite.directory.join("store/log").metadata().unwrap();

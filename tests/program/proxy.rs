@@ -80,7 +80,7 @@ impl Proxied {
         })
     }
 
-    /// Sends a head as it stands; gives the connection, and the head of the answer with what came
+    /// Sends a head as it stands; returns the connection, and the head of the answer with what came
     /// with it.
     fn send(&self, head: &str) -> (TcpStream, String) {
         let mut stream = TcpStream::connect(&self.address).unwrap();

@@ -116,7 +116,7 @@ fn rules_hold_whichever_way_is_tried() {
         format!("/v2/secret/manifests/{}", sha256(&secret.manifest)),
         format!("/v2/secret/referrers/{}", sha256(&secret.manifest)),
         "/v2/secret/tags/list".to_owned(),
-        // What is nowhere is refused alike: a refusal tells nothing.
+        // What is nowhere is refused alike: a refusal reveals nothing.
         "/v2/secret/none/manifests/s".to_owned(),
         "/v2/other/manifests/1".to_owned(),
     ];
@@ -128,7 +128,7 @@ fn rules_hold_whichever_way_is_tried() {
     };
     closed();
     assert_eq!(registry.count("GET", "") + registry.count("HEAD", ""), 0, "nothing is asked for");
-    // Who reads without a password has to be told that there are passwords.
+    // Who reads without a password has to learn that there are passwords.
     assert_eq!(reply(&satellite, "/v2/", "").0, 401);
     assert_eq!(reply(&satellite, "/v2/", &ops).0, 200);
     let layer = format!("/v2/open/blobs/{}", sha256(&open.layer));

@@ -1,4 +1,4 @@
-//! A registry on loopback with one image, which can be made to lie.
+//! A registry on loopback with one image, which can be made to misbehave.
 //!
 //! Peers' behaviour is tested with the peers themselves; this one does what no well-meaning peer
 //! would do. Each connection carries one request.
@@ -12,7 +12,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// What the registry does to a client that asks for the image's parts.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Lie {
+pub enum Fault {
     /// The truth.
     None,
     /// A layer of the right length and other bytes.
@@ -39,7 +39,7 @@ pub enum Lie {
     OtherRange,
     /// A layer that is always elsewhere.
     RedirectLoop,
-    /// No lie: everything needs Basic credentials, and layers are at this port of the loopback.
+    /// No fault: everything needs Basic credentials, and layers are at this port of the loopback.
     Elsewhere(u16),
 }
 
@@ -79,7 +79,7 @@ impl Image {
 #[derive(Clone)]
 pub struct Show {
     pub image: Image,
-    pub lie: Lie,
+    pub fault: Fault,
     pub tls: Option<Arc<ServerConfig>>,
 }
 
@@ -148,7 +148,7 @@ fn answer(mut stream: impl Read + Write, show: &Show, heads: &Heads) -> std::io:
         first.parse::<usize>().unwrap()..last.parse::<usize>().unwrap() + 1
     });
     let is_refused =
-        matches!(show.lie, Lie::Elsewhere(_)) && !head.contains("authorization: basic");
+        matches!(show.fault, Fault::Elsewhere(_)) && !head.contains("authorization: basic");
     let reply = match is_refused {
         true => Reply::new(401, b"").with("WWW-Authenticate", "Basic realm=\"x\""),
         false => reply(show, path, range),
@@ -192,67 +192,69 @@ impl Reply {
 }
 
 fn reply(show: &Show, path: &str, range: Option<std::ops::Range<usize>>) -> Reply {
-    let Show { image, lie, .. } = show;
+    let Show { image, fault, .. } = show;
     let digest = path.rsplit('/').next().unwrap();
     if path.contains("/manifests/sha256-") || path.contains("/referrers/") {
         return Reply::new(404, b"");
     }
     if path.contains("/manifests/") {
-        return manifest(image, *lie);
+        return manifest(image, *fault);
     }
     if digest == Digest::sha256(&image.config).to_string() {
         return Reply::new(200, &image.config);
     }
     if digest == Digest::sha256(&image.layer).to_string() {
-        return layer(&image.layer, *lie, path, range);
+        return layer(&image.layer, *fault, path, range);
     }
     Reply::new(404, b"")
 }
 
-fn manifest(image: &Image, lie: Lie) -> Reply {
+fn manifest(image: &Image, fault: Fault) -> Reply {
     let typed = |body: &[u8]| {
         let digest = Digest::sha256(&image.manifest);
         Reply::new(200, body).with("Content-Type", MANIFEST).with("Docker-Content-Digest", digest)
     };
-    match lie {
-        Lie::Html => {
+    match fault {
+        Fault::Html => {
             Reply::new(200, b"<html>Please log in</html>").with("Content-Type", "text/html")
         }
-        Lie::BrokenJson => Reply::new(200, b"{\"schemaVersion\":2,").with("Content-Type", MANIFEST),
-        Lie::EndlessManifest => Reply { length: None, ..typed(&image.manifest) },
-        Lie::HugeManifest => typed(&vec![b' '; 5 << 20]),
-        Lie::OtherManifest => typed(&Image::new(77, 10).manifest),
+        Fault::BrokenJson => {
+            Reply::new(200, b"{\"schemaVersion\":2,").with("Content-Type", MANIFEST)
+        }
+        Fault::EndlessManifest => Reply { length: None, ..typed(&image.manifest) },
+        Fault::HugeManifest => typed(&vec![b' '; 5 << 20]),
+        Fault::OtherManifest => typed(&Image::new(77, 10).manifest),
         _ => typed(&image.manifest),
     }
 }
 
-fn layer(layer: &[u8], lie: Lie, path: &str, range: Option<std::ops::Range<usize>>) -> Reply {
+fn layer(layer: &[u8], fault: Fault, path: &str, range: Option<std::ops::Range<usize>>) -> Reply {
     let mut layer = layer.to_vec();
-    match lie {
-        Lie::WrongDigest => layer[1000] ^= 1,
-        Lie::WrongLength => layer.push(0),
-        Lie::Endless => return Reply { length: None, ..Reply::new(200, b"") },
-        Lie::Elsewhere(port) => {
+    match fault {
+        Fault::WrongDigest => layer[1000] ^= 1,
+        Fault::WrongLength => layer.push(0),
+        Fault::Endless => return Reply { length: None, ..Reply::new(200, b"") },
+        Fault::Elsewhere(port) => {
             let url = format!("http://127.0.0.1:{port}{path}");
             return Reply::new(307, b"").with("Location", url);
         }
-        Lie::RedirectLoop => return Reply::new(307, b"").with("Location", path),
+        Fault::RedirectLoop => return Reply::new(307, b"").with("Location", path),
         _ => {}
     }
-    let Some(range) = range.filter(|_| lie != Lie::RangeIgnored) else {
+    let Some(range) = range.filter(|_| fault != Fault::RangeIgnored) else {
         let half = layer.len() / 2;
         let whole = Reply::new(200, &layer);
-        return if lie == Lie::Truncated {
+        return if fault == Fault::Truncated {
             Reply { body: layer[..half].to_vec(), ..whole }
         } else {
             whole
         };
     };
     let range = range.start..range.end.min(layer.len());
-    let said = if lie == Lie::OtherRange { 0 } else { range.start };
+    let said = if fault == Fault::OtherRange { 0 } else { range.start };
     let part = Reply::new(206, &layer[range.clone()])
         .with("Content-Range", format!("bytes {said}-{}/{}", range.end - 1, layer.len()));
-    let kept = if lie == Lie::Truncated { range.len() / 2 } else { range.len() };
+    let kept = if fault == Fault::Truncated { range.len() / 2 } else { range.len() };
     Reply { body: part.body[..kept].to_vec(), ..part }
 }
 

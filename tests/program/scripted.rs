@@ -75,14 +75,14 @@ impl ScriptedRegistry {
         state.asked.iter().filter(|line| line.contains(part)).count()
     }
 
-    /// Has a blob; gives its descriptor.
+    /// Has a blob; returns its descriptor.
     pub fn blob(&self, repository: &str, bytes: &[u8]) -> String {
         let digest = Digest::sha256(bytes);
         self.set(&format!("{repository}/blobs/{digest}"), Answer::new(200, bytes));
         descriptor("application/octet-stream", &digest, bytes.len(), "")
     }
 
-    /// Has a manifest, also under `tag` if that is not empty; gives its digest.
+    /// Has a manifest, also under `tag` if that is not empty; returns its digest.
     pub fn manifest(&self, repository: &str, tag: &str, text: &str) -> Digest {
         let is_index = text.contains(r#""manifests":"#);
         let kind = if is_index { media_type::OCI_INDEX } else { media_type::OCI_MANIFEST };

@@ -29,7 +29,7 @@ fn image() -> Digest {
     Digest::sha256(&data("image.json"))
 }
 
-/// Puts a signature's manifest and blob there; gives the manifest's digest.
+/// Puts a signature's manifest and blob there; returns the manifest's digest.
 fn put(scripted: &ScriptedRegistry, name: &str, tag: &str) -> Digest {
     scripted.blob("app", &data(&format!("{name}.json")));
     for config in ["simple.config.json", "empty"] {

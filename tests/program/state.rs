@@ -1,5 +1,5 @@
-//! A desired state of no Ground Control, in a file and behind a URL: what is unchanged costs no body
-//! and no write, and what makes no sense leaves what was known.
+//! A desired state of no Ground Control, in a file and behind a URL: what is unchanged costs no
+//! body and no write, and what makes no sense leaves what was known.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,7 +9,7 @@ use moonlet::oci::Digest;
 use serde_json::{Value, json};
 
 use crate::fn_registry::{FnRegistry, reply};
-use crate::registry::{Image, Lie, Registry, Show};
+use crate::registry::{Fault, Image, Registry, Show};
 use crate::satellite::{self, Satellite, prepare, wait_until};
 
 fn config(directory: &Path, state: &str) -> String {
@@ -19,7 +19,7 @@ fn config(directory: &Path, state: &str) -> String {
 /// A registry with `app:1`, and the group that names it.
 fn registry(number: u8) -> (Registry, Image, Value) {
     let image = Image::new(number, 300_000);
-    let registry = Registry::start(Show { image: image.clone(), lie: Lie::None, tls: None });
+    let registry = Registry::start(Show { image: image.clone(), fault: Fault::None, tls: None });
     let group = json!({ "group": "g1", "registry": format!("http://{}", registry.address),
         "artifacts": [{ "repository": "app", "tag": ["1"] }] });
     (registry, image, group)

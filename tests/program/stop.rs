@@ -68,8 +68,8 @@ fn a_stop_suspends_every_download() {
     goes_on_where_it_was(&registry, satellite);
 }
 
-/// As a device is switched off: what is under way is written, recorded and synced, in this order, and
-/// the process ends by itself before a service manager would kill it.
+/// As a device is switched off: what is under way is written, recorded and synced, in this order,
+/// and the process ends by itself before a service manager would kill it.
 #[test]
 fn a_stop_in_the_middle_of_a_download_leaves_nothing_that_is_not_synced() {
     // Who may look at a process that is not its child.
@@ -206,5 +206,5 @@ const LAYER_BYTES: usize = 3_000_000;
 const SENT_BYTES: usize = 700_000;
 const UNIT_BYTES: usize = 4096;
 const SMALL_BYTES: usize = 16_384;
-/// What the service managers give it, in `boards/service`.
+/// The time the service managers allow, in `boards/service`.
 const STOP_MAX: Duration = Duration::from_secs(20);

@@ -142,8 +142,8 @@ fn a_client_does_not_wait_for_the_layers_of_images() {
     assert!(!satellite.log().contains("trying again"), "{}", satellite.log());
 }
 
-/// A bare name is that of what is held first, then of the first upstream that has it; whether one has
-/// it must be known before the next is asked.
+/// A bare name is that of what is held first, then of the first upstream that has it; whether one
+/// has it must be known before the next is asked.
 #[test]
 fn a_bare_name_is_found_in_the_order_of_the_upstreams() {
     let (first, second) = (Several::start(), Several::start());
@@ -413,7 +413,7 @@ fn a_cache_gives_way_and_what_is_desired_stays() {
         assert!(satellite.get(&layer_path(image)) == (200, image.layer.clone()), "{number}");
     };
     (1..images.len()).for_each(pull);
-    assert!(satellite.log().contains("give way, least recently used"), "{}", satellite.log());
+    assert!(satellite.log().contains("are evicted, least recently used"), "{}", satellite.log());
     registry.forget();
     pull(1);
     let layer = Digest::sha256(&images[1].layer).to_string();
@@ -432,7 +432,7 @@ fn a_cache_gives_way_and_what_is_desired_stays() {
     registry.fault(|_: &Request, _| Some(Answer::status(503)));
     pull(0);
     pull(1);
-    // What is larger than all that may give way costs nothing its place.
+    // What is larger than all that may be evicted evicts nothing.
     registry.honest();
     registry.push("huge", &Image::new(99, 40 << 20));
     let huge = Image::new(99, 40 << 20);

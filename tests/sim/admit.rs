@@ -22,7 +22,7 @@ use crate::{EMMC, NAND, NOR};
 const CHUNK: u64 = CHUNK_BYTES as u64;
 const NOTHING: [u8; 0] = [];
 
-/// Sends a part of a blob as a server does; gives what was sent, all of it or not.
+/// Sends a part of a blob as a server does; returns what was sent, all of it or not.
 fn send(reader: &Reader, from: u64, to: u64) -> Vec<u8> {
     let mut sent = Vec::new();
     let mut at = from;
@@ -61,7 +61,7 @@ fn a_flip_anywhere_is_never_sent() {
             assert_eq!(sent, content[..chunk * CHUNK_BYTES], "byte {at}");
             assert_eq!(store.corrupt(), [(digest, BTreeSet::from([chunk as u32]))]);
             let woken = block_on(poll_once(store.corruption()));
-            assert!(woken.is_some(), "byte {at}: who fetches it again is not told");
+            assert!(woken.is_some(), "byte {at}: what fetches it again is not woken");
             let after = (chunk + 1) * CHUNK_BYTES;
             let sent = send(&reader, after as u64, end as u64);
             assert_eq!(sent, content[after.min(end)..], "byte {at}: the rest is right");
@@ -82,7 +82,7 @@ fn each_chunk_is_checked_once_and_only_when_it_is_sent() {
     assert_eq!(reader.admitted(CHUNK, end), 0, "which no reader asked for");
     let again = store.reader(&digest).unwrap();
     let second = reads(&device, || assert_eq!(block_on(again.admit(0, 10)).unwrap(), 10));
-    assert_eq!(second, 0, "whoever comes next");
+    assert_eq!(second, 0, "the next one");
     block_on(again.admit(CHUNK, end - CHUNK)).unwrap();
     block_on(again.admit(2 * CHUNK, end - 2 * CHUNK)).unwrap();
     let whole = reads(&device, || assert_eq!(block_on(reader.admit(0, end)).unwrap(), end));
@@ -169,7 +169,7 @@ fn what_is_known_of_one_place_says_nothing_of_another() {
     assert_eq!(new.admitted(0, end), 0);
     assert_eq!(send(&new, 0, end), content);
     assert_eq!(send(&old, 0, end), NOTHING, "the old place is as corrupt as before");
-    assert!(store.corrupt().is_empty(), "and the new one is not blamed for it");
+    assert!(store.corrupt().is_empty(), "and the new one is not marked for it");
     assert_eq!(send(&store.reader(&digest).unwrap(), 0, end), content);
     // The same digest once more, where other bytes were.
     drop(new);

@@ -7,7 +7,7 @@ use moonlet::blob::Store;
 use crate::model::{Blobs, Model, document_bytes, key, spent};
 use crate::run::resume_partials;
 
-/// Compares a mounted log with what was promised before and after the step that was cut. Gives
+/// Compares a mounted log with what was promised before and after the step that was cut. Returns
 /// the first breach.
 pub fn check(store: &Store, blobs: &Blobs, before: &Model, after: &Model) -> Result<(), String> {
     for digest in store.digests() {
@@ -28,7 +28,7 @@ pub fn check(store: &Store, blobs: &Blobs, before: &Model, after: &Model) -> Res
             return Err(format!("blob {blob}: pinned {pinned}"));
         }
     }
-    // What a cut kept from being pinned may give way to what comes.
+    // What a cut kept from being pinned may be evicted for what comes.
     let promised = |blob: &&usize| before.pinned.contains(blob);
     for blob in before.held.intersection(&after.held).filter(promised) {
         if store.entry(&blobs.digests[*blob]).is_none() {
@@ -105,7 +105,7 @@ fn chunks(bytes: &[u8]) -> std::slice::Chunks<'_, u8> {
     bytes.chunks(moonlet::blob::format::CHUNK_BYTES as usize)
 }
 
-/// Whether everything that is held has the right bytes, and every tag a blob; gives the number
+/// Whether everything that is held has the right bytes, and every tag a blob; returns the number
 /// held.
 pub fn check_bytes(store: &Store, blobs: &Blobs) -> Result<usize, String> {
     for digest in store.digests() {

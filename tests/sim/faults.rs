@@ -161,7 +161,7 @@ fn a_store_that_is_full_to_the_last_byte_still_deletes() {
     }
 }
 
-/// What no desired image needs gives way, least recently used first; the order of use outlives a
+/// What no desired image needs is evicted, least recently used first; the order of use outlives a
 /// restart; what is pinned or read by somebody stays. A tag goes with what it names.
 #[test]
 fn what_nobody_needs_gives_way_oldest_use_first() {
@@ -198,15 +198,15 @@ fn what_nobody_needs_gives_way_oldest_use_first() {
     let (store, _) = mount(&device).unwrap();
     let is_held = |index: usize| store.entry(&held[index]).is_some();
     assert!(is_held(0) && is_held(1) && is_held(2) && is_held(3));
-    assert!(!is_held(4) && !is_held(5) && is_held(6), "the oldest two gave way");
+    assert!(!is_held(4) && !is_held(5) && is_held(6), "the oldest two were evicted");
     assert_eq!((store.tag(&key("old")), store.tag(&key("pinned"))), (None, Some(held[0])));
     drop(busy);
     let pinned: Vec<Digest> = store.digests();
     smol::block_on(store.pin(&pinned, true)).unwrap();
-    assert_eq!(put(&store, 22).unwrap_err().kind(), Kind::Full, "nothing may give way");
+    assert_eq!(put(&store, 22).unwrap_err().kind(), Kind::Full, "nothing may be evicted");
 }
 
-/// The index has an end as well as the room for bytes, and what is not needed gives way there too.
+/// The index has an end as well as the room for bytes, and what is not needed is evicted there too.
 #[test]
 fn a_full_index_makes_room_as_well() {
     let geometry = Geometry { segment_bytes: 16 << 10, segment_count: 300, ..EMMC };
@@ -293,7 +293,7 @@ fn a_card_that_lies_may_lose_the_last_but_serves_nothing_wrong() {
             for digest in store.digests() {
                 let is_whole = store.read_all(&digest, u64::MAX).is_ok();
                 let is_known = store.is_corrupt(&digest, 0..u64::MAX);
-                assert!(is_whole || is_known, "{what}: {digest} is wrong and nobody knows");
+                assert!(is_whole || is_known, "{what}: {digest} is wrong and not known to be");
             }
             lost += before.held_both(&after).len().saturating_sub(held);
             tried += 1;

@@ -38,5 +38,5 @@ fn a_corrupt_bit_in_meta_never_gives_wrong_bytes() {
         }
     }
     assert!(changed > 0, "no flip was noticed");
-    assert!(least >= 2, "a record that cannot be read costs the blob it tells of and no other");
+    assert!(least >= 2, "a record that cannot be read costs the blob it describes and no other");
 }

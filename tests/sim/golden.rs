@@ -161,7 +161,7 @@ fn another_geometry_is_refused() {
     assert!(refused.contains("65536"), "{refused}");
 }
 
-/// Everything that the format can tell, once.
+/// Everything that the format can hold, once.
 fn write() -> Device {
     let device = Arc::new(Device::new(GEOMETRY));
     let (store, _) = mount(&device).unwrap();

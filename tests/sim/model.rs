@@ -21,7 +21,7 @@ pub enum Step {
     Tag(&'static str, usize),
     /// Makes a tag mean nothing.
     Untag(&'static str),
-    /// Gives a blob up.
+    /// Drops a blob.
     Delete(usize),
     /// Pins a blob.
     Pin(usize),

@@ -86,7 +86,7 @@ fn what_a_failed_sync_has_lost_is_gone_and_its_readers_room_is_not_used() {
         let used = store.stat().used_bytes;
         drop(reader);
         store.flush().await.unwrap();
-        assert!(store.stat().used_bytes < used, "the room is free when nobody reads there");
+        assert!(store.stat().used_bytes < used, "the room is free when no reader is there");
     });
 }
 

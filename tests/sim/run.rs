@@ -18,7 +18,7 @@ pub fn mount(device: &Arc<Device>) -> Result<(Store, MountReport), Error> {
     Store::open(Arc::clone(device) as _, Rc::new(Metrics::default()))
 }
 
-/// Does `steps` in order; gives the number acknowledged.
+/// Does `steps` in order; returns the number acknowledged.
 pub fn run(device: &Arc<Device>, blobs: &Blobs, steps: &[Step]) -> usize {
     run_noting(device, blobs, steps, |_| {})
 }
@@ -57,7 +57,7 @@ pub fn run_noting(
     steps.len()
 }
 
-/// Does all of `steps`, trying again what fails for a reason that passes; gives the number of
+/// Does all of `steps`, trying again what fails for a reason that passes; returns the number of
 /// times that something did.
 pub fn run_stubbornly(device: &Arc<Device>, blobs: &Blobs, steps: &[Step], what: &str) -> usize {
     let mut failures = 0;
@@ -81,7 +81,7 @@ pub fn run_stubbornly(device: &Arc<Device>, blobs: &Blobs, steps: &[Step], what:
 }
 
 /// Does all of `steps` in one store, which is mounted again by itself whenever an error has ended
-/// writing, and does those again that failed; gives the number of times that happened.
+/// writing, and does those again that failed; returns the number of times that happened.
 pub fn run_remounting(device: &Arc<Device>, blobs: &Blobs, steps: &[Step], what: &str) -> usize {
     let (store, _) = mount(device).unwrap();
     let mut remounts = 0;
@@ -241,7 +241,7 @@ async fn finish(
     writer.finish().await
 }
 
-/// Finishes every download that the log knows of, and gives the blobs.
+/// Finishes every download that the log knows of, and returns the blobs.
 pub fn resume_partials(store: &Store, blobs: &Blobs) -> Result<Vec<usize>, String> {
     let mut resumed = Vec::new();
     for partial in store.partials() {

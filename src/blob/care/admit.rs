@@ -1,6 +1,6 @@
 //! Whether there is room for all of an image, before its first byte is fetched.
 //!
-//! Room that blobs have which are pinned is theirs; all others give way. What is asked
+//! Pinned blobs keep their room; all others may be evicted. What is asked
 //! for is counted as the log would lay it out, in bytes of data segments and in bytes of the index.
 //! A log that is fragmented may still be full before that: then a reservation says so.
 
@@ -54,7 +54,7 @@ pub struct Admission {
     pub index: Room,
     /// Bytes of the data segments that are in use or reserved.
     pub used: u64,
-    /// Bytes of them that blobs have which give way by themselves.
+    /// Bytes of them in blobs that are evicted when needed.
     pub evictable: u64,
     /// Bytes that are asked for and have no room yet.
     pub fresh: u64,
@@ -81,12 +81,12 @@ impl Admission {
         format!("no room{place}: needs {needed}, {free} free of {capacity}, {kept} pinned: {cure}")
     }
 
-    /// Bytes that somebody must give up before all is there.
+    /// Bytes that must be freed before all is there.
     pub fn lacking(&self) -> u64 {
         self.used.saturating_add(self.fresh).saturating_sub(self.data.capacity)
     }
 
-    /// Of those, what no eviction will give.
+    /// Of those, what no eviction will free.
     pub fn stuck(&self) -> u64 {
         self.lacking().saturating_sub(self.evictable)
     }
@@ -165,7 +165,7 @@ fn needed_in_index<'a>(wants: impl Iterator<Item = &'a Want>) -> u64 {
     bytes.saturating_add(sum(extra.into_iter().take(UNDER_WAY_EXPECTED)))
 }
 
-/// The sum of sizes that a stranger may have made up.
+/// The sum of sizes that come from outside, and may be anything.
 fn sum(bytes: impl Iterator<Item = u64>) -> u64 {
     bytes.fold(0, u64::saturating_add)
 }
@@ -210,7 +210,7 @@ mod tests {
             ((101, 0, 0, 0, 101), (false, 1, 1)),
             ((60, 40, 40, 0, 60), (true, 0, 0)),
             ((60, 41, 41, 0, 60), (false, 1, 1)),
-            // A cached blob gives way by itself, a download that was begun does not.
+            // A cached blob is evicted when needed, a download that was begun does not.
             ((60, 0, 90, 90, 60), (true, 50, 0)),
             ((60, 0, 90, 20, 60), (true, 50, 30)),
             // What is there already needs nothing fresh.

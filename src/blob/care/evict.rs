@@ -16,7 +16,7 @@ use crate::oci::Digest;
 use crate::units::ByteCount;
 
 impl Store {
-    /// Gives up blobs of at least `bytes` in all, or what there is; false when there is nothing.
+    /// Evicts blobs of at least `bytes` in all, or what there is; false when there is nothing.
     pub(in crate::blob) async fn evict(&self, bytes: u64) -> Result<bool, Error> {
         let victims = self.victims(bytes);
         if victims.is_empty() {
@@ -25,7 +25,7 @@ impl Store {
         let sizes = victims.iter().filter_map(|digest| self.entry(digest));
         let size: u64 = sizes.map(|entry| entry.size).sum();
         info!(
-            "{} blobs that no desired image needs give way, least recently used, {}",
+            "{} blobs that no desired image needs are evicted, least recently used, {}",
             victims.len(),
             ByteCount(size)
         );

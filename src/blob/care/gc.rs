@@ -41,7 +41,7 @@ impl Store {
         self.empty_segment(victim, false).await
     }
 
-    /// Uses at most `size_max` bytes of the device from here on, and gives back what is beyond as
+    /// Uses at most `size_max` bytes of the device from here on, and frees what is beyond as
     /// soon as it holds nothing: what lives there is copied, as far as there is room. True when
     /// everything fits.
     ///
@@ -298,7 +298,7 @@ impl Store {
         Ok(Some(Move { old, new, room, unreadable }))
     }
 
-    /// Copies, of a blob's extents in order, those that change their place; gives the chunks of
+    /// Copies, of a blob's extents in order, those that change their place; returns the chunks of
     /// which something could not be read.
     async fn copy_moved(&self, moves: &[(Extent, Extent)]) -> Result<BTreeSet<u32>, Error> {
         let unit = u64::from(self.device().geometry().program_bytes);

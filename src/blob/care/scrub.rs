@@ -73,8 +73,8 @@ impl Hashes {
 }
 
 impl Check {
-    /// Reads and compares the next chunk; gives its length in bytes, or none at the blob's end, or
-    /// when it is not held any more.
+    /// Reads and compares the next chunk; returns its length in bytes, or none at the blob's end,
+    /// or when it is not held any more.
     pub async fn step(&mut self) -> Option<u64> {
         self.advance().await.map(|step| step.bytes)
     }
@@ -109,7 +109,7 @@ impl Store {
         self.0.state.borrow_mut().checks.trust_for(interval, clock);
     }
 
-    /// Checks a blob and records what is found, at once, for its end may be days away; gives the
+    /// Checks a blob and records what is found, at once, for its end may be days away; returns the
     /// number of corrupt chunks. `each` is called with the length of every chunk, and says how long
     /// to wait for the next.
     ///
@@ -149,9 +149,9 @@ impl Store {
     }
 
     /// Records whether chunks are corrupt, as they were found a moment ago where `read` says. Only
-    /// those: the blob's others may have been repaired, or found to be corrupt, while a check was on
-    /// its way. Of a blob that lies elsewhere by now, nothing is known. Whether there is something
-    /// to be made durable.
+    /// those: the blob's others may have been repaired, or found to be corrupt, while a check was
+    /// on its way. Of a blob that lies elsewhere by now, nothing is known. Whether there is
+    /// something to be made durable.
     pub(in crate::blob) fn judge(
         &self,
         read: &BlobRecord,

@@ -8,7 +8,7 @@
 use crate::blob::{Error, Store};
 
 impl Store {
-    /// Trims at most `count` free segments that were not trimmed since they became free; gives
+    /// Trims at most `count` free segments that were not trimmed since they became free; returns
     /// the number.
     pub async fn trim_some(&self, count: usize) -> Result<usize, Error> {
         let segments = {

@@ -349,7 +349,7 @@ pub fn meta_segments(geometry: Geometry) -> u32 {
     if geometry.reprogram { 4 } else { 8 }
 }
 
-/// The most that [`meta_segments`] gives.
+/// The most that [`meta_segments`] returns.
 pub const META_SEGMENTS_MAX: usize = 8;
 
 /// A record that does not fit a frame.

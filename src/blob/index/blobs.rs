@@ -235,7 +235,7 @@ impl Blobs {
         }
     }
 
-    /// Stores a slot; gives its number.
+    /// Stores a slot; returns its number.
     fn occupy(&mut self, slot: Slot) -> u32 {
         if let Some(index) = self.vacant.pop()
             && let Some(vacant) = usize::try_from(index).ok().and_then(|i| self.slots.get_mut(i))

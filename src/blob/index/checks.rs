@@ -1,6 +1,6 @@
 //! Which chunks of which blobs were checked since the start, and are due again when.
 //!
-//! One bit a chunk, and for each blob the time of the first check that its bits tell of: when that
+//! One bit a chunk, and for each blob the time of the first check that its bits record: when that
 //! is older than the interval, all of them are forgotten, so that none is ever trusted for longer.
 //! Of the [`BLOBS_MAX`] blobs that were sent last this is known; any other is checked again when
 //! it is sent. What is known belongs to one place of a blob: with every Commit and Delete of it

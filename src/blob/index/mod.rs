@@ -75,7 +75,7 @@ impl Index {
         }
     }
 
-    /// Takes in one record; gives back the room that nothing names any more with it.
+    /// Takes in one record; frees the room that nothing names any more with it.
     pub fn apply(&mut self, record: Record) -> Vec<Extent> {
         let mut freed = Vec::new();
         match record {
@@ -305,7 +305,7 @@ impl PartialBlob {
     }
 
     /// A new reservation, which keeps of an older one of the same blob what lies in the same
-    /// place, and gives back where the rest was.
+    /// place, and frees where the rest was.
     fn reserved(record: BlobRecord, old: Option<Self>) -> (Self, Vec<Extent>) {
         let fresh = Self::new(record);
         let Some(old) = old else { return (fresh, Vec::new()) };

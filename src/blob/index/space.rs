@@ -305,7 +305,7 @@ impl Space {
         }
     }
 
-    /// Gives room back. Only what no durable record names any more may be given back.
+    /// Frees room. Only what no durable record names any more may be freed.
     pub fn release(&mut self, extents: &[Extent]) {
         self.change(extents, |live, bytes| {
             debug_assert!(live >= bytes, "room is given back twice: {bytes} of {live}");

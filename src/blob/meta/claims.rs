@@ -11,7 +11,8 @@ use crate::flash::{Device, Geometry};
 use crate::oci::{Digest, Hasher};
 use crate::units::to_u32;
 
-/// Drops what does not lie within the device, and what is empty and should not be; gives the number.
+/// Drops what does not lie within the device, and what is empty and should not be; returns the
+/// number.
 pub fn drop_wrong_places(space: &Space, index: &mut Index) -> usize {
     let is_empty = |digest: &Digest| digest.algorithm().digest(&[]) == *digest;
     let is_wrong = |record: &BlobRecord| {
@@ -22,7 +23,7 @@ pub fn drop_wrong_places(space: &Space, index: &mut Index) -> usize {
     drop_all(wrong, index)
 }
 
-/// Drops whatever does not read back as what its record says; gives the number. What is there can
+/// Drops whatever does not read back as what its record says; returns the number. What is there can
 /// be no more than the device has bytes, and what was there before and lost its `Delete` not much
 /// more; where records claim so many times as much, those that are left are not worth reading.
 pub fn drop_wrong_bytes(device: &dyn Device, index: &mut Index) -> usize {
@@ -51,7 +52,7 @@ pub fn drop_wrong_bytes(device: &dyn Device, index: &mut Index) -> usize {
     drop_all(wrong, index)
 }
 
-/// Drops what claims the same bytes as another; gives the number. Of two owners at most one is
+/// Drops what claims the same bytes as another; returns the number. Of two owners at most one is
 /// right; between a blob and a download, the download is the one that is cheap to lose.
 pub fn drop_overlaps(geometry: Geometry, index: &mut Index) -> usize {
     // In grains and by position, not by digest: there may be many.
@@ -68,7 +69,7 @@ pub fn drop_overlaps(geometry: Geometry, index: &mut Index) -> usize {
     let is_partial = |owner: u32| owner >= blobs;
     let mut wrong = BTreeSet::new();
     // What reaches furthest so far, and whose it is: of blobs and of downloads, because a download
-    // that gives way to one blob may not hide it from another.
+    // that is dropped for one blob may not hide it from another.
     let mut furthest: [Option<(u32, u32)>; 2] = [None; 2];
     for (start, end, owner) in taken {
         let [blob, partial] = furthest

@@ -249,7 +249,7 @@ impl Meta {
             self.ring.spared = vec![self.ring.slot];
             self.passed = 0;
             self.fault = None;
-            // Only now is it known that these are to blame, and not the device.
+            // Only now is it known that these are corrupt, and not the device at fault.
             for slot in self.worn.drain(..) {
                 mark_bad(self.device.as_ref(), slot);
             }
@@ -327,7 +327,8 @@ impl Meta {
         let count = meta_segments(self.device.geometry());
         let is_sound = |slot: &u32| self.device.is_bad(*slot).is_ok_and(|is_bad| !is_bad);
         let sound = (0..count).filter(is_sound).count();
-        // Two places are needed to go on with; where so many are not left, the oldest is worth most.
+        // Two places are needed to go on with; where so many are not left, the oldest is worth
+        // most.
         let spared = self.ring.spared.len();
         let kept = if spared + 2 <= sound { spared } else { 1 };
         while self.passed < count {

@@ -187,7 +187,7 @@ impl Sum {
     }
 }
 
-/// Gives what lies in `pieces` to `each`, in order, and never of two of them at once.
+/// Hands what lies in `pieces` to `each`, in order, and never of two of them at once.
 async fn feed<S: Send + 'static>(
     store: &Store,
     pieces: Vec<Piece>,

@@ -40,7 +40,7 @@ pub struct Span {
 }
 
 impl Store {
-    /// Opens a blob that is held, for somebody who uses it: it gives way later than others.
+    /// Opens a blob that is held, for a client that uses it: it is evicted later than others.
     ///
     /// # Errors
     /// [`Kind::Missing`] when it is not.
@@ -73,7 +73,7 @@ impl Reader {
         self.record.size
     }
 
-    /// Reads from byte `offset` of the blob; gives the number of bytes, which is less than asked
+    /// Reads from byte `offset` of the blob; returns the number of bytes, which is less than asked
     /// for only at the blob's end.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, Error> {
         let left = self.record.size.saturating_sub(offset);

@@ -15,7 +15,7 @@ pub struct Stat {
     pub blobs: u64,
     /// Bytes of them.
     pub held_bytes: u64,
-    /// Bytes of those that the desired state does not need, and that may give way.
+    /// Bytes of those that the desired state does not need, and that may be evicted.
     pub cached_bytes: u64,
     /// Downloads under way or suspended.
     pub partials: u64,
@@ -57,8 +57,8 @@ impl Stat {
         let a_year = u128::from(self.programmed_bytes_per_day()?) * 365;
         let all = u128::from(self.device_bytes) * u128::from(cycles_rated);
         let left = all.saturating_sub(u128::from(self.programmed_bytes));
-        let told = health.and_then(|health| health.life_used_percent);
-        let left_percent = told.map_or(100, |used| 100_u8.saturating_sub(used));
+        let reported = health.and_then(|health| health.life_used_percent);
+        let left_percent = reported.map_or(100, |used| 100_u8.saturating_sub(used));
         let left = left.min(all * u128::from(left_percent) / 100);
         let tenths = (left * 10).checked_div(a_year).unwrap_or(u128::MAX);
         Some(u32::try_from(tenths).unwrap_or(u32::MAX).min(LIFE_MAX))

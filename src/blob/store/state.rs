@@ -64,7 +64,7 @@ pub(in crate::blob) struct Finished {
 
 pub(in crate::blob) struct Limbo {
     pub(in crate::blob) extents: Vec<Extent>,
-    /// The change that gave the room up.
+    /// The change that freed the room.
     pub(in crate::blob) generation: u64,
 }
 

@@ -89,7 +89,7 @@ impl Store {
         writer.commit().await
     }
 
-    /// Gives a blob that is held the media type that it turns out to have; durable when it returns.
+    /// Sets the media type that a held blob turns out to have; durable when it returns.
     ///
     /// # Errors
     /// [`Kind::Missing`] when it is not held.
@@ -138,7 +138,7 @@ impl Store {
         self.flush().await
     }
 
-    /// Gives up blobs and downloads, and with them their room; works when the log is full. What
+    /// Drops blobs and downloads, and frees their room; works when the log is full. What
     /// has a live writer, or is finished and not flushed, is left alone.
     pub async fn delete(&self, digests: &[Digest]) -> Result<(), Error> {
         for digest in digests {
@@ -169,7 +169,7 @@ impl Store {
         }
     }
 
-    /// Gives a blob that is held already the media type that it turns out to have.
+    /// Sets the media type that a blob, held already, turns out to have.
     async fn name_type(&self, entry: &Entry, media_type: Option<&str>) -> Result<(), Error> {
         if media_type.is_none() || media_type == entry.media_type.as_deref() {
             return Ok(());

@@ -136,7 +136,7 @@ impl Store {
         appended.map_err(|error| self.fail(error))
     }
 
-    /// Programs the records appended so far; gives the change up to which that covers. The caller
+    /// Programs the records appended so far; returns the change up to which that covers. The caller
     /// has the turn.
     async fn program_records(&self) -> Result<u64, Error> {
         // What somebody has begun who is gone.
@@ -149,7 +149,7 @@ impl Store {
         }
     }
 
-    /// Begins to program the records appended so far; gives the change up to which that covers.
+    /// Begins to program the records appended so far; returns the change up to which that covers.
     fn begin_records(&self) -> Result<u64, Error> {
         let mut state = self.0.state.borrow_mut();
         state.check()?;

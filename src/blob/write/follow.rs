@@ -27,7 +27,7 @@ impl Follower {
         self.store.check_mounted(self.mounted).is_ok()
     }
 
-    /// Reads from byte `offset` of the blob; gives the number of bytes, 0 where nothing is there
+    /// Reads from byte `offset` of the blob; returns the number of bytes, 0 where nothing is there
     /// yet. The last bytes of a blob, less than a program unit, are not there before it is whole.
     ///
     /// # Errors

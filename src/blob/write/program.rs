@@ -37,7 +37,7 @@ impl Store {
         }))
     }
 
-    /// Counts what was programmed, and gives it back.
+    /// Counts what was programmed, and returns it.
     pub(in crate::blob) fn end_program(&self, outcome: Outcome<Vec<u8>>) -> Result<Vec<u8>, Error> {
         let bytes = outcome.map_err(|(segment, error)| self.classify_failure(segment, error))?;
         self.note_programmed(bytes.len() as u64);

@@ -143,7 +143,7 @@ impl Store {
     }
 
     /// Takes room, and makes some if there is none: what was deleted a moment ago only waits for
-    /// a sync; what is not needed gives way; what is dead in shared segments waits for copying.
+    /// a sync; what is not needed is evicted; what is dead in shared segments waits for copying.
     pub(in crate::blob) async fn allocate(&self, bytes: u64) -> Result<Option<Allocation>, Error> {
         let take = || {
             let state = &mut *self.0.state.borrow_mut();
@@ -218,7 +218,7 @@ impl Store {
     }
 
     /// Makes room for `bytes` more in a checkpoint, which must leave the tail of a META segment
-    /// enough: what is not needed gives way, and what does not fit then is refused.
+    /// enough: what is not needed is evicted, and what does not fit then is refused.
     pub(in crate::blob) async fn make_index_room(
         &self,
         bytes: u64,

@@ -58,7 +58,7 @@ impl Store {
         self.sync_records(committed).await
     }
 
-    /// Gives a small blob its place, in the unit that is being filled or in a new one.
+    /// Chooses the place of a small blob, in the unit that is being filled or in a new one.
     async fn place(&self, record: BlobRecord, bytes: &[u8], mounted: u64) -> Result<(), Error> {
         let geometry = self.device().geometry();
         let (digest, size) = (record.digest, record.size);

@@ -218,7 +218,7 @@ impl Writer {
         self.store.flush().await
     }
 
-    /// Gives the blob up and its room free.
+    /// Drops the blob and frees its room.
     pub async fn abandon(self) -> Result<(), Error> {
         let (store, digest) = (self.store.clone(), self.record.digest);
         drop(self);

@@ -51,7 +51,7 @@ impl Device {
         Self { geometry: self.geometry, state: Mutex::new(state) }
     }
 
-    /// Spoils the unit before the last one that was programmed.
+    /// Corrupts the unit before the last one that was programmed.
     fn decay(&self, pending: &[Operation], segments: &mut [Segment]) {
         let last = pending.iter().rev().find_map(|operation| match operation {
             Operation::Program { segment, offset, bytes } => {

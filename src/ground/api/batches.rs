@@ -1,10 +1,11 @@
 //! Enrolment tokens for a batch of devices, and the approval of the devices that use one.
 //!
-//! Each device that asks becomes a satellite with the batch's groups, labels and configuration; what
-//! tells devices apart is the fact `device`, which Moonlet makes from its serial number. Where a
-//! person is to approve, the satellite waits: it is given no credentials, so that it can read
-//! neither its state nor a secret, and asks again until it may. The token of a batch opens the door
-//! for new devices only: one that has enrolled with it needs a token of its own to do so again.
+//! Each device that asks becomes a satellite with the batch's groups, labels and configuration;
+//! what distinguishes devices is the fact `device`, which Moonlet makes from its serial number.
+//! Where a person is to approve, the satellite waits: it is given no credentials, so that it can
+//! read neither its state nor a secret, and asks again until it may. The token of a batch opens the
+//! door for new devices only: one that has enrolled with it needs a token of its own to do so
+//! again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -70,7 +70,7 @@ async fn add_config(
     write.commit().await.map_err(Fault::from)
 }
 
-/// Makes a configuration where none is expected, or gives one another text, all of it.
+/// Makes a configuration where none is expected, or replaces the whole text of one.
 pub async fn put_config(
     app: &App,
     actor: &str,
@@ -100,7 +100,7 @@ pub async fn put_config(
     Ok(())
 }
 
-/// Gives a configuration other values; None where they are the same.
+/// Changes values of a configuration; None where they are the same.
 async fn change(
     rows: &mut Rows<'_>,
     actor: &str,
@@ -180,7 +180,7 @@ pub async fn remove_config(
     Ok(())
 }
 
-/// Gives a satellite a configuration.
+/// Assigns a configuration to a satellite.
 pub async fn assign(
     State(app): State<Arc<App>>,
     Editor(person): Editor,
@@ -199,7 +199,7 @@ pub async fn assign(
     Ok(Json(json!({})))
 }
 
-/// Gives a satellite another configuration; its state is yet to be published.
+/// Assigns another configuration to a satellite; its state is yet to be published.
 pub async fn assign_config(
     rows: &mut Rows<'_>,
     actor: &str,

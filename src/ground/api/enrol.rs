@@ -1,8 +1,8 @@
 //! What satellites ask: enrolment, reports, new credentials.
 //!
-//! Go spends an enrolment token when it answers. If the answer is lost, or the satellite loses power
-//! before it wrote it down, the satellite is lost too. Here the token is spent by the first use of
-//! the credentials it gave: until then, and within its life, it can be asked again.
+//! Go spends an enrolment token when it answers. If the answer is lost, or the satellite loses
+//! power before it wrote it down, the satellite is lost too. Here the token is spent by the first
+//! use of the credentials it issued: until then, and within its life, it can be asked again.
 
 use std::sync::Arc;
 
@@ -109,8 +109,8 @@ async fn enrol(app: &App, token: &str, facts: &Labels) -> Result<Json<Answer>, F
         }
     };
     match satellite.lifecycle() {
-        // Not an error of the token: whoever asks again later is answered. Go's satellites and
-        // Moonlet's do.
+        // Not an error of the token: a client that asks again later is answered. Go's satellites
+        // and Moonlet's do.
         Lifecycle::Waiting => {
             let device = satellite.device.as_deref().map(shown).unwrap_or_default();
             let message = format!("Error: device {device} waits for approval");
@@ -162,7 +162,7 @@ async fn move_home(app: &App, rows: &mut Rows<'_>, satellite: &mut Satellite) ->
 /// Answers an enrolment that is in the database.
 async fn enrolled(app: &App, satellite: &Satellite, secret: String) -> Result<Json<Answer>, Fault> {
     if let Some(publisher) = &app.publisher {
-        publisher.give(app, satellite, &secret).await?;
+        publisher.enable_secret(app, satellite, &secret).await?;
     }
     app.metrics.enrolments.add_one();
     tracing::info!("satellite {} enrols", satellite.name);
@@ -177,7 +177,7 @@ async fn enrolled(app: &App, satellite: &Satellite, secret: String) -> Result<Js
     }))
 }
 
-/// Takes a report. It counts for the satellite of the credentials, whatever name it gives.
+/// Takes a report. It counts for the satellite of the credentials, whatever name it states.
 pub async fn report(
     State(app): State<Arc<App>>,
     Robot(satellite): Robot,
@@ -262,7 +262,7 @@ async fn assess_report(
     Ok(assess::assess(url, &groups, &published, report))
 }
 
-/// Gives a satellite a new secret. The old one is good until the new one was used. While an
+/// Issues a new secret to a satellite. The old one is good until the new one was used. While an
 /// enrolment token is good there is none: the device may be the one that is to be replaced.
 pub async fn refresh(
     State(app): State<Arc<App>>,
@@ -285,7 +285,7 @@ pub async fn refresh(
     }
     write.commit().await?;
     if let Some(publisher) = publisher {
-        publisher.give(&app, &satellite, &secret).await?;
+        publisher.enable_secret(&app, &satellite, &secret).await?;
     }
     Ok(Json(Refreshed { secret }))
 }

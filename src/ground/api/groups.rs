@@ -57,9 +57,9 @@ pub async fn sync(
     Ok(versioned(&app, &group))
 }
 
-/// Adds a group, or gives the one of that name other images. `complete` gets the images that the
-/// group had, and adds to the new ones what their author could not say. Without a mode its tags are taken as
-/// before.
+/// Adds a group, or replaces the images of the one of that name. `complete` gets the images that
+/// the group had, and adds to the new ones what their author could not say. Without a mode its tags
+/// are taken as before.
 pub async fn put_group(
     app: &App,
     actor: &str,

@@ -1,9 +1,9 @@
 //! The API's own description, at `/api/openapi.json`.
 //!
-//! One table says of each endpoint what it takes and answers; the document is made from it, once. It
-//! lies beside the router, and a test holds one against the other: no route is without a row, no row
-//! without a route. What a program needs to know of a body is the names, types and necessity of its
-//! fields; what they mean is in the README.
+//! One table says of each endpoint what it takes and answers; the document is made from it, once.
+//! It lies beside the router, and a test holds one against the other: no route is without a row, no
+//! row without a route. What a program needs to know of a body is the names, types and necessity of
+//! its fields; what they mean is in the README.
 //!
 //! The console is not in it, which is for people, nor is `/v2/` with its tokens: names have slashes
 //! there, and the OCI distribution specification says what is answered.
@@ -112,7 +112,8 @@ impl Row {
         let is = |status, when: bool| when.then_some(status);
         let takes = self.body.is_some();
         let is_named = self.path.contains('{');
-        // A segment that is no UTF-8, a field of the query that is given twice, a body that is none.
+        // A segment that is no UTF-8, a field of the query that is given twice, a body that is
+        // none.
         let input = takes || is_named || !self.query.is_empty();
         let known = [
             is(400, input || self.versioned),
@@ -413,9 +414,15 @@ const ROWS: &[Row] = &[
         .body("config_name!:string config!:object")
         .status(201)
         .or(&[409]),
-    Row::new(Post, "/api/configs/satellite", Admin, "Gives a satellite a configuration", One(""))
-        .body("satellite!:string config_name!:string")
-        .versioned(),
+    Row::new(
+        Post,
+        "/api/configs/satellite",
+        Admin,
+        "Assigns a configuration to a satellite",
+        One(""),
+    )
+    .body("satellite!:string config_name!:string")
+    .versioned(),
     Row::new(Get, "/api/configs/{config}", Viewer, "Shows a configuration", One(CONFIG))
         .versioned(),
     Row::new(Patch, "/api/configs/{config}", Admin, "Merges a patch (RFC 7396)", One(CONFIG))

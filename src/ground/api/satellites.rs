@@ -224,7 +224,7 @@ pub async fn change_satellite(
     Ok(())
 }
 
-/// Gives a satellite labels, and takes those away that have no value.
+/// Sets a satellite's labels, and removes those that have no value.
 async fn change_labels(
     rows: &mut Rows<'_>,
     actor: &str,

@@ -192,8 +192,8 @@ pub async fn change_own_password(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Who changes a password shows the one before. Wrong ones count here too, or a stolen session could
-/// try them all.
+/// Who changes a password shows the one before. Wrong ones count here too, or a stolen session
+/// could try them all.
 pub async fn confirm_password(
     app: &App,
     peer: Peer,
@@ -219,7 +219,7 @@ pub async fn change_password(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Gives a user another password, which ends the user's sessions and tokens.
+/// Changes a user's password, which ends the user's sessions and tokens.
 pub async fn set_password(
     app: &App,
     actor: &str,

@@ -234,7 +234,7 @@ fn a_device_in_need_is_not_healthy() {
         (report.storage_used_bytes, details.storage_size_bytes) = (97 << 20, 100 << 20);
         details.storage_cached_bytes = 3 << 20;
     });
-    assert_eq!(health, Health::Healthy, "the cache gives way");
+    assert_eq!(health, Health::Healthy, "the cache may be evicted");
     let (health, reason) = with(|_, details| details.problems = vec!["clock".into()]);
     assert_eq!((health, &*reason), (Health::Degraded, "clock"));
     assert_eq!(with(|_, _| {}), (Health::Healthy, String::new()));

@@ -27,7 +27,7 @@ pub enum Verb {
   ground-control config set default app_config.heartbeat_interval='@every 00h01m00s'
   ground-control config set default app_config.log_level=
 
-A value is JSON, or else a text; without a value it is taken away. -f FILE gives the whole instead,
+A value is JSON, or else a text; without a value it is taken away. -f FILE replaces the whole instead,
 as the spec of a document.")]
     Set {
         /// The configuration
@@ -39,7 +39,7 @@ as the spec of a document.")]
         #[arg(short, long, value_name = "FILE", conflicts_with = "values")]
         file: Option<PathBuf>,
     },
-    /// Give a satellite a configuration
+    /// Assign a configuration to a satellite
     #[command(after_help = "Example: ground-control config assign slow gateway-17")]
     Assign {
         /// The configuration

@@ -85,7 +85,7 @@ Examples:
         /// The satellite
         satellite: String,
     },
-    /// Remove a group; its satellites give its images up
+    /// Remove a group; its satellites remove its images
     #[command(after_help = "Example: ground-control group rm web")]
     Rm {
         /// The group

@@ -93,7 +93,7 @@ pub enum Expected {
     /// Whatever is there.
     #[default]
     Any,
-    /// This one, by the tag that the server gave it.
+    /// This one, by the tag that the server sent.
     Tag(String),
     /// There is none yet.
     Absent,
@@ -313,7 +313,7 @@ const PART: &AsciiSet = &CONTROLS
     .add(b'|')
     .add(b'}');
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longer than a server gives a request unless it is configured otherwise.
+/// Longer than a server allows a request unless it is configured otherwise.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
 /// A list of a hundred thousand satellites takes a part of it.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;

@@ -62,7 +62,7 @@ selector chooses and no batch before has. What is left is a last batch.")]
         /// The rollout
         name: String,
     },
-    /// End a rollout, and give the old images back to all that have the new ones
+    /// End a rollout, and roll all that have the new images back to the old ones
     #[command(after_help = "Example: ground-control rollout abort web-1.28")]
     Abort {
         /// The rollout

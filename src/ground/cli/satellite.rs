@@ -59,8 +59,8 @@ reached for a while is asked again.")]
         #[arg(short = 'l', long, value_name = "KEY=VALUE")]
         label: Vec<String>,
     },
-    /// Show the last days of a satellite, the newest last: a row an hour for three days, and six hours
-    /// before that
+    /// Show the last days of a satellite, the newest last: a row an hour for three days, and six
+    /// hours before that
     #[command(
         after_help = "Example: ground-control satellite history gateway-17 --days 30 -o json"
     )]
@@ -90,8 +90,8 @@ KEY- takes a label away.")]
         #[arg(required = true, value_name = "KEY=VALUE|KEY-")]
         labels: Vec<String>,
     },
-    /// Show which images documents would give a satellite or take from it, its groups merged; exits
-    /// with 1 where something would change
+    /// Show which images documents would add to a satellite or remove from it, its groups merged;
+    /// exits with 1 where something would change
     #[command(after_help = "Example: ground-control satellite diff gateway-17 -f fleet.yaml")]
     Diff {
         /// The satellite

@@ -17,7 +17,7 @@ pub enum Verb {
     /// Make a token, and print it this once
     #[command(after_help = "Example: ground-control token add ci --role admin --expires-in 30d
 
-A program gives it as GROUND_CONTROL_TOKEN, with GROUND_CONTROL_SERVER.")]
+A program passes it as GROUND_CONTROL_TOKEN, with GROUND_CONTROL_SERVER.")]
     Add {
         /// The token's name
         name: String,

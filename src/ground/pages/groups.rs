@@ -279,8 +279,8 @@ pub fn from_lines(text: &str) -> Result<Vec<Artifact>, Fault> {
     Ok(lines.map(Artifact::parse).collect::<Result<_, _>>()?)
 }
 
-/// Gives the images of the lines what lines do not say and the group had: labels, types, several
-/// tags of one image, and the images that are to be removed.
+/// Restores to the images of the lines what lines do not say and the group had: labels, types,
+/// several tags of one image, and the images that are to be removed.
 pub fn complete(before: &[Artifact], lines: &mut Vec<Artifact>) {
     let mut after: Vec<(Option<usize>, Artifact)> = Vec::new();
     for mut line in lines.drain(..) {

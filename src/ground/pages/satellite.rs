@@ -322,7 +322,7 @@ pub async fn decommission(
     Ok(Redirect::to("/console"))
 }
 
-/// Gives a satellite these labels and no others, but for those of its facts.
+/// Sets a satellite's labels to these and no others, but for those of its facts.
 pub async fn set_labels(
     State(app): State<Arc<App>>,
     visitor: Visitor,

@@ -35,7 +35,7 @@ impl Rows<'_> {
         query.fetch_optional(&mut *self.0).await?.as_ref().map(group).transpose()
     }
 
-    /// Adds a group, or gives the one of that name new images.
+    /// Adds a group, or replaces the images of the one of that name.
     pub async fn put_group(&mut self, state: &GroupState, now: i64) -> Result<Group> {
         let artifacts = to_json(&state.artifacts)?;
         let platforms = to_json(&state.platforms)?;

@@ -52,7 +52,7 @@ macro_rules! sum {
 }
 
 impl Rows<'_> {
-    /// Keeps a sample, merged with what is kept of its time. The oldest give way to it.
+    /// Keeps a sample, merged with what is kept of its time. The oldest are dropped for it.
     pub async fn put_sample(&mut self, satellite_id: i64, sample: &Sample) -> Result<()> {
         sqlx::query(concat!(
             "INSERT INTO history (satellite_id, at, micros, online, received, written, worn, \
@@ -96,8 +96,8 @@ impl Rows<'_> {
         query.fetch_all(&mut *self.0).await?.iter().map(sample).collect()
     }
 
-    /// Merges and removes what is old of the satellites after `after`, some of them; gives the last
-    /// of these, or None when there were none.
+    /// Merges and removes what is old of the satellites after `after`, some of them; returns the
+    /// last of these, or None when there were none.
     pub async fn prune_samples(&mut self, after: i64, now: i64) -> Result<Option<i64>> {
         let query = sqlx::query(
             "SELECT MAX(id) AS last FROM \
@@ -273,7 +273,7 @@ mod tests {
             }
             let jumped = rows.samples(other, 0, i64::MAX).await.unwrap();
             assert_eq!(i64::try_from(jumped.len()).unwrap(), ROWS_MAX);
-            assert_eq!(jumped[0].at, start + 50 * 7 * DAY, "the oldest give way");
+            assert_eq!(jumped[0].at, start + 50 * 7 * DAY, "the oldest are dropped");
             rows.prune_samples(0, now).await.unwrap();
             assert!(
                 rows.samples(other, 0, i64::MAX).await.unwrap().is_empty(),

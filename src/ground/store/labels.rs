@@ -53,7 +53,7 @@ impl Rows<'_> {
         Ok(labels)
     }
 
-    /// Gives a satellite a label.
+    /// Sets a label of a satellite.
     pub async fn set_label(&mut self, satellite_id: i64, label: &str, value: &str) -> Result<()> {
         let query = sqlx::query(
             "INSERT INTO satellite_labels (satellite_id, label, value, is_fact) \
@@ -71,7 +71,7 @@ impl Rows<'_> {
     }
 
     /// Puts the labels that a device's facts make in the place of those of the device before.
-    /// Labels that people gave stay, and what is more than a satellite may have is left out.
+    /// Labels that people set stay, and what is more than a satellite may have is left out.
     pub async fn set_facts(&mut self, satellite_id: i64, facts: &Labels) -> Result<()> {
         let query =
             sqlx::query("DELETE FROM satellite_labels WHERE satellite_id = $1 AND is_fact = 1");

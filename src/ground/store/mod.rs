@@ -250,7 +250,7 @@ fn sqlite_url(directory: &Path) -> Result<String, String> {
 }
 
 /// Hashes of passwords and secrets are for the server's user alone, in the files beside the
-/// database too: SQLite gives them its mode.
+/// database too: SQLite creates them with its mode.
 fn restrict(directory: &Path, file: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
     let made = std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(file);
@@ -291,7 +291,8 @@ const LAZY: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; \
     PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 5000";
 const CONNECTIONS_MAX: u32 = 8;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
-/// No lock is waited for without end, and a replica that hangs in a change does not hold it for ever.
+/// No lock is waited for without end, and a replica that hangs in a change does not hold it for
+/// ever.
 const POSTGRES_BEGIN: &str = "BEGIN; SET LOCAL lock_timeout = '5s'; \
     SET LOCAL idle_in_transaction_session_timeout = '60s'";
 const POSTGRES_BEGIN_AT_START: &str = "BEGIN; SET LOCAL lock_timeout = '120s'; \

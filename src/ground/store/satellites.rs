@@ -245,9 +245,9 @@ impl Rows<'_> {
         query.bind(id).bind(hash).bind(expires_at).execute(&mut *self.0).await.map(drop)
     }
 
-    /// Gives the satellite that has the secret of the hash `used` another, which becomes the one
-    /// when it is first used. False while an enrolment token is good: the secret would take the place
-    /// of the new device's; and when its credentials were revoked or replaced meanwhile.
+    /// Sets another secret for the satellite that has the one of the hash `used`, which becomes the
+    /// one when it is first used. False while an enrolment token is good: the secret would take the
+    /// place of the new device's; and when its credentials were revoked or replaced meanwhile.
     pub async fn offer_secret(
         &mut self,
         id: i64,

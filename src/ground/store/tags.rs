@@ -11,7 +11,7 @@ use super::Rows;
 pub struct GroupTag {
     pub repository: String,
     pub tag: String,
-    /// What satellites are told; empty while it is not known.
+    /// What is published to satellites; empty while it is not known.
     pub digest: String,
     /// What the registry said last; another one waits for approval.
     pub seen: String,

@@ -119,8 +119,8 @@ impl Rows<'_> {
         .map(drop)
     }
 
-    /// Forgets the wrong passwords of a user who gave the right one, whose hash this is. False when
-    /// the user was locked meanwhile, or has another password.
+    /// Forgets the wrong passwords of a user who entered the right one, whose hash this is. False
+    /// when the user was locked meanwhile, or has another password.
     pub async fn confirm_password(&mut self, id: i64, hash: &str, now: i64) -> Result<bool> {
         let query = sqlx::query(
             "SELECT failures FROM users WHERE id = $1 AND password_hash = $2 AND locked_until <= $3",

@@ -1,7 +1,7 @@
 //! The body of a response, read as it comes.
 //!
 //! A body knows how it is framed, so that an end before its time is an error and never taken for
-//! the end: a cut link must not pass for a short file. Read to its end it gives its connection
+//! the end: a cut link must not pass for a short file. Read to its end it returns its connection
 //! back; dropped before, it closes it.
 
 use std::io;

@@ -139,8 +139,8 @@ impl Client {
         Ok(Wire::new(self.secure(socket, peer).await?, HEAD_BYTES_MAX, self.clock()))
     }
 
-    /// A connection to `peer`, through its proxy where it has one, without TLS yet. `public_only` is
-    /// for a peer of a stranger's choice.
+    /// A connection to `peer`, through its proxy where it has one, without TLS yet. `public_only`
+    /// is for a peer of a client's choice.
     pub(super) async fn reach(&self, peer: &Peer, public_only: bool) -> Result<Socket, Error> {
         let Peer { is_tls, host, port } = peer;
         let Some(proxy) = self.proxy(peer) else {
@@ -257,7 +257,7 @@ impl Client {
             let error = tls::failure(&format!("{what}: from"), &peer.host, error);
             Failure { error, is_stale }
         };
-        let told = |text: String| Failure {
+        let wrong = |text: String| Failure {
             error: Error::new(Kind::Retry, format!("{what}: {text}")),
             is_stale: false,
         };
@@ -269,30 +269,32 @@ impl Client {
             let len = match arrive(wire, until).await {
                 Ok(Arrival::Whole(len)) => len,
                 Ok(Arrival::Ended(0)) => {
-                    let mut failure = told("connection closed without a response".to_owned());
+                    let mut failure = wrong("connection closed without a response".to_owned());
                     failure.is_stale = true;
                     return Err(failure);
                 }
-                Ok(Arrival::Ended(_)) => return Err(told("response ended in its head".to_owned())),
+                Ok(Arrival::Ended(_)) => {
+                    return Err(wrong("response ended in its head".to_owned()));
+                }
                 Ok(Arrival::TooLong) => {
                     let limit = HEAD_BYTES_MAX >> 10;
-                    return Err(told(format!("head of the response is over {limit} KiB")));
+                    return Err(wrong(format!("head of the response is over {limit} KiB")));
                 }
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                     let seconds = self.limits.head_deadline.as_secs();
-                    return Err(told(format!("no response within {seconds} s")));
+                    return Err(wrong(format!("no response within {seconds} s")));
                 }
                 Err(error) => return Err(failed(error)),
             };
             let head = codec::decode(wire.buffered().get(..len).unwrap_or_default()).await;
             wire.consume(len);
-            let head = head.map_err(|why| told(format!("malformed response: {why}")))?;
+            let head = head.map_err(|why| wrong(format!("malformed response: {why}")))?;
             // 101 would be the answer to an upgrade, which is never asked for.
             if !(100..=199).contains(&head.status) || head.status == 101 {
                 return Ok(head);
             }
         }
-        Err(told(format!("more than {INTERIM_MAX} interim responses")))
+        Err(wrong(format!("more than {INTERIM_MAX} interim responses")))
     }
 
     fn response(

@@ -1,7 +1,7 @@
 //! HTTP/1.1, client and server: the only module that knows async-h1.
 //!
 //! async-h1 encodes the client's requests and decodes the heads of responses (`codec`); the
-//! connections are ours, because they need what its own loop does not give: deadlines for head,
+//! connections are ours, because they need what its own loop lacks: deadlines for head,
 //! idling and progress, connection limits, keep-alive, bodies that leave by sendfile, and an end
 //! by FIN instead of RST.
 //!
@@ -15,12 +15,12 @@
 //! | `client` `pool` `body` `goodput` | requests, kept connections, the body of a response |
 //! | `reach` | the way to a server in single steps |
 //! | `server` `session` `send` | listening, the loop of a connection, and how an answer leaves |
-//! | `slots` | who may be connected, and who gives way |
+//! | `slots` | which clients may be connected, and which give way |
 //! | `origin` `tunnel` | what a proxy is asked for, and the bytes of others through it |
 //!
 //! Why the server's heads are parsed with httparse, the parser inside async-h1, and written here:
 //! async-h1's server decoder panics on header values that are not ASCII (with panic = abort one
-//! line from a stranger would end the process), starts a global executor and its threads on
+//! line from a peer would end the process), starts a global executor and its threads on
 //! `Expect: 100-continue`, takes 8 KiB where a podman Range line alone has 20 KB, resolves dots in
 //! paths, and refuses HTTP/1.0 and unknown methods. It and its encoder also build a hash map, a
 //! URL and several strings for every small answer, a third of what such an answer costs; a test

@@ -45,7 +45,7 @@ impl Client {
 }
 
 impl Connected<'_> {
-    /// Shakes hands where the URL wants TLS, and keeps the connection for the next request. Gives
+    /// Shakes hands where the URL wants TLS, and keeps the connection for the next request. Returns
     /// the moment at which the server's certificate ends, in seconds since 1970, if that is within
     /// `span` from now.
     ///

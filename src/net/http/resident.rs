@@ -1,6 +1,6 @@
-//! Reads of what may have left the page cache: those wait for flash, and on a device with one thread
-//! everybody would wait with them. What is in the cache is read at once (`RWF_NOWAIT`); the rest is
-//! read aside.
+//! Reads of what may have left the page cache: those wait for flash, and on a device with one
+//! thread everybody would wait with them. What is in the cache is read at once (`RWF_NOWAIT`); the
+//! rest is read aside.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -16,7 +16,7 @@ pub(super) async fn make_resident(file: &Arc<File>, offset: u64, len: usize) {
     let last = offset.saturating_add(length_of(len)).saturating_sub(1);
     let mut byte = [0];
     let is_resident = |at: u64, byte: &mut [u8]| {
-        // A file system that cannot tell is read as it always was.
+        // A file system that cannot report this is read as it always was.
         !matches!(read_now(file, byte, at), Some(Err(_)))
     };
     if is_resident(offset, &mut byte) && is_resident(last, &mut byte) {
@@ -28,7 +28,7 @@ pub(super) async fn make_resident(file: &Arc<File>, offset: u64, len: usize) {
         let mut at = offset;
         while at <= last {
             match file.read_at(&mut block, at) {
-                // What cannot be read is found by whoever sends it.
+                // What cannot be read is found when it is sent.
                 Ok(0) | Err(_) => return,
                 Ok(got) => at = at.saturating_add(length_of(got)),
             }
@@ -120,7 +120,7 @@ mod tests {
         }
         evict();
         smol::block_on(make_resident(&file, 0, bytes.len()));
-        // Where the file system can tell, all of it is there now.
+        // Where the file system reports this, all of it is there now.
         let mut block = [0];
         for at in [0, bytes.len() / 2, bytes.len() - 1] {
             assert!(!matches!(read_now(&file, &mut block, length_of(at)), Some(Err(_))), "{at}");

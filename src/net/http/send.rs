@@ -96,14 +96,14 @@ pub struct FileSpan {
 
 /// Says which bytes of a body may be sent.
 pub trait Gate {
-    /// Waits until the body's byte number `at` may be sent; gives how many from there on may be,
+    /// Waits until the body's byte number `at` may be sent; returns how many from there on may be,
     /// at least one. An error ends the connection short, as that of a [`Source`] does.
     fn admit(&self, at: u64) -> Pin<Box<dyn Future<Output = io::Result<u64>> + '_>>;
 }
 
 /// Where the bytes of a [`ResponseBody::Stream`] come from.
 pub trait Source {
-    /// Gives the next bytes. An error, or 0 before the length that was announced, ends the
+    /// Produces the next bytes. An error, or 0 before the length that was announced, ends the
     /// connection short, by FIN and not by RST.
     fn read<'a>(
         &'a mut self,
@@ -295,7 +295,7 @@ async fn send_files(
     Ok(Sent::Whole(at))
 }
 
-/// Sends a part of a body from files; gives the number of bytes, which is less when a file ends.
+/// Sends a part of a body from files; returns the number of bytes, which is less when a file ends.
 /// Up to byte `ahead` of the body the kernel was asked to read.
 async fn send_stretch(
     wire: &mut Wire,
@@ -337,7 +337,7 @@ async fn send_stretch(
 }
 
 /// Lets the kernel read what is sent next, and no more than that: sendfile would wait for flash,
-/// and everybody with it. Gives the number of bytes.
+/// and everybody with it. Returns the number of bytes.
 fn read_ahead(span: &FileSpan, offset: u64, end: u64) -> u64 {
     let bytes = (end - offset).min(AHEAD_BYTES);
     // Advice that is not taken only costs time.

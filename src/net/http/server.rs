@@ -32,7 +32,7 @@ use crate::kind::Kind;
 use crate::metrics::Metrics;
 use crate::net::{Error, Identity, dial, listen};
 
-/// What strangers may take of the server.
+/// What clients may take of the server.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerLimits {
     /// Connections open at once.

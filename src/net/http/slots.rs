@@ -39,7 +39,7 @@ pub struct Slots {
     clock: SharedClock,
     /// When somebody last got a slot.
     moved: Cell<Duration>,
-    /// When it was last looked who has to give way.
+    /// When it was last decided which connection has to give way.
     assigned: Cell<Duration>,
 }
 
@@ -167,7 +167,7 @@ impl Slots {
         idle.into_iter().take(count).for_each(|place| shed(&mut state.open, &place));
     }
 
-    /// Gives slots to those who wait, as far as there are any or somebody gives way.
+    /// Hands slots to waiting connections, as far as there are any or a connection gives way.
     fn assign(&self) {
         let now = self.clock.monotonic();
         self.assigned.set(now);
@@ -194,7 +194,7 @@ impl Slots {
 }
 
 impl State {
-    /// Who gives way to `newcomer`, if anybody has to by now; see the module's head.
+    /// The connection that gives way to `newcomer`, if one has to by now; see the module's head.
     fn victim(&self, newcomer: &Place, now: Duration) -> Option<Rc<Place>> {
         let own = held(&self.open, newcomer.client);
         let age = |place: &Place| now.saturating_sub(place.since.get());
@@ -386,7 +386,7 @@ const FEW: usize = 8;
 const FEW_BLOCK_BYTES: usize = 4 * RECORD_BYTES;
 /// After this without a change, all slots are taken by those who keep them.
 const STUCK: Duration = Duration::from_millis(500);
-/// How often somebody who waits looks whether anybody has to give way by now.
+/// How often a waiting connection checks whether another has to give way by now.
 const TICK: Duration = Duration::from_millis(100);
 /// So many may wait for each slot.
 const WAITING_PER_SLOT: usize = 4;
@@ -510,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_crowds_the_queue_is_closed_not_whoever_stands_behind() {
+    fn the_client_that_fills_the_queue_is_closed_not_those_behind() {
         let slots = slots(2, 3);
         let busy = many(&slots, A, 5, Phase::Working);
         let other = slots.enter(B.into());

@@ -76,8 +76,8 @@ impl Wire {
         }
     }
 
-    /// Asks whether what is pending may come, and waits until it may; the wait of a read begins after
-    /// that.
+    /// Asks whether what is pending may come, and waits until it may; the wait of a read begins
+    /// after that.
     pub(super) async fn admit(&mut self) -> io::Result<()> {
         let pending = self.pending;
         match &mut self.stream.socket_mut().link {
@@ -101,7 +101,7 @@ impl Wire {
         self.end - self.start >= self.buffer_bytes_max
     }
 
-    /// Gives back the memory of a large head.
+    /// Frees the memory of a large head.
     pub(super) fn shrink(&mut self) {
         if self.start == self.end && self.buffer.len() > BUFFER_BYTES {
             self.buffer = Vec::new();
@@ -128,8 +128,8 @@ impl Wire {
         Ok(bytes)
     }
 
-    /// Reads what is buffered, else once from the socket, for which [`Wire::admit`] is asked before; 0
-    /// is the peer's end.
+    /// Reads what is buffered, else once from the socket, for which [`Wire::admit`] is asked
+    /// before; 0 is the peer's end.
     pub(super) async fn read(&mut self, into: &mut [u8], wait: Wait) -> io::Result<usize> {
         let held = self.buffered();
         if !held.is_empty() {
@@ -158,8 +158,8 @@ impl Wire {
         Ok(())
     }
 
-    /// Encrypts bytes that the next [`Wire::write_all`] is to send first; `false` on a plain socket.
-    /// What is encrypted is kept until then, however much it is.
+    /// Encrypts bytes that the next [`Wire::write_all`] is to send first; `false` on a plain
+    /// socket. What is encrypted is kept until then, however much it is.
     pub(super) fn seal(&mut self, bytes: &[u8]) -> io::Result<bool> {
         let Stream::Tls(stream) = &mut self.stream else { return Ok(false) };
         let mut writer = match &mut **stream {

@@ -11,7 +11,7 @@ use crate::kind::Kind;
 use crate::oci::Digest;
 
 impl Walk<'_> {
-    /// Takes in what accompanies the image; gives cosign's tags.
+    /// Takes in what accompanies the image; returns cosign's tags.
     pub(in crate::pull) async fn accompanying(&mut self, registry: &str) -> Vec<(TagKey, Digest)> {
         let images: Vec<Digest> = self.manifests.iter().map(|manifest| manifest.digest).collect();
         for digest in std::mem::take(&mut self.attestations) {

@@ -37,7 +37,7 @@ pub enum ImageVerb {
 #[derive(FromArgs)]
 #[argh(subcommand, name = "ls")]
 pub struct ImageLs {
-    /// those that are held and not desired, which give way when room is needed
+    /// those that are held and not desired, which are evicted when room is needed
     #[argh(switch)]
     cached: bool,
     /// as JSON
@@ -87,7 +87,7 @@ pub struct ImageExport {
     satellite: Option<String>,
 }
 
-/// Keep an image that is held and that no [[image]] names: it gives way to nothing until it is
+/// Keep an image that is held and that no [[image]] names: it is not evicted until it is
 /// removed.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "pin")]
@@ -97,7 +97,7 @@ pub struct ImagePin {
     reference: Reference,
 }
 
-/// Give up an image that was imported, pinned or cached, and that no [[image]] names.
+/// Remove an image that was imported, pinned or cached, and that no [[image]] names.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "rm")]
 pub struct ImageRm {

@@ -201,7 +201,7 @@ pub enum Command {
         /// Which.
         name: Reference,
     },
-    /// Give up an image that is not desired.
+    /// Remove an image that is not desired.
     ImageRm {
         /// Which.
         name: Reference,

@@ -59,7 +59,7 @@ impl Looked {
             Ok(device) => device.geometry(),
             Err(error) if error.is_in_use() => {
                 self.is_running = true;
-                let advice = "give the satellite that has it an [admin] listen, to be asked at";
+                let advice = "set [admin] listen for the satellite that has it, to be asked there";
                 self.findings.push(Finding::warn(STORE, error.to_string(), advice));
                 return;
             }
@@ -133,7 +133,7 @@ fn unopened(config: &Config, error: &flash::Error) -> Finding {
 fn silent(config: &Config) -> Finding {
     match config.admin.listen {
         None => {
-            let advice = "give it one, such as 127.0.0.1:8586, so that a satellite can be asked";
+            let advice = "set one, such as 127.0.0.1:8586, so that a satellite can be asked";
             Finding::warn(SATELLITE, "the configuration has no [admin] listen", advice)
         }
         Some(address) => {

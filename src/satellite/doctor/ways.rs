@@ -46,7 +46,7 @@ impl Ways {
                         (Kind::Denied, Some(_)) => {
                             "check username and password_file: the registry does not take them"
                         }
-                        (Kind::Denied, None) => "give it a username and a password_file",
+                        (Kind::Denied, None) => "set its username and password_file",
                         _ => "check url: is a registry there?",
                     };
                     way.fail(error.to_string(), advice);

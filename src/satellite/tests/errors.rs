@@ -32,7 +32,7 @@ fn walk(error: &(dyn Error + 'static)) -> (io::ErrorKind, usize) {
     (system.unwrap_or_else(|| panic!("{error}: ends with {last:?}")).kind(), count)
 }
 
-/// What a registry says that nobody listens for.
+/// The error of a registry that does not listen.
 fn unreachable() -> registry::Error {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let options = registry::Options {

@@ -105,7 +105,7 @@ fn check_blob(store: &Store, digest: &Digest) {
     assert!(read_blob(store, digest) || is_empty, "{digest}: checks differ");
 }
 
-/// No reading of a blob gives other bytes than its digest's and calls them right. Whether a check
+/// No read of a blob returns other bytes than its digest's as right. Whether a check
 /// of its chunks agrees.
 fn read_blob(store: &Store, digest: &Digest) -> bool {
     let entry = store.entry(digest).expect("listed and not held");
@@ -211,7 +211,7 @@ impl Life<'_> {
             let found = store.read_all(digest, u64::MAX);
             // A card that takes what is programmed and keeps nothing is noticed at the next check.
             assert!(found.is_ok_and(|found| found == *bytes) || self.image.is_worn(), "just put");
-            // What is not pinned may give way. And what is held already need not be durable yet.
+            // What is not pinned may be evicted. And what is held already need not be durable yet.
             let is_kept = self.judge("pin", store.pin(&[*digest], true).await);
             if is_kept && self.judge("flush", store.flush().await) {
                 self.kept.push(content);

@@ -1,4 +1,4 @@
-//! What is staged: fetched and kept, seen by nobody until its time, and switched to without a link.
+//! What is staged: fetched and kept, invisible until its time, and switched to without a link.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -71,7 +71,7 @@ fn what_is_staged_is_hidden_and_kept_until_its_time_and_needs_no_link_then() {
         assert_eq!(tags["tags"], json!(["1"]));
         let layer = Digest::sha256(b"layer two");
         assert_eq!(satellite.get(&format!("/v2/library/app/blobs/{layer}")).0, 200, "it is held");
-        assert_eq!(seen(satellite)["store"]["cached_bytes"], 0, "neither gives way");
+        assert_eq!(seen(satellite)["store"]["cached_bytes"], 0, "neither may be evicted");
     };
     hidden(&satellite);
     let reported = || {
@@ -160,7 +160,7 @@ fn what_is_staged_no_more_goes() {
     fleet.set_group("g1", "library/app", "1");
     wait_until(|| state_of(&satellite, "app:2").is_none(), || satellite.log());
     let cached = || seen(&satellite)["store"]["cached_bytes"].as_u64().unwrap();
-    wait_until(|| cached() > 0, || format!("it gives way: {}", satellite.log()));
+    wait_until(|| cached() > 0, || format!("it may be evicted: {}", satellite.log()));
     // A time that is none leaves what was known.
     stage(&fleet, &before, &after, "tomorrow");
     await_problem(&satellite, "expected a time such as 2026");

@@ -26,7 +26,7 @@ impl Space {
             let touched = self.touched.get(segment).copied().unwrap_or(0);
             let age = u128::from(self.clock.wrapping_sub(touched)) + 1;
             let whole = u128::from(self.geometry.segment_bytes);
-            // Scaled: the quotient of small ages must still tell segments apart.
+            // Scaled: the quotient of small ages must still distinguish segments.
             (dead > 0).then(|| u128::from(dead) * age * SCORE_SCALE / (whole + u128::from(live)))
         };
         let candidates = self.data_segments().filter(|segment| {

@@ -19,7 +19,7 @@ async fn ask(socket: &mut Raw) -> String {
     rest(socket).await
 }
 
-/// Connections in a state that is no use to anybody give way to one that has a request.
+/// Connections that carry no request give way to one that does.
 fn gives_way(first: &'static str, answered: bool) {
     with_server(limits(2), None, Echo::default(), async |fixture| {
         let mut open = [raw(&fixture).await, raw(&fixture).await];
