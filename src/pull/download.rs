@@ -194,7 +194,13 @@ impl Puller {
     async fn slot(&self, flight: &Flight, failures: u32) -> Slot<'_> {
         let client = async {
             flight.client.opened().await;
-            self.client_slots.take(Priority { failures, rank: 0 }).await
+            let others = flight.begun_for.get().map_or(0, |(_, others)| others);
+            let any = self.client_slots.take(Priority { failures, rank: others });
+            match others {
+                // Who has none yet is not to wait until another one's have landed.
+                0 => or(any, self.first_slots.take(Priority { failures, rank: 0 })).await,
+                _ => any.await,
+            }
         };
         let image = async {
             flight.image.opened().await;

@@ -12,6 +12,7 @@ use super::Error;
 use crate::blob::Follower;
 use crate::fetch::Latch;
 use crate::kind::Kind;
+use crate::net::http::ClientAddress;
 use crate::oci::Digest;
 
 /// A download, as those who started or joined it see it. Clones are the same one.
@@ -42,6 +43,8 @@ pub(super) struct Flight {
     /// Opened when a client waits for it: it may have a slot of the clients', and is visible as
     /// soon as it is whole.
     pub client: Latch,
+    /// For which client it was begun, and beside how many others for that one.
+    pub begun_for: Cell<Option<(ClientAddress, usize)>>,
     /// Reads behind the writer of this attempt.
     follower: RefCell<Option<Follower>>,
     /// How often the download was begun anew because its bytes were wrong.
@@ -64,6 +67,7 @@ impl Flight {
             unwanted: Latch::default(),
             rank: Cell::new(usize::MAX),
             client: Latch::default(),
+            begun_for: Cell::default(),
             follower: RefCell::default(),
             epoch: Cell::default(),
             readers: RefCell::default(),

@@ -112,6 +112,8 @@ pub struct Puller {
     slots: Slots,
     /// Those of downloads that clients wait for.
     client_slots: Slots,
+    /// One for the first download of a client, when all of those are taken.
+    first_slots: Slots,
     /// When a HEAD last had no answer, by what was asked for.
     head_in_vain: RefCell<BTreeMap<TagKey, Duration>>,
     /// What images need that are being fetched, by their names.
@@ -165,6 +167,7 @@ impl Puller {
             chunk: Cell::default(),
             slots: Slots::new(1),
             client_slots: Slots::new(1),
+            first_slots: Slots::new(1),
             head_in_vain: RefCell::default(),
             promised: RefCell::default(),
             holding: Mutex::new(()),
@@ -414,8 +417,8 @@ impl Puller {
 
 /// Downloads at a time where the link is not limited; else there is one.
 const DOWNLOADS_MAX: usize = 3;
-/// Downloads at a time that clients wait for, beside those; where the link is limited there is one.
-const CLIENT_DOWNLOADS_MAX: usize = 4;
+/// Downloads at a time that clients wait for, beside those; and one more for a client that has none.
+const CLIENT_DOWNLOADS_MAX: usize = 3;
 /// Manifests that are put into the store at the same time.
 const HELD_AT_ONCE: usize = 16;
 /// A pause that is waited for with the image in hand.

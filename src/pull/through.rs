@@ -26,6 +26,7 @@ use super::{Error, Puller};
 use crate::blob::TagKey;
 use crate::fetch::Latch;
 use crate::kind::Kind;
+use crate::net::http::ClientAddress;
 use crate::oci::{Digest, Reference, valid_repository};
 use crate::units::format_duration;
 
@@ -159,16 +160,26 @@ impl Puller {
         registry: &str,
         repository: &str,
         digest: &Digest,
+        client: ClientAddress,
     ) -> Result<Download, Error> {
         if self.stop().is_open() {
             return Err(Error::stopped());
         }
         self.check_refusals(&[&digest.to_string()])?;
-        if self.flight(digest).is_none() {
+        let is_new = self.flight(digest).is_none();
+        let of_client = |flight: &&Rc<Flight>| {
+            flight.begun_for.get().is_some_and(|(begun_for, _)| begun_for == client)
+        };
+        let others = self.flights.borrow().values().filter(of_client).count();
+        if is_new {
             self.check_refusals(&[registry, &blob_name(registry, repository, digest)])?;
             let of_clients = |flight: &&Rc<Flight>| flight.client.is_open();
             if self.flights.borrow().values().filter(of_clients).count() >= CLIENT_FLIGHTS_MAX {
                 let what = format!("{CLIENT_FLIGHTS_MAX} downloads for clients are under way");
+                return Err(Error::new(Kind::Retry, digest.to_string(), what));
+            }
+            if others >= CLIENT_FLIGHTS_EACH_MAX {
+                let what = format!("{others} downloads for this client are under way");
                 return Err(Error::new(Kind::Retry, digest.to_string(), what));
             }
         }
@@ -181,7 +192,11 @@ impl Puller {
             required: false,
             asker: "a client".to_owned(),
         };
-        Ok(self.ensure(wanted, Asker::Client))
+        let download = self.ensure(wanted, Asker::Client);
+        if let Some(flight) = self.flight(digest).filter(|_| is_new) {
+            flight.begun_for.set(Some((client, others)));
+        }
+        Ok(download)
     }
 
     /// The size of a blob that is not held, in bytes; nothing of it is fetched.
@@ -457,6 +472,8 @@ impl Drop for Place<'_> {
 const REQUESTS_MAX: usize = 8;
 /// Downloads that clients caused, under way or waiting for a slot.
 const CLIENT_FLIGHTS_MAX: usize = 32;
+/// The same of one client.
+const CLIENT_FLIGHTS_EACH_MAX: usize = 16;
 /// How long a registry is waited for when what is held can be served instead.
 const STALE_PATIENCE: Duration = Duration::from_secs(10);
 /// The same when there is nothing: runtimes give up after 30 s, and go on to their next registry.

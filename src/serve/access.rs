@@ -17,7 +17,7 @@ use smol::lock::Mutex;
 
 use super::problem;
 use crate::config::{Stamp, stamp};
-use crate::net::http::ServerResponse;
+use crate::net::http::{ClientAddress, ServerResponse};
 
 /// The users of a file.
 pub struct Users {
@@ -28,7 +28,7 @@ pub struct Users {
     verified: RefCell<BTreeMap<[u8; 32], u64>>,
     uses: Cell<u64>,
     turn: Mutex<()>,
-    waiting: Cell<usize>,
+    waiting: RefCell<Vec<ClientAddress>>,
     /// Made at the start: what is remembered means nothing to anybody else.
     key: [u8; 32],
 }
@@ -45,7 +45,7 @@ impl Users {
             verified: RefCell::default(),
             uses: Cell::new(0),
             turn: Mutex::new(()),
-            waiting: Cell::new(0),
+            waiting: RefCell::default(),
             key,
         }
     }
@@ -56,8 +56,12 @@ impl Users {
         self.read.borrow().1.as_ref().err().cloned()
     }
 
-    /// The user whose credentials these are; else what is answered.
-    pub async fn admit(&self, credentials: Option<&str>) -> Result<String, ServerResponse> {
+    /// The user whose credentials these are, which `client` has shown; else what is answered.
+    pub async fn admit(
+        &self,
+        credentials: Option<&str>,
+        client: ClientAddress,
+    ) -> Result<String, ServerResponse> {
         self.refresh();
         let Some((user, password)) = credentials.and_then(basic) else {
             return Err(refusal("credentials are needed"));
@@ -71,12 +75,14 @@ impl Users {
         if self.is_verified(mark) {
             return Ok(user);
         }
-        if self.waiting.get() >= WAITING_MAX {
+        let waiting = self.waiting.borrow().len();
+        let own = self.waiting.borrow().iter().filter(|one| **one == client).count();
+        if waiting >= WAITING_MAX || own >= WAITING_EACH_MAX {
             let mut response = problem(429, "TOOMANYREQUESTS", "too many passwords to verify");
             response.headers.append("retry-after", "1");
             return Err(response);
         }
-        let _waiting = Waiting::new(&self.waiting);
+        let _waiting = Waiting::new(&self.waiting, client);
         let _turn = self.turn.lock().await;
         // The one before may have been the same.
         if self.is_verified(mark) {
@@ -129,19 +135,22 @@ impl Users {
     }
 }
 
-/// Counts itself among those that wait, until it is dropped.
-struct Waiting<'a>(&'a Cell<usize>);
+/// One of those that wait, until it is dropped.
+struct Waiting<'a>(&'a RefCell<Vec<ClientAddress>>, ClientAddress);
 
 impl<'a> Waiting<'a> {
-    fn new(count: &'a Cell<usize>) -> Self {
-        count.set(count.get() + 1);
-        Self(count)
+    fn new(all: &'a RefCell<Vec<ClientAddress>>, client: ClientAddress) -> Self {
+        all.borrow_mut().push(client);
+        Self(all, client)
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        let mut all = self.0.borrow_mut();
+        if let Some(place) = all.iter().position(|one| *one == self.1) {
+            all.swap_remove(place);
+        }
     }
 }
 
@@ -217,6 +226,8 @@ const FILE_BYTES_MAX: u64 = 64 << 10;
 const VERIFIED_MAX: usize = 64;
 /// Passwords that wait to be verified.
 const WAITING_MAX: usize = 16;
+/// The same of one client: who guesses keeps no other from logging in.
+const WAITING_EACH_MAX: usize = 4;
 const COST_MAX: u32 = 14;
 
 #[cfg(test)]
@@ -224,8 +235,44 @@ mod tests {
     use super::*;
 
     fn status(users: &Users, authorization: Option<&str>) -> u16 {
-        let admitted = smol::block_on(users.admit(authorization));
+        let admitted = smol::block_on(users.admit(authorization, client(1)));
         admitted.err().map_or(200, |response| response.status)
+    }
+
+    fn client(number: u8) -> ClientAddress {
+        ClientAddress::of([192, 0, 2, number].into())
+    }
+
+    #[test]
+    fn who_guesses_keeps_no_other_from_logging_in() {
+        let path = std::env::temp_dir().join(format!("moonlet-htpasswd-c-{}", std::process::id()));
+        std::fs::write(&path, format!("edge:{}\n", bcrypt_of("right"))).unwrap();
+        let users = Users::new(path.clone(), [7; 32]);
+        let guess = |number: usize| header(&format!("edge:{number}"));
+        let guesses: Vec<String> = (0..=WAITING_EACH_MAX).map(guess).collect();
+        let right = header("edge:right");
+        smol::block_on(async {
+            // Held, none of them has its turn: this one has it.
+            let _turn = users.turn.lock().await;
+            let mut waiting = Vec::new();
+            for guess in &guesses {
+                let mut admitted = Box::pin(users.admit(Some(guess), client(1)));
+                match smol::future::poll_once(&mut admitted).await {
+                    None => waiting.push(admitted),
+                    Some(answer) => assert_eq!(answer.err().map(|answer| answer.status), Some(429)),
+                }
+            }
+            assert_eq!(waiting.len(), WAITING_EACH_MAX);
+            let mut other = Box::pin(users.admit(Some(&right), client(2)));
+            assert!(smol::future::poll_once(&mut other).await.is_none(), "it may wait");
+            drop(_turn);
+            assert_eq!(
+                smol::future::zip(other, async { drop(waiting) }).await.0.ok(),
+                Some("edge".to_owned())
+            );
+        });
+        assert!(users.waiting.borrow().is_empty());
+        std::fs::remove_file(path).unwrap();
     }
 
     fn bcrypt_of(password: &str) -> String {

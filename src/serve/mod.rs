@@ -44,7 +44,8 @@ use crate::blob::{Entry, Reader, Store};
 use crate::catalog::Catalog;
 use crate::config::ReadRule;
 use crate::net::http::{
-    FileSpan, Gate, Handler, Headers, Method, ResponseBody, ServerRequest, ServerResponse, Source,
+    ClientAddress, FileSpan, Gate, Handler, Headers, Method, ResponseBody, ServerRequest,
+    ServerResponse, Source,
 };
 use crate::oci::{Digest, registry_name};
 use crate::pull::Puller;
@@ -128,7 +129,9 @@ impl Api {
     ) -> Result<Caller, ServerResponse> {
         let users = self.users.borrow().as_ref().map(|(_, users)| Rc::clone(users));
         let user = match users {
-            Some(users) => Some(users.admit(credentials).await?),
+            Some(users) => {
+                Some(users.admit(credentials, ClientAddress::of(request.peer.ip())).await?)
+            }
             None => None,
         };
         Ok(Caller::new(request, user, false))

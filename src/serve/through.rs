@@ -12,7 +12,7 @@ use super::{Api, Repository, Window, damaged, problem};
 use crate::blob::{Entry, TagKey};
 use crate::clock::SharedClock;
 use crate::kind::Kind;
-use crate::net::http::{Method, ResponseBody, ServerRequest, ServerResponse};
+use crate::net::http::{ClientAddress, Method, ResponseBody, ServerRequest, ServerResponse};
 use crate::oci::{Digest, valid_tag};
 use crate::pull::{Download, Error, Puller};
 
@@ -180,7 +180,8 @@ impl Api {
                 Err(response) => response,
             });
         }
-        let download = puller.client_blob(registry, name, digest)?;
+        let client = ClientAddress::of(request.peer.ip());
+        let download = puller.client_blob(registry, name, digest, client)?;
         let size = begun(&download, digest, puller.clock()).await?;
         if size <= KEPT_BACK_BYTES {
             self.store.flush().await?;

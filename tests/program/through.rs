@@ -1,6 +1,8 @@
 //! What clients ask for and is not held: fetched on demand, once, and served as it lands; never a
 //! whole wrong answer, and never a question to an upstream that is not configured for it.
 
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -164,6 +166,58 @@ fn a_bare_name_is_found_in_the_order_of_the_upstreams() {
     assert!(satellite.get("/v2/app/manifests/1") == (200, image.manifest.clone()));
     assert!(satellite.get(&layer_path(&image)) == (200, image.layer.clone()));
     assert_eq!(first.count("HEAD", "app/manifests/1"), 0, "what is held needs no upstream");
+}
+
+/// A connection to `served` from another address of the loopback.
+fn connect_from(address: [u8; 4], served: &str) -> TcpStream {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&socket, &SocketAddr::from((address, 0))).unwrap();
+    connect(&socket, &served.parse::<SocketAddr>().unwrap()).unwrap();
+    TcpStream::from(socket)
+}
+
+#[test]
+fn a_client_that_asks_for_much_keeps_no_other_from_its_first_blob() {
+    let registry = Several::start();
+    let image = Image::new(1, LAYER_BYTES);
+    registry.push("1", &image);
+    let satellite = pulling("greedy", &registry, &[], "");
+    let mine = Digest::sha256(&image.layer).to_string();
+    let others: Vec<String> = (0..20_u8)
+        .map(|number| {
+            let bytes = vec![number; LAYER_BYTES];
+            let digest = Digest::sha256(&bytes).to_string();
+            registry.blob(&digest, &bytes);
+            digest
+        })
+        .collect();
+    let slow = others.clone();
+    registry.oddity(move |request, truth| {
+        let is_slow = slow.iter().any(|digest| request.path.contains(digest));
+        is_slow.then(|| Answer { stalls_at: Some(EARLY_BYTES), ..truth.clone() })
+    });
+    let greedy: Vec<TcpStream> = others
+        .iter()
+        .map(|digest| {
+            let mut stream = connect_from([127, 0, 0, 2], &satellite.served);
+            write!(stream, "GET /v2/app/blobs/{digest} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+            stream.set_nonblocking(true).unwrap();
+            stream
+        })
+        .collect();
+    registry.await_count("GET", "/blobs/", 3);
+    let refused = || {
+        let is_refused = |stream: &&TcpStream| {
+            let mut begin = [0; 12];
+            matches!(stream.peek(&mut begin), Ok(12)) && begin.ends_with(b"503")
+        };
+        greedy.iter().filter(is_refused).count()
+    };
+    wait_until(|| refused() == 4, || format!("{} are refused\n{}", refused(), satellite.log()));
+    let client = Client::ask(&satellite.served, "GET", &format!("/v2/app/blobs/{mine}"), "");
+    assert!((client.status, client.rest()) == (200, image.layer.clone()));
+    assert_eq!(registry.count("GET", "/blobs/") - registry.count("GET", &mine), 3);
 }
 
 #[test]

@@ -58,7 +58,7 @@ pub use origin::{HTTP_PORT, HTTPS_PORT, Origin};
 pub use reach::Connected;
 pub use send::{FileSpan, Gate, ResponseBody, ServerResponse, Source};
 pub use server::{Connect, Connection, Handler, Listener, ServerLimits, ServerRequest};
-pub use slots::Slots;
+pub use slots::{ClientAddress, Slots};
 pub use tunnel::{FarEnd, Leave, Tunnel};
 
 /// A request's method.

@@ -49,16 +49,16 @@ struct State {
     /// All connections, in the order in which they came.
     places: BTreeMap<u64, Rc<Place>>,
     /// Open connections of each client that has any.
-    open: BTreeMap<Client, usize>,
+    open: BTreeMap<ClientAddress, usize>,
 }
 
 /// An IPv4 address or the network of an IPv6 one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Client(u128);
+pub struct ClientAddress(u128);
 
 /// One connection.
 struct Place {
-    client: Client,
+    client: ClientAddress,
     phase: Cell<Phase>,
     /// When the phase began, or when the peer last took [`PROGRESS_BYTES`].
     since: Cell<Duration>,
@@ -136,7 +136,7 @@ impl Slots {
     /// A connection has come.
     pub(super) fn enter(self: &Rc<Self>, peer: IpAddr) -> Slot {
         let place = Rc::new(Place {
-            client: Client::of(peer),
+            client: ClientAddress::of(peer),
             phase: Cell::new(Phase::Queued),
             since: Cell::new(self.clock.monotonic()),
             taken: Cell::new(0),
@@ -218,7 +218,7 @@ impl State {
 
     /// Of those who wait the last of the client that has the most connections.
     fn most_greedy(&self) -> Option<Rc<Place>> {
-        let mut all: BTreeMap<Client, usize> = BTreeMap::new();
+        let mut all: BTreeMap<ClientAddress, usize> = BTreeMap::new();
         let queued_or_open = |place: &&Rc<Place>| place.is_queued() || place.is_open();
         for place in self.places.values().filter(queued_or_open) {
             *all.entry(place.client).or_default() += 1;
@@ -331,8 +331,9 @@ impl Drop for Slot {
     }
 }
 
-impl Client {
-    fn of(address: IpAddr) -> Self {
+impl ClientAddress {
+    /// Whose address this is.
+    pub fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => Self(address.to_ipv6_mapped().to_bits()),
             IpAddr::V6(address) => Self(address.to_bits() & !u128::from(u64::MAX)),
@@ -340,11 +341,11 @@ impl Client {
     }
 }
 
-fn held(open: &BTreeMap<Client, usize>, client: Client) -> usize {
+fn held(open: &BTreeMap<ClientAddress, usize>, client: ClientAddress) -> usize {
     open.get(&client).copied().unwrap_or(0)
 }
 
-fn release(open: &mut BTreeMap<Client, usize>, client: Client) {
+fn release(open: &mut BTreeMap<ClientAddress, usize>, client: ClientAddress) {
     if let Some(count) = open.get_mut(&client) {
         debug_assert!(*count > 0, "a client's place is given back twice");
         *count = count.saturating_sub(1);
@@ -354,7 +355,7 @@ fn release(open: &mut BTreeMap<Client, usize>, client: Client) {
     }
 }
 
-fn shed(open: &mut BTreeMap<Client, usize>, place: &Place) {
+fn shed(open: &mut BTreeMap<ClientAddress, usize>, place: &Place) {
     if place.is_open() {
         release(open, place.client);
     }
@@ -525,7 +526,7 @@ mod tests {
 
     #[test]
     fn networks_of_64_bits_are_one_client() {
-        let client = |text: &str| Client::of(text.parse().unwrap());
+        let client = |text: &str| ClientAddress::of(text.parse().unwrap());
         assert_eq!(client("2001:db8::1"), client("2001:db8::ffff:0:0:2"));
         assert_ne!(client("2001:db8::1"), client("2001:db8:0:1::1"));
         assert_eq!(client("::ffff:10.0.0.1"), client("10.0.0.1"));
