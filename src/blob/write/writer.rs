@@ -42,6 +42,8 @@ pub struct Writer {
     under_way: Option<(Programming, u64)>,
     /// What arrived after that, less than a unit.
     rest: Vec<u8>,
+    /// Memory of what was programmed last.
+    spare: Vec<u8>,
     /// The sync under way, and what it makes durable.
     syncing: Option<(Syncing, Mark)>,
     /// Where the last sync was started.
@@ -88,6 +90,7 @@ impl Writer {
             landed: Rc::new(Cell::new(frontier)),
             under_way: None,
             rest: Vec::new(),
+            spare: Vec::new(),
             syncing: None,
             marked: frontier,
             begun: frontier,
@@ -130,22 +133,18 @@ impl Writer {
             return Err(Error::new(Kind::Corrupt, what));
         }
         self.land().await?;
-        let unit = self.unit();
-        let mut bytes = bytes;
-        if !self.rest.is_empty() {
-            let missing = (unit - self.rest.len()).min(bytes.len());
-            let (first, later) = bytes.split_at_checked(missing).unwrap_or((bytes, &[]));
-            self.rest.extend_from_slice(first);
-            bytes = later;
-            if self.rest.len() == unit {
-                let whole = std::mem::take(&mut self.rest);
-                self.program(whole).await?;
-            }
-        }
-        let whole = bytes.len() / unit * unit;
-        let (whole, later) = bytes.split_at_checked(whole).unwrap_or((&[], bytes));
-        if !whole.is_empty() {
-            self.program(whole.to_vec()).await?;
+        let whole = (self.rest.len() + bytes.len()) / self.unit() * self.unit();
+        let mut later = bytes;
+        if whole > 0 {
+            let missing = whole.saturating_sub(self.rest.len());
+            let (first, behind) = bytes.split_at_checked(missing).unwrap_or((bytes, &[]));
+            // In one piece, and in the memory of the one before: each asks another thread.
+            let mut units = std::mem::take(&mut self.spare);
+            units.clear();
+            units.append(&mut self.rest);
+            units.extend_from_slice(first);
+            later = behind;
+            self.program(units).await?;
         }
         self.rest.extend_from_slice(later);
         self.progress().await
@@ -248,6 +247,7 @@ impl Writer {
         self.absorb(&units);
         self.programmed += units.len() as u64;
         self.landed.set(self.programmed);
+        self.spare = units;
         Ok(())
     }
 
