@@ -54,7 +54,8 @@ fn help_is_an_answer_and_a_mistake_is_not() {
     for words in [&["-V"][..], &["-v"], &["run", "--version"]] {
         let (code, out, _) = moonlet(words, None);
         assert!(code == 0 && out.starts_with("moonlet 0."), "{words:?}: {out}");
-        let features = "\nfeatures: airgap doctor embedded-roots proxy pull-through verify\n";
+        let features = "\nfeatures: airgap boards doctor embedded-roots htpasswd proxy pull-through \
+                        raw-flash serve-tls status tls12 verify\n";
         assert!(out.ends_with(features), "{words:?}: {out}");
     }
     let (code, out, err) = moonlet(&[], None);

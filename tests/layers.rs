@@ -555,6 +555,7 @@ const MAY_KNOW: &[(&str, &[&str], &[&str])] = &[
             "satellite/doctor/serve.rs",
             "satellite/mod.rs",
             "satellite/run.rs",
+            "satellite/look.rs",
             "satellite/show.rs",
         ],
     ),
@@ -591,13 +592,13 @@ const MAY_KNOW: &[(&str, &[&str], &[&str])] = &[
             "blob/io/queue.rs",
             "blob/io/syncing.rs",
             "net/http/resident.rs",
-            "serve/access.rs",
+            "serve/users.rs",
         ],
     ),
     (
         "prints",
         &["println", "eprintln", "stdout", "stderr"],
-        &["satellite/log.rs", "satellite/show.rs"],
+        &["satellite/log.rs", "satellite/look.rs", "satellite/show.rs"],
     ),
     ("reads arguments", &["env :: args", "env :: args_os"], &["satellite/args/mod.rs"]),
     (

@@ -6,12 +6,18 @@ use super::table::{Reader, Table};
 
 /// The capabilities that a build may leave out, as Cargo.toml calls them, and whether this one has
 /// them.
-pub const FEATURES: [(&str, bool); 6] = [
+pub const FEATURES: [(&str, bool); 12] = [
     ("airgap", cfg!(feature = "airgap")),
+    ("boards", cfg!(feature = "boards")),
     ("doctor", cfg!(feature = "doctor")),
     ("embedded-roots", cfg!(feature = "embedded-roots")),
+    ("htpasswd", cfg!(feature = "htpasswd")),
     ("proxy", cfg!(feature = "proxy")),
     ("pull-through", cfg!(feature = "pull-through")),
+    ("raw-flash", cfg!(feature = "raw-flash")),
+    ("serve-tls", cfg!(feature = "serve-tls")),
+    ("status", cfg!(feature = "status")),
+    ("tls12", cfg!(feature = "tls12")),
     ("verify", cfg!(feature = "verify")),
 ];
 
@@ -80,9 +86,19 @@ mod tests {
                 "[[upstream]] pull_through",
                 format!("[[upstream]]\n{upstream}pull_through = true\n"),
             ),
+            ("htpasswd", "[serve] htpasswd", "[serve]\nhtpasswd = \"/users\"\n".to_owned()),
+            (
+                "serve-tls",
+                "[serve] tls_cert",
+                "[serve]\ntls_cert = \"/c\"\ntls_key = \"/k\"\n".to_owned(),
+            ),
         ] {
             let problems = parse("m.toml", &text).map(|_| ()).err().unwrap_or_default();
-            let line = if feature == "pull-through" { 4 } else { 1 };
+            let line = match feature {
+                "pull-through" => 4,
+                "htpasswd" | "serve-tls" => 2,
+                _ => 1,
+            };
             let expected = format!("m.toml:{line}: {}", lacking(label, feature));
             let is_there = FEATURES.contains(&(feature, true));
             assert_eq!(problems.contains(&expected), !is_there, "{text}: {problems:?}");

@@ -53,6 +53,11 @@ impl<'a> Reader<'a> {
         let mut listen = self.addresses(&mut serve);
         let tls = self.server_tls(&mut serve);
         let connections_max = self.count(&mut serve, "connections_max").unwrap_or(CONNECTIONS_MAX);
+        for (key, label, feature) in SERVE_FEATURES {
+            if let Some(span) = serve.span_of(key) {
+                self.check_key(span, label, feature);
+            }
+        }
         let htpasswd = self.text(&mut serve, "htpasswd").map(PathBuf::from);
         let insecure = self.flag(&mut serve, "insecure").unwrap_or(false);
         let rules = self.read_rules(&mut serve);
@@ -256,6 +261,9 @@ const SERVE_KEYS: [&str; 8] = [
     "insecure",
     "rule",
 ];
+/// Keys that a build may do without, as messages name them, and what they need.
+const SERVE_FEATURES: [(&str, &str, &str); 2] =
+    [("htpasswd", "[serve] htpasswd", "htpasswd"), ("tls_cert", "[serve] tls_cert", "serve-tls")];
 const STORE_KEYS: [&str; 6] =
     ["path", "device", "size_max", "scrub_interval", "verify_interval", "cycles_rated"];
 /// Cells lose their charge over months; cards are replaced after years.

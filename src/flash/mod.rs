@@ -15,6 +15,11 @@ pub mod mtd;
 #[cfg(feature = "sim")]
 pub mod nor;
 mod open;
+#[cfg(not(feature = "raw-flash"))]
+#[path = "no_raw.rs"]
+mod raw;
+#[cfg(feature = "raw-flash")]
+mod raw;
 mod shape;
 #[cfg(feature = "sim")]
 pub mod sim;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::sysfs::{self, Node};
-use super::{Device, Error, block, file, mtd, ubi};
+use super::{Device, Error, block, file, raw};
 use crate::kind::Kind;
 
 /// Opens what is at `path`: a raw partition, an MTD device or a UBI volume, all of it; or, where
@@ -25,8 +25,8 @@ pub fn open(path: &Path, size_max: Option<u64>) -> Result<Arc<dyn Device>, Error
         (Found::Directory, None) => Err(no_device(path, "a directory")),
         (Found::Nothing, None) => Err(nothing(path)),
         (Found::Block, _) => Ok(Arc::new(block::Device::open(path)?)),
-        (Found::Mtd(node), _) => Ok(Arc::new(mtd::Device::open(path, node)?)),
-        (Found::Ubi(node), _) => Ok(Arc::new(ubi::Device::open(path, &node)?)),
+        (Found::Mtd(node), _) => raw::open_mtd(path, node),
+        (Found::Ubi(node), _) => raw::open_ubi(path, &node),
     }
 }
 
@@ -38,8 +38,8 @@ pub fn inspect(path: &Path) -> Result<Arc<dyn Device>, Error> {
     match found(path)? {
         Found::Directory | Found::Nothing => Ok(Arc::new(file::Device::inspect(path)?)),
         Found::Block => Ok(Arc::new(block::Device::inspect(path)?)),
-        Found::Mtd(node) => Ok(Arc::new(mtd::Device::inspect(path, node)?)),
-        Found::Ubi(node) => Ok(Arc::new(ubi::Device::inspect(path, &node)?)),
+        Found::Mtd(node) => raw::inspect_mtd(path, node),
+        Found::Ubi(node) => raw::inspect_ubi(path, &node),
     }
 }
 

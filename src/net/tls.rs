@@ -29,7 +29,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::{ParsedCertificate, ServerSessionMemoryCache, WebPkiClientVerifier};
+use rustls::server::{ParsedCertificate, ServerSessionMemoryCache};
 use rustls::time_provider::TimeProvider;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig,
@@ -42,8 +42,8 @@ use files::{
 
 use super::Error;
 use crate::clock::date::Civil;
-use crate::clock::{Clock, SharedClock, Stopwatch, SystemClock, unix_seconds_from};
-use crate::config::{Stamp, stamp};
+use crate::clock::{Clock, SharedClock, Stopwatch, unix_seconds_from};
+use crate::config::{Stamp, lacking, stamp};
 use crate::kind::Kind;
 
 /// Whom a client trusts and how it names itself.
@@ -231,8 +231,15 @@ fn is_own_authority(why: &CertificateError) -> bool {
     }
 }
 
+/// In place of what is below where a build leaves the server's side out.
+#[cfg(not(feature = "serve-tls"))]
+pub fn server_config(_: &Path, _: &Path, _: Option<&Path>) -> Result<Arc<ServerConfig>, Error> {
+    Err(Error::new(Kind::Invalid, lacking("[serve] tls_cert", "serve-tls")))
+}
+
 /// Builds the server side; with `client_ca` only clients with a certificate signed by it are
 /// served. `Kind::Invalid` with the file's name when a file is not what it should be.
+#[cfg(feature = "serve-tls")]
 pub fn server_config(
     certificate: &Path,
     key: &Path,
@@ -240,7 +247,7 @@ pub fn server_config(
 ) -> Result<Arc<ServerConfig>, Error> {
     let provider = provider();
     // Only certificates of clients are checked here: the day of the build is floor enough.
-    let floor = Arc::new(Floor::new(&SystemClock::new()));
+    let floor = Arc::new(Floor::new(&crate::clock::SystemClock::new()));
     let builder = ServerConfig::builder_with_details(Arc::clone(&provider), floor)
         .with_safe_default_protocol_versions()
         .map_err(|error| invalid("tls versions", error))?;
@@ -249,9 +256,12 @@ pub fn server_config(
         Some(path) => {
             let mut roots = RootCertStore::empty();
             add_roots(&mut roots, path)?;
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                .build()
-                .map_err(|error| invalid(path.display(), error))?;
+            let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+                Arc::new(roots),
+                provider,
+            )
+            .build()
+            .map_err(|error| invalid(path.display(), error))?;
             builder.with_client_cert_verifier(verifier)
         }
     };
@@ -288,6 +298,8 @@ pub(super) fn failure(what: &str, peer: &str, error: io::Error) -> Error {
                     "{peer} refused our client certificate ({alert}): expected one signed by \
                      a ca that it trusts"
                 )
+            } else if alert == "ProtocolVersion" && !cfg!(feature = "tls12") {
+                lacking(&format!("{peer} does not speak tls 1.3, and older versions"), "tls12")
             } else {
                 format!("{peer} refused the tls handshake ({alert})")
             };
@@ -385,6 +397,7 @@ const NAMES_SHOWN_MAX: usize = 4;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::SystemClock;
 
     fn options(name: &str, contents: &[u8]) -> ClientOptions {
         let name = format!("moonlet-tls-{}-{name}", std::process::id());

@@ -3,6 +3,7 @@
 #[cfg(feature = "airgap")]
 mod archives;
 pub mod args;
+#[cfg(feature = "boards")]
 mod board;
 mod check;
 mod daemon;
@@ -12,6 +13,8 @@ mod fleet;
 mod identity;
 mod images;
 pub mod log;
+#[cfg(feature = "status")]
+mod look;
 mod mount;
 mod notify;
 #[cfg(feature = "proxy")]
@@ -51,8 +54,12 @@ use run::Satellite;
 use user::User;
 #[cfg(not(feature = "airgap"))]
 use without::archives;
+#[cfg(not(feature = "boards"))]
+use without::board;
 #[cfg(not(feature = "doctor"))]
 use without::doctor;
+#[cfg(not(feature = "status"))]
+use without::look;
 #[cfg(not(feature = "proxy"))]
 use without::proxy;
 
@@ -96,17 +103,17 @@ fn act(args: &Args) -> Result<ExitCode, Failure> {
         Command::Check => return check::check(&load()?),
         Command::Doctor { json } => Box::pin(doctor::doctor(&args.config, *json, &spawner)),
         Command::Sync { once } => Box::pin(sync(warned()?, *once, &spawner)),
-        Command::Status { json } => Box::pin(show::status(config()?, *json)),
-        Command::ImageLs { cached: true, json } => Box::pin(show::cached(config()?, *json)),
-        Command::ImageLs { cached: false, json } => Box::pin(show::images(config()?, *json)),
+        Command::Status { json } => Box::pin(look::status(config()?, *json)),
+        Command::ImageLs { cached: true, json } => Box::pin(look::cached(config()?, *json)),
+        Command::ImageLs { cached: false, json } => Box::pin(look::images(config()?, *json)),
         Command::ImagePin { name } => Box::pin(images::pin(config()?, name)),
         Command::ImageImport { file, wish } => Box::pin(archives::import(config()?, file, wish)),
         Command::ImageExport(order) => Box::pin(archives::export(config()?, order)),
         Command::ImageRm { name } => Box::pin(images::remove(config()?, name)),
         Command::ProxyCa { new: false } => Box::pin(proxy::print_authority(config()?)),
         Command::ProxyCa { new: true } => Box::pin(proxy::renew_authority(config()?)),
-        Command::StoreStat { json } => Box::pin(show::store(config()?, *json)),
-        Command::StoreScrub { json } => Box::pin(show::scrub(config()?, *json)),
+        Command::StoreStat { json } => Box::pin(look::store(config()?, *json)),
+        Command::StoreScrub { json } => Box::pin(look::scrub(config()?, *json)),
         Command::StoreVerify => Box::pin(verify(config()?)),
         Command::BoardLs => return board::list(),
         Command::BoardShow { name, json } => return board::show(name, *json),

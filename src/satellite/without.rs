@@ -22,6 +22,28 @@ pub mod archives {
     }
 }
 
+#[cfg(not(feature = "boards"))]
+pub mod board {
+    //! `moonlet board`.
+
+    use std::process::ExitCode;
+
+    use super::super::Failure;
+    use crate::config::lacking;
+
+    pub fn list() -> Result<ExitCode, Failure> {
+        Err(Failure(lacking("moonlet board", "boards")))
+    }
+
+    pub fn show(_: &str, _: bool) -> Result<ExitCode, Failure> {
+        list()
+    }
+
+    pub fn config(_: &str) -> Result<ExitCode, Failure> {
+        list()
+    }
+}
+
 #[cfg(not(feature = "doctor"))]
 pub mod doctor {
     //! `moonlet doctor`.
@@ -41,6 +63,40 @@ pub mod doctor {
         _: &Rc<LocalExecutor<'static>>,
     ) -> Result<ExitCode, Failure> {
         Err(Failure(lacking("moonlet doctor", "doctor")))
+    }
+}
+
+#[cfg(not(feature = "status"))]
+pub mod look {
+    //! `moonlet status`, `image ls`, `store stat` and `store scrub`.
+
+    use std::process::ExitCode;
+
+    use super::super::Failure;
+    use crate::config::{Config, lacking};
+
+    pub async fn status(_: Config, _: bool) -> Result<ExitCode, Failure> {
+        refuse("moonlet status")
+    }
+
+    pub async fn images(_: Config, _: bool) -> Result<ExitCode, Failure> {
+        refuse("moonlet image ls")
+    }
+
+    pub async fn cached(_: Config, _: bool) -> Result<ExitCode, Failure> {
+        refuse("moonlet image ls")
+    }
+
+    pub async fn store(_: Config, _: bool) -> Result<ExitCode, Failure> {
+        refuse("moonlet store stat")
+    }
+
+    pub async fn scrub(_: Config, _: bool) -> Result<ExitCode, Failure> {
+        refuse("moonlet store scrub")
+    }
+
+    fn refuse(what: &str) -> Result<ExitCode, Failure> {
+        Err(Failure(lacking(what, "status")))
     }
 }
 

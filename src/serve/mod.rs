@@ -28,6 +28,11 @@ mod through;
 #[cfg(not(feature = "pull-through"))]
 #[path = "held.rs"]
 mod through;
+#[cfg(not(feature = "htpasswd"))]
+#[path = "no_users.rs"]
+mod users;
+#[cfg(feature = "htpasswd")]
+mod users;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -49,10 +54,11 @@ use crate::net::http::{
 };
 use crate::oci::{Digest, registry_name};
 use crate::pull::Puller;
-use access::{Users, is_blank, refusal};
+use access::{is_blank, refusal};
 pub use callers::Caller;
 use ranges::Window;
 use route::{Route, Target};
+use users::Users;
 
 /// The read API over one store.
 pub struct Api {

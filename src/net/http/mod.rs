@@ -14,7 +14,8 @@
 //! | `codec` | async-h1, fed only with what it can digest |
 //! | `client` `pool` `body` `goodput` | requests, kept connections, the body of a response |
 //! | `reach` | the way to a server in single steps |
-//! | `server` `session` `send` | listening, the loop of a connection, and how an answer leaves |
+//! | `server` `handshake` `session` | listening, TLS, the loop of a connection |
+//! | `send` | how an answer leaves |
 //! | `slots` | which clients may be connected, and which give way |
 //! | `origin` `tunnel` | what a proxy is asked for, and the bytes of others through it |
 //!
@@ -37,6 +38,11 @@ mod chunks;
 mod client;
 mod codec;
 mod goodput;
+#[cfg(feature = "serve-tls")]
+mod handshake;
+#[cfg(not(feature = "serve-tls"))]
+#[path = "no_handshake.rs"]
+mod handshake;
 mod head;
 mod headers;
 mod origin;

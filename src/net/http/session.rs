@@ -3,15 +3,13 @@
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use futures_rustls::{TlsAcceptor, TlsStream};
 use smol::Async;
-use smol::future::or;
 
 use super::Method;
 use super::chunks::{Chunks, Next};
+use super::handshake::handshake;
 use super::head::{Arrival, HEAD_BYTES_MAX, Refusal, RequestBody, RequestHead, arrive};
 use super::headers::Headers;
 use super::origin::Origin;
@@ -20,7 +18,7 @@ use super::server::{Answers, Connect, ServerRequest, Shared};
 use super::slots::{Phase, Slot};
 use super::wire::{Socket, Stream, Wait, Wire};
 use crate::kind::Kind;
-use crate::net::{Error, tls};
+use crate::net::Error;
 
 /// Answers requests on a connection that has its slot.
 pub(super) async fn talk(
@@ -43,29 +41,6 @@ pub(super) async fn talk(
         Ok(Some(tunnel)) => Box::pin(session.tunnel(*tunnel, handler)).await,
         result => session.end(result.map(drop)).await,
     }
-}
-
-async fn handshake(
-    socket: Socket,
-    peer: SocketAddr,
-    shared: &Shared,
-    slot: &Slot,
-    config: Arc<rustls::ServerConfig>,
-) -> Result<Stream, Error> {
-    slot.set(Phase::Greeting);
-    let acceptor = TlsAcceptor::from(config);
-    // What is written before it is sent is a block, whose size is ours to choose.
-    let accepting = acceptor.accept_with(socket, |connection| connection.set_buffer_limit(None));
-    let deadline = async {
-        shared.clock.sleep(shared.limits.head_deadline).await;
-        Err(io::ErrorKind::TimedOut.into())
-    };
-    let stream = or(accepting, deadline).await.map_err(|error| {
-        shared.metrics.http_refused.add(1);
-        tls::failure("tls handshake with", &peer.to_string(), error)
-    })?;
-    slot.set(Phase::Idle);
-    Ok(Stream::Tls(Box::new(TlsStream::from(stream))))
 }
 
 /// Why a connection ends before the peer wants it to.
