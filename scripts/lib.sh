@@ -50,6 +50,11 @@ as_root() {
     fi
 }
 
+# The time that what is built here carries: SOURCE_DATE_EPOCH, or that of the last commit.
+source_date() {
+    printf '%s\n' "${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y Cargo.toml)}"
+}
+
 need_rust() {
     # shellcheck disable=SC1091  # written by rustup
     have cargo || [ ! -r "${HOME:-/root}/.cargo/env" ] || . "${HOME:-/root}/.cargo/env"
