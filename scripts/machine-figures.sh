@@ -94,6 +94,7 @@ part_figures() {
     say "an image of $IMAGE_MIB MiB"
     # shellcheck disable=SC2086  # words
     image_seed big $layers
+    image_seed more 64
     ground_start
     fleet_new app
     guest_for ext4 || failed "this kernel has no ext4"
@@ -104,10 +105,9 @@ part_figures() {
     figures_config 'path = "/data/moonlet"
 size_max = "'$((IMAGE_MIB + 128))'MiB"' 5m
     printf '%-52s %16s %10s %s\n' "$ARCHITECTURE, read inside the machine" value limit result
-    figures_memory
-    figures_start
-    figures_idle
-    figures_nand
+    for figures in ${FIGURES:-memory start stop idle nand}; do
+        "figures_$figures"
+    done
     [ -z "$over" ] || failed "over a limit by more than a tenth"
 }
 
@@ -163,6 +163,19 @@ figures_start() {
     figure "from the start to /readyz, $IMAGE_MIB MiB held, ms" "$milliseconds" 1000
 }
 
+# While an image is fetched that the data plan and the store have room for.
+figures_stop() {
+    group_set app big more
+    # shellcheck disable=SC2046
+    boot_figures stop $(drive "$WORK/disk" data)
+    power_off 180
+    # shellcheck disable=SC2046
+    set -- $(sed -n 's/^MOONLET-RESULT stop \([0-9 ]*\).*/\1/p' "$console")
+    [ "${2:-none}" = 0 ] || failed "asked to stop, moonlet ended with ${2:-nothing}"
+    figure "from SIGTERM in a download to the end, ms" "$1" 2000
+    group_set app big
+}
+
 # Writes of a satellite with nothing to do: it looks for changes, reports, and logs to a file on the
 # same disk. First many looks in a short time, which say what one costs; then as it is in the field.
 figures_idle() {
@@ -199,19 +212,22 @@ figures_nand() {
     intervals 5m
     pause 20
     chip_counts
-    programmed_before=$programmed erases_before=$erases
+    programmed_before=$programmed erases_before=$erases chip_erases_before=$chip_erases
     pause "$IDLE"
     chip_counts
     figure "programmed per day, UBI, the same, bytes" \
         "$(per_day $((programmed - programmed_before)) "$IDLE")" 1048576
     figure "erases of UBI's most erased block meanwhile" "$((erases - erases_before))"
+    figure "erases of all blocks of the chip meanwhile" "$((chip_erases - chip_erases_before))"
     halt
 }
 
-# Sets `programmed` and `erases`: the satellite's own count, and UBI's.
+# Sets `programmed`, `erases` and `chip_erases`: the satellite's own count, UBI's and the chip's.
 chip_counts() {
     sample
     programmed=$(curl -sf "http://$SEEN:$admin_port/metrics" |
         awk '$1 == "moonlet_flash_programmed_bytes_total" { print $2 }')
-    erases=$(sed -n 's/^MOONLET-RESULT erases \([0-9]*\).*/\1/p' "$console" | tail -n 1)
+    # shellcheck disable=SC2046  # words
+    set -- $(sed -n 's/^MOONLET-RESULT erases \([0-9 ]*\).*/\1/p' "$console" | tail -n 1)
+    erases=$1 chip_erases=${2:-0}
 }
