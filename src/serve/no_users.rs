@@ -18,11 +18,7 @@ impl Users {
         Some(lacking("[serve] htpasswd", "htpasswd"))
     }
 
-    pub async fn admit(
-        &self,
-        _: Option<&str>,
-        _: ClientAddress,
-    ) -> Result<String, ServerResponse> {
+    pub async fn admit(&self, _: Option<&str>, _: ClientAddress) -> Result<String, ServerResponse> {
         Err(refusal("no password is known here"))
     }
 }

@@ -4,13 +4,13 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use moonlet::oci::Digest;
 
-use crate::many_images::{Answer, Several};
+use crate::many_images::{Answer, ManyImages};
 use crate::registry::Image;
 use crate::satellite::start_with;
 
 #[test]
 fn the_first_image_is_held_and_what_does_not_fit_beside_it_is_not_fetched() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let (first, second) = (Image::new(1, 12_000_000), Image::new(2, 24_000_000));
     registry.push("1", &first);
     registry.push("2", &second);
@@ -53,7 +53,7 @@ fn the_first_image_is_held_and_what_does_not_fit_beside_it_is_not_fetched() {
 
 #[test]
 fn a_download_that_nobody_waits_for_gives_way() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let (old, new) = (Image::new(1, 24_000_000), Image::new(2, 18_000_000));
     registry.push("1", &old);
     let layer = Digest::sha256(&old.layer).to_string();
@@ -68,7 +68,7 @@ fn a_download_that_nobody_waits_for_gives_way() {
     satellite.await_line("held at");
 }
 
-fn url(registry: &Several) -> String {
+fn url(registry: &ManyImages) -> String {
     format!("url = \"{}\"", registry.url())
 }
 

@@ -10,18 +10,18 @@ use moonlet::oci::Digest;
 use serde_json::Value;
 
 use crate::files::{layout, pack};
-use crate::many_images::{Answer, Several};
+use crate::many_images::{Answer, ManyImages};
 use crate::registry::{Fault, Image, Registry, Show};
 use crate::satellite::{Satellite, get, prepare, start_with, text, wait_until};
 
 /// A configuration of a registry that clients' misses are fetched from, over a link with `link`.
-fn config(directory: &Path, registry: &Several, link: &str, images: &[&str]) -> String {
+fn config(directory: &Path, registry: &ManyImages, link: &str, images: &[&str]) -> String {
     let lines = format!("url = \"{}\"\npull_through = true\n[link]\n{link}", registry.url());
     text(directory, "1s", &[("registry.test", &lines)], images)
 }
 
 /// A satellite with that configuration.
-fn over(name: &str, registry: &Several, link: &str, images: &[&str]) -> Satellite {
+fn over(name: &str, registry: &ManyImages, link: &str, images: &[&str]) -> Satellite {
     let mut satellite = prepare(name, |directory| config(directory, registry, link, images));
     satellite.start_again();
     satellite
@@ -45,7 +45,7 @@ fn status_of(satellite: &Satellite) -> Value {
 
 #[test]
 fn a_window_that_opens_lets_clients_through_at_once() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let image = Image::new(1, 300_000);
     registry.push("1", &image);
     let satellite = over("crossing-window", &registry, CLOSED, &[]);
@@ -66,7 +66,7 @@ fn a_window_that_opens_lets_clients_through_at_once() {
 
 #[test]
 fn what_is_urgent_comes_outside_the_windows_long_manifests_too() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let mut image = Image::new(1, 300_000);
     // Such a one is written to flash as it comes.
     image.manifest.resize(100_000, b' ');
@@ -80,7 +80,7 @@ fn what_is_urgent_comes_outside_the_windows_long_manifests_too() {
 
 #[test]
 fn no_client_moves_a_tag_that_came_from_a_file() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let (image, moved) = (Image::new(1, 300_000), Image::new(2, 300_000));
     registry.push("1", &moved);
     let lines = format!("url = \"{}\"\npull_through = true\ntag_ttl = \"1s\"", registry.url());
@@ -107,7 +107,7 @@ fn no_client_moves_a_tag_that_came_from_a_file() {
 
 #[test]
 fn what_a_registry_says_of_one_thing_is_not_said_of_another() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let image = Image::new(1, 300_000);
     registry.push("1", &image);
     let lines = format!("url = \"{}\"\npull_through = true", registry.url());
@@ -125,7 +125,7 @@ fn what_a_registry_says_of_one_thing_is_not_said_of_another() {
 
 #[test]
 fn a_short_blob_that_does_not_come_is_not_waited_for_for_ever() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let image = Image::new(1, 300_000);
     registry.push("1", &image);
     let config = Digest::sha256(&image.config).to_string();
@@ -145,7 +145,7 @@ fn a_short_blob_that_does_not_come_is_not_waited_for_for_ever() {
 /// was.
 #[test]
 fn what_accompanies_an_image_waits_for_the_window() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let (image, signature) = (Image::new(1, 300_000), Image::new(2, 1099 * 4096));
     registry.push("1", &image);
     registry.push(&format!("{}.sig", Digest::sha256(&image.manifest).to_tag()), &signature);
@@ -188,7 +188,7 @@ fn what_accompanies_an_image_waits_for_the_window() {
 /// What is held stays held when the plan has no room to ask for news of it.
 #[test]
 fn an_image_that_is_held_is_held_when_the_plan_is_used_up() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     // Of the plan less is left than a connection may take.
     let image = Image::new(1, 700_000);
     registry.push("1", &image);

@@ -12,7 +12,7 @@ use moonlet::oci::Algorithm;
 use serde_json::{Value, json};
 
 use crate::client::Client;
-use crate::many_images::{Answer, Several};
+use crate::many_images::{Answer, ManyImages};
 use crate::registry::{Image, MANIFEST};
 use crate::satellite::{Satellite, prepare, text, wait_until};
 use crate::through::pulling;
@@ -40,7 +40,7 @@ fn index(children: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 fn fixture(name: &str) -> Fixture {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let (image, absent) = (Image::new(1, 300_000), Image::new(2, 10));
     for tag in ["b", "B", "a10", "a2"] {
         registry.push(tag, &image);
@@ -289,7 +289,7 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// HEAD and GET, of whatever is there or not, are refused alike, before anything is said of it.
 #[test]
 fn passwords_are_asked_for_alike_and_guesses_have_to_wait() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     registry.push("1", &Image::new(1, 1000));
     let mut satellite = prepare("faithful-passwords", |directory| {
         let path = directory.join("users");

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use moonlet::oci::Digest;
 use serde_json::Value;
 
-use crate::many_images::{Answer, Several};
+use crate::many_images::{Answer, ManyImages};
 use crate::registry::Image;
 use crate::satellite::{get, start_with, text, wait_until};
 
 #[test]
 fn a_registry_that_does_not_answer_holds_up_no_other() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     registry.push("1", &Image::new(1, 300_000));
     // Connections wait in its backlog.
     let dead = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -39,7 +39,7 @@ fn a_registry_that_does_not_answer_is_asked_by_one_image() {
 
 #[test]
 fn what_is_held_is_not_failed_without_its_registry() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     registry.push("1", &Image::new(1, 300_000));
     let images = ["registry.test/app:1", "registry.test/app:2"];
     let url = url(&registry);
@@ -57,7 +57,7 @@ fn what_is_held_is_not_failed_without_its_registry() {
 
 #[test]
 fn a_long_pause_is_one_images_own() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     registry.push("1", &Image::new(1, 300_000));
     registry.push("2", &Image::new(2, 300_000));
     registry.fault(|request, _| {
@@ -75,8 +75,8 @@ fn a_long_pause_is_one_images_own() {
 }
 
 /// A registry whose layers do not come to their end.
-fn endless() -> Several {
-    let registry = Several::start();
+fn endless() -> ManyImages {
+    let registry = ManyImages::start();
     registry.push("1", &Image::new(1, 300_000));
     registry.fault(|request, truth| {
         let is_layer = request.path.contains("/blobs/") && truth.body.len() > 100_000;
@@ -87,7 +87,7 @@ fn endless() -> Several {
 
 #[test]
 fn a_download_that_takes_long_holds_up_no_poll() {
-    let (slow, fast) = (endless(), Several::start());
+    let (slow, fast) = (endless(), ManyImages::start());
     fast.push("1", &Image::new(2, 300_000));
     let urls = [url(&slow), url(&fast)];
     let upstreams = [("slow.test", urls[0].as_str()), ("fast.test", urls[1].as_str())];
@@ -105,7 +105,7 @@ fn a_download_that_takes_long_holds_up_no_poll() {
 
 #[test]
 fn a_download_that_fails_is_reported_by_the_image_that_joined_it_again() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     registry.push("1", &Image::new(1, 300_000));
     registry.fault(|request, truth| {
         let is_layer = request.path.contains("/blobs/") && truth.body.len() > 100_000;
@@ -124,7 +124,7 @@ fn a_download_that_fails_is_reported_by_the_image_that_joined_it_again() {
 
 #[test]
 fn what_is_desired_now_does_not_wait_for_what_was() {
-    let (slow, fast) = (endless(), Several::start());
+    let (slow, fast) = (endless(), ManyImages::start());
     fast.push("1", &Image::new(2, 300_000));
     let urls = [url(&slow), url(&fast)];
     let upstreams = [("slow.test", urls[0].as_str()), ("fast.test", urls[1].as_str())];
@@ -142,7 +142,7 @@ fn what_is_desired_now_does_not_wait_for_what_was() {
 
 #[test]
 fn an_image_that_is_gone_upstream_is_held_and_said_once() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let image = Image::new(1, 300_000);
     registry.push("1", &image);
     let images = ["registry.test/app:1"];
@@ -160,7 +160,7 @@ fn an_image_that_is_gone_upstream_is_held_and_said_once() {
 
 #[test]
 fn without_a_digest_header_an_unchanged_image_costs_its_manifest() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let image = Image::new(1, 300_000);
     registry.push("1", &image);
     registry.fault(|request, truth| {
@@ -186,6 +186,6 @@ fn without_a_digest_header_an_unchanged_image_costs_its_manifest() {
 /// Attempts at one download.
 const ATTEMPTS_MAX: usize = 5;
 
-fn url(registry: &Several) -> String {
+fn url(registry: &ManyImages) -> String {
     format!("url = \"{}\"", registry.url())
 }

@@ -62,12 +62,12 @@ struct Content {
 }
 
 /// The registry; it answers until the test's process ends.
-pub struct Several {
+pub struct ManyImages {
     pub address: SocketAddr,
     content: Arc<Mutex<Content>>,
 }
 
-impl Several {
+impl ManyImages {
     pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

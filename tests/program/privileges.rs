@@ -9,7 +9,7 @@ use std::process::Command;
 use moonlet::oci::Digest;
 
 use crate::harness::{find_program, outcome};
-use crate::many_images::Several;
+use crate::many_images::ManyImages;
 use crate::registry::Image;
 use crate::satellite::{Satellite, prepare, text, wait_until};
 
@@ -29,14 +29,14 @@ fn is_left_out(case: &str, why: Option<&str>) -> bool {
 }
 
 /// A satellite whose files are the user's, and that is to become it.
-fn owned(name: &str, registry: &Several, lines: &str, more: &str) -> Satellite {
+fn owned(name: &str, registry: &ManyImages, lines: &str, more: &str) -> Satellite {
     prepare(name, |directory| {
         chown(directory, Some(NOBODY), Some(NOBODY)).unwrap();
         config(directory, registry, lines, more)
     })
 }
 
-fn config(directory: &Path, registry: &Several, lines: &str, more: &str) -> String {
+fn config(directory: &Path, registry: &ManyImages, lines: &str, more: &str) -> String {
     let upstream = format!("url = \"{}\"", registry.url());
     let text = text(directory, "1s", &[("registry.test", &upstream)], &["registry.test/app:1"]);
     format!("user = {USER:?}\n{}", text.replacen("[serve]\n", &format!("[serve]\n{lines}"), 1))
@@ -76,7 +76,7 @@ fn root_is_left_when_devices_and_ports_are_open() {
     if is_left_out("root_is_left_when_devices_and_ports_are_open", None) {
         return;
     }
-    let registry = Several::start();
+    let registry = ManyImages::start();
     // Groups of root's, which this thread hands on.
     let groups = [0, 4].map(rustix::process::Gid::from_raw);
     rustix::thread::set_thread_groups(&groups).unwrap();
@@ -125,7 +125,7 @@ fn a_device_of_root_is_opened_before() {
     if is_left_out("a_device_of_root_is_opened_before", needs.map(|_| "needs losetup")) {
         return;
     }
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let image = Image::new(1, 300_000);
     registry.push("1", &image);
     let mut satellite = owned("user-device", &registry, "", "");
@@ -168,7 +168,7 @@ fn what_the_user_could_not_open_later_is_refused_at_once() {
     if is_left_out("what_the_user_could_not_open_later_is_refused_at_once", None) {
         return;
     }
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let refused = |satellite: &Satellite, expected: &str| {
         let (code, _, said) = satellite.run(&["run"]);
         assert!(code == 2 && said.contains(expected), "{code} {said}, expected {expected}");
@@ -226,7 +226,7 @@ fn nobody_is_answered_before_root_is_left() {
     if is_left_out("nobody_is_answered_before_root_is_left", None) {
         return;
     }
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let mut satellite = owned("user-waits", &registry, "", "");
     let path = satellite.directory.join("moonlet.toml");
     let there = std::fs::read_to_string(&path).unwrap();

@@ -12,12 +12,12 @@ use moonlet::net::http::{Client, ClientLimits, ClientRequest, Headers, Method};
 use moonlet::net::{Network, Proxies, tls};
 use moonlet::oci::Digest;
 
-use crate::many_images::Several;
+use crate::many_images::ManyImages;
 use crate::registry::Image;
 use crate::satellite::{Satellite, prepare, text, wait_until};
 
 /// A configuration with a registry that clients' misses are fetched from, and a proxy.
-fn config(directory: &Path, registry: &Several, serve: &str, proxy: &str) -> String {
+fn config(directory: &Path, registry: &ManyImages, serve: &str, proxy: &str) -> String {
     let lines = format!("url = \"{}\"\npull_through = true", registry.url());
     let text = text(directory, "1s", &[("registry.test", &lines)], &[]);
     let text = text.replacen("[serve]\n", &format!("[serve]\n{serve}"), 1);
@@ -29,7 +29,7 @@ struct Proxied {
     address: String,
 }
 
-fn start(name: &str, registry: &Several, serve: &str, proxy: &str) -> Proxied {
+fn start(name: &str, registry: &ManyImages, serve: &str, proxy: &str) -> Proxied {
     let satellite = prepare(name, |directory| config(directory, registry, serve, proxy));
     let mut proxied = Proxied { satellite, address: String::new() };
     proxied.start_again();
@@ -134,7 +134,7 @@ fn says_back(stream: &mut TcpStream, bytes: &[u8]) {
 
 #[test]
 fn a_registry_is_answered_in_its_place() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let image = Image::new(1, 300_000);
     registry.push("1", &image);
     let mut proxied = start("proxy-registry", &registry, "", "");
@@ -178,7 +178,7 @@ fn a_registry_is_answered_in_its_place() {
 
 #[test]
 fn what_is_no_registry_is_refused_or_led_on() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let host = echo();
     let proxied = start("proxy-others", &registry, "", "");
     assert!(proxied.refusal(&host.to_string()).starts_with("403 "), "nothing is allowed");
@@ -227,7 +227,7 @@ fn what_is_no_registry_is_refused_or_led_on() {
 
 #[test]
 fn only_so_many_tunnels_are_open_at_once() {
-    let (registry, host) = (Several::start(), echo());
+    let (registry, host) = (ManyImages::start(), echo());
     let allow = format!("allow = \"127.0.0.1:{}\"\nprivate = true", host.port());
     let proxied = start("proxy-many", &registry, "", &allow);
     let mut open: Vec<TcpStream> = Vec::new();
@@ -250,7 +250,7 @@ fn only_so_many_tunnels_are_open_at_once() {
 
 #[test]
 fn tunnels_wait_for_windows_and_cost_the_plan() {
-    let (registry, host) = (Several::start(), echo());
+    let (registry, host) = (ManyImages::start(), echo());
     let allow = format!("allow = \"127.0.0.1:{}\"\nprivate = true\n[link]\n", host.port());
     // The local time of the programs here is noon.
     let closed = format!("{allow}windows = \"18:00-06:00\"");
@@ -290,7 +290,7 @@ fn tunnels_wait_for_windows_and_cost_the_plan() {
 
 #[test]
 fn users_show_their_password_to_the_proxy() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let image = Image::new(1, 300_000);
     registry.push("1", &image);
     let satellite = prepare("proxy-users", |directory| {

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use crate::client::Client;
-use crate::many_images::Several;
+use crate::many_images::ManyImages;
 use crate::registry::Image;
 use crate::through::{asked_bytes, gate, layer_path, pulling};
 
@@ -42,7 +42,7 @@ fn parts(client: Client) -> Vec<(Range<usize>, Vec<u8>)> {
 
 #[test]
 fn several_ranges_come_in_parts() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let image = Image::new(1, LAYER_BYTES);
     registry.push("1", &image);
     let satellite = pulling("ranges", &registry, &["registry.test/app:1"], "");
@@ -102,7 +102,7 @@ fn several_ranges_come_in_parts() {
 
 #[test]
 fn several_ranges_of_what_lands_come_in_parts() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let image = Image::new(2, LAYER_BYTES);
     registry.push("1", &image);
     let satellite = pulling("ranges-growing", &registry, &[], "");

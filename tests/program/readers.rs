@@ -12,13 +12,13 @@ use moonlet::oci::Digest;
 use serde_json::{Value, json};
 
 use crate::client::Client;
-use crate::many_images::{Answer, Several};
+use crate::many_images::{Answer, ManyImages};
 use crate::registry::Image;
 use crate::satellite::{Satellite, prepare, text};
 
 /// A registry with `open:1` and `secret:s`, neither of which has anything of the other.
 struct Scene {
-    registry: Several,
+    registry: ManyImages,
     open: Image,
     secret: Image,
 }
@@ -28,7 +28,7 @@ fn sha256(bytes: &[u8]) -> String {
 }
 
 fn scene() -> Scene {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let (open, secret) = (Image::new(1, 300_000), Image::new(2, 300_000));
     registry.push("1", &open);
     registry.push("s", &secret);
@@ -46,7 +46,7 @@ fn scene() -> Scene {
 }
 
 /// A configuration with these lines in `[serve]`, and these behind it.
-fn config(directory: &Path, registry: &Several, serve: &str, more: &str) -> String {
+fn config(directory: &Path, registry: &ManyImages, serve: &str, more: &str) -> String {
     let lines = format!("url = \"{}\"\npull_through = true\ntag_ttl = \"1h\"", registry.url());
     let text = text(directory, "1s", &[("registry.test", &lines)], &[]);
     text.replacen("[serve]\n", &format!("[serve]\n{serve}"), 1) + more

@@ -2,7 +2,7 @@
 
 use moonlet::oci::Digest;
 
-use crate::many_images::{Answer, Several};
+use crate::many_images::{Answer, ManyImages};
 use crate::registry::Image;
 use crate::satellite::{Satellite, start_with};
 
@@ -18,7 +18,7 @@ fn damage(satellite: &Satellite, image: &Image) {
 
 #[test]
 fn one_chunk_that_cannot_be_had_leaves_the_others_to_be_repaired() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let images: Vec<Image> = (1..=2).map(|seed| Image::new(seed, LAYER_BYTES)).collect();
     registry.push("1", &images[0]);
     registry.push("2", &images[1]);

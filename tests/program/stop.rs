@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::harness::{as_root, missing};
-use crate::many_images::{Answer, Request, Several};
+use crate::many_images::{Answer, ManyImages, Request};
 use crate::registry::Image;
 use crate::satellite::{Satellite, prepare, start_with, text, wait_until};
 
 /// Three images of one layer each, which all stop coming after [`SENT_BYTES`].
-fn stalling(name: &str, command: &str) -> (Several, Vec<Image>, Satellite) {
-    let registry = Several::start();
+fn stalling(name: &str, command: &str) -> (ManyImages, Vec<Image>, Satellite) {
+    let registry = ManyImages::start();
     let images: Vec<Image> = (1..=3).map(|seed| Image::new(seed, LAYER_BYTES)).collect();
     for (image, tag) in images.iter().zip(TAGS) {
         registry.push(tag, image);
@@ -39,7 +39,7 @@ fn stalling(name: &str, command: &str) -> (Several, Vec<Image>, Satellite) {
     (registry, images, satellite)
 }
 
-fn goes_on_where_it_was(registry: &Several, mut satellite: Satellite) {
+fn goes_on_where_it_was(registry: &ManyImages, mut satellite: Satellite) {
     registry.honest();
     registry.forget();
     satellite.start_again();
@@ -79,7 +79,7 @@ fn a_stop_in_the_middle_of_a_download_leaves_nothing_that_is_not_synced() {
     if missing("a stop syncs", needed) {
         return;
     }
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let image = Image::new(1, LAYER_BYTES);
     registry.push("1", &image);
     let upstream = url(&registry);
@@ -178,7 +178,7 @@ fn so_does_an_interrupted_sync() {
 
 #[test]
 fn a_stop_ends_a_wait_for_a_registry() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     registry.push("1", &Image::new(1, 300_000));
     registry.fault(|_, _| Some(Answer::status(503)));
     let mut satellite =
@@ -195,7 +195,7 @@ fn offset_of(call: &str) -> u64 {
     words.filter_map(|word| word.parse().ok()).next().unwrap()
 }
 
-fn url(registry: &Several) -> String {
+fn url(registry: &ManyImages) -> String {
     format!("url = \"{}\"", registry.url())
 }
 

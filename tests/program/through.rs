@@ -12,12 +12,12 @@ use moonlet::oci::Digest;
 use rustix::process::Signal;
 
 use crate::client::Client;
-use crate::many_images::{Answer, Request, Several};
+use crate::many_images::{Answer, ManyImages, Request};
 use crate::registry::Image;
 use crate::satellite::{Satellite, get, start_with, wait_until};
 
 /// A satellite that holds `images` of the registry, and fetches on demand what `lines` let it.
-pub fn pulling(name: &str, registry: &Several, images: &[&str], lines: &str) -> Satellite {
+pub fn pulling(name: &str, registry: &ManyImages, images: &[&str], lines: &str) -> Satellite {
     let lines = format!("url = \"{}\"\npull_through = true\n{lines}", registry.url());
     start_with(name, "1s", &[("registry.test", &lines)], images)
 }
@@ -27,14 +27,14 @@ pub fn layer_path(image: &Image) -> String {
 }
 
 /// Bytes of a blob that the registry was asked for.
-pub fn asked_bytes(registry: &Several, bytes: &[u8]) -> usize {
+pub fn asked_bytes(registry: &ManyImages, bytes: &[u8]) -> usize {
     let digest = Digest::sha256(bytes).to_string();
     let asked = registry.asked().into_iter().filter(|asked| asked.is("GET", &digest));
     asked.map(|asked| asked.range.map_or(bytes.len(), |r| r.end.min(bytes.len()) - r.start)).sum()
 }
 
 /// Holds back every part of a blob but the first, until it is opened.
-pub fn gate(registry: &Several) -> Arc<AtomicBool> {
+pub fn gate(registry: &ManyImages) -> Arc<AtomicBool> {
     let gate = Arc::new(AtomicBool::new(false));
     let shut = Arc::clone(&gate);
     registry.fault(move |request, _| {
@@ -50,7 +50,7 @@ pub fn gate(registry: &Several) -> Arc<AtomicBool> {
 
 #[test]
 fn a_herd_makes_one_download() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let image = Image::new(1, LAYER_BYTES);
     registry.push("1", &image);
     let satellite = pulling("herd", &registry, &[], "");
@@ -82,7 +82,7 @@ fn a_herd_makes_one_download() {
 
 #[test]
 fn a_blob_is_served_as_it_lands_and_goes_on_without_its_client() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let image = Image::new(1, LAYER_BYTES);
     registry.push("1", &image);
     let satellite = pulling("lands", &registry, &[], "");
@@ -111,7 +111,7 @@ fn a_blob_is_served_as_it_lands_and_goes_on_without_its_client() {
 
 #[test]
 fn an_image_and_a_client_share_a_download() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let image = Image::new(1, LAYER_BYTES);
     registry.push("1", &image);
     let gate = gate(&registry);
@@ -128,7 +128,7 @@ fn an_image_and_a_client_share_a_download() {
 /// A limited link has one slot for images, which a layer may have for hours.
 #[test]
 fn a_client_does_not_wait_for_the_layers_of_images() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let (image, other) = (Image::new(1, LAYER_BYTES), Image::new(2, LAYER_BYTES));
     registry.push("1", &image);
     registry.push("2", &other);
@@ -148,11 +148,12 @@ fn a_client_does_not_wait_for_the_layers_of_images() {
 /// has it must be known before the next is asked.
 #[test]
 fn a_bare_name_is_found_in_the_order_of_the_upstreams() {
-    let (first, second) = (Several::start(), Several::start());
+    let (first, second) = (ManyImages::start(), ManyImages::start());
     let (image, other) = (Image::new(1, 300_000), Image::new(2, 300_000));
     second.push("1", &image);
     second.push("2", &other);
-    let lines = |registry: &Several| format!("url = \"{}\"\npull_through = true", registry.url());
+    let lines =
+        |registry: &ManyImages| format!("url = \"{}\"\npull_through = true", registry.url());
     let (one, two) = (lines(&first), lines(&second));
     let upstreams = [("first.test", one.as_str()), ("second.test", two.as_str())];
     let satellite = start_with("order", "1s", &upstreams, &["second.test/app:1"]);
@@ -179,7 +180,7 @@ fn connect_from(address: [u8; 4], served: &str) -> TcpStream {
 
 #[test]
 fn a_client_that_asks_for_much_keeps_no_other_from_its_first_blob() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let image = Image::new(1, LAYER_BYTES);
     registry.push("1", &image);
     let satellite = pulling("greedy", &registry, &[], "");
@@ -193,7 +194,7 @@ fn a_client_that_asks_for_much_keeps_no_other_from_its_first_blob() {
         })
         .collect();
     let slow = others.clone();
-    registry.oddity(move |request, truth| {
+    registry.fault(move |request, truth| {
         let is_slow = slow.iter().any(|digest| request.path.contains(digest));
         is_slow.then(|| Answer { stalls_at: Some(EARLY_BYTES), ..truth.clone() })
     });
@@ -222,7 +223,7 @@ fn a_client_that_asks_for_much_keeps_no_other_from_its_first_blob() {
 
 #[test]
 fn wrong_bytes_are_never_a_whole_answer() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let image = Image::new(1, LAYER_BYTES);
     registry.push("1", &image);
     let satellite = pulling("wrong", &registry, &[], "");
@@ -248,7 +249,7 @@ fn wrong_bytes_are_never_a_whole_answer() {
 
 #[test]
 fn what_was_cut_goes_on_where_it_was_after_a_pause_or_a_stop() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let image = Image::new(1, LAYER_BYTES);
     registry.push("1", &image);
     let mut satellite = pulling("cut", &registry, &[], "");
@@ -282,7 +283,7 @@ fn what_was_cut_goes_on_where_it_was_after_a_pause_or_a_stop() {
 }
 
 /// Where each request for a blob began.
-fn asked_from(registry: &Several, bytes: &[u8]) -> Vec<usize> {
+fn asked_from(registry: &ManyImages, bytes: &[u8]) -> Vec<usize> {
     let digest = Digest::sha256(bytes).to_string();
     let asked = registry.asked().into_iter().filter(|asked| asked.is("GET", &digest));
     asked.map(|asked| asked.range.map_or(0, |range| range.start)).collect()
@@ -290,7 +291,7 @@ fn asked_from(registry: &Several, bytes: &[u8]) -> Vec<usize> {
 
 #[test]
 fn what_was_fetched_outlives_passes_restarts_and_the_upstream() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let (image, next) = (Image::new(1, LAYER_BYTES), Image::new(2, 300_000));
     registry.push("1", &image);
     let mut satellite = pulling("stale", &registry, &[], "tag_ttl = \"1s\"");
@@ -338,7 +339,7 @@ fn an_upstream_that_is_away_is_not_waited_for_each_time() {
 
 #[test]
 fn a_registry_that_wants_a_pause_has_it() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let satellite = pulling("pause", &registry, &[], "");
     registry.fault(|_, _| Some(Answer::status(429).with("Retry-After", 600)));
     assert_eq!(satellite.get("/v2/app/manifests/1").0, 503);
@@ -355,7 +356,7 @@ fn a_registry_that_wants_a_pause_has_it() {
 
 #[test]
 fn what_is_not_there_is_not_asked_for_again_at_once() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let image = Image::new(1, 300_000);
     registry.push("1", &image);
     let satellite = pulling("none", &registry, &[], "");
@@ -385,7 +386,7 @@ fn what_is_not_there_is_not_asked_for_again_at_once() {
 /// A store that takes no writes says nothing of what its registry has.
 #[test]
 fn what_cannot_be_kept_is_not_called_unknown() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let held = Image::new(1, 300_000);
     registry.push("1", &held);
     let mut satellite = pulling("kept", &registry, &["registry.test/app:1"], "");
@@ -412,7 +413,7 @@ fn what_cannot_be_kept_is_not_called_unknown() {
 
 #[test]
 fn only_what_is_allowed_is_fetched() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     registry.push("1", &Image::new(1, 300_000));
     let limits = "allow = [\"library/*\", \"team/**\"]\ndeny = [\"team/secret\"]";
     let satellite = pulling("allow", &registry, &[], limits);
@@ -451,7 +452,7 @@ fn only_what_is_allowed_is_fetched() {
 
 #[test]
 fn a_cache_gives_way_and_what_is_desired_stays() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     let images: Vec<Image> = (0..12).map(|seed| Image::new(seed, LAYER_BYTES)).collect();
     for (number, image) in images.iter().enumerate() {
         registry.push(&number.to_string(), image);
@@ -496,14 +497,14 @@ fn a_cache_gives_way_and_what_is_desired_stays() {
     pull(1);
 }
 
-/// Several chunks, and whole program units: all of it is on flash before its digest is known.
+/// ManyImages chunks, and whole program units: all of it is on flash before its digest is known.
 const LAYER_BYTES: usize = 1099 * 4096;
 /// Less than the first chunk.
 const EARLY_BYTES: usize = 900_000;
 
 #[test]
 fn what_is_cached_is_listed_kept_and_removed() {
-    let registry = Several::start();
+    let registry = ManyImages::start();
     for (tag, seed) in [("1", 1), ("2", 2), ("3", 3)] {
         registry.push(tag, &Image::new(seed, 300_000));
     }
