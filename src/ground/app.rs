@@ -7,6 +7,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
+use tokio::sync::{Semaphore, watch};
 
 use super::limit::Limit;
 use super::metrics::Metrics;
@@ -29,6 +30,10 @@ pub struct App {
     pub seal_key: [u8; 32],
     /// The longest that a request may take, its body included.
     pub request_timeout: Duration,
+    /// Places for pages that are watched.
+    pub streams: Arc<Semaphore>,
+    /// True when the server is asked to stop: streams end.
+    pub stopping: watch::Sender<bool>,
 }
 
 /// Requests a principal may make.
@@ -78,6 +83,8 @@ impl App {
             publisher,
             seal_key,
             request_timeout,
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            stopping: watch::Sender::new(false),
         }))
     }
 
@@ -249,3 +256,6 @@ impl IntoResponse for Fault {
         (self.status, Json(json!({ "message": self.message, "code": code }))).into_response()
     }
 }
+
+/// Pages that are watched at a time, at one server.
+const STREAMS_MAX: usize = 64;

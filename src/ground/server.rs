@@ -87,7 +87,7 @@ async fn serve(settings: Settings) -> Result<(), String> {
         }
         None => None,
     };
-    let result = accept(listener, tls, api::router(app)).await;
+    let result = accept(listener, tls, &app).await;
     watch.abort();
     rollouts.abort();
     tags.abort();
@@ -118,8 +118,9 @@ async fn warn_of_strays(app: &App) -> Result<(), String> {
 async fn accept(
     listener: TcpListener,
     tls: Option<Arc<Identity>>,
-    router: Router,
+    app: &Arc<App>,
 ) -> Result<(), String> {
+    let router = api::router(Arc::clone(app));
     let failed = |error: std::io::Error| format!("waiting for signals: {error}");
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
@@ -154,6 +155,7 @@ async fn accept(
         });
     }
     drop(listener);
+    app.stopping.send_replace(true);
     if let Some(watched) = watched {
         watched.abort();
     }

@@ -1,5 +1,9 @@
 //! The console as a browser without scripts sees it.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
 use percent_encoding::NON_ALPHANUMERIC;
 
 use crate::harness::{Answer, Client, Database, PASSWORD, Server, on_each_store};
@@ -29,6 +33,20 @@ impl Browser {
             "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nCookie: a=b; {cookie}\r\n\r\n"
         );
         self.anyone.send(head.as_bytes())
+    }
+
+    /// Asks for a stream of events, as EventSource does: its status, and its lines as they come.
+    pub fn watch(&self, path: &str) -> (u16, impl Iterator<Item = String> + use<>) {
+        let mut stream = TcpStream::connect(self.anyone.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nCookie: {}\r\n\r\n",
+            self.cookie
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+        let first = lines.next().unwrap();
+        (first.split(' ').nth(1).unwrap().parse().unwrap(), lines)
     }
 
     /// Sends a form of the page at `from`, with what that hides in it.
@@ -253,7 +271,19 @@ fn a_rollout_is_started_and_taken_back_by_clicking() {
         assert_eq!(policy["activateAt"], "2099-01-01T00:00:00Z");
         let page = "/console/rollouts/web-2";
         let shown = browser.get(page);
-        assert_eq!(shown.header("refresh"), Some("5"));
+        assert!(shown.text().contains(&format!("data-live=\"{page}/live\"")), "{}", shown.text());
+        assert!(shown.text().contains("<noscript><meta http-equiv=\"refresh\""));
+        let (status, mut events) = browser.watch(&format!("{page}/live"));
+        assert_eq!(status, 200);
+        await_line(&mut events, "event: content");
+        await_line(&mut events, "library/nginx:1.27");
+        // Who logs out sees no more of it.
+        let other = Browser::log_in(&server);
+        let (_, mut others) = other.watch(&format!("{page}/live"));
+        await_line(&mut others, "event: content");
+        assert_eq!(other.submit("/console", "/console/logout", "").status, 303);
+        await_line(&mut others, "event: reload");
+        assert_eq!(others.find(|line| line.starts_with("event:")), None);
         assert!(shown.text().contains("library/nginx:1.27"), "{}", shown.text());
         assert!(shown.text().contains("activates at 2099-01-01T00:00:00Z"), "{}", shown.text());
         // A group is not changed from under it.
@@ -261,12 +291,15 @@ fn a_rollout_is_started_and_taken_back_by_clicking() {
             browser.submit("/console/groups/g1", "/console/groups/g1", "registry=&images=a%3A1");
         assert_eq!(taken.status, 409);
         assert_eq!(browser.submit(page, &format!("{page}/abort"), "").status, 303);
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(30);
         while !browser.get(page).text().contains(">Aborted<") {
-            assert!(std::time::Instant::now() < deadline, "{}", browser.get(page).text());
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            assert!(Instant::now() < deadline, "{}", browser.get(page).text());
+            std::thread::sleep(Duration::from_millis(100));
         }
-        assert_eq!(browser.get(page).header("refresh"), None);
+        await_line(&mut events, ">Aborted<");
+        await_line(&mut events, "event: end");
+        assert!(!browser.get(page).text().contains("data-live"));
+        assert_eq!(browser.get("/console/rollouts/web-3/live").status, 404);
         assert!(browser.get("/console/rollouts").text().contains(page));
         let events = browser.get("/console/events").text();
         assert!(events.contains("rollout_withdrawn"), "{events}");
@@ -416,4 +449,60 @@ fn configurations_are_made_and_changed_by_clicking() {
         let log = admin.get("/api/audit").text();
         assert!(log.contains("config.create") && !log.contains("hunter2"), "{log}");
     });
+}
+
+#[test]
+fn watched_pages_are_counted_and_end_with_the_server() {
+    let database = Database::sqlite();
+    let server = Server::start(&database);
+    let _edge = crate::harness::enrolled(&server);
+    let browser = Browser::log_in(&server);
+    let fields = "name=r1&group=g1&batches=all&max_unavailable=&images=library%2Fnginx%3A9\
+        &success=90%25&error=50%25&timeout=1d";
+    let started = browser.submit("/console/rollouts/new?group=g1", "/console/rollouts", fields);
+    assert_eq!(started.status, 303, "{}", started.text());
+    let watch = || browser.watch("/console/rollouts/r1/live");
+    let mut watched: Vec<_> = (0..64).map(|_| watch()).collect();
+    assert!(watched.iter().all(|(status, _)| *status == 200));
+    let (status, mut lines) = watch();
+    assert_eq!(status, 503);
+    assert!(lines.any(|line| line == "retry-after: 5"));
+    // A place is free again when its page is left.
+    watched.pop();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while watch().0 == 503 {
+        assert!(Instant::now() < deadline, "no place became free");
+    }
+    let (_, mut events) = watched.pop().unwrap();
+    assert!(events.any(|line| line == "event: content"));
+    // The stop ends them, and is not held up until what is under way is cut off: that has no last chunk.
+    assert!(server.stop());
+    let rest: Vec<String> = events.collect();
+    assert!(rest.iter().any(|line| line == "0"), "{rest:?}");
+    assert!(!rest.iter().any(|line| line == "event: end"), "its browser comes back");
+}
+
+#[test]
+fn assets_are_kept_for_as_long_as_they_are_what_they_are() {
+    let server = Server::start(&Database::sqlite());
+    let browser = Browser::log_in(&server);
+    let page = browser.get("/console").text();
+    let (_, rest) = page.split_once("href=\"/console/style.css?v=").unwrap();
+    let version = rest.split('"').next().unwrap();
+    for (asked, kept) in [
+        (format!("?v={version}"), "max-age=31536000, immutable"),
+        ("?v=0123456789abcdef".to_owned(), "no-store"),
+        (String::new(), "no-store"),
+    ] {
+        let style = browser.get(&format!("/console/style.css{asked}"));
+        assert_eq!((style.status, style.header("cache-control")), (200, Some(kept)), "{asked}");
+        assert_eq!(style.header("content-type"), Some("text/css; charset=utf-8"));
+    }
+    let script = browser.get("/console/live.js");
+    assert_eq!(script.header("content-type"), Some("text/javascript; charset=utf-8"));
+}
+
+fn await_line(events: &mut impl Iterator<Item = String>, expected: &str) {
+    let is_there = events.any(|line| line.contains(expected));
+    assert!(is_there, "no {expected:?} before the end");
 }

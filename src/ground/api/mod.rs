@@ -147,8 +147,8 @@ async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     if kind.is_some_and(|kind| kind.starts_with(b"text/html")) {
-        // The console runs no script and shows nothing from elsewhere, whatever a name or a report
-        // says. Satellites' answers stay short: their links are paid by the byte.
+        // The console runs no script but its own file and shows nothing from elsewhere, whatever a
+        // name or a report says. Satellites' answers stay short: their links are paid by the byte.
         headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
         headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     }
@@ -189,7 +189,8 @@ const SMALL: DefaultBodyLimit = DefaultBodyLimit::max(4096);
 pub const LISTS: DefaultBodyLimit = DefaultBodyLimit::max(1 << 20);
 const REPORTS: DefaultBodyLimit = DefaultBodyLimit::max(BODY_BYTES_MAX);
 
-const POLICY: &str = "default-src 'none'; style-src 'self' 'unsafe-inline'; img-src data:; \
+const POLICY: &str = "default-src 'none'; script-src 'self'; connect-src 'self'; \
+    style-src 'self' 'unsafe-inline'; img-src data:; \
     form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 /// Go's zero time.
 const NO_TIME: &str = "0001-01-01T00:00:00Z";

@@ -1,9 +1,11 @@
-//! The console: pages for people, rendered here, with no script and nothing from outside.
+//! The console: pages for people, rendered here, with nothing from outside. They need no script: one
+//! brings what changes on a page that is watched (`live`).
 //!
 //! A session in a cookie that no script and no other site sees opens them; the API never looks at
 //! the cookie. Each form carries a token made from the session, so that another site's form is
 //! refused even by a browser that would send the cookie along. Every filter is a URL.
 
+mod assets;
 mod charts;
 mod configs;
 mod fleet;
@@ -11,6 +13,7 @@ mod forms;
 mod groups;
 mod images;
 mod journal;
+mod live;
 mod rollouts;
 mod satellite;
 mod users;
@@ -43,7 +46,8 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/console", get(fleet::overview))
         .route("/console/login", get(login_page).post(login))
         .route("/console/logout", post(logout))
-        .route("/console/style.css", get(style))
+        .route("/console/style.css", get(assets::style))
+        .route("/console/live.js", get(assets::script))
         .route("/console/satellites", post(fleet::add))
         .route("/console/satellites/{name}", get(satellite::show))
         .route("/console/satellites/{name}/groups", post(satellite::set_groups).layer(LISTS))
@@ -56,6 +60,7 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/console/rollouts", get(rollouts::list).post(rollouts::start).layer(LISTS))
         .route("/console/rollouts/new", get(rollouts::new))
         .route("/console/rollouts/{name}", get(rollouts::show))
+        .route("/console/rollouts/{name}/live", get(rollouts::live))
         .route("/console/rollouts/{name}/{action}", post(rollouts::act))
         .route("/console/images", get(images::list))
         .route("/console/events", get(journal::events))
@@ -73,6 +78,7 @@ pub fn routes() -> Router<Arc<App>> {
 }
 
 /// A person with a session in a cookie.
+#[derive(Clone)]
 pub struct Visitor {
     pub user: User,
     /// The session's own secret, for the forms.
@@ -86,21 +92,30 @@ impl FromRequestParts<Arc<App>> for Visitor {
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Response> {
         let to_login = || Redirect::to("/console/login").into_response();
         let session = cookie(&parts.headers).ok_or_else(to_login)?.to_owned();
-        let found = async {
-            let mut read = app.store.read().await?;
-            read.rows().session_user(&secret::hash(&session), clock::now()).await
-        };
-        let user = found.await.map_err(|error| Fault::from(error).into_response())?;
+        let user = user_of(app, &session).await.map_err(IntoResponse::into_response)?;
         let user = user.ok_or_else(to_login)?;
         let form_token = form_token(app, &session);
         Ok(Self { user, form_token, session })
     }
 }
 
+/// The user of a session that has not ended.
+async fn user_of(app: &App, session: &str) -> Result<Option<User>, Fault> {
+    let mut read = app.store.read().await?;
+    Ok(read.rows().session_user(&secret::hash(session), clock::now()).await?)
+}
+
 impl Visitor {
     /// Who it is in the audit log.
     pub fn actor(&self) -> &str {
         &self.user.username
+    }
+
+    /// The same one at a later time; none when the session has ended.
+    async fn again(&self, app: &App) -> Result<Option<Self>, Fault> {
+        let user = user_of(app, &self.session).await?;
+        let (form_token, session) = (self.form_token.clone(), self.session.clone());
+        Ok(user.map(|user| Self { user, form_token, session }))
     }
 
     /// Refuses a form that is not of this session.
@@ -204,12 +219,6 @@ fn with_cookie(text: &str, to: &str) -> Result<Response, Fault> {
     let value =
         HeaderValue::from_str(text).map_err(|error| Fault::internal("making a cookie", &error))?;
     Ok(([(header::SET_COOKIE, value)], Redirect::to(to)).into_response())
-}
-
-async fn style() -> impl IntoResponse {
-    let kind = HeaderValue::from_static("text/css; charset=utf-8");
-    let fresh = HeaderValue::from_static("max-age=3600");
-    ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, fresh)], view::STYLE)
 }
 
 const COOKIE: &str = "ground_control";

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use axum::extract::{Form, Path, Query, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
 
 use super::groups::{complete, from_lines, to_lines};
-use super::view::{ago, page, stamp, token, version};
-use super::{Visitor, forms};
+use super::view::{at, live_page, page, stamp, token, version};
+use super::{Visitor, forms, live};
 use crate::ground::api::{Action, Expected, NewRollout, Seen, Version, act_on, start_rollout};
 use crate::ground::app::{App, Fault};
 use crate::ground::clock;
@@ -70,11 +70,32 @@ pub async fn show(
     State(app): State<Arc<App>>,
     visitor: Visitor,
     Path(name): Path<String>,
+) -> Result<Markup, Fault> {
+    let (content, is_ended) = content(&app, &visitor, &name).await?;
+    if is_ended {
+        return Ok(page(Some(&visitor), &name, &content));
+    }
+    Ok(live_page(&visitor, &name, &format!("/console/rollouts/{name}/live"), &content))
+}
+
+pub async fn live(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Path(name): Path<String>,
 ) -> Result<Response, Fault> {
+    let content = move |app: Arc<App>, visitor| {
+        let name = name.clone();
+        async move { content(&app, &visitor, &name).await }
+    };
+    live::events(app, visitor, content).await
+}
+
+/// What the page of a rollout shows now, and whether it stays so.
+async fn content(app: &App, visitor: &Visitor, name: &str) -> Result<(Markup, bool), Fault> {
     let now = clock::now();
     let mut read = app.store.read().await?;
     let mut rows = read.rows();
-    let seen = Seen::read(&mut rows, &name, now).await?;
+    let seen = Seen::read(&mut rows, name, now).await?;
     let rollout = &seen.rollout;
     let released = rows.released(rollout.id, "", ROWS_MAX, now).await?;
     let policy = &rollout.policy;
@@ -93,10 +114,10 @@ pub async fn show(
             tr { th { "Batch" } td { (rollout.batch) " of " (policy.batches()) } }
             tr { th { "Rules" } td { (rules(policy)) } }
             tr { th { "Started" } td {
-                (ago(now - rollout.created_at)) " by " (rollout.actor)
+                (at(rollout.created_at)) " by " (rollout.actor)
             } }
         } }
-        @if visitor.user.role >= Role::Admin { (actions(&app, &visitor, rollout)) }
+        @if visitor.user.role >= Role::Admin { (actions(app, visitor, rollout)) }
         h2 { "Batches" }
         (batches(policy, &seen.counts))
         h2 { "Images" }
@@ -104,13 +125,7 @@ pub async fn show(
         h2 { "Satellites" }
         (satellites(policy, &released, now))
     };
-    let page = page(Some(&visitor), &name, &content);
-    if rollout.phase.is_ended() {
-        return Ok(page.into_response());
-    }
-    // It is looked at again without a script.
-    let again = [(header::REFRESH, HeaderValue::from_static("5"))];
-    Ok((again, page).into_response())
+    Ok((content, rollout.phase.is_ended()))
 }
 
 fn rules(policy: &Policy) -> Markup {

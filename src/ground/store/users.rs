@@ -6,6 +6,7 @@ use sqlx::{Result, Row as _};
 use super::Rows;
 
 /// A person.
+#[derive(Clone)]
 pub struct User {
     pub id: i64,
     pub username: String,
