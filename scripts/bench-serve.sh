@@ -5,7 +5,8 @@
 # The same wrk asks Moonlet, nginx with the same bytes as files, and docker-registry, one after the
 # other in each round; each server has one core and wrk the other one. Digests are not checked here.
 
-# wrk_figures URL CONNECTIONS: requests a second and the 99th percentile in ms.
+# wrk_figures URL CONNECTIONS: requests a second, the 99th percentile in ms, and MB a second: those of
+# requests that did not end as well, of which there may be no other.
 wrk_figures() {
     taskset -c "$client_core" wrk -t 1 -c "$2" -d "${SECONDS_EACH}s" --latency \
         -H 'Accept: application/vnd.oci.image.manifest.v1+json' "$1" >"$WORK/wrk.out"
@@ -15,7 +16,13 @@ wrk_figures() {
             if ($2 ~ /us$/) p99 /= 1000; else if ($2 !~ /ms$/) p99 *= 1000
         }
         $1 == "Requests/sec:" { rate = $2 }
-        END { printf "%.2f %.3f\n", rate, p99 }' "$WORK/wrk.out"
+        $1 == "Transfer/sec:" {
+            bytes = $2 + 0
+            if ($2 ~ /GB$/) bytes *= 1024
+            else if ($2 ~ /KB$/) bytes /= 1024
+            else if ($2 !~ /MB$/) bytes /= 1048576
+        }
+        END { printf "%.2f %.3f %.3f\n", rate, p99, bytes * 1.048576 }' "$WORK/wrk.out"
 }
 
 # CPU seconds that process $1 and its children have taken, in hundredths.
@@ -25,8 +32,8 @@ cpu_time() {
     done | awk '{ sum += $12 + $13 } END { print sum }'
 }
 
-# side_by_side CONNECTIONS MOONLET_URL NGINX_URL [REGISTRY_URL]: medians of rates, of 99th percentiles
-# and of ms of CPU time a request, in `rate_*`, `p99_*` and `cpu_*`.
+# side_by_side CONNECTIONS MOONLET_URL NGINX_URL [REGISTRY_URL]: medians of rates, of 99th percentiles,
+# of MB a second and of ms of CPU time a GB, in `rate_*`, `p99_*`, `speed_*` and `cpu_*`.
 side_by_side() {
     rm -f "$WORK"/side.*
     for _ in $(seq "$ROUNDS"); do
@@ -36,20 +43,16 @@ side_by_side() {
             figures=$(wrk_figures "$6" "$1")
             spent=$(($(cpu_time "$7") - before))
             echo "$figures $spent" | awk -v seconds="$SECONDS_EACH" \
-                '{ print $1, $2, ($1 > 0) ? $3 * 10 / ($1 * seconds) : 0 }' >>"$WORK/side.$5"
+                '{ print $1, $2, $3, ($3 > 0) ? $4 * 10000 / ($3 * seconds) : 0 }' >>"$WORK/side.$5"
         done
     done
     for peer in moonlet nginx registry; do
         [ -e "$WORK/side.$peer" ] || continue
         eval "rate_$peer=$(cut -d ' ' -f 1 "$WORK/side.$peer" | median)"
         eval "p99_$peer=$(cut -d ' ' -f 2 "$WORK/side.$peer" | median)"
-        eval "cpu_$peer=$(cut -d ' ' -f 3 "$WORK/side.$peer" | median)"
+        eval "speed_$peer=$(cut -d ' ' -f 3 "$WORK/side.$peer" | median)"
+        eval "cpu_$peer=$(cut -d ' ' -f 4 "$WORK/side.$peer" | median)"
     done
-}
-
-# megabytes RATE MEBIBYTES: MB/s of so many bodies of that size a second.
-megabytes() {
-    awk -v rate="$1" -v size="$2" 'BEGIN { printf "%.0f\n", rate * size * 1.048576 }'
 }
 
 # nginx's own certificate serves all.
@@ -99,19 +102,12 @@ serve_rows() {
             side_by_side "$connections" "$scheme://127.0.0.1:$serve_port/v2/bench/app/blobs/$layer" \
                 "$scheme://127.0.0.1:$1/blob-$size" ${2:+"http://$registry/v2/bench/app/blobs/$layer"}
             what="$size MiB blob, $connections conn, MB/s"
-            compare "$what (nginx)" "$(megabytes "$rate_moonlet" "$size")" \
-                "$(megabytes "$rate_nginx" "$size")" gt "$target"
-            [ -z "${2:-}" ] || row "$what (registry)" "$(megabytes "$rate_moonlet" "$size")" \
-                "$(megabytes "$rate_registry" "$size")" "$(ratio "$rate_moonlet" "$rate_registry")" - -
-            compare "  CPU ms per GB (nginx)" "$(cpu_per_gb "$cpu_moonlet" "$size")" \
-                "$(cpu_per_gb "$cpu_nginx" "$size")" lt 1.0
+            compare "$what (nginx)" "$speed_moonlet" "$speed_nginx" gt "$target"
+            [ -z "${2:-}" ] || row "$what (registry)" "$speed_moonlet" "$speed_registry" \
+                "$(ratio "$speed_moonlet" "$speed_registry")" - -
+            compare "  CPU ms per GB (nginx)" "$cpu_moonlet" "$cpu_nginx" lt 1.0
         done
     done
-}
-
-# cpu_per_gb MILLISECONDS_PER_REQUEST MEBIBYTES
-cpu_per_gb() {
-    awk -v cpu="$1" -v size="$2" 'BEGIN { printf "%.0f\n", cpu * 1000 / (size * 1.048576) }'
 }
 
 # Seconds of a command, appended to FILE.
@@ -124,38 +120,82 @@ stopwatch() (
 )
 
 # Of a 300 MB image that a client has fetched on demand, against straight from its registry, which has a
-# core of its own in all of them.
+# core of its own in all of them. What is asked has nothing at first, and so has the client.
 serve_through() {
     rm -f "$WORK"/pull.*
+    clients=skopeo
+    if have containerd && have ctr && [ "$(id -u)" -eq 0 ]; then
+        clients="skopeo containerd"
+    fi
     for _ in $(seq "$ROUNDS"); do
-        rm -rf "$WORK/store" "$WORK/copy" "$WORK/mirror"
-        free_port && mirror_port=$PORT
-        mkdir -p "$WORK/mirror"
-        sed "s|$WORK/registry\$|$WORK/mirror|; s|:$registry_port|:$mirror_port|" \
-            "$WORK/registry.yml" >"$WORK/mirror.yml"
-        printf 'proxy:\n  remoteurl: http://%s\n' "$registry" >>"$WORK/mirror.yml"
-        docker-registry serve "$WORK/mirror.yml" >"$WORK/mirror.log" 2>&1 &
-        mirror_pid=$!
-        started "$mirror_pid"
-        wait_for 20 curl -s "http://127.0.0.1:$mirror_port/v2/" || die "$(tail -n 3 "$WORK/mirror.log")"
-        configure
-        printf 'pull_through = true\n' >>"$WORK/moonlet.toml"
-        moonlet_start "$WORK/moonlet.toml" "$admin_port" "$WORK/moonlet.log"
-        for way in "direct $registry" "moonlet 127.0.0.1:$serve_port" "mirror 127.0.0.1:$mirror_port"; do
-            rm -rf "$WORK/copy"
-            sync
-            stopwatch "$WORK/pull.${way%% *}" skopeo copy --quiet --src-tls-verify=false \
-                "docker://${way#* }/bench/sync:1" "dir:$WORK/copy"
+        for client in $clients; do
+            through_start
+            for way in "direct $registry" "moonlet 127.0.0.1:$serve_port" "mirror 127.0.0.1:$mirror_port"; do
+                sync
+                "pull_by_$client" "${way#* }" "$WORK/pull.$client.${way%% *}"
+            done
+            stop "$MOONLET_PID"
+            stop "$mirror_pid"
         done
-        stop "$MOONLET_PID"
-        stop "$mirror_pid"
     done
-    rm -rf "$WORK/store" "$WORK/copy" "$WORK/mirror"
-    direct=$(median <"$WORK/pull.direct")
-    title "300 MB pulled through by skopeo, s (direct)"
-    compare "moonlet" "$(median <"$WORK/pull.moonlet")" "$direct" lt 1.05
-    mirror=$(median <"$WORK/pull.mirror")
-    row "docker-registry as a mirror" "$mirror" "$direct" "$(ratio "$mirror" "$direct")" - -
+    rm -rf "$WORK/store" "$WORK/mirror"
+    for client in $clients; do
+        direct=$(median <"$WORK/pull.$client.direct")
+        mirror=$(median <"$WORK/pull.$client.mirror")
+        title "300 MB pulled through by $client, s (direct)"
+        compare "moonlet" "$(median <"$WORK/pull.$client.moonlet")" "$direct" lt 1.05
+        row "docker-registry as a mirror" "$mirror" "$direct" "$(ratio "$mirror" "$direct")" - -
+    done
+    [ "$clients" != skopeo ] || echo "by containerd: left out, it needs containerd, ctr and root"
+}
+
+# Both proxies, with nothing held.
+through_start() {
+    rm -rf "$WORK/store" "$WORK/mirror"
+    free_port && mirror_port=$PORT
+    mkdir -p "$WORK/mirror"
+    sed "s|$WORK/registry\$|$WORK/mirror|; s|:$registry_port|:$mirror_port|" \
+        "$WORK/registry.yml" >"$WORK/mirror.yml"
+    printf 'proxy:\n  remoteurl: http://%s\n' "$registry" >>"$WORK/mirror.yml"
+    docker-registry serve "$WORK/mirror.yml" >"$WORK/mirror.log" 2>&1 &
+    mirror_pid=$!
+    started "$mirror_pid"
+    wait_for 20 curl -s "http://127.0.0.1:$mirror_port/v2/" || die "$(tail -n 3 "$WORK/mirror.log")"
+    configure
+    printf 'pull_through = true\n' >>"$WORK/moonlet.toml"
+    moonlet_start "$WORK/moonlet.toml" "$admin_port" "$WORK/moonlet.log"
+}
+
+# pull_by_skopeo HOST FILE: the seconds go to FILE.
+pull_by_skopeo() {
+    rm -rf "$WORK/copy"
+    stopwatch "$2" skopeo copy --quiet --src-tls-verify=false \
+        "docker://$1/bench/sync:1" "dir:$WORK/copy"
+    rm -rf "$WORK/copy"
+}
+
+# The same by a containerd with nothing in it, layers unpacked. It says for which registry it asks.
+pull_by_containerd() {
+    place=$WORK/containerd
+    mkdir -p "$place/hosts/registry.test"
+    printf 'server = "http://%s"\n[host."http://%s"]\ncapabilities = ["pull", "resolve"]\n' \
+        "$1" "$1" >"$place/hosts/registry.test/hosts.toml"
+    cat >"$place/config.toml" <<END
+version = 2
+root = "$place/root"
+state = "$place/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]
+[grpc]
+address = "$place/sock"
+END
+    containerd -c "$place/config.toml" >"$place/log" 2>&1 &
+    containerd_pid=$!
+    started "$containerd_pid"
+    wait_for 20 ctr -a "$place/sock" version || die "containerd: $(tail -n 3 "$place/log")"
+    stopwatch "$2" ctr -a "$place/sock" images pull --hosts-dir "$place/hosts" \
+        --snapshotter native --platform linux/amd64 registry.test/bench/sync:1
+    stop "$containerd_pid"
+    rm -rf "$place"
 }
 
 # 50 clients that ask for one cold blob at once.
