@@ -203,6 +203,10 @@ pub fn seeds(target: Target) -> Vec<Vec<u8>> {
                 "\u{9}PUT /v2/app/manifests/1 HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n\
                  Transfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\nA: b\r\n\r\n"
                     .to_owned(),
+                // One digit more than a length has.
+                "\u{9}PUT /v2/app/manifests/1 HTTP/1.1\r\nHost: h\r\n\
+                 Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\nabc\r\n"
+                    .to_owned(),
                 "\u{9}POST /v2/app/blobs/uploads/ HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc"
                     .to_owned(),
                 "\u{9}CONNECT registry.test:443 HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(),
@@ -212,6 +216,8 @@ pub fn seeds(target: Target) -> Vec<Vec<u8>> {
             "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nDocker-Content-Digest: x\r\n\r\nabc"
                 .to_owned(),
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nA: b\r\n\r\n"
+                .to_owned(),
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\nabc\r\n"
                 .to_owned(),
             "HTTP/1.1 401 No\r\nWWW-Authenticate: Bearer realm=\"http://a\",scope=\"b\"\r\n\
              Content-Length: 0\r\n\r\n"
