@@ -484,7 +484,8 @@ fn watched_pages_are_counted_and_end_with_the_server() {
 
 #[test]
 fn assets_are_kept_for_as_long_as_they_are_what_they_are() {
-    let server = Server::start(&Database::sqlite());
+    let database = Database::sqlite();
+    let server = Server::start(&database);
     let browser = Browser::log_in(&server);
     let page = browser.get("/console").text();
     let (_, rest) = page.split_once("href=\"/console/style.css?v=").unwrap();
