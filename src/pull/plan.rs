@@ -6,10 +6,9 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use super::walk::Walk;
-use super::{Error, Notes, Puller};
+use super::{Error, Notes};
 use crate::blob::TagKey;
-use crate::oci::{Digest, Platform, Reference};
+use crate::oci::{Digest, Reference};
 
 /// An image that is to be made present.
 #[derive(Debug)]
@@ -97,28 +96,6 @@ impl Plan {
     pub fn digests(&self) -> BTreeSet<Digest> {
         let manifests = self.manifests.iter().map(|manifest| manifest.digest);
         self.blobs.iter().map(|blob| blob.digest).chain(manifests).collect()
-    }
-}
-
-impl Puller {
-    /// Reads the manifests of `reference`, at `digest` if that is known already. Manifests that are
-    /// too long to be held in memory are in the store afterwards, without their media type, so that
-    /// no one is served them yet.
-    pub async fn plan(
-        &self,
-        reference: &Reference,
-        digest: Option<Digest>,
-        platforms: &[Platform],
-    ) -> Result<Plan, Error> {
-        let source = self.source(&reference.registry, &reference.repository)?;
-        let mut walk = Walk::new(self, &source, reference.to_string(), platforms);
-        let root = walk.root(reference, &tag_text(reference), digest).await?;
-        let signature_tags = walk.accompanying(&reference.registry).await;
-        if self.stop().is_open() {
-            // What could not be asked for any more is not missing.
-            return Err(Error::stopped());
-        }
-        Ok(walk.plan(tag_key(reference), root, signature_tags))
     }
 }
 

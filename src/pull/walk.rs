@@ -20,7 +20,7 @@ use log::warn;
 use smol::future::yield_now;
 
 use super::backoff::Backoff;
-use super::plan::{PlannedBlob, PlannedManifest};
+use super::plan::{PlannedBlob, PlannedManifest, tag_key, tag_text};
 use super::{Error, Notes, Plan, Puller, Source};
 use crate::blob::{HashedReader, TagKey};
 use crate::catalog;
@@ -32,6 +32,28 @@ use crate::oci::{
     Selection, media_type, platform_list,
 };
 use crate::registry::OpenedManifest;
+
+impl Puller {
+    /// Reads the manifests of `reference`, at `digest` if that is known already. Manifests that are
+    /// too long to be held in memory are in the store afterwards, without their media type, so that
+    /// no one is served them yet.
+    pub async fn plan(
+        &self,
+        reference: &Reference,
+        digest: Option<Digest>,
+        platforms: &[Platform],
+    ) -> Result<Plan, Error> {
+        let source = self.source(&reference.registry, &reference.repository)?;
+        let mut walk = Walk::new(self, &source, reference.to_string(), platforms);
+        let root = walk.root(reference, &tag_text(reference), digest).await?;
+        let signature_tags = walk.accompanying(&reference.registry).await;
+        if self.stop().is_open() {
+            // What could not be asked for any more is not missing.
+            return Err(Error::stopped());
+        }
+        Ok(walk.plan(tag_key(reference), root, signature_tags))
+    }
+}
 
 /// What was found of an image so far.
 pub(super) struct Walk<'a> {

@@ -9,8 +9,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::chunks::{Chunks, Next};
-use super::client::ClientLimits;
 use super::goodput::{BYTES_PER_SECOND_MIN, Goodput};
+use super::limits::ClientLimits;
 use super::pool::{Peer, Pool};
 use super::wire::{Wait, Wire};
 use crate::kind::Kind;

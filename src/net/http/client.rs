@@ -8,7 +8,6 @@
 
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
 
 use futures_rustls::TlsConnector;
 use rustls::pki_types::ServerName;
@@ -20,6 +19,7 @@ use super::chunks::Chunks;
 use super::codec::{self, ClientRequest, ResponseHead};
 use super::head::{Arrival, arrive, content_length};
 use super::headers::Headers;
+use super::limits::ClientLimits;
 use super::pool::{Peer, Pool};
 use super::tunnel::FarEnd;
 use super::wire::{Socket, Stream, Wait, Wire};
@@ -28,40 +28,6 @@ use crate::kind::Kind;
 use crate::net::gate::Link;
 use crate::net::proxy::Proxy;
 use crate::net::{Error, Network, dial, tls};
-
-/// How long a client waits and how much it keeps.
-#[derive(Clone, Copy, Debug)]
-pub struct ClientLimits {
-    /// Time for resolving and connecting, and again for the TLS handshake.
-    pub connect_deadline: Duration,
-    /// Time from the request to the end of the response's head.
-    pub head_deadline: Duration,
-    /// Time without a byte, in either direction.
-    pub stall_deadline: Duration,
-    /// Time spent waiting for a body after which it must have come at 1 KiB/s.
-    pub goodput_span: Duration,
-    /// Connections kept for each scheme, host and port.
-    pub idle_max: usize,
-    /// Time that a connection is kept unused.
-    pub idle_age_max: Duration,
-    /// Size of the kernel's receive buffer in bytes; `None` leaves it to the kernel.
-    pub receive_buffer_bytes: Option<u32>,
-}
-
-impl Default for ClientLimits {
-    fn default() -> Self {
-        Self {
-            connect_deadline: Duration::from_secs(15),
-            head_deadline: Duration::from_secs(60),
-            stall_deadline: Duration::from_secs(30),
-            goodput_span: Duration::from_mins(1),
-            idle_max: 4,
-            // A poll each 30 s, spread over a tenth of that, finds its connection.
-            idle_age_max: Duration::from_secs(45),
-            receive_buffer_bytes: None,
-        }
-    }
-}
 
 /// What the server said.
 pub struct ClientResponse {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_rustls::{TlsAcceptor, TlsStream};
 use smol::future::or;
 
-use super::server::Shared;
+use super::shared::Shared;
 use super::slots::{Phase, Slot};
 use super::wire::{Socket, Stream};
 use crate::net::{Error, tls};

@@ -15,6 +15,7 @@
 //! | `client` `pool` `body` `goodput` | requests, kept connections, the body of a response |
 //! | `reach` | the way to a server in single steps |
 //! | `server` `handshake` `session` | listening, TLS, the loop of a connection |
+//! | `handler` `shared` `limits` | what answers, what connections share, how long they may take |
 //! | `send` | how an answer leaves |
 //! | `slots` | which clients may be connected, and which give way |
 //! | `origin` `tunnel` | what a proxy is asked for, and the bytes of others through it |
@@ -38,6 +39,7 @@ mod chunks;
 mod client;
 mod codec;
 mod goodput;
+mod handler;
 #[cfg(feature = "serve-tls")]
 mod handshake;
 #[cfg(not(feature = "serve-tls"))]
@@ -45,6 +47,7 @@ mod handshake;
 mod handshake;
 mod head;
 mod headers;
+mod limits;
 mod origin;
 mod pool;
 mod reach;
@@ -52,18 +55,21 @@ mod resident;
 mod send;
 mod server;
 mod session;
+mod shared;
 mod slots;
 mod tunnel;
 mod wire;
 
 pub use body::Body;
-pub use client::{Client, ClientLimits, ClientResponse};
+pub use client::{Client, ClientResponse};
 pub use codec::ClientRequest;
+pub use handler::{Connect, Handler, ServerRequest};
 pub use headers::Headers;
+pub use limits::{ClientLimits, ServerLimits};
 pub use origin::{HTTP_PORT, HTTPS_PORT, Origin};
 pub use reach::Connected;
 pub use send::{FileSpan, Gate, ResponseBody, ServerResponse, Source};
-pub use server::{Connect, Connection, Handler, Listener, ServerLimits, ServerRequest};
+pub use server::{Connection, Listener};
 pub use slots::{ClientAddress, Slots};
 pub use tunnel::{FarEnd, Leave, Tunnel};
 

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::server::Shared;
+use super::shared::Shared;
 use super::slots::Slot;
 use super::wire::{Socket, Stream};
 use crate::config::lacking;

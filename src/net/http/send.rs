@@ -24,7 +24,7 @@ use smol::future::zip;
 use super::answer::{has_body, write_head};
 use super::headers::Headers;
 use super::resident::{make_resident, with_block};
-use super::server::Shared;
+use super::shared::Shared;
 use super::slots::{BLOCK_BYTES, Slot};
 use super::wire::{Wait, Wire, advance};
 

@@ -1,16 +1,14 @@
 //! The server: a listener, and what answers.
 //!
 //! A connection may wait for a head, be idle, and stall while sending, each for a bounded time,
-//! and it ends by FIN: what is sent last must arrive. Who gives way when more come than there
+//! and it ends by FIN: what is sent last must arrive. Which is closed when more come than there
 //! are slots is decided in `slots`.
 //! Bodies of requests have no use in a read API: they are read away up to a limit, so that the
 //! connection can go on, and beyond it the answer is given and the connection ended.
 
-use std::cell::{Cell, RefCell};
-use std::future::Future;
+use std::cell::Cell;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,103 +17,15 @@ use rustix::io::Errno;
 use smol::Async;
 use smol::future::or;
 
-use super::Method;
-use super::answer::DateLine;
-use super::headers::Headers;
-use super::origin::Origin;
-use super::send::ServerResponse;
+use super::handler::Handler;
+use super::limits::ServerLimits;
 use super::session::talk;
+use super::shared::Shared;
 use super::slots::{Slot, Slots};
-use super::tunnel::Tunnel;
 use crate::clock::SharedClock;
 use crate::kind::Kind;
 use crate::metrics::Metrics;
 use crate::net::{Error, Identity, dial, listen};
-
-/// What clients may take of the server.
-#[derive(Clone, Copy, Debug)]
-pub struct ServerLimits {
-    /// Connections open at once.
-    pub connections_max: u32,
-    /// Time for the TLS handshake, and for a head from its first byte to its last.
-    pub head_deadline: Duration,
-    /// Time between an answer and the next request.
-    pub idle_deadline: Duration,
-    /// Time for the whole body of a request.
-    pub body_deadline: Duration,
-    /// Time in which a peer must take some bytes of its answer.
-    pub stall_deadline: Duration,
-}
-
-impl Default for ServerLimits {
-    fn default() -> Self {
-        Self {
-            connections_max: 128,
-            head_deadline: Duration::from_secs(10),
-            idle_deadline: Duration::from_secs(60),
-            body_deadline: Duration::from_secs(30),
-            stall_deadline: Duration::from_secs(30),
-        }
-    }
-}
-
-/// Answers requests.
-pub trait Handler {
-    /// Answers one request. It has all the time it takes: only the network has deadlines.
-    fn handle(&self, request: ServerRequest) -> impl Future<Output = ServerResponse>;
-
-    /// Says what becomes of a CONNECT to an origin. Who is no proxy refuses it.
-    fn connect(&self, request: ServerRequest, _to: Origin) -> impl Future<Output = Connect> {
-        async { Connect::Refused(self.handle(request).await) }
-    }
-}
-
-/// What becomes of a CONNECT.
-pub enum Connect {
-    /// There is no tunnel.
-    Refused(ServerResponse),
-    /// It ends here: TLS is answered with this certificate, and the requests within are handled.
-    Answered(Arc<rustls::ServerConfig>),
-    /// It leads to another host.
-    Relayed(Tunnel),
-}
-
-/// A [`Handler`] of any type: the loop of a connection is in the program once.
-pub(super) trait Answers {
-    fn handle<'a>(&'a self, request: ServerRequest) -> Answer<'a, ServerResponse>;
-    fn connect<'a>(&'a self, request: ServerRequest, to: Origin) -> Answer<'a, Connect>;
-}
-
-pub(super) type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
-
-impl<H: Handler> Answers for H {
-    fn handle<'a>(&'a self, request: ServerRequest) -> Answer<'a, ServerResponse> {
-        Box::pin(Handler::handle(self, request))
-    }
-
-    fn connect<'a>(&'a self, request: ServerRequest, to: Origin) -> Answer<'a, Connect> {
-        Box::pin(Handler::connect(self, request, to))
-    }
-}
-
-/// A request, without its body.
-#[derive(Clone, Debug)]
-pub struct ServerRequest {
-    /// The method.
-    pub method: Method,
-    /// Whom it is for, where it came to a proxy.
-    pub origin: Option<Origin>,
-    /// The path as it was sent, not decoded.
-    pub path: String,
-    /// The query, decoded.
-    pub query: Vec<(String, String)>,
-    /// Header lines.
-    pub headers: Headers,
-    /// Who asks.
-    pub peer: SocketAddr,
-    /// The names of the certificate that it has shown.
-    pub certificate: Option<Rc<[String]>>,
-}
 
 /// A listening socket.
 pub struct Listener {
@@ -218,17 +128,6 @@ impl Listener {
         self.slots.shed_idle();
         clock.sleep(ACCEPT_PAUSE).await;
     }
-}
-
-/// What the connections of a listener share.
-pub(super) struct Shared {
-    pub tls: Option<Identity>,
-    pub limits: ServerLimits,
-    pub metrics: Rc<Metrics>,
-    pub clock: SharedClock,
-    pub date: DateLine,
-    /// What is read of a file passes through here on its way to where it is encrypted.
-    pub block: RefCell<Vec<u8>>,
 }
 
 /// Counts an open connection.

@@ -9,12 +9,13 @@ use smol::Async;
 
 use super::Method;
 use super::chunks::{Chunks, Next};
+use super::handler::{Answers, Connect, ServerRequest};
 use super::handshake::handshake;
 use super::head::{Arrival, HEAD_BYTES_MAX, Refusal, RequestBody, RequestHead, arrive};
 use super::headers::Headers;
 use super::origin::Origin;
 use super::send::{ResponseBody, SendOptions, Sent, ServerResponse, send};
-use super::server::{Answers, Connect, ServerRequest, Shared};
+use super::shared::Shared;
 use super::slots::{Phase, Slot};
 use super::wire::{Socket, Stream, Wait, Wire};
 use crate::kind::Kind;
