@@ -173,7 +173,8 @@ async def main():
             command, env=environment, preexec_fn=pinned(0), stdout=log, stderr=log))
     pinned(1)()
     try:
-        await measure(servers, ports, count, seconds, begun)
+        database = sys.argv[4] if len(sys.argv) > 4 else ""
+        await measure(servers, ports, count, seconds, begun, (directory, database))
     finally:
         for server in servers:
             server.terminate()
@@ -209,7 +210,7 @@ def process(server):
     return ticks / os.sysconf("SC_CLK_TCK"), int(peak.split()[1]) / 1024
 
 
-async def measure(servers, ports, count, seconds, begun):
+async def measure(servers, ports, count, seconds, begun, store):
     port = ports[0]
     assert all([await first_page(one) == 200 for one in ports])
     line("from nothing to the first page", f"{time.monotonic() - begun:.2f}", "s", 2)
@@ -285,10 +286,27 @@ async def measure(servers, ports, count, seconds, begun):
     line("an unchanged poll and a report", f"{load.bytes / max(1, len(took)) * 4:.0f}", "bytes", 4096)
     line("overview, median", f"{sorted(pages)[len(pages) // 2] * 1000:.0f}", "ms", 100)
     line("overview", f"{page_bytes / 1000:.1f}", "KB", 60)
+    # What a change costs: the group of one in GROUPS satellites gets another image.
+    before = time.monotonic()
+    await change("/api/groups/sync", {"group": "g0", "registry": "https://registry.test",
+                                      "artifacts": [dict(artifact, digest="sha256:" + "2" * 64)]})
+    line(f"change of the group of {count // GROUPS}", f"{(time.monotonic() - before) * 1000:.0f}",
+         "ms", 1000)
+    stored = database_bytes(*store)
+    line("database for each satellite", f"{stored / count:.0f}", "bytes")
     for error in load.errors[:5]:
         print(error, file=sys.stderr)
     for task in tasks:
         task.cancel()
+
+
+def database_bytes(directory, database):
+    """Of the files of SQLite, its log included, or as PostgreSQL says."""
+    if database:
+        query = "SELECT pg_database_size(current_database())"
+        answer = subprocess.run(["psql", "-Atc", query, database], stdout=subprocess.PIPE, check=True)
+        return int(answer.stdout)
+    return sum(entry.stat().st_size for entry in os.scandir(directory) if "control.db" in entry.name)
 
 
 async def console(port):

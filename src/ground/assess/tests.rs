@@ -186,11 +186,8 @@ fn what_is_staged_is_in_sync_beside_what_is_held() {
     let early = moonlet(vec![status("r.example/same:1", "staged", A)]);
     assert!(judged(&early).1.contains(&"same:1".to_owned()));
     // A Go satellite holds what it held until the images are the group's own.
-    let cached = |name: &str| CachedImage {
-        reference: format!("r.example/{name}@{A}"),
-        size_bytes: 1,
-        ..CachedImage::default()
-    };
+    let cached =
+        |name: &str| CachedImage { reference: format!("r.example/{name}@{A}"), size_bytes: 1 };
     let cached_images = ["same:1", "app:1", "old:1"].map(cached).to_vec();
     let go = Report { cached_images, ..Report::default() };
     assert_eq!(judged(&go), (Updated::UpToDate, vec![]));
