@@ -53,7 +53,7 @@ pub async fn migrate(store: &Store) -> Result<(), String> {
     write.commit().await.map_err(failed)
 }
 
-const VERSIONS: [&str; 13] = [
+const VERSIONS: [&str; 14] = [
     FIRST,
     "ALTER TABLE image_groups ADD COLUMN platforms TEXT NOT NULL DEFAULT '[]';
      ALTER TABLE satellites ADD COLUMN stale_at BIGINT;
@@ -166,6 +166,9 @@ const VERSIONS: [&str; 13] = [
      CREATE INDEX satellites_waiting ON satellites (waits_since);",
     TAGS,
     HISTORY,
+    // The newest of a repository is what each poll asks for: without it PostgreSQL looks for that from
+    // the newest row of all.
+    "CREATE INDEX published_repository ON published (repository, id);",
 ];
 
 /// Samples of the past; `hour` is the one that is not over.
