@@ -83,6 +83,24 @@ pub struct Details {
     /// The part of the flash's rated life that is used, in percent, if known.
     #[serde(deserialize_with = "or_default", skip_serializing_if = "Option::is_none")]
     pub flash_used_percent: Option<f64>,
+    /// What is spent of the day's limit of the data plan, if it has one.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "Option::is_none")]
+    pub plan_day: Option<PlanUse>,
+    /// What is spent of the month's.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "Option::is_none")]
+    pub plan_month: Option<PlanUse>,
+}
+
+/// What is spent of one limit of the data plan.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PlanUse {
+    /// Bytes spent.
+    pub used_bytes: u64,
+    /// The limit in bytes.
+    pub max_bytes: u64,
+    /// When it begins anew, in seconds since 1970.
+    pub until: u64,
 }
 
 /// One image of the desired state.

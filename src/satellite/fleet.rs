@@ -21,7 +21,7 @@ use crate::clock::date::rfc3339;
 use crate::fleet::enrol::FACT_CHARS_MAX;
 use crate::fleet::interval;
 use crate::fleet::report::{
-    ACTIVITY_CHARS_MAX, CachedImage, Details, IMAGES_MAX, ImageStatus, PROBLEMS_MAX,
+    ACTIVITY_CHARS_MAX, CachedImage, Details, IMAGES_MAX, ImageStatus, PROBLEMS_MAX, PlanUse,
     REASON_CHARS_MAX, REFERENCE_CHARS_MAX, Report,
 };
 use crate::oci::Platform;
@@ -263,6 +263,11 @@ fn details(report: &status::Report) -> Details {
     let problems =
         problems.map(|one| cut(&format!("{}: {}", one.part, one.reason), REASON_CHARS_MAX));
     let used = report.store.health.as_ref().and_then(|health| health.life_used_percent);
+    let plan = |plan: &status::PlanReport| PlanUse {
+        used_bytes: plan.used_bytes,
+        max_bytes: plan.max_bytes,
+        until: plan.until_unix_seconds,
+    };
     Details {
         version: report.version.clone(),
         platform: Platform::device().to_string(),
@@ -273,6 +278,8 @@ fn details(report: &status::Report) -> Details {
         received_bytes: report.link.received_bytes,
         flash_written_bytes: report.store.programmed_bytes,
         flash_used_percent: used.map(f64::from),
+        plan_day: report.link.day.as_ref().map(plan),
+        plan_month: report.link.month.as_ref().map(plan),
     }
 }
 

@@ -14,7 +14,8 @@ fn report(received: u64, written: u64, storage: u64) -> String {
     json!({ "name": "edge1", "state_report_interval": "@every 00h00m10s",
         "storage_used_bytes": storage, "cached_images": [], "moonlet": { "version": "0.1.0",
         "platform": "linux/arm64", "storage_size_bytes": 4_u64 << 30, "received_bytes": received,
-        "flash_written_bytes": written, "flash_used_percent": 12.5 } })
+        "flash_written_bytes": written, "flash_used_percent": 12.5, "plan_day":
+        { "used_bytes": 190_u64 << 20, "max_bytes": 200_u64 << 20, "until": 1_800_000_000 } } })
     .to_string()
 }
 

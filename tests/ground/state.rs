@@ -49,7 +49,9 @@ fn desired_is_shown_against_reported() {
         assert_eq!(failed["problems"], json!(["no clock"]));
         assert_eq!(failed["images"][0]["in_sync_since"], Value::Null);
 
-        send(&report("held", DIGEST, r#""flash_used_percent":12.5,"#));
+        let more = r#""flash_used_percent":12.5,
+            "plan_day":{"used_bytes":3000,"max_bytes":4000,"until":1000000000},"#;
+        send(&report("held", DIGEST, more));
         assert_eq!(axes(&admin), ["Online", "UpToDate", "Healthy", "Enrolled"]);
         let held = state(&admin);
         let image = &held["images"][0];
@@ -66,13 +68,19 @@ fn desired_is_shown_against_reported() {
             assert_eq!(image[key], value, "{key}");
         }
         assert_eq!((&held["flash_used_percent"], &held["version"]), (&json!(12.5), &json!("9.9")));
+        assert_eq!(
+            (&held["plan_day"]["used_bytes"], &held["plan_month"]),
+            (&json!(3000), &json!(null))
+        );
         assert!(held["state_digest"]["desired"].as_str().unwrap().starts_with("sha256:"));
         // A second report of the same does not begin a new time.
-        send(&report("held", DIGEST, ""));
+        send(&report("held", DIGEST, more));
         assert_eq!(state(&admin)["images"][0]["in_sync_since"], since);
 
         let page = Browser::log_in(&server).get("/console/satellites/edge1").text();
-        for part in ["Healthy", "UpToDate", "&lt;why&gt;", "linux/arm/v7", "in sync: 1", "4.7 MiB"]
+        let plan = "2.9 KiB of 3.9 KiB, until 2001-09-09T01:46:40Z";
+        for part in
+            ["Healthy", "UpToDate", "&lt;why&gt;", "linux/arm/v7", "in sync: 1", "4.7 MiB", plan]
         {
             assert!(page.contains(part), "{part}");
         }

@@ -294,6 +294,24 @@ fn a_go_fleet_is_joined_and_obeyed_and_told_what_is_held() {
 }
 
 #[test]
+fn what_is_spent_of_the_data_plan_is_reported() {
+    let (_fleet, registry, satellite) = converged("fleet-plan");
+    let plan = || {
+        let reports = registry.asked();
+        let report = reports.iter().rfind(|asked| asked.path == "/satellites/sync")?;
+        let report: Value = serde_json::from_slice(&report.body).unwrap();
+        report["moonlet"].get("plan_day").cloned()
+    };
+    assert_eq!(plan(), None, "there is none");
+    let limited = config(&satellite.directory, &registry.url(), "first-token");
+    satellite.reload(&format!("{limited}[link]\nday_max = \"64MiB\"\n"));
+    wait_until(|| plan().is_some(), || satellite.log());
+    let plan = plan().unwrap();
+    assert_eq!(plan["max_bytes"], 64 << 20);
+    assert!(plan["until"].as_u64().unwrap() > 1_700_000_000, "{plan}");
+}
+
+#[test]
 fn an_unchanged_state_costs_no_body_and_no_write() {
     let (_fleet, registry, satellite) = converged("fleet-unchanged");
     let polls = || registry.count("HEAD", SATELLITE);

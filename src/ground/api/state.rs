@@ -143,6 +143,8 @@ pub async fn show(
         "flash_written_bytes": details.map(|details| details.flash_written_bytes),
         "flash_used_percent": details.and_then(|details| details.flash_used_percent),
         "received_bytes": details.map(|details| details.received_bytes),
+        "plan_day": details.and_then(|details| details.plan_day),
+        "plan_month": details.and_then(|details| details.plan_month),
         "images": images.collect::<Value>(),
     })))
 }

@@ -9,6 +9,7 @@ use maud::{Markup, html};
 use super::fleet::{class_of, may_enrol, words};
 use super::view::{ago, at, digest_link, page, span, token, version};
 use super::{Visitor, charts, forms};
+use crate::fleet::report::PlanUse;
 use crate::fleet::shown;
 use crate::ground::api::{
     Change, Expected, Known, Version, change_satellite, find_satellite, new_token,
@@ -143,6 +144,21 @@ fn access_forms(visitor: &Visitor, satellite: &Satellite, shown: &Version) -> Ma
     }
 }
 
+/// What is spent of a limit of the data plan, until when.
+fn spent(plan: PlanUse) -> Markup {
+    // Of any size, by the page's own colours, and never wider than its cell.
+    let percent = u128::from(plan.used_bytes) * 100 / u128::from(plan.max_bytes.max(1));
+    let class = if percent >= PLAN_PERCENT_WARNED { "bad" } else { "link" };
+    html! {
+        (ByteCount(plan.used_bytes)) " of " (ByteCount(plan.max_bytes)) ", until "
+        (at(i64::try_from(plan.until).unwrap_or(i64::MAX).saturating_mul(clock::SECOND)))
+        div.bar aria-hidden="true" {
+            span class=(class) style=(format!("flex:{}", percent.min(100))) {}
+            span style=(format!("flex:{}", 100 - percent.min(100))) {}
+        }
+    }
+}
+
 fn reported(status: &Status) -> Markup {
     let report = &status.report;
     let used = ByteCount(report.storage_used_bytes);
@@ -165,6 +181,9 @@ fn reported(status: &Status) -> Markup {
                     }
                 } }
                 tr { th { "Received" } td { (ByteCount(details.received_bytes)) } }
+                @for (name, plan) in [("Plan, day", details.plan_day), ("Plan, month", details.plan_month)] {
+                    @if let Some(plan) = plan { tr { th { (name) } td { (spent(plan)) } } }
+                }
             }
             None => tr { th { "Storage in use" } td { (used) } },
         }
@@ -348,3 +367,6 @@ pub async fn set_labels(
     change_satellite(&app, visitor.actor(), &expected, &name, &change).await?;
     Ok(Redirect::to(&format!("/console/satellites/{name}")))
 }
+
+/// Of a limit of the data plan: from here on it is shown as nearly spent.
+const PLAN_PERCENT_WARNED: u128 = 90;
