@@ -218,16 +218,19 @@ figures_nand() {
     figure "programmed per day, UBI, the same, bytes" \
         "$(per_day $((programmed - programmed_before)) "$IDLE")" 1048576
     figure "erases of UBI's most erased block meanwhile" "$((erases - erases_before))"
-    figure "erases of all blocks of the chip meanwhile" "$((chip_erases - chip_erases_before))"
+    all=-
+    [ -z "$chip_erases" ] || all=$((chip_erases - chip_erases_before))
+    figure "erases of all blocks of the chip meanwhile" "$all"
     halt
 }
 
-# Sets `programmed`, `erases` and `chip_erases`: the satellite's own count, UBI's and the chip's.
+# Sets `programmed`, `erases` and `chip_erases`: the satellite's own count, UBI's and the chip's, which
+# may be none.
 chip_counts() {
     sample
     programmed=$(curl -sf "http://$SEEN:$admin_port/metrics" |
         awk '$1 == "moonlet_flash_programmed_bytes_total" { print $2 }')
     # shellcheck disable=SC2046  # words
     set -- $(sed -n 's/^MOONLET-RESULT erases \([0-9 ]*\).*/\1/p' "$console" | tail -n 1)
-    erases=$1 chip_erases=${2:-0}
+    erases=$1 chip_erases=${2:-}
 }
