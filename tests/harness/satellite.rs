@@ -54,7 +54,7 @@ pub fn start_with(
 pub fn text(directory: &Path, poll: &str, upstreams: &[(&str, &str)], images: &[&str]) -> String {
     let store = directory.join("store");
     let mut text = format!(
-        "name = \"lies\"\n[serve]\nlisten = [\"127.0.0.1:0\"]\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+        "name = \"edge-9\"\n[serve]\nlisten = [\"127.0.0.1:0\"]\n[admin]\nlisten = \"127.0.0.1:0\"\n\
          [store]\npath = {store:?}\nsize_max = \"32MiB\"\n[sync]\npoll_interval = \"{poll}\"\n"
     );
     for (registry, lines) in upstreams {
@@ -75,7 +75,7 @@ pub fn launch(name: &str, config: impl FnOnce(&Path) -> String) -> Satellite {
 
 /// As [`launch`], without starting anything.
 pub fn prepare(name: &str, config: impl FnOnce(&Path) -> String) -> Satellite {
-    let directory = fresh_path(&format!("lies-{name}"));
+    let directory = fresh_path(&format!("program-{name}"));
     std::fs::create_dir(&directory).unwrap();
     std::fs::write(directory.join("moonlet.toml"), config(&directory)).unwrap();
     let (served, log_level, seen) = (String::new(), "debug", Cell::new(0));
