@@ -80,8 +80,11 @@ fn a_satellite_is_clicked_from_its_token_to_its_end() {
         browser.fill("Time of a satellite", "20s");
         browser.click("Start");
         browser.await_text("Rollout web-2");
+        // What a page loaded again would have lost.
+        browser.await_value("window.isSame = true");
         browser.await_text("1 failed");
         browser.await_text("RolledBack");
+        browser.await_value("window.isSame === true");
         browser.await_text("1 of 1 failed, which reaches 50%");
         browser.shot("story-rolled-back");
         browser.click("edge1");
