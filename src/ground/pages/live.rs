@@ -67,15 +67,10 @@ where
     F: Fn(Arc<App>, Visitor) -> C + Send + 'static,
     C: Future<Output = Result<(Markup, bool), Fault>> + Send + 'static,
 {
-    match watched.state {
-        State::Watching => {}
-        State::Ending => {
-            watched.state = State::Ended;
-            return Some((Ok(Event::default().event("end").data("")), watched));
-        }
-        State::Ended => return None,
+    if watched.state == State::Ended {
+        return None;
     }
-    loop {
+    while watched.state == State::Watching {
         let mut stopping = watched.app.stopping.subscribe();
         tokio::select! {
             _ = watched.looks.tick() => {}
@@ -85,7 +80,7 @@ where
         let Some(visitor) = watched.visitor.again(&watched.app).await.ok()? else {
             // The page itself leads to the login.
             watched.state = State::Ended;
-            return Some((Ok(Event::default().event("reload").data("")), watched));
+            return Some((event("reload", ""), watched));
         };
         let made = (watched.content)(Arc::clone(&watched.app), visitor).await;
         let (content, is_last) = made.ok()?;
@@ -95,14 +90,17 @@ where
         // A line of an event ends at either; what a satellite reports may have both.
         let content = content.into_string().replace('\r', " ");
         if watched.sent.as_ref() != Some(&content) {
-            watched.sent = Some(content.clone());
-            return Some((Ok(Event::default().event("content").data(content)), watched));
-        }
-        if is_last {
-            watched.state = State::Ended;
-            return Some((Ok(Event::default().event("end").data("")), watched));
+            let changed = event("content", &content);
+            watched.sent = Some(content);
+            return Some((changed, watched));
         }
     }
+    watched.state = State::Ended;
+    Some((event("end", ""), watched))
+}
+
+fn event(name: &str, data: &str) -> Result<Event, Infallible> {
+    Ok(Event::default().event(name).data(data))
 }
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
