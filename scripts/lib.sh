@@ -141,6 +141,10 @@ cleanup() {
         umount "$disk" 2>/dev/null || true
         losetup --detach "$disk" 2>/dev/null || true
     done
+    if [ -n "$disk_group" ]; then
+        echo $$ >"${disk_group%/*}/cgroup.procs" || true
+        rmdir "$disk_group" || true
+    fi
     for dir in $REMOVE; do
         # podman and containerd run as root leave files of root.
         rm -rf "$dir" 2>/dev/null || as_root rm -rf "$dir"
@@ -186,6 +190,7 @@ memory_now() {
 # --- disks, for root ------------------------------------------------------------------------
 
 DISKS=
+disk_group=
 
 # disk_new BYTES: a block device over a sparse file in WORK; sets DISK.
 disk_new() {
@@ -202,6 +207,26 @@ disk_end() {
     disk_file=$(losetup --noheadings --output BACK-FILE "$1")
     losetup --detach "$1"
     rm -f "$disk_file"
+}
+
+# disk_throttle DISK BYTES: holds what this process and its children read of a disk, and what they
+# write to it, to so many bytes a second, by the cgroups of version 1 or 2; false where there are none.
+disk_throttle() {
+    disk_number=$(cat "/sys/block/${1#/dev/}/dev")
+    if [ -d /sys/fs/cgroup/blkio ]; then
+        disk_group=/sys/fs/cgroup/blkio/moonlet-test
+        mkdir -p "$disk_group"
+        echo "$disk_number $2" >"$disk_group/blkio.throttle.read_bps_device"
+        echo "$disk_number $2" >"$disk_group/blkio.throttle.write_bps_device"
+    elif grep -qsw io /sys/fs/cgroup/cgroup.controllers; then
+        disk_group=/sys/fs/cgroup/moonlet-test
+        echo +io >/sys/fs/cgroup/cgroup.subtree_control
+        mkdir -p "$disk_group"
+        echo "$disk_number rbps=$2 wbps=$2" >"$disk_group/io.max"
+    else
+        return 1
+    fi
+    echo $$ >"$disk_group/cgroup.procs"
 }
 
 # can_format TYPE: whether the tools and the kernel know this file system.
