@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # shellcheck disable=SC2034,SC2086,SC2154  # shared with the script that sources it; words
-# The figures of the serving side: `scripts/bench serve`, which sources this file.
+# The figures of the serving side, `serve` and `through` of scripts/bench, which sources this file.
 #
 # The same wrk asks Moonlet, nginx with the same bytes as files, and docker-registry, one after the
 # other in each round; each server has one core and wrk the other one. Digests are not checked here.
@@ -120,13 +120,42 @@ stopwatch() (
 )
 
 # Of a 300 MB image that a client has fetched on demand, against straight from its registry, which has a
-# core of its own in all of them. What is asked has nothing at first, and so has the client.
-serve_through() {
-    rm -f "$WORK"/pull.*
+# core of its own in all of them. What is asked has nothing at first, and so has the client. By the
+# loopback device, clients and servers have both cores busy all the time; then as over a link.
+figure_through_inside() {
+    start_registry
+    seed sync 6 50
     clients=skopeo
-    if have containerd && have ctr && [ "$(id -u)" -eq 0 ]; then
+    if have containerd && have ctr; then
         clients="skopeo containerd"
     fi
+    through "300 MB pulled through by"
+    if link_limit; then
+        through "over a link of $LINK_RATE by"
+    else
+        echo "over a link: left out, it needs tc and a kernel with htb"
+    fi
+    stop "$REGISTRY_PID"
+    rm -rf "$WORK/store" "$WORK/mirror" "$WORK/registry"
+    [ "$clients" != skopeo ] || echo "by containerd: left out, it needs containerd and ctr"
+}
+
+figure_through() {
+    inside through "unshare --net --"
+}
+
+# Lets LINK_RATE of what the registry sends through, in this network namespace; false where that cannot be
+# had. A packet of the loopback device has up to 64 KiB.
+link_limit() {
+    have tc && tc qdisc add dev lo root handle 1: htb 2>/dev/null &&
+        tc class add dev lo parent 1: classid 1:1 htb rate "$LINK_RATE" \
+            burst 128kb quantum 65536 &&
+        tc filter add dev lo parent 1: protocol ip u32 match ip sport "$registry_port" 0xffff flowid 1:1
+}
+
+# through WHAT: by each of the clients.
+through() {
+    rm -f "$WORK"/pull.*
     for _ in $(seq "$ROUNDS"); do
         for client in $clients; do
             through_start
@@ -138,15 +167,13 @@ serve_through() {
             stop "$mirror_pid"
         done
     done
-    rm -rf "$WORK/store" "$WORK/mirror"
     for client in $clients; do
         direct=$(median <"$WORK/pull.$client.direct")
         mirror=$(median <"$WORK/pull.$client.mirror")
-        title "300 MB pulled through by $client, s (direct)"
+        title "$1 $client, s (direct)"
         compare "moonlet" "$(median <"$WORK/pull.$client.moonlet")" "$direct" lt 1.05
         row "docker-registry as a mirror" "$mirror" "$direct" "$(ratio "$mirror" "$direct")" - -
     done
-    [ "$clients" != skopeo ] || echo "by containerd: left out, it needs containerd, ctr and root"
 }
 
 # Both proxies, with nothing held.
@@ -250,7 +277,6 @@ figure_serve() {
     rm -rf "$WORK/root"
     push "$layout" app "$registry/bench/app:1"
     rm -rf "$layout"
-    seed sync 6 50
     serve_certificate
     start_nginx
     digest=$(remote_digest "$registry/bench/app:1")
@@ -259,7 +285,7 @@ figure_serve() {
     mv "$WORK/www/blob" "$WORK/www/blob-3"
     curl -sf -o "$WORK/www/blob-100" "http://$registry/v2/bench/app/blobs/$big"
 
-    for part in ${PARTS:-plain idle tls herd through}; do
+    for part in ${PARTS:-plain idle tls herd}; do
         case "$part" in
         plain)
             serve_moonlet plain bench/app:1
@@ -279,8 +305,7 @@ figure_serve() {
             printf '%-36s %s\n' "TLS in the kernel" "$(kernel_tls)"
             ;;
         herd) serve_herd ;;
-        through) serve_through ;;
-        *) die "PARTS: $part: expected plain, idle, tls, herd or through" ;;
+        *) die "PARTS: $part: expected plain, idle, tls or herd" ;;
         esac
         stop "$MOONLET_PID"
         rm -rf "$WORK/store"
