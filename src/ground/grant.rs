@@ -7,10 +7,11 @@
 use std::collections::BTreeSet;
 
 use super::api::{authenticate_robot, check_password};
-use super::app::{App, Fault};
+use super::app::App;
+use super::fault::Fault;
+use super::limit::Peer;
 use super::oci;
 use super::publisher::Publisher;
-use super::server::Peer;
 use super::signer::Access;
 use super::store::{Role, Rows, Satellite};
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::app::Fault;
+use super::fault::Fault;
 use super::store::{Entry, Event, Rows, Satellite};
 use super::{assess, clock, mask};
 use crate::fleet::report::Report;

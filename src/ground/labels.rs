@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::app::Fault;
+use super::fault::Fault;
 use crate::fleet::shown;
 
 /// What is known of a satellite under names that people choose.

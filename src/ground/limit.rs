@@ -7,8 +7,13 @@
 //! sends can neither grow the table nor aim at a slot.
 
 use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::Instant;
+
+/// Who is at the other end of the connection.
+#[derive(Clone, Copy)]
+pub struct Peer(pub IpAddr);
 
 /// A table of buckets.
 pub struct Limit {

@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use super::app::Fault;
+use super::fault::Fault;
 
 /// Stands for a secret in answers, pages and the audit log.
 pub const MASK: &str = "********";

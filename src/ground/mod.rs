@@ -9,7 +9,8 @@
 //! |---|---|
 //! | `cli` | the command line: speaks HTTP to a server, and copies its database |
 //! | `settings` | reads arguments, environment and file |
-//! | `app` | what all handlers share, the first start, and the error they answer |
+//! | `fault` | why a request is not answered as wished |
+//! | `app` | what all handlers share, and the first start |
 //! | `server` | accepts connections, TLS, stops gracefully |
 //! | `api` | answers people and satellites, in the forms of the Go implementation |
 //! | `oci` | serves the state artifacts under `/v2/` |
@@ -39,6 +40,7 @@ mod artifact;
 mod assess;
 mod cli;
 mod clock;
+mod fault;
 mod grant;
 mod harbor;
 mod history;

@@ -16,9 +16,10 @@ use axum::{Extension, Json, Router};
 use serde_json::json;
 
 use super::api::{authenticate_robot, authorization};
-use super::app::{App, Fault};
+use super::app::App;
+use super::fault::Fault;
+use super::limit::Peer;
 use super::secret::{self, PullToken};
-use super::server::Peer;
 use super::store::{Rows, Satellite};
 use super::{artifact, clock, grant, publish, signer};
 use crate::fleet::state::{WHOLE_STATE, config_repository, satellite_repository};

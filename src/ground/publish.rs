@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use super::app::Fault;
+use super::fault::Fault;
 use super::store::{Group, Rollout, Rows, Satellite};
 use super::{artifact, clock, tags};
 use crate::fleet::state::{

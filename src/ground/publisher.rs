@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 use axum::http::StatusCode;
 use tokio::sync::Mutex;
 
-use super::app::{App, Fault};
+use super::app::App;
+use super::fault::Fault;
 use super::harbor::{Harbor, ROBOT_RENEW_SECONDS};
 use super::http::Client;
 use super::journal::Kind;

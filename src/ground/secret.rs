@@ -11,10 +11,12 @@ use argon2::password_hash::PasswordHasher as _;
 use argon2::password_hash::PasswordVerifier as _;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Argon2, Params, Version};
+use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use tokio::sync::Semaphore;
 
+use super::fault::Fault;
 use crate::oci::Digest;
 
 /// `bytes` of randomness in hexadecimal.
@@ -22,6 +24,11 @@ pub fn random_hex(bytes: usize) -> Result<String, getrandom::Error> {
     let mut buffer = vec![0_u8; bytes];
     getrandom::fill(&mut buffer)?;
     Ok(buffer.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The same, for tokens and secrets.
+pub fn random(bytes: usize) -> Result<String, Fault> {
+    random_hex(bytes).map_err(|error| Fault::internal("randomness", &error))
 }
 
 /// What is kept of a token or a secret.
@@ -57,6 +64,12 @@ pub struct Passwords {
 /// Too many log-ins at a time.
 #[derive(Debug)]
 pub struct Busy;
+
+impl From<Busy> for Fault {
+    fn from(_: Busy) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "too many log-ins, try again")
+    }
+}
 
 impl Passwords {
     pub fn new() -> Self {

@@ -6,7 +6,7 @@
 
 use std::convert::Infallible;
 use std::io::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,16 +27,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::app::App;
+use super::limit::Peer;
 use super::lock;
 use super::publisher::Publisher;
 use super::settings::{Database, Settings};
 use super::store::Store;
 use super::tls::{Certified, Identity};
 use super::{api, rollout, tags, watch};
-
-/// Who is at the other end of the connection.
-#[derive(Clone, Copy)]
-pub struct Peer(pub IpAddr);
 
 /// Serves until SIGTERM or SIGINT.
 pub fn run(settings: Settings) -> Result<(), String> {

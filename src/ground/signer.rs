@@ -17,8 +17,8 @@ use serde_json::json;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
 
-use super::app::{Fault, random};
-use super::clock;
+use super::fault::Fault;
+use super::{clock, secret};
 
 /// Signs tokens.
 pub struct Signer {
@@ -78,7 +78,7 @@ impl Signer {
             "nbf": now - EARLY_SECONDS,
             "iat": now,
             "exp": now + LIFE_SECONDS,
-            "jti": random(16)?,
+            "jti": secret::random(16)?,
             "access": access.collect::<serde_json::Value>(),
         });
         let part = |json: serde_json::Value| URL_SAFE_NO_PAD.encode(json.to_string());

@@ -14,7 +14,8 @@ use axum::http::StatusCode;
 use tokio::task::JoinSet;
 
 use super::api::{Expected, Version, no_rollout};
-use super::app::{App, Fault};
+use super::app::App;
+use super::fault::Fault;
 use super::http::Client;
 use super::journal::Kind;
 use super::registry::{Error, Registry};

@@ -16,7 +16,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use url::Url;
 
-use super::app::{App, Fault};
+use super::app::App;
+use super::fault::Fault;
 use super::store::{Event, Part};
 use super::{api, publish};
 

@@ -21,7 +21,8 @@ use super::satellites::{find, labels_of, place};
 use super::tokens::{Span, life};
 use crate::fleet::enrol::DEVICE;
 use crate::fleet::{shown, valid_name};
-use crate::ground::app::{App, Fault, random};
+use crate::ground::app::App;
+use crate::ground::fault::Fault;
 use crate::ground::journal::Kind;
 use crate::ground::labels::{self, Labels};
 use crate::ground::store::{Batch, NewDevice, Rows, Satellite, is_duplicate};
@@ -88,7 +89,7 @@ pub async fn create(
         created_at,
         expires_at: created_at + life(new.expires_in)?,
     };
-    let token = random(16)?;
+    let token = secret::random(16)?;
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
     let count = rows.batches().await?.len();

@@ -13,7 +13,8 @@ use super::etag::{Expected, Version};
 use super::extract::{Body, Editor, Person, check_name};
 use crate::fleet::config::{self, Named};
 use crate::fleet::state::config_repository;
-use crate::ground::app::{App, Fault};
+use crate::ground::app::App;
+use crate::ground::fault::Fault;
 use crate::ground::store::{Config, NewConfig, Rows, Satellite, is_duplicate};
 use crate::ground::{clock, journal, mask, publish};
 

@@ -18,8 +18,9 @@ use crate::fleet::enrol::{self, Actions, Answer, Credentials, DEVICE, Refreshed}
 use crate::fleet::report::Report;
 use crate::fleet::shown;
 use crate::fleet::state::{GroupState, config_repository, satellite_repository};
-use crate::ground::app::{App, Fault, random};
+use crate::ground::app::App;
 use crate::ground::assess::Assessment;
+use crate::ground::fault::Fault;
 use crate::ground::labels::{self, Labels};
 use crate::ground::store::{Lifecycle, Rows, Satellite};
 use crate::ground::tls::Certified;
@@ -145,7 +146,7 @@ async fn enrol(app: &App, token: &str, facts: &Labels) -> Result<Json<Answer>, F
 
 /// What a device is to authenticate with: Harbor has rules of its own for the secrets of robots.
 fn new_secret(app: &App) -> Result<String, Fault> {
-    let secret = random(32)?;
+    let secret = secret::random(32)?;
     Ok(match &app.publisher {
         Some(publisher) => publisher.secret(secret),
         None => secret,
@@ -273,8 +274,8 @@ pub async fn refresh(
     }
     let publisher = app.publisher.as_ref().filter(|publisher| satellite.home == publisher.url);
     let secret = match publisher {
-        Some(publisher) => publisher.secret(random(32)?),
-        None => random(32)?,
+        Some(publisher) => publisher.secret(secret::random(32)?),
+        None => secret::random(32)?,
     };
     let mut write = app.store.write().await?;
     let used = satellite.secret_hash.as_deref().unwrap_or_default();

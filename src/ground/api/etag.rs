@@ -17,8 +17,9 @@ use serde_json::{Value, json};
 
 use super::satellites::labels_of;
 use crate::fleet::shown;
-use crate::ground::app::{App, Fault};
+use crate::ground::app::App;
 use crate::ground::clock;
+use crate::ground::fault::Fault;
 use crate::ground::labels::Labels;
 use crate::ground::store::{Config, Group, Rollout, Rows, Satellite, User};
 

@@ -10,9 +10,10 @@ use axum::http::{HeaderMap, StatusCode, header};
 use serde::de::DeserializeOwned;
 
 use crate::fleet::{shown, valid_name};
-use crate::ground::app::{App, Fault};
+use crate::ground::app::App;
+use crate::ground::fault::Fault;
 use crate::ground::journal::{self, Kind};
-use crate::ground::server::Peer;
+use crate::ground::limit::Peer;
 use crate::ground::store::{Lifecycle, Role, Satellite, User};
 use crate::ground::tls::Certified;
 use crate::ground::{clock, secret};

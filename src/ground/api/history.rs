@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 use super::extract::{Person, Query};
 use super::satellites::{PAGE_ROWS_MAX, find, limit};
 use crate::fleet::shown;
-use crate::ground::app::{App, Fault};
+use crate::ground::app::App;
 use crate::ground::clock;
+use crate::ground::fault::Fault;
 use crate::ground::history::{DAY, HOUR, KEPT_DAYS, Sample};
 use crate::ground::store::{Rows, Satellite};
 

@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 use super::extract::{Person, Query};
 use super::satellites::limit;
 use crate::fleet::shown;
-use crate::ground::app::{App, Fault};
+use crate::ground::app::App;
 use crate::ground::clock;
+use crate::ground::fault::Fault;
 use crate::ground::store::{Event, Part};
 
 /// Which part of a log is asked for: the newest first, those before an id, or those after one,

@@ -49,7 +49,8 @@ pub use users::{
     NewUser, add_user, confirm_password, end_session, remove_user, set_password, start_session,
 };
 
-use super::app::{App, Fault};
+use super::app::App;
+use super::fault::Fault;
 use super::{clock, oci, pages};
 use crate::fleet::report::BODY_BYTES_MAX;
 

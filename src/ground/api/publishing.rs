@@ -7,8 +7,9 @@ use axum::extract::State;
 use serde_json::{Value, json};
 
 use super::extract::Person;
-use crate::ground::app::{App, Fault};
+use crate::ground::app::App;
 use crate::ground::clock;
+use crate::ground::fault::Fault;
 use crate::ground::metrics::Unpublished;
 use crate::ground::store::Rows;
 

@@ -16,8 +16,9 @@ use super::groups::change_groups;
 use super::{null_string, null_time};
 use crate::fleet::shown;
 use crate::fleet::state::satellite_repository;
-use crate::ground::app::{App, Fault, random};
+use crate::ground::app::App;
 use crate::ground::assess::Updated;
+use crate::ground::fault::Fault;
 use crate::ground::journal::Kind;
 use crate::ground::labels::{Labels, Selector};
 use crate::ground::store::{Connection, Rows, Satellite, Status, Summary, Wanted, is_duplicate};
@@ -138,7 +139,7 @@ pub async fn add_satellite(app: &App, actor: &str, body: NewSatellite) -> Result
     groups.dedup();
     let labels = body.labels.unwrap_or_default();
     labels::check(&labels)?;
-    let token = random(16)?;
+    let token = secret::random(16)?;
     let now = clock::now();
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
@@ -258,7 +259,7 @@ pub async fn renew_token(
 
 /// Makes an enrolment token for a satellite that exists; it is returned here and never again.
 pub async fn new_token(app: &App, actor: &str, name: &str) -> Result<String, Fault> {
-    let token = random(16)?;
+    let token = secret::random(16)?;
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
     let satellite = find(&mut rows, name).await?;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::extract::{Body, SystemAdmin, check_name};
 use crate::fleet::shown;
-use crate::ground::app::Fault;
+use crate::ground::fault::Fault;
 
 /// The body of `POST /api/satellites/register`.
 #[derive(Default, Deserialize)]

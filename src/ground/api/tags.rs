@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::etag::Expected;
 use super::extract::{Body, Editor, Person};
-use crate::ground::app::{App, Fault};
+use crate::ground::app::App;
+use crate::ground::fault::Fault;
 use crate::ground::{clock, tags};
 
 pub async fn show(

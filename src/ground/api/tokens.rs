@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use super::extract::{Body, Editor, Person, TOKEN_PREFIX, check_name};
 use crate::fleet::shown;
-use crate::ground::app::{App, Fault, random};
+use crate::ground::app::App;
+use crate::ground::fault::Fault;
 use crate::ground::store::{Role, Token, is_duplicate};
 use crate::ground::{clock, journal, secret};
 use crate::units::parse_duration;
@@ -62,7 +63,7 @@ pub async fn create(
         expires_at: created_at + life,
         used_at: None,
     };
-    let text = format!("{TOKEN_PREFIX}{}", random(32)?);
+    let text = format!("{TOKEN_PREFIX}{}", secret::random(32)?);
     let mut write = app.store.change().await?;
     let mut rows = write.rows();
     let count = rows.tokens(created_at).await?.len();

@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 use super::etag::{Expected, Version};
 use super::extract::{Body, Person, SystemAdmin, authorization, check_name, check_password};
 use crate::fleet::shown;
-use crate::ground::app::{App, Fault, random};
-use crate::ground::server::Peer;
+use crate::ground::app::App;
+use crate::ground::fault::Fault;
+use crate::ground::limit::Peer;
 use crate::ground::store::{Role, Session, User, is_duplicate};
 use crate::ground::{clock, journal, secret};
 
@@ -56,7 +57,7 @@ pub async fn login(
 
 /// Begins a session: its token, and when it ends.
 pub async fn start_session(app: &App, user: &User) -> Result<(String, i64), Fault> {
-    let token = random(32)?;
+    let token = secret::random(32)?;
     let now = clock::now();
     let session = Session {
         token_hash: secret::hash(&token),

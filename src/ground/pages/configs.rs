@@ -12,7 +12,8 @@ use serde_json::Value;
 use super::view::{at, page, token, version};
 use super::{Visitor, forms};
 use crate::ground::api::{Expected, Version, put_config, remove_config};
-use crate::ground::app::{App, Fault};
+use crate::ground::app::App;
+use crate::ground::fault::Fault;
 use crate::ground::mask;
 use crate::ground::store::Config;
 

@@ -11,8 +11,9 @@ use maud::{Markup, html};
 use super::view::{ago, at, encoded, page, token};
 use super::{Visitor, charts, forms};
 use crate::ground::api::{NewSatellite, add_satellite};
-use crate::ground::app::{App, Fault};
+use crate::ground::app::App;
 use crate::ground::clock;
+use crate::ground::fault::Fault;
 use crate::ground::history::{self, DAY, HOUR, HOURLY_DAYS};
 use crate::ground::labels::{Labels, Selector};
 use crate::ground::store::{

@@ -14,7 +14,8 @@ use super::{Visitor, forms};
 use crate::fleet::state::{Artifact, GroupState};
 use crate::fleet::{shown, valid_name};
 use crate::ground::api::{Expected, Version, put_group};
-use crate::ground::app::{App, Fault};
+use crate::ground::app::App;
+use crate::ground::fault::Fault;
 use crate::ground::store::GroupTag;
 use crate::ground::tags::Mode;
 

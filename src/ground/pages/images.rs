@@ -10,8 +10,9 @@ use maud::{Markup, html};
 use super::view::{ago, digest_link, page};
 use super::{Visitor, forms};
 use crate::ground::api::parse_digest;
-use crate::ground::app::{App, Fault};
+use crate::ground::app::App;
 use crate::ground::clock;
+use crate::ground::fault::Fault;
 use crate::ground::store::{Holder, Rows};
 
 pub async fn list(

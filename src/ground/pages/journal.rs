@@ -8,7 +8,8 @@ use maud::{Markup, html};
 use super::Visitor;
 use super::view::{encoded, page, stamp};
 use crate::ground::api::LogWanted;
-use crate::ground::app::{App, Fault};
+use crate::ground::app::App;
+use crate::ground::fault::Fault;
 
 pub async fn events(
     State(app): State<Arc<App>>,

@@ -33,8 +33,9 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::api::{LISTS, check_password, end_session, start_session};
-use super::app::{App, Fault};
-use super::server::Peer;
+use super::app::App;
+use super::fault::Fault;
+use super::limit::Peer;
 use super::store::{Role, User};
 use super::{clock, secret};
 use view::page;

@@ -11,8 +11,9 @@ use super::groups::{complete, from_lines, to_lines};
 use super::view::{at, live_page, page, stamp, token, version};
 use super::{Visitor, forms, live};
 use crate::ground::api::{Action, Expected, NewRollout, Seen, Version, act_on, start_rollout};
-use crate::ground::app::{App, Fault};
+use crate::ground::app::App;
 use crate::ground::clock;
+use crate::ground::fault::Fault;
 use crate::ground::rollout::{Approval, Batch, Budget, Counts, Phase, Policy};
 use crate::ground::store::{Released, Role, Rollout};
 

@@ -15,9 +15,10 @@ use crate::ground::api::{
     Change, Expected, Known, Version, change_satellite, find_satellite, new_token,
     remove_satellite, revoke_satellite, samples,
 };
-use crate::ground::app::{App, Fault};
+use crate::ground::app::App;
 use crate::ground::assess::Standing;
 use crate::ground::clock;
+use crate::ground::fault::Fault;
 use crate::ground::history::{self, DAY, HOURLY_DAYS, KEPT_DAYS};
 use crate::ground::store::{Label, Lifecycle, Satellite, Status};
 use crate::units::ByteCount;

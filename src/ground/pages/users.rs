@@ -12,8 +12,9 @@ use super::{Visitor, forms};
 use crate::ground::api::{
     Expected, NewUser, Version, add_user, confirm_password, remove_user, set_password,
 };
-use crate::ground::app::{App, Fault};
-use crate::ground::server::Peer;
+use crate::ground::app::App;
+use crate::ground::fault::Fault;
+use crate::ground::limit::Peer;
 use crate::ground::store::{Role, User};
 
 pub async fn list(State(app): State<Arc<App>>, visitor: Visitor) -> Result<Markup, Fault> {

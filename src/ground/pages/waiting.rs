@@ -14,8 +14,9 @@ use super::view::{ago, page, token};
 use super::{Visitor, forms};
 use crate::fleet::shown;
 use crate::ground::api::{Expected, WAITING_ROWS_MAX, approve_satellite};
-use crate::ground::app::{App, Fault};
+use crate::ground::app::App;
 use crate::ground::clock;
+use crate::ground::fault::Fault;
 use crate::ground::store::{GroupTag, Label, Role, Satellite};
 use crate::ground::tags::approve;
 

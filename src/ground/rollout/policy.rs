@@ -8,8 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::fleet::shown;
 use crate::fleet::state::{GroupState, Staged, activation_text, parse_time};
-use crate::ground::app::Fault;
 use crate::ground::clock;
+use crate::ground::fault::Fault;
 use crate::ground::labels::{Selector, check_label};
 use crate::units::{exact_duration, parse_duration};
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::decide::{Budgeted, RELEASES_MAX, Usage, decide};
 use super::{Member, Phase, Policy, Step};
-use crate::ground::app::{App, Fault};
+use crate::ground::app::App;
+use crate::ground::fault::Fault;
 use crate::ground::journal::Kind;
 use crate::ground::labels::Selector;
 use crate::ground::store::{Connection, Group, Rollout, Rows};
