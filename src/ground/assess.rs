@@ -14,56 +14,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::fleet::report::{Details, IMAGES_MAX, ImageStatus, Report};
 use crate::fleet::state::GroupState;
-use crate::ground::rollout::Outcome;
+use crate::ground::model::{Health, Outcome, Updated};
 use crate::oci::Reference;
 use crate::units::ByteCount;
-
-/// Whether a satellite holds what it is to hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Updated {
-    UpToDate,
-    /// Something is missing that it is about to fetch.
-    Updating,
-    OutOfDate,
-    /// It never reported.
-    Unknown,
-}
-
-impl Updated {
-    /// Its name in the API.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::UpToDate => "UpToDate",
-            Self::Updating => "Updating",
-            Self::OutOfDate => "OutOfDate",
-            Self::Unknown => "Unknown",
-        }
-    }
-}
-
-/// Whether a satellite is well.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Health {
-    Healthy,
-    /// It works, and needs attention.
-    Degraded,
-    /// An image cannot be had.
-    Error,
-    /// It never reported.
-    Unknown,
-}
-
-impl Health {
-    /// Its name in the API.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Healthy => "Healthy",
-            Self::Degraded => "Degraded",
-            Self::Error => "Error",
-            Self::Unknown => "Unknown",
-        }
-    }
-}
 
 /// One desired image on one satellite.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::store::Connection;
+use super::model::Connection;
 
 /// What the server counts.
 #[derive(Default)]

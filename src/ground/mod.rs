@@ -15,6 +15,7 @@
 //! | `api` | answers people and satellites, in the forms of the Go implementation |
 //! | `oci` | serves the state artifacts under `/v2/` |
 //! | `pages` | the console |
+//! | `model` | the words of the fleet: values without I/O |
 //! | `assess` | compares what a satellite is to hold with what it said |
 //! | `publish` `artifact` | make the artifacts, in the transaction that changed what they say |
 //! | `publisher` | puts the artifacts into another registry, and sees that they stay there |
@@ -51,6 +52,7 @@ mod limit;
 mod lock;
 mod mask;
 mod metrics;
+mod model;
 mod oci;
 mod pages;
 mod publish;

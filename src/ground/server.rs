@@ -28,12 +28,11 @@ use tokio::time::timeout;
 
 use super::app::App;
 use super::limit::Peer;
-use super::lock;
 use super::publisher::Publisher;
 use super::settings::{Database, Settings};
 use super::store::Store;
 use super::tls::{Certified, Identity};
-use super::{api, rollout, tags, watch};
+use super::{api, lock, rollout, tags, watch};
 
 /// Serves until SIGTERM or SIGINT.
 pub fn run(settings: Settings) -> Result<(), String> {

@@ -18,40 +18,13 @@ use super::app::App;
 use super::fault::Fault;
 use super::http::Client;
 use super::journal::Kind;
+use super::model::Mode;
 use super::registry::{Error, Registry};
 use super::store::{Duty, Group, GroupTag, Lead, Rows};
 use super::{clock, journal, publish};
 use crate::fleet::config::Taken;
 use crate::fleet::shown;
 use crate::fleet::state::{ARTIFACTS_MAX, Artifact, GroupState};
-
-/// How a group's tags are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Each satellite asks the registry for itself.
-    Off,
-    /// What the registry says counts.
-    Follow,
-    /// What it said first counts, until another is approved.
-    Pin,
-}
-
-impl Mode {
-    pub const ALL: [Self; 3] = [Self::Off, Self::Follow, Self::Pin];
-
-    /// Its name in the API.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Follow => "follow",
-            Self::Pin => "pin",
-        }
-    }
-
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|mode| mode.word() == word)
-    }
-}
 
 /// The state of a group as satellites get it.
 pub async fn resolved(rows: &mut Rows<'_>, group: &Group) -> Result<GroupState, Fault> {

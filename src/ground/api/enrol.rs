@@ -22,7 +22,8 @@ use crate::ground::app::App;
 use crate::ground::assess::Assessment;
 use crate::ground::fault::Fault;
 use crate::ground::labels::{self, Labels};
-use crate::ground::store::{Lifecycle, Rows, Satellite};
+use crate::ground::model::Lifecycle;
+use crate::ground::store::{Rows, Satellite};
 use crate::ground::tls::Certified;
 use crate::ground::{assess, clock, history, journal, publish, secret, tags};
 

@@ -14,7 +14,8 @@ use crate::ground::app::App;
 use crate::ground::fault::Fault;
 use crate::ground::journal::{self, Kind};
 use crate::ground::limit::Peer;
-use crate::ground::store::{Lifecycle, Role, Satellite, User};
+use crate::ground::model::Lifecycle;
+use crate::ground::store::{Role, Satellite, User};
 use crate::ground::tls::Certified;
 use crate::ground::{clock, secret};
 

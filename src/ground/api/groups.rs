@@ -17,9 +17,9 @@ use crate::fleet::shown;
 use crate::fleet::state::{Artifact, GroupState};
 use crate::ground::app::App;
 use crate::ground::fault::Fault;
+use crate::ground::model::Mode;
 use crate::ground::store::{Group, Rollout, Rows, Satellite};
-use crate::ground::tags::{self, Mode};
-use crate::ground::{clock, journal, publish, rollout};
+use crate::ground::{clock, journal, publish, rollout, tags};
 
 /// A group as its author sends it.
 #[derive(Deserialize)]

@@ -15,7 +15,7 @@ use crate::fleet::shown;
 use crate::ground::app::App;
 use crate::ground::clock;
 use crate::ground::fault::Fault;
-use crate::ground::history::{DAY, HOUR, KEPT_DAYS, Sample};
+use crate::ground::model::{DAY, HOUR, KEPT_DAYS, Sample};
 use crate::ground::store::{Rows, Satellite};
 
 /// Which part is asked for.

@@ -18,7 +18,8 @@ use crate::fleet::state::GroupState;
 use crate::ground::app::App;
 use crate::ground::fault::Fault;
 use crate::ground::journal::Kind;
-use crate::ground::rollout::{Counts, Phase, Policy, Step, look};
+use crate::ground::model::{Phase, Policy};
+use crate::ground::rollout::{Counts, Step, look};
 use crate::ground::store::{self, Rollout, Rows, is_duplicate};
 use crate::ground::{clock, journal, publish};
 

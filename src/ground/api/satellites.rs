@@ -17,11 +17,11 @@ use super::{null_string, null_time};
 use crate::fleet::shown;
 use crate::fleet::state::satellite_repository;
 use crate::ground::app::App;
-use crate::ground::assess::Updated;
 use crate::ground::fault::Fault;
 use crate::ground::journal::Kind;
 use crate::ground::labels::{Labels, Selector};
-use crate::ground::store::{Connection, Rows, Satellite, Status, Summary, Wanted, is_duplicate};
+use crate::ground::model::{Connection, Updated};
+use crate::ground::store::{Rows, Satellite, Status, Summary, Wanted, is_duplicate};
 use crate::ground::{clock, journal, labels, publish, rollout, secret};
 
 #[derive(Deserialize)]

@@ -28,8 +28,7 @@ use crate::fleet::config::Config;
 use crate::fleet::state::GroupState;
 use crate::fleet::valid_name;
 use crate::ground::labels;
-use crate::ground::rollout::Policy;
-use crate::ground::tags::Mode;
+use crate::ground::model::{Mode, Policy};
 
 /// One thing that a fleet has.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use super::output::{Output, Table, elements, say, text};
 use super::{Failure, apply, plan};
 use crate::fleet::shown;
 use crate::fleet::state::{Artifact, GroupState};
-use crate::ground::tags::Mode;
+use crate::ground::model::Mode;
 
 #[derive(Subcommand)]
 pub enum Verb {

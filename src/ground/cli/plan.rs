@@ -15,7 +15,7 @@ use super::output::{elements, text, texts};
 use super::patch;
 use crate::fleet::state::{Artifact, GroupState};
 use crate::ground::mask;
-use crate::ground::tags::Mode;
+use crate::ground::model::Mode;
 
 /// What a server has.
 #[derive(Default)]

@@ -11,7 +11,7 @@ use super::http::{Method, Request, Server};
 use super::output::{Output, Table, elements, plain, say, text};
 use super::watch::{View, watch};
 use super::{EXIT_DIFFERENT, Failure, plan};
-use crate::ground::rollout::{Approval, Batch, Budget, Percent, Policy, Span};
+use crate::ground::model::{Approval, Batch, Budget, Percent, Policy, Span};
 
 #[derive(Subcommand)]
 pub enum Verb {

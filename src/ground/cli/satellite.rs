@@ -14,7 +14,7 @@ use super::plan::{self, Fleet};
 use super::watch::{View, watch};
 use super::{EXIT_DIFFERENT, Failure};
 use crate::ground::clock;
-use crate::ground::history::DAY;
+use crate::ground::model::DAY;
 use crate::units::ByteCount;
 
 #[derive(Subcommand)]

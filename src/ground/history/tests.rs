@@ -1,5 +1,6 @@
 use super::*;
 use crate::ground::assess::Standing;
+use crate::ground::model::Health;
 
 fn satellite(last_seen: Option<i64>, stale_at: Option<i64>) -> Satellite {
     Satellite {

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use maud::{Markup, PreEscaped, html};
 
 use super::view::at;
-use crate::ground::history::{DAY, HOUR, HOURLY_DAYS, KEPT_DAYS, MERGED, Sample};
+use crate::ground::model::{DAY, HOUR, HOURLY_DAYS, KEPT_DAYS, MERGED, Sample};
 use crate::ground::store::{FleetSample, Satellite};
 use crate::units::ByteCount;
 

@@ -14,11 +14,9 @@ use crate::ground::api::{NewSatellite, add_satellite};
 use crate::ground::app::App;
 use crate::ground::clock;
 use crate::ground::fault::Fault;
-use crate::ground::history::{self, DAY, HOUR, HOURLY_DAYS};
 use crate::ground::labels::{Labels, Selector};
-use crate::ground::store::{
-    Config, Connection, FleetSample, Lifecycle, Rows, Satellite, Summary, Wanted,
-};
+use crate::ground::model::{Connection, DAY, HOUR, HOURLY_DAYS, Lifecycle, SAMPLES_MAX};
+use crate::ground::store::{Config, FleetSample, Rows, Satellite, Summary, Wanted};
 
 /// A connection's name for people, and its class in the style.
 pub fn words(connection: Connection) -> (&'static str, &'static str) {
@@ -58,7 +56,7 @@ pub async fn overview(
         Err(fault) => Err(fault),
     };
     let past = now - HOURLY_DAYS * DAY;
-    let mut past = rows.fleet_samples(past, history::ROWS_MAX).await?;
+    let mut past = rows.fleet_samples(past, SAMPLES_MAX).await?;
     past.retain(|sample| sample.at < now - now.rem_euclid(HOUR));
     past.push(FleetSample { at: now - now.rem_euclid(HOUR), connections: counts });
     let classes = Connection::ALL.map(|connection| words(connection).1);

@@ -99,7 +99,7 @@ pub struct Group {
     pub platforms: String,
     #[serde(default)]
     pub images: String,
-    /// A word of `tags::Mode`; as before when empty.
+    /// A word of `model::Mode`; as before when empty.
     #[serde(default)]
     pub tags: String,
     /// `look` to be shown what would change; otherwise it is saved.

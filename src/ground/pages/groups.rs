@@ -16,8 +16,8 @@ use crate::fleet::{shown, valid_name};
 use crate::ground::api::{Expected, Version, put_group};
 use crate::ground::app::App;
 use crate::ground::fault::Fault;
+use crate::ground::model::Mode;
 use crate::ground::store::GroupTag;
-use crate::ground::tags::Mode;
 
 pub async fn list(
     State(app): State<Arc<App>>,

@@ -14,7 +14,8 @@ use crate::ground::api::{Action, Expected, NewRollout, Seen, Version, act_on, st
 use crate::ground::app::App;
 use crate::ground::clock;
 use crate::ground::fault::Fault;
-use crate::ground::rollout::{Approval, Batch, Budget, Counts, Phase, Policy};
+use crate::ground::model::{Approval, Batch, Budget, Phase, Policy};
+use crate::ground::rollout::Counts;
 use crate::ground::store::{Released, Role, Rollout};
 
 /// The class in the style of a phase.

@@ -19,8 +19,8 @@ use crate::ground::app::App;
 use crate::ground::assess::Standing;
 use crate::ground::clock;
 use crate::ground::fault::Fault;
-use crate::ground::history::{self, DAY, HOURLY_DAYS, KEPT_DAYS};
-use crate::ground::store::{Label, Lifecycle, Satellite, Status};
+use crate::ground::model::{DAY, HOURLY_DAYS, KEPT_DAYS, Lifecycle, SAMPLES_MAX};
+use crate::ground::store::{Label, Satellite, Status};
 use crate::units::ByteCount;
 
 pub async fn show(
@@ -36,7 +36,7 @@ pub async fn show(
     let labels = rows.labels(known.satellite.id).await?;
     let shown = Version::read_satellite(&app, &mut rows, &known.satellite).await?;
     let now = clock::now();
-    let part = (now - days * DAY, history::ROWS_MAX);
+    let part = (now - days * DAY, SAMPLES_MAX);
     let samples = samples(&mut rows, &known.satellite, part).await?;
     let details = known.status.as_ref().and_then(|status| status.report.moonlet.as_ref());
     let size = details.map(|details| details.storage_size_bytes);

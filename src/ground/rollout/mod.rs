@@ -7,7 +7,6 @@
 //!
 //! | file | does |
 //! |---|---|
-//! | `policy` | the rules, as people write them |
 //! | `decide` | rows in, the next step out; pure |
 //! | `run` | carries steps out, each in a transaction |
 //!
@@ -16,9 +15,7 @@
 //! several replicas any may run a rollout, and no step is done twice.
 
 mod decide;
-mod policy;
 mod run;
 
-pub use decide::{Counts, Member, Outcome, Phase, Step};
-pub use policy::{Approval, Batch, Budget, Percent, Policy, Span};
+pub use decide::{Counts, Step};
 pub use run::{join, look, run};

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Step;
 use super::decide::{Budgeted, RELEASES_MAX, Usage, decide};
-use super::{Member, Phase, Policy, Step};
 use crate::ground::app::App;
 use crate::ground::fault::Fault;
 use crate::ground::journal::Kind;
 use crate::ground::labels::Selector;
-use crate::ground::store::{Connection, Group, Rollout, Rows};
+use crate::ground::model::{Connection, Member, Phase, Policy};
+use crate::ground::store::{Group, Rollout, Rows};
 use crate::ground::{clock, journal, publish};
 
 /// Runs until it is dropped. What fails is logged and tried again, and holds up no other rollout.

@@ -8,8 +8,7 @@ use sqlx::{Result, Row as _};
 use super::{Rows, Satellite, from_json, satellites, to_json};
 use crate::fleet::state::GroupState;
 use crate::ground::clock;
-use crate::ground::rollout::Policy;
-use crate::ground::tags::Mode;
+use crate::ground::model::{Mode, Policy};
 
 /// A group.
 #[derive(Clone)]

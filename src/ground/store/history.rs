@@ -6,7 +6,7 @@ use sqlx::any::AnyRow;
 use sqlx::{Result, Row as _};
 
 use super::Rows;
-use crate::ground::history::{DAY, HOUR, KEPT_DAYS, MERGED, ROWS_MAX, Sample, merged_before};
+use crate::ground::model::{DAY, HOUR, KEPT_DAYS, MERGED, SAMPLES_MAX, Sample, merged_before};
 
 /// The fleet at an hour: satellites in the order of `Connection::ALL`.
 pub struct FleetSample {
@@ -79,7 +79,7 @@ impl Rows<'_> {
             "DELETE FROM history WHERE satellite_id = $1 AND at <= (SELECT at FROM history \
              WHERE satellite_id = $1 ORDER BY at DESC LIMIT 1 OFFSET $2)",
         );
-        query.bind(satellite_id).bind(ROWS_MAX).execute(&mut *self.0).await.map(drop)
+        query.bind(satellite_id).bind(SAMPLES_MAX).execute(&mut *self.0).await.map(drop)
     }
 
     /// The samples of hours that are over which begin after a time, the oldest first.
@@ -245,7 +245,7 @@ mod tests {
             let now = start + 40 * DAY;
             let kept = rows.samples(id, 0, i64::MAX).await.unwrap();
             assert_eq!(kept.len(), 3 * 24 + 27 * 4, "hours of three days, quarters of 27");
-            assert!(i64::try_from(kept.len()).unwrap() < ROWS_MAX);
+            assert!(i64::try_from(kept.len()).unwrap() < SAMPLES_MAX);
             assert_eq!(kept[0].at, now - KEPT_DAYS * DAY);
             let sum: i64 = kept.iter().filter_map(|sample| sample.received_bytes).sum();
             assert_eq!(sum, 30 * 24 * 10, "merging loses no byte");
@@ -268,11 +268,11 @@ mod tests {
             assert_eq!((after[0].micros, after[0].online_micros), (MERGED, MERGED + HOUR));
 
             // A clock that jumps about makes no more rows than there may be.
-            for jump in 0..ROWS_MAX + 50 {
+            for jump in 0..SAMPLES_MAX + 50 {
                 rows.put_sample(other, &of(start + jump * 7 * DAY)).await.unwrap();
             }
             let jumped = rows.samples(other, 0, i64::MAX).await.unwrap();
-            assert_eq!(i64::try_from(jumped.len()).unwrap(), ROWS_MAX);
+            assert_eq!(i64::try_from(jumped.len()).unwrap(), SAMPLES_MAX);
             assert_eq!(jumped[0].at, start + 50 * 7 * DAY, "the oldest are dropped");
             rows.prune_samples(0, now).await.unwrap();
             assert!(

@@ -45,7 +45,7 @@ pub use lead::{Duty, Lead};
 pub use published::Published;
 pub use pushed::{Publishing, Robot, Unpushed};
 pub use rollouts::{NewRollout, Released, Rollout};
-pub use satellites::{Connection, Lifecycle, Satellite, Status, Summary, Wanted};
+pub use satellites::{Satellite, Status, Summary, Wanted};
 pub use tags::GroupTag;
 pub use tokens::Token;
 pub use users::{Role, Session, User};

@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Result, Row as _};
 
-use super::satellites::{Connection, connection_at};
 use super::{Rows, from_json, labels, to_json};
 use crate::fleet::state::GroupState;
 use crate::ground::labels::Selector;
-use crate::ground::rollout::{Member, Outcome, Phase, Policy};
+use crate::ground::model::{Connection, Member, Outcome, Phase, Policy};
 
 /// A rollout.
 #[derive(Clone)]
@@ -390,7 +389,7 @@ fn member(row: &AnyRow, now: i64) -> Result<Member> {
 }
 
 fn connection(row: &AnyRow, now: i64) -> Result<Connection> {
-    Ok(connection_at(row.try_get("stale_at")?, row.try_get("offline_at")?, now))
+    Ok(Connection::at(row.try_get("stale_at")?, row.try_get("offline_at")?, now))
 }
 
 fn place(row: &AnyRow, column: &str) -> Result<usize> {

@@ -12,10 +12,10 @@ use sqlx::{AssertSqlSafe, Result, Row as _};
 use super::{Rows, from_json, labels, to_json};
 use crate::fleet::interval;
 use crate::fleet::report::Report;
-use crate::ground::assess::{Assessment, Updated};
+use crate::ground::assess::Assessment;
 use crate::ground::clock;
-use crate::ground::history::Sample;
 use crate::ground::labels::Selector;
+use crate::ground::model::{Connection, Lifecycle, Sample, Updated};
 
 /// A satellite.
 #[derive(Clone)]
@@ -96,67 +96,6 @@ pub struct Wanted<'a> {
     pub rows_max: i64,
 }
 
-/// How a satellite is connected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Connection {
-    /// It reports.
-    Online,
-    /// Three reports in a row are missing.
-    Stale,
-    /// Ten are.
-    Offline,
-    /// It never reported.
-    Unknown,
-}
-
-impl Connection {
-    pub const ALL: [Self; 4] = [Self::Online, Self::Stale, Self::Offline, Self::Unknown];
-
-    /// Its name in the API.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Online => "Online",
-            Self::Stale => "Stale",
-            Self::Offline => "Offline",
-            Self::Unknown => "Unknown",
-        }
-    }
-}
-
-/// Where a satellite is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lifecycle {
-    /// No device enrolled as it.
-    Registered,
-    /// One asked, and a person is to let it in.
-    Waiting,
-    Enrolled,
-    /// Its credentials were ended.
-    Revoked,
-}
-
-impl Lifecycle {
-    /// Its name in the API.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Registered => "Registered",
-            Self::Waiting => "Waiting",
-            Self::Enrolled => "Enrolled",
-            Self::Revoked => "Revoked",
-        }
-    }
-}
-
-/// How a satellite is connected that is stale and offline from these times on.
-pub fn connection_at(stale_at: Option<i64>, offline_at: Option<i64>, now: i64) -> Connection {
-    match (stale_at, offline_at) {
-        (Some(_), Some(offline_at)) if now > offline_at => Connection::Offline,
-        (Some(stale_at), _) if now > stale_at => Connection::Stale,
-        (Some(_), _) => Connection::Online,
-        (None, _) => Connection::Unknown,
-    }
-}
-
 /// The same at the time `$1`, in SQL.
 macro_rules! connection {
     () => {
@@ -168,7 +107,7 @@ macro_rules! connection {
 impl Satellite {
     /// How it is connected.
     pub fn connection(&self, now: i64) -> Connection {
-        connection_at(self.stale_at, self.offline_at, now)
+        Connection::at(self.stale_at, self.offline_at, now)
     }
 
     /// Where it reads its state; `url` is this server's.

@@ -330,9 +330,10 @@ CREATE TABLE published (
 mod tests {
     use sqlx::any::AnyPoolOptions;
 
-    use super::super::{Lifecycle, Wanted};
+    use super::super::Wanted;
     use super::*;
     use crate::ground::labels::Selector;
+    use crate::ground::model::Lifecycle;
     use crate::ground::settings::Database;
 
     /// What the first version kept is there after it was brought up to date.

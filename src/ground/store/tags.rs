@@ -93,7 +93,7 @@ impl Rows<'_> {
         query.execute(&mut *self.0).await.map(drop)
     }
 
-    /// How a group's tags are taken: a word of `tags::Mode`.
+    /// How a group's tags are taken: a word of `model::Mode`.
     pub async fn set_tag_mode(&mut self, group_id: i64, mode: &str) -> Result<()> {
         let query = sqlx::query("UPDATE image_groups SET tags = $2 WHERE id = $1");
         query.bind(group_id).bind(mode).execute(&mut *self.0).await.map(drop)
