@@ -6,14 +6,14 @@
 
 use std::collections::BTreeSet;
 
-use super::api::{authenticate_robot, check_password};
 use super::app::App;
+use super::auth::{authenticate_robot, check_password};
 use super::fault::Fault;
 use super::limit::Peer;
-use super::oci;
 use super::publisher::Publisher;
 use super::signer::Access;
 use super::store::{Role, Rows, Satellite};
+use crate::fleet::state::{config_repository, satellite_repository};
 
 /// What is asked for: `repository:NAME:ACTION,ACTION`, as often as it is asked.
 pub fn scopes(query: &str) -> Vec<(String, BTreeSet<String>)> {
@@ -52,7 +52,7 @@ pub async fn decide(
         let mut rows = read.rows();
         let mut own = images(&mut rows, publisher, &satellite).await?;
         for (repository, _) in &asked {
-            if is_state(repository) && oci::is_own(&mut rows, &satellite, repository).await? {
+            if is_state(repository) && is_own(&mut rows, &satellite, repository).await? {
                 own.insert(repository.clone());
             }
         }
@@ -109,6 +109,26 @@ async fn images(
     Ok(repositories)
 }
 
+/// Whether an artifact is for a satellite.
+pub async fn is_own(
+    rows: &mut Rows<'_>,
+    satellite: &Satellite,
+    repository: &str,
+) -> Result<bool, Fault> {
+    if repository == satellite_repository(&satellite.name) {
+        return Ok(true);
+    }
+    if repository == config_repository(&rows.satellite_config(satellite.id).await?) {
+        return Ok(true);
+    }
+    // All versions of its groups: one that was taken back may have been named a moment ago.
+    let groups = rows.satellite_groups(satellite.id).await?;
+    let part = repository.strip_prefix(GROUPS).and_then(|rest| rest.split('/').next());
+    Ok(part.is_some_and(|name| groups.iter().any(|group| group == name)))
+}
+
+/// What the repositories of groups begin with.
+const GROUPS: &str = "satellite/group-state/";
 const STATE: &str = "satellite/";
 const PULL: [&str; 1] = ["pull"];
 const ALL: [&str; 3] = ["pull", "push", "delete"];

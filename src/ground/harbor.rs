@@ -12,9 +12,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::api::ROBOT_PREFIX;
 use super::http::{Answer, Ask, Client, Method};
 use super::registry::Error;
+use super::secret::ROBOT_PREFIX;
 
 /// A Harbor, and who we are to it.
 pub struct Harbor {

@@ -18,14 +18,15 @@
 //! | `model` | the words of the fleet: values without I/O |
 //! | `assess` | compares what a satellite is to hold with what it said |
 //! | `publish` `artifact` | make the artifacts, in the transaction that changed what they say |
-//! | `publisher` | puts the artifacts into another registry, and sees that they stay there |
-//! | `tags` | looks up what the tags of groups mean |
+//! | `push` `publisher` | put the artifacts into another registry, and see that they stay there |
+//! | `resolve` `tags` | what the tags of groups mean; looking it up |
 //! | `registry` `harbor` `http` | ask other servers |
 //! | `rollout` | brings a group's new state to its satellites batch by batch |
 //! | `journal` | writes down who changed what, and what happened to satellites |
 //! | `webhook` | sends events to a URL |
 //! | `watch` | finds satellites that fell silent |
 //! | `tls` | the server's certificate, and whom a client's names |
+//! | `auth` | whose a name and a password are |
 //! | `secret` `limit` | passwords, tokens and secrets; how often they may be tried |
 //! | `mask` `labels` | secrets hidden from people; labels and selectors |
 //! | `metrics` `clock` | counters; times as numbers and as text |
@@ -39,6 +40,7 @@ mod api;
 mod app;
 mod artifact;
 mod assess;
+mod auth;
 mod cli;
 mod clock;
 mod fault;
@@ -57,7 +59,9 @@ mod oci;
 mod pages;
 mod publish;
 mod publisher;
+mod push;
 mod registry;
+mod resolve;
 mod rollout;
 mod secret;
 mod server;

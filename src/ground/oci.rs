@@ -15,14 +15,14 @@ use axum::routing::get;
 use axum::{Extension, Json, Router};
 use serde_json::json;
 
-use super::api::{authenticate_robot, authorization};
 use super::app::App;
+use super::auth::{authenticate_robot, authorization};
 use super::fault::Fault;
 use super::limit::Peer;
 use super::secret::{self, PullToken};
-use super::store::{Rows, Satellite};
+use super::store::Satellite;
 use super::{artifact, clock, grant, publish, signer};
-use crate::fleet::state::{WHOLE_STATE, config_repository, satellite_repository};
+use crate::fleet::state::{WHOLE_STATE, satellite_repository};
 use crate::oci::media_type;
 
 /// The routes of the read API and of its tokens.
@@ -141,7 +141,7 @@ async fn read(
     let (repository, kind, reference) = split(&path).ok_or(Refusal::Unknown("NAME_UNKNOWN"))?;
     let mut read = app.store.read().await?;
     let mut rows = read.rows();
-    if !is_own(&mut rows, &satellite, repository).await? {
+    if !grant::is_own(&mut rows, &satellite, repository).await? {
         return Err(Refusal::Denied);
     }
     let answer = match kind {
@@ -229,24 +229,6 @@ fn mark(hash: &str) -> String {
     hash.chars().take(MARK_CHARS).collect()
 }
 
-/// Whether an artifact is for a satellite.
-pub async fn is_own(
-    rows: &mut Rows<'_>,
-    satellite: &Satellite,
-    repository: &str,
-) -> Result<bool, Fault> {
-    if repository == satellite_repository(&satellite.name) {
-        return Ok(true);
-    }
-    if repository == config_repository(&rows.satellite_config(satellite.id).await?) {
-        return Ok(true);
-    }
-    // All versions of its groups: one that was taken back may have been named a moment ago.
-    let groups = rows.satellite_groups(satellite.id).await?;
-    let part = repository.strip_prefix(GROUPS).and_then(|rest| rest.split('/').next());
-    Ok(part.is_some_and(|name| groups.iter().any(|group| group == name)))
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Manifest,
@@ -268,8 +250,6 @@ fn split(path: &str) -> Option<(&str, Kind, &str)> {
     }
 }
 
-/// What the repositories of groups begin with.
-const GROUPS: &str = "satellite/group-state/";
 const SERVICE: &str = "ground-control";
 const TOKEN_SECONDS: i64 = 300;
 const MARK_CHARS: usize = 16;

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::fault::Fault;
 use super::store::{Group, Rollout, Rows, Satellite};
-use super::{artifact, clock, tags};
+use super::{artifact, clock, resolve};
 use crate::fleet::state::{
     FILE_BYTES_MAX, GroupState, SatelliteState, config_repository, group_repository,
     satellite_repository, version_repository,
@@ -35,7 +35,7 @@ pub async fn satellite(rows: &mut Rows<'_>, url: &str, satellite: &Satellite) ->
 
 /// Publishes the images of a group.
 pub async fn group(rows: &mut Rows<'_>, group: &Group) -> Result<(), Fault> {
-    let state = tags::resolved(rows, group).await?;
+    let state = resolve::resolved(rows, group).await?;
     if text(rows, &repository(group), &to_json(&state)?).await? {
         rows.outdate_group(group.id).await?;
     }
@@ -46,7 +46,7 @@ pub async fn group(rows: &mut Rows<'_>, group: &Group) -> Result<(), Fault> {
 pub async fn release(rows: &mut Rows<'_>, rollout: &Rollout) -> Result<(), Fault> {
     let Rollout { id, state, policy, .. } = rollout;
     let group = match rows.group(&state.group).await? {
-        Some(group) => tags::resolved(rows, &group).await?,
+        Some(group) => resolve::resolved(rows, &group).await?,
         None => GroupState::default(),
     };
     let state = policy.bring(&group, state, clock::now());

@@ -201,6 +201,8 @@ impl PullToken {
     }
 }
 
+/// What the user names of satellites begin with, as in Harbor.
+pub const ROBOT_PREFIX: &str = "robot$";
 const HASHES_AT_A_TIME_MAX: usize = 2;
 const HASHES_WAITING_MAX: usize = 32;
 const PASSWORD_CHARS_MIN: usize = 8;

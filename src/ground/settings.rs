@@ -1,5 +1,8 @@
 //! The server's settings: arguments first, then the environment, then the file, then defaults.
 
+mod publish;
+mod webhook;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,8 +10,9 @@ use std::time::Duration;
 use clap::Args;
 use serde::Deserialize;
 
-use super::publisher::Target;
-use super::webhook::Webhook;
+use self::publish::Publish;
+pub use self::publish::Target;
+pub use self::webhook::Webhook;
 
 /// Where the server keeps its data, which `backup` and `restore` ask as well.
 #[derive(Args, Clone, Default)]
@@ -90,19 +94,6 @@ struct File {
     webhook_secret: Option<String>,
     tag_seconds: Option<u16>,
     publish: Publish,
-}
-
-/// Where artifacts are put, in the file.
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Publish {
-    to: Option<String>,
-    url: Option<String>,
-    username: Option<String>,
-    password: Option<String>,
-    ca_file: Option<PathBuf>,
-    token_key: Option<PathBuf>,
-    token_cert: Option<PathBuf>,
 }
 
 /// The server's settings, complete and checked.
@@ -222,62 +213,6 @@ impl Settings {
             publish,
             admin_password,
         })
-    }
-}
-
-impl Publish {
-    fn target(self) -> Result<Option<Target>, String> {
-        let is_harbor = match self.to.as_deref() {
-            None if self.url.is_none() => return Ok(None),
-            None => return Err("publish: expected harbor or registry with publish_url".to_owned()),
-            Some("harbor") => true,
-            Some("registry") => false,
-            Some(other) => {
-                return Err(format!("publish {other:?}: expected harbor or registry"));
-            }
-        };
-        let url = self.url.unwrap_or_default();
-        let url = base(&url).ok_or_else(|| {
-            // It may hold a password.
-            "publish_url: expected https://host or http://host:port".to_owned()
-        })?;
-        let credentials = match (self.username, self.password) {
-            (Some(name), Some(_)) if name.is_empty() || name.contains(':') => {
-                return Err(format!("publish_username {name:?}: expected a name without a colon"));
-            }
-            (Some(name), Some(password)) => Some((name, password)),
-            (None, None) if !is_harbor => None,
-            (None, None) => {
-                return Err("publish harbor: expected publish_username and a password".to_owned());
-            }
-            _ => {
-                return Err(
-                    "publish_username and its password: expected both or neither".to_owned()
-                );
-            }
-        };
-        let token = match (self.token_key, self.token_cert) {
-            (None, None) => None,
-            (Some(_), Some(_)) if is_harbor => {
-                return Err(
-                    "publish_token_key: expected publish registry: Harbor has accounts of \
-                            its own"
-                        .to_owned(),
-                );
-            }
-            (Some(_), Some(_)) if credentials.is_none() => {
-                return Err("publish_token_key: expected publish_username and a password, which \
-                            this server shows itself to push"
-                    .to_owned());
-            }
-            (Some(key), Some(certificate)) => Some((key, certificate)),
-            _ => {
-                return Err(
-                    "publish_token_key and publish_token_cert: expected both or neither".to_owned()
-                );
-            }
-        };
-        Ok(Some(Target { is_harbor, url, credentials, ca_file: self.ca_file, token }))
     }
 }
 

@@ -10,69 +10,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::http::StatusCode;
 use tokio::task::JoinSet;
 
-use super::api::{Expected, Version, no_rollout};
 use super::app::App;
 use super::fault::Fault;
 use super::http::Client;
 use super::journal::Kind;
 use super::model::Mode;
 use super::registry::{Error, Registry};
-use super::store::{Duty, Group, GroupTag, Lead, Rows};
+use super::store::{Duty, Group, GroupTag, Lead};
 use super::{clock, journal, publish};
 use crate::fleet::config::Taken;
-use crate::fleet::shown;
-use crate::fleet::state::{ARTIFACTS_MAX, Artifact, GroupState};
-
-/// The state of a group as satellites get it.
-pub async fn resolved(rows: &mut Rows<'_>, group: &Group) -> Result<GroupState, Fault> {
-    if group.tags == Mode::Off {
-        return Ok(group.state.clone());
-    }
-    let known = rows.group_tags(group.id).await?;
-    let mut state = group.state.clone();
-    state.artifacts =
-        group.state.artifacts.iter().flat_map(|one| with_digests(one, &known)).collect();
-    // A rollout may have brought more tags than a group may be given; satellites take no more.
-    Ok(if state.artifacts.len() > ARTIFACTS_MAX { group.state.clone() } else { state })
-}
-
-/// Refuses what cannot be resolved: each tag goes out as an artifact of its own.
-pub fn check(state: &GroupState, mode: Mode) -> Result<(), Fault> {
-    let count: usize = state.artifacts.iter().map(|one| one.tags.len().max(1)).sum();
-    if mode != Mode::Off && count > ARTIFACTS_MAX {
-        let group = &state.group;
-        return Err(Fault::bad(format!(
-            "group {group}: {count} tags: expected at most {ARTIFACTS_MAX} with tags {}",
-            mode.word()
-        )));
-    }
-    Ok(())
-}
-
-/// An artifact, with one for each of its tags whose digest is known.
-fn with_digests(artifact: &Artifact, known: &[GroupTag]) -> Vec<Artifact> {
-    let mut rest = artifact.clone();
-    if !artifact.digest.is_empty() || artifact.deleted {
-        return vec![rest];
-    }
-    let mut made = Vec::new();
-    rest.tags.retain(|tag| {
-        let found = known.iter().find(|one| {
-            one.repository == artifact.repository && one.tag == *tag && !one.digest.is_empty()
-        });
-        let Some(found) = found else { return true };
-        let (tags, digest) = (vec![tag.clone()], found.digest.clone());
-        made.push(Artifact { tags, digest, ..artifact.clone() });
-        false
-    });
-    if !rest.tags.is_empty() {
-        made.push(rest);
-    }
-    made
-}
+use crate::fleet::state::{ARTIFACTS_MAX, GroupState};
 
 /// The tags that are to be resolved: repository and tag.
 fn wanted(state: &GroupState) -> BTreeSet<(String, String)> {
@@ -321,49 +270,6 @@ async fn take(app: &App, name: &str, base: &str, seen: &[GroupTag]) -> Result<()
     Ok(())
 }
 
-/// Takes for the fleet what tags of a group mean: for each, by `repository:tag`, the digest that a
-/// person looked at. Where the registry says another one by now nothing is taken. Returns what
-/// changed.
-pub async fn approve(
-    app: &App,
-    actor: &str,
-    expected: &Expected,
-    name: &str,
-    looked_at: &BTreeMap<String, String>,
-) -> Result<BTreeMap<String, String>, Fault> {
-    let mut write = app.store.change().await?;
-    let mut rows = write.rows();
-    let group = rows.group(name).await?.ok_or_else(|| Fault::missing("Group not found"))?;
-    expected.check(&mut rows, &Version::of_group(app, &group)).await?;
-    no_rollout(&mut rows, &group).await?;
-    let known = rows.group_tags(group.id).await?;
-    let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());
-    for (what, digest) in looked_at {
-        let tag = known.iter().find(|tag| tag.name() == *what).ok_or_else(|| {
-            let what = shown(what);
-            Fault::bad(format!("tag {what}: expected repository:tag of a tag that is resolved"))
-        })?;
-        if tag.seen != *digest {
-            let now = if tag.seen.is_empty() { "not known" } else { &tag.seen };
-            let message = format!(
-                "{what} is {now} by now, not {}: nothing is approved, look at it again",
-                shown(digest)
-            );
-            return Err(Fault::new(StatusCode::CONFLICT, message));
-        }
-        if tag.seen != tag.digest {
-            before.insert(what.clone(), tag.digest.clone());
-            after.insert(what.clone(), tag.seen.clone());
-            let approved = GroupTag { digest: tag.seen.clone(), ..tag.clone() };
-            rows.put_group_tag(group.id, &approved).await?;
-        }
-    }
-    publish::group(&mut rows, &group).await?;
-    journal::audit(&mut rows, actor, ("group.approve", name), &before, &after).await?;
-    write.commit().await?;
-    Ok(after)
-}
-
 const ROUND: Duration = Duration::from_secs(1);
 /// Between two tags of one registry.
 const BETWEEN: Duration = Duration::from_millis(50);
@@ -378,31 +284,3 @@ const PAUSE_MIN: Duration = Duration::from_secs(2);
 const PAUSE_MAX: Duration = Duration::from_secs(600);
 /// After what was seen could not be kept.
 const KEEP_PAUSE: Duration = Duration::from_secs(60);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_known_takes_the_place_of_a_tag() {
-        let artifact = Artifact {
-            repository: "a/b".into(),
-            tags: vec!["1".into(), "2".into(), "3".into()],
-            ..Artifact::default()
-        };
-        let tag = |tag: &str, digest: &str| GroupTag {
-            repository: "a/b".into(),
-            tag: tag.into(),
-            digest: digest.into(),
-            ..GroupTag::default()
-        };
-        let known = [tag("1", "sha256:1"), tag("2", ""), tag("3", "sha256:3")];
-        let made = with_digests(&artifact, &known);
-        let said: Vec<_> =
-            made.iter().map(|one| (one.tags.join(","), one.digest.as_str())).collect();
-        let expected = [("1", "sha256:1"), ("3", "sha256:3"), ("2", "")];
-        assert_eq!(said, expected.map(|(tags, digest)| (tags.to_owned(), digest)));
-        let by_digest = Artifact { digest: "sha256:9".into(), ..artifact };
-        assert_eq!(with_digests(&by_digest, &known), [by_digest]);
-    }
-}

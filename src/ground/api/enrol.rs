@@ -13,7 +13,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use super::batches::{device_hash, satellite_of};
-use super::extract::{Body, ROBOT_PREFIX, Robot};
+use super::extract::{Body, Robot};
 use crate::fleet::enrol::{self, Actions, Answer, Credentials, DEVICE, Refreshed};
 use crate::fleet::report::Report;
 use crate::fleet::shown;
@@ -23,9 +23,10 @@ use crate::ground::assess::Assessment;
 use crate::ground::fault::Fault;
 use crate::ground::labels::{self, Labels};
 use crate::ground::model::Lifecycle;
+use crate::ground::secret::ROBOT_PREFIX;
 use crate::ground::store::{Rows, Satellite};
 use crate::ground::tls::Certified;
-use crate::ground::{assess, clock, history, journal, publish, secret, tags};
+use crate::ground::{assess, clock, history, journal, publish, resolve, secret};
 
 /// Go 0.0.4: the token is in the path.
 pub async fn by_path(
@@ -164,7 +165,7 @@ async fn move_home(app: &App, rows: &mut Rows<'_>, satellite: &mut Satellite) ->
 /// Answers an enrolment that is in the database.
 async fn enrolled(app: &App, satellite: &Satellite, secret: String) -> Result<Json<Answer>, Fault> {
     if let Some(publisher) = &app.publisher {
-        publisher.enable_secret(app, satellite, &secret).await?;
+        publisher.enable_secret(&app.store, satellite, &secret).await?;
     }
     app.metrics.enrolments.add_one();
     tracing::info!("satellite {} enrols", satellite.name);
@@ -249,7 +250,7 @@ async fn assess_report(
     };
     let mut groups: Vec<GroupState> = Vec::new();
     for group in &versions {
-        groups.push(tags::resolved(rows, group).await?);
+        groups.push(resolve::resolved(rows, group).await?);
     }
     if assess::surplus(url, &groups, report).next().is_some() {
         for group in &versions {
@@ -287,7 +288,7 @@ pub async fn refresh(
     }
     write.commit().await?;
     if let Some(publisher) = publisher {
-        publisher.enable_secret(&app, &satellite, &secret).await?;
+        publisher.enable_secret(&app.store, &satellite, &secret).await?;
     }
     Ok(Json(Refreshed { secret }))
 }

@@ -19,7 +19,7 @@ use crate::ground::app::App;
 use crate::ground::fault::Fault;
 use crate::ground::model::Mode;
 use crate::ground::store::{Group, Rollout, Rows, Satellite};
-use crate::ground::{clock, journal, publish, rollout, tags};
+use crate::ground::{clock, journal, publish, resolve, rollout};
 
 /// A group as its author sends it.
 #[derive(Deserialize)]
@@ -87,7 +87,7 @@ pub async fn put_group(
     }
     let held = before.as_ref().map_or(Mode::Off, |before| before.tags);
     let mode = mode.unwrap_or(held);
-    tags::check(&state, mode)?;
+    resolve::check(&state, mode)?;
     let is_same = |before: &&Group| before.state == state && before.tags == mode;
     if let Some(same) = before.as_ref().filter(is_same) {
         return Ok(same.clone());

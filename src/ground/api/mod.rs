@@ -35,8 +35,7 @@ use serde_json::{Value, json};
 pub use batches::{WAITING_ROWS_MAX, approve_satellite};
 pub use configs::{put_config, remove_config};
 pub use etag::{Expected, Version};
-pub use extract::{ROBOT_PREFIX, authenticate_robot, authorization, check_password};
-pub use groups::{no_rollout, put_group};
+pub use groups::put_group;
 pub use history::samples;
 pub use journal::{Wanted as LogWanted, event};
 pub use rollouts::{Action, NewRollout, Seen, act_on, start_rollout};
@@ -45,6 +44,7 @@ pub use satellites::{
     remove_satellite, revoke_satellite,
 };
 pub use state::{Known, parse_digest};
+pub use tags::approve_tags;
 pub use users::{
     NewUser, add_user, confirm_password, end_session, remove_user, set_password, start_session,
 };

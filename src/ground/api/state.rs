@@ -18,7 +18,7 @@ use crate::ground::assess::{Standing, standings};
 use crate::ground::fault::Fault;
 use crate::ground::model::{Connection, Health, Updated};
 use crate::ground::store::{Rows, Satellite, Status};
-use crate::ground::{clock, tags};
+use crate::ground::{clock, resolve};
 use crate::oci::Digest;
 use crate::units::format_duration;
 
@@ -40,7 +40,7 @@ impl Known {
         let satellite = find(rows, name).await?;
         let mut groups: Vec<GroupState> = Vec::new();
         for group in rows.satellite_versions(satellite.id).await? {
-            groups.push(tags::resolved(rows, &group).await?);
+            groups.push(resolve::resolved(rows, &group).await?);
         }
         let status = rows.status(satellite.id).await?;
         let report = status.as_ref().map(|status| &status.report);

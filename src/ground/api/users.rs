@@ -11,9 +11,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::etag::{Expected, Version};
-use super::extract::{Body, Person, SystemAdmin, authorization, check_name, check_password};
+use super::extract::{Body, Person, SystemAdmin, check_name};
 use crate::fleet::shown;
 use crate::ground::app::App;
+use crate::ground::auth::{authorization, check_password};
 use crate::ground::fault::Fault;
 use crate::ground::limit::Peer;
 use crate::ground::store::{Role, Session, User, is_duplicate};

@@ -32,8 +32,9 @@ use axum::routing::{get, post};
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::api::{LISTS, check_password, end_session, start_session};
+use super::api::{LISTS, end_session, start_session};
 use super::app::App;
+use super::auth::check_password;
 use super::fault::Fault;
 use super::limit::Peer;
 use super::store::{Role, User};

@@ -13,12 +13,11 @@ use maud::{Markup, html};
 use super::view::{ago, page, token};
 use super::{Visitor, forms};
 use crate::fleet::shown;
-use crate::ground::api::{Expected, WAITING_ROWS_MAX, approve_satellite};
+use crate::ground::api::{self, Expected, WAITING_ROWS_MAX, approve_satellite};
 use crate::ground::app::App;
 use crate::ground::clock;
 use crate::ground::fault::Fault;
 use crate::ground::store::{GroupTag, Label, Role, Satellite};
-use crate::ground::tags::approve;
 
 pub async fn list(State(app): State<Arc<App>>, visitor: Visitor) -> Result<Markup, Fault> {
     let mut read = app.store.read().await?;
@@ -134,7 +133,8 @@ pub async fn approve_tags(
         })?;
         looked_at.insert(tag.to_owned(), digest.to_owned());
     }
-    let approved = approve(&app, visitor.actor(), &Expected::Any, &name, &looked_at).await;
+    let approved =
+        api::approve_tags(&app, visitor.actor(), &Expected::Any, &name, &looked_at).await;
     let back = match form.from.as_str() {
         "waiting" => "/console/waiting".to_owned(),
         _ => format!("/console/groups/{name}"),
