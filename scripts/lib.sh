@@ -62,6 +62,11 @@ need_rust() {
     scripts/setup rust
 }
 
+# The features of Cargo.toml's default: what a device may be built without.
+default_features() {
+    sed -n 's/^default = \[\(.*\)\]$/\1/p' Cargo.toml | tr -d '",'
+}
+
 # board_show BOARD KEY: one value of a board, as Moonlet built for this machine resolves the files in
 # boards/; nothing where it has none. KEY is a path of jq's, such as .budget.binary_bytes_max.
 board_show() {

@@ -55,7 +55,7 @@ fn help_is_an_answer_and_a_mistake_is_not() {
         let (code, out, _) = moonlet(words, None);
         assert!(code == 0 && out.starts_with("moonlet 0."), "{words:?}: {out}");
         let features = "\nfeatures: airgap boards doctor embedded-roots htpasswd proxy pull-through \
-                        raw-flash serve-tls status tls12 verify\n";
+                        raw-flash serve-tls sha512 status tls12 verify\n";
         assert!(out.ends_with(features), "{words:?}: {out}");
     }
     let (code, out, err) = moonlet(&[], None);

@@ -6,7 +6,7 @@ use super::table::{Reader, Table};
 
 /// The capabilities that a build may leave out, as Cargo.toml calls them, and whether this one has
 /// them.
-pub const FEATURES: [(&str, bool); 12] = [
+pub const FEATURES: [(&str, bool); 13] = [
     ("airgap", cfg!(feature = "airgap")),
     ("boards", cfg!(feature = "boards")),
     ("doctor", cfg!(feature = "doctor")),
@@ -16,6 +16,7 @@ pub const FEATURES: [(&str, bool); 12] = [
     ("pull-through", cfg!(feature = "pull-through")),
     ("raw-flash", cfg!(feature = "raw-flash")),
     ("serve-tls", cfg!(feature = "serve-tls")),
+    ("sha512", cfg!(feature = "sha512")),
     ("status", cfg!(feature = "status")),
     ("tls12", cfg!(feature = "tls12")),
     ("verify", cfg!(feature = "verify")),
@@ -105,5 +106,20 @@ mod tests {
         }
         let off = format!("[[upstream]]\n{upstream}pull_through = false\n");
         assert!(parse("m.toml", &off).is_ok(), "what is off needs nothing");
+    }
+
+    /// Holds for both as well.
+    #[test]
+    fn an_image_by_sha512_is_refused_where_that_is_left_out() {
+        let digest = format!("sha512:{}", "0a".repeat(64));
+        let text = format!(
+            "[[upstream]]\nregistry = \"up.test\"\nurl = \"http://h\"\n[[image]]\n\
+             reference = \"up.test/app@{digest}\"\n"
+        );
+        let problems = parse("m.toml", &text).map(|_| ()).err().unwrap_or_default();
+        let names_it = |line: &String| line.contains("built with the feature `sha512`");
+        let is_there = FEATURES.contains(&("sha512", true));
+        assert_eq!(problems.iter().any(names_it), !is_there, "{problems:?}");
+        assert_eq!(problems.is_empty(), is_there, "{problems:?}");
     }
 }

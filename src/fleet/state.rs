@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Invalid, check_name, is_empty, or_default, shown};
 use crate::clock::date::{parse_rfc3339, rfc3339};
-use crate::oci::{Digest, Platform, valid_repository, valid_tag};
+use crate::oci::{DIGEST_FORM, Digest, Platform, valid_repository, valid_tag};
 
 /// Of the answer to a look at a satellite-state: what stands for it and all that it names. As long
 /// as it stays the same, none of that has changed. Go's Ground Control and registries do not say
@@ -220,7 +220,7 @@ impl Artifact {
         }
         let digest = self.digest.parse().map_err(|_| {
             Invalid::new(format!(
-                "digest {} of {}: expected sha256:<64 hex>",
+                "digest {} of {}: expected {DIGEST_FORM}",
                 shown(&self.digest),
                 shown(&self.repository)
             ))

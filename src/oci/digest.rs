@@ -1,4 +1,8 @@
 //! Content digests: `sha256:<64 hex>` and `sha512:<128 hex>` (OCI image-spec, descriptor.md).
+//!
+//! A build without the feature `sha512` refuses the text of such a digest, which is how all of them
+//! arrive, and verifies nothing that one names: what a log already has of them is known by its name,
+//! and is never taken for right by it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -120,7 +124,7 @@ impl FromStr for Digest {
         let (name, hex) = text.split_once(':').ok_or_else(error)?;
         let algorithm = match name {
             "sha256" => Algorithm::Sha256,
-            "sha512" => Algorithm::Sha512,
+            "sha512" if cfg!(feature = "sha512") => Algorithm::Sha512,
             _ => return Err(error()),
         };
         if hex.len() != 2 * algorithm.digest_bytes() {
@@ -166,15 +170,18 @@ pub enum Hasher {
     /// SHA-256 in progress.
     Sha256(sha2::Sha256),
     /// SHA-512 in progress.
+    #[cfg(feature = "sha512")]
     Sha512(Box<sha2::Sha512>),
 }
 
 impl Hasher {
-    /// An empty hash.
+    /// An empty hash. Where SHA-512 is left out it is one of SHA-256, whose digest equals none of
+    /// SHA-512: nothing verifies by it.
     pub fn new(algorithm: Algorithm) -> Self {
         match algorithm {
-            Algorithm::Sha256 => Self::Sha256(sha2::Sha256::new()),
+            #[cfg(feature = "sha512")]
             Algorithm::Sha512 => Self::Sha512(Box::default()),
+            _ => Self::Sha256(sha2::Sha256::new()),
         }
     }
 
@@ -182,6 +189,7 @@ impl Hasher {
     pub fn update(&mut self, bytes: &[u8]) {
         match self {
             Self::Sha256(hash) => hash.update(bytes),
+            #[cfg(feature = "sha512")]
             Self::Sha512(hash) => hash.update(bytes),
         }
     }
@@ -190,6 +198,7 @@ impl Hasher {
     pub fn state(&self) -> Vec<u8> {
         match self {
             Self::Sha256(hash) => hash.serialize().to_vec(),
+            #[cfg(feature = "sha512")]
             Self::Sha512(hash) => hash.serialize().to_vec(),
         }
     }
@@ -201,10 +210,13 @@ impl Hasher {
                 let state = state.try_into().ok()?;
                 sha2::Sha256::deserialize(state).ok().map(Self::Sha256)
             }
+            #[cfg(feature = "sha512")]
             Algorithm::Sha512 => {
                 let state = state.try_into().ok()?;
                 sha2::Sha512::deserialize(state).ok().map(|hash| Self::Sha512(Box::new(hash)))
             }
+            #[cfg(not(feature = "sha512"))]
+            Algorithm::Sha512 => None,
         }
     }
 
@@ -212,6 +224,7 @@ impl Hasher {
     pub fn finish(self) -> Digest {
         match self {
             Self::Sha256(hash) => Digest::Sha256(hash.finalize().into()),
+            #[cfg(feature = "sha512")]
             Self::Sha512(hash) => Digest::Sha512(hash.finalize().into()),
         }
     }
@@ -221,13 +234,16 @@ impl Hasher {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DigestError(String);
 
+impl DigestError {
+    /// Whether it may be a sha512, which this build leaves out.
+    pub fn needs_feature(&self) -> bool {
+        !cfg!(feature = "sha512") && self.0.starts_with("sha512:")
+    }
+}
+
 impl fmt::Display for DigestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "digest {:?}: expected sha256: and 64 or sha512: and 128 lower-case hexadecimal digits",
-            self.0
-        )
+        write!(f, "digest {:?}: expected {DIGEST_FORM}", self.0)
     }
 }
 
@@ -242,6 +258,12 @@ fn nibble(digit: u8) -> Option<u8> {
     }
 }
 
+/// What a digest looks like to this build.
+pub const DIGEST_FORM: &str = if cfg!(feature = "sha512") {
+    "sha256:<64 hex> or sha512:<128 hex>, in lower case"
+} else {
+    "sha256:<64 hex>, in lower case; sha512 needs a moonlet built with the feature `sha512`"
+};
 /// How much of a wrong digest an error repeats, in characters.
 const ERROR_TEXT_MAX: usize = 140;
 
@@ -256,17 +278,37 @@ mod tests {
         assert_eq!(digest.to_string(), text);
         assert_eq!(text.parse(), Ok(digest));
         assert_eq!(digest.short(), "e3b0c44298fc");
-        let long = Algorithm::Sha512.digest(b"");
-        assert_eq!(long.to_string().parse(), Ok(long));
+        let long = sha512();
+        assert_eq!(long.to_string(), LONG);
         assert_eq!(Algorithm::Sha256.digest(b""), digest);
+    }
+
+    /// Holds for the whole program, and for one without any capability.
+    #[test]
+    fn a_sha512_is_refused_where_it_is_left_out() {
+        let parsed = LONG.parse::<Digest>();
+        let verified = Algorithm::Sha512.digest(b"") == sha512();
+        if cfg!(feature = "sha512") {
+            assert!(parsed == Ok(sha512()) && verified);
+            return;
+        }
+        let error = parsed.unwrap_err();
+        assert!(error.needs_feature() && !verified);
+        assert!(error.to_string().contains("built with the feature `sha512`"), "{error}");
+        let other = "sha256:".parse::<Digest>().unwrap_err();
+        assert!(!other.needs_feature());
+        assert!(
+            Hasher::resume(Algorithm::Sha512, &Hasher::new(Algorithm::Sha512).state()).is_none()
+        );
     }
 
     #[test]
     fn tags_name_digests() {
-        for digest in [Digest::sha256(b"x"), Algorithm::Sha512.digest(b"x")] {
+        for digest in [Digest::sha256(b"x"), sha512()] {
             let tag = digest.to_tag();
             assert_eq!(tag, digest.to_string().replace(':', "-"));
-            assert_eq!(Digest::from_tag(&tag), Some(digest));
+            let is_known = digest.algorithm() == Algorithm::Sha256 || cfg!(feature = "sha512");
+            assert_eq!(Digest::from_tag(&tag), is_known.then_some(digest));
             assert_eq!(Digest::from_tag(&digest.to_string()), None);
         }
         for tag in ["", "v1", "sha256-", "md5-00", "sha256-E3"] {
@@ -276,7 +318,8 @@ mod tests {
 
     #[test]
     fn a_hash_goes_on_from_its_state() {
-        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+        let long = cfg!(feature = "sha512").then_some(Algorithm::Sha512);
+        for algorithm in [Algorithm::Sha256].into_iter().chain(long) {
             let mut whole = Hasher::new(algorithm);
             whole.update(b"moon");
             let mut resumed = Hasher::resume(algorithm, &whole.state()).unwrap();
@@ -294,5 +337,15 @@ mod tests {
         }
         let upper = Digest::sha256(b"").to_string().to_uppercase();
         assert!(upper.parse::<Digest>().is_err());
+    }
+
+    /// Of no bytes, from FIPS 180-4's examples.
+    const LONG: &str = "sha512:cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce\
+                        47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e";
+
+    fn sha512() -> Digest {
+        let (_, hex) = LONG.split_once(':').unwrap();
+        let byte = |at: usize| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap();
+        Digest::Sha512(std::array::from_fn(byte))
     }
 }

@@ -12,7 +12,7 @@ mod pattern;
 mod platform;
 mod reference;
 
-pub use digest::{Algorithm, Digest, DigestError, Hasher};
+pub use digest::{Algorithm, DIGEST_FORM, Digest, DigestError, Hasher};
 pub use manifest::{
     Child, Descriptor, LISTED_MAX, Listed, MANIFEST_BYTES_MAX, Manifest, ManifestError,
     ManifestKind,

@@ -8,6 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::Digest;
+use super::digest::DIGEST_FORM;
 
 /// A registry, a repository, and a tag or a digest or both.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,7 +30,7 @@ impl FromStr for Reference {
         let error = |problem| ReferenceError { text: shortened(text), problem };
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => {
-                let digest = digest.parse().map_err(|_| error("a digest sha256:<64 hex>"))?;
+                let digest = digest.parse().map_err(|_| error(DIGEST_FORM))?;
                 (rest, Some(digest))
             }
             None => (text, None),

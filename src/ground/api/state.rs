@@ -19,7 +19,7 @@ use crate::ground::fault::Fault;
 use crate::ground::model::{Connection, Health, Updated};
 use crate::ground::store::{Rows, Satellite, Status};
 use crate::ground::{clock, resolve};
-use crate::oci::Digest;
+use crate::oci::{DIGEST_FORM, Digest};
 use crate::units::format_duration;
 
 /// All that is known of a satellite.
@@ -198,6 +198,6 @@ pub fn parse_digest(text: &str) -> Result<String, Fault> {
     let digest: Digest = text
         .trim()
         .parse()
-        .map_err(|_| Fault::bad(format!("digest {}: expected sha256:<64 hex>", shown(text))))?;
+        .map_err(|_| Fault::bad(format!("digest {}: expected {DIGEST_FORM}", shown(text))))?;
     Ok(digest.to_string())
 }
