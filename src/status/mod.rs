@@ -8,6 +8,7 @@
 
 mod cached;
 mod health;
+#[cfg(feature = "status")]
 mod page;
 mod report;
 mod table;
@@ -27,6 +28,7 @@ use crate::net::http::{Handler, Headers, Method, ResponseBody, ServerRequest, Se
 use crate::pull::progress::Progress;
 pub use cached::{CachedReport, draw_cached};
 pub use health::{Health, ProblemReport};
+#[cfg(feature = "status")]
 pub use page::render;
 pub use report::{
     HealthReport, ImageReport, LinkReport, PlanReport, Report, ScrubReport, StoreReport,
@@ -98,12 +100,7 @@ impl Admin {
                 Ok(cached) => json(&cached),
                 Err(error) => text(500, format!("{error}\n")),
             },
-            "/" => {
-                let page = page::render(&self.report());
-                let mut response = reply(200, "text/html; charset=utf-8", page);
-                response.headers.append("content-security-policy", PAGE_POLICY);
-                response
-            }
+            "/" => self.page(),
             path => {
                 let expected = "/, /status, /status/cached, /metrics, /healthz or /readyz";
                 text(404, format!("{path}: expected {expected}\n"))
@@ -112,9 +109,26 @@ impl Admin {
     }
 }
 
+#[cfg(feature = "status")]
+impl Admin {
+    fn page(&self) -> ServerResponse {
+        let mut response = reply(200, "text/html; charset=utf-8", page::render(&self.report()));
+        response.headers.append("content-security-policy", PAGE_POLICY);
+        response
+    }
+}
+
+#[cfg(not(feature = "status"))]
+impl Admin {
+    fn page(&self) -> ServerResponse {
+        text(404, crate::config::lacking("the page for people", "status") + "\n")
+    }
+}
+
 /// The part that holds the images.
 pub const STORE: &str = "store";
 /// The page needs nothing but itself.
+#[cfg(feature = "status")]
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
 /// Answers on the admin address while there is no store.
