@@ -16,6 +16,7 @@ use embedded_storage::nor_flash::{
 
 use super::{Error, Geometry, SEGMENTS_MAX};
 use crate::kind::Kind;
+use crate::units::{to_u32, to_usize};
 
 /// A driver's flash as a device.
 pub struct Device<F> {
@@ -98,11 +99,11 @@ impl<F: NorFlash + Send> super::Device for Device<F> {
     fn read(&self, segment: u32, offset: u32, buffer: &mut [u8]) -> Result<(), Error> {
         let length = buffer.len();
         self.at("reading", (segment, offset, length), |flash, address| {
-            let unit = u32::try_from(F::READ_SIZE).unwrap_or(1).max(1);
+            let unit = to_u32(F::READ_SIZE).max(1);
             if address.is_multiple_of(unit) && length.is_multiple_of(F::READ_SIZE.max(1)) {
                 return flash.read(address, buffer);
             }
-            let before = usize::try_from(address % unit).unwrap_or(0);
+            let before = to_usize(address % unit);
             let mut aligned = vec![0; (before + length).next_multiple_of(F::READ_SIZE.max(1))];
             flash.read(address - address % unit, &mut aligned)?;
             buffer.copy_from_slice(aligned.get(before..before + length).unwrap_or_default());
@@ -117,7 +118,7 @@ impl<F: NorFlash + Send> super::Device for Device<F> {
 
     fn erase(&self, segment: u32) -> Result<(), Error> {
         let length = self.geometry.segment_bytes;
-        let place = (segment, 0, usize::try_from(length).unwrap_or(usize::MAX));
+        let place = (segment, 0, to_usize(length));
         self.at("erasing", place, |flash, address| {
             flash.erase(address, address.saturating_add(length))
         })
@@ -208,7 +209,7 @@ impl<const SEGMENT_BYTES: usize, const PROGRAM_BYTES: usize> ReadNorFlash
 
     fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), Error> {
         check_read(self, offset, bytes.len()).map_err(Self::refuse)?;
-        let mut address = usize::try_from(offset).unwrap_or(usize::MAX);
+        let mut address = to_usize(offset);
         let mut rest = bytes;
         while !rest.is_empty() {
             let here = (SEGMENT_BYTES - address % SEGMENT_BYTES).min(rest.len());
@@ -234,7 +235,7 @@ impl<const SEGMENT_BYTES: usize, const PROGRAM_BYTES: usize> NorFlash
 
     fn erase(&mut self, from: u32, to: u32) -> Result<(), Error> {
         check_erase(self, from, to).map_err(Self::refuse)?;
-        let range = usize::try_from(from).unwrap_or(0)..usize::try_from(to).unwrap_or(0);
+        let range = to_usize(from)..to_usize(to);
         for address in range.step_by(SEGMENT_BYTES) {
             let (segment, _) = self.place(address)?;
             self.device.erase(segment)?;
@@ -248,7 +249,7 @@ impl<const SEGMENT_BYTES: usize, const PROGRAM_BYTES: usize> NorFlash
 
     fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), Error> {
         check_write(self, offset, bytes.len()).map_err(Self::refuse)?;
-        let mut address = usize::try_from(offset).unwrap_or(usize::MAX);
+        let mut address = to_usize(offset);
         let mut rest = bytes;
         while !rest.is_empty() {
             let here = (SEGMENT_BYTES - address % SEGMENT_BYTES).min(rest.len());

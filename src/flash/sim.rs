@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Error, Geometry};
 use crate::kind::Kind;
+use crate::units::{to_u32, to_usize};
 pub use cut::Aftermath;
 use cut::{Fate, NOISE, store};
 
@@ -99,11 +100,11 @@ enum Operation {
 impl Device {
     /// A device as it leaves the factory.
     pub fn new(geometry: Geometry) -> Self {
-        let length = usize::try_from(geometry.segment_bytes).unwrap_or(0);
+        let length = to_usize(geometry.segment_bytes);
         let blank = if geometry.reprogram { 0 } else { ERASED };
         let bytes = Arc::new(vec![blank; length]);
         let segment = Segment { bytes, next: 0, erases: 0, ghost: None };
-        let count = usize::try_from(geometry.segment_count).unwrap_or(0);
+        let count = to_usize(geometry.segment_count);
         let segments = vec![segment; count];
         let state = State { now: segments.clone(), durable: segments, ..State::default() };
         Self { geometry, state: Mutex::new(state) }
@@ -113,7 +114,7 @@ impl Device {
     pub fn with_image(geometry: Geometry, image: &[u8]) -> Self {
         let device = Self::new(geometry);
         let mut state = device.lock();
-        let length = usize::try_from(geometry.segment_bytes).unwrap_or(0).max(1);
+        let length = to_usize(geometry.segment_bytes).max(1);
         for (segment, bytes) in state.now.iter_mut().zip(image.chunks(length)) {
             let target = Arc::make_mut(&mut segment.bytes);
             if let Some(target) = target.get_mut(..bytes.len()) {
@@ -295,7 +296,7 @@ impl super::Device for Device {
         if state.worn.get(&segment) == Some(&Worn::ReadError) {
             return Err(worn_out("reading", segment));
         }
-        let start = usize::try_from(offset).unwrap_or(0);
+        let start = to_usize(offset);
         let bytes = state.now.get(index).and_then(|s| s.bytes.get(start..start + buffer.len()));
         buffer.copy_from_slice(bytes.unwrap_or_default());
         Ok(())
@@ -328,14 +329,14 @@ impl super::Device for Device {
             let what = format!("segment {segment}: byte {offset} programmed again, next is {next}");
             return Err(Error::new(Kind::Invalid, what));
         }
-        let start = usize::try_from(offset).unwrap_or(0);
+        let start = to_usize(offset);
         let mut bytes = bytes.to_vec();
         if is_stuck && !self.geometry.reprogram {
             let old = target.bytes.get(start..).unwrap_or_default();
             bytes.iter_mut().zip(old).for_each(|(byte, old)| *byte &= old);
         }
         store(target, start, &bytes, Fate::Kept);
-        target.next = target.next.max(offset + u32::try_from(bytes.len()).unwrap_or(0));
+        target.next = target.next.max(offset + to_u32(bytes.len()));
         state.pending.push(Operation::Program { segment, offset, bytes: Arc::new(bytes) });
         Self::note(&mut state);
         if cut { Err(power_cut()) } else { Ok(()) }
@@ -431,9 +432,9 @@ fn keep(segments: &mut [Segment], operation: &Operation, in_order: bool) {
     match operation {
         Operation::Erase { .. } => erase(target, in_order),
         Operation::Program { offset, bytes, .. } => {
-            let at = usize::try_from(*offset).unwrap_or(0);
+            let at = to_usize(*offset);
             store(target, at, bytes, Fate::Kept);
-            let end = u32::try_from(at + bytes.len()).unwrap_or(u32::MAX);
+            let end = to_u32(at + bytes.len());
             target.next = target.next.max(end);
         }
     }

@@ -7,6 +7,7 @@ use crate::blob::{Error, Store};
 use crate::clock::SharedClock;
 use crate::metrics::Metrics;
 use crate::oci::Digest;
+use crate::units::to_usize;
 
 /// Reads everything that is held, over and over, one pass in about `interval`; what is corrupt is
 /// recorded, not served any more, and repaired at once by the reconciler. First comes what was
@@ -35,7 +36,7 @@ pub async fn forever(
         let digests: Vec<Digest> = store.digests();
         let held = store.stat().held_bytes;
         let count = digests.len().max(1) as u64;
-        let begin = usize::try_from(from % count).unwrap_or(0);
+        let begin = to_usize(from % count);
         metrics.scrub_checked_bytes.set(0);
         metrics.scrub_pass_bytes.set(held);
         for digest in digests.iter().cycle().skip(begin).take(digests.len()) {

@@ -237,7 +237,7 @@ impl Store {
     ) -> Result<(), Error> {
         self.0.state.borrow().check()?;
         let geometry = self.device().geometry();
-        let unit = usize::try_from(geometry.program_bytes).unwrap_or(1);
+        let unit = to_usize(geometry.program_bytes);
         let sources: Vec<(Vec<Extent>, u64)> = blobs
             .iter()
             .map(|old| (old.extents.clone(), reserved_bytes(old.size, geometry)))
@@ -306,7 +306,7 @@ impl Store {
         let mut unreadable = BTreeSet::new();
         let mut offset = 0;
         for (from, to) in moves {
-            let pieces = (0..from.bytes).step_by(usize::try_from(piece_bytes).unwrap_or(1));
+            let pieces = (0..from.bytes).step_by(to_usize(piece_bytes));
             for at in pieces.filter(|_| from != to) {
                 let bytes = piece_bytes.min(from.bytes - at);
                 let source = Extent { start: from.start + at, bytes };
@@ -351,7 +351,7 @@ impl Store {
 fn salvage(device: &dyn Device, start: u64, buffer: &mut [u8]) {
     let unit = device.geometry().program_bytes;
     let mut at = start;
-    for piece in buffer.chunks_mut(usize::try_from(unit).unwrap_or(1)) {
+    for piece in buffer.chunks_mut(to_usize(unit)) {
         let source = Extent { start: at, bytes: u64::from(unit) };
         if layout::read(device, &[source], 0, piece).is_err() {
             piece.fill(0);

@@ -132,7 +132,7 @@ impl Window<'_> {
         if self.device.read(self.slot, offset(self.start), &mut self.bytes).is_ok() {
             return;
         }
-        let unit = usize::try_from(self.device.geometry().program_bytes).unwrap_or(1);
+        let unit = to_usize(self.device.geometry().program_bytes);
         let mut at = self.start;
         for piece in self.bytes.chunks_mut(unit) {
             if self.device.read(self.slot, offset(at), piece).is_err() {

@@ -116,7 +116,7 @@ impl Reader {
         // A reader that goes on reads more; the first bytes are not to wait for that.
         let reads_on = chunk > 0 && self.admitted(offset - CHUNK_BYTES, 1) > 0;
         let count = wanted.min(if reads_on { RUN_MAX } else { 1 });
-        let end = chunk.saturating_add(u32::try_from(count).unwrap_or(1));
+        let end = chunk.saturating_add(to_u32(count));
         if is_known || !self.check_chunks(chunk..end).await {
             let what = format!("{}: chunk {chunk} is corrupt on flash", self.record.digest);
             return Err(Error::new(Kind::Corrupt, what));

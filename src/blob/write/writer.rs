@@ -225,7 +225,7 @@ impl Writer {
     }
 
     fn unit(&self) -> usize {
-        usize::try_from(self.store.device().geometry().program_bytes).unwrap_or(1)
+        to_usize(self.store.device().geometry().program_bytes)
     }
 
     /// Programs whole units; nothing else is under way.

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::{Device, Operation, Segment, State, erase};
+use crate::units::{to_u32, to_usize};
 
 /// What else went wrong when the power went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,8 +62,8 @@ impl Device {
         });
         let Some((segment, end)) = last else { return };
         let unit = u64::from(self.geometry.program_bytes);
-        let start = usize::try_from(end.saturating_sub(2 * unit)).unwrap_or(0);
-        let length = usize::try_from(unit).unwrap_or(0);
+        let start = to_usize(end.saturating_sub(2 * unit));
+        let length = to_usize(unit);
         let segment = usize::try_from(segment).ok().and_then(|index| segments.get_mut(index));
         let bytes = segment.map(|segment| Arc::make_mut(&mut segment.bytes));
         if let Some(unit) = bytes.and_then(|bytes| bytes.get_mut(start..start + length)) {
@@ -97,15 +98,15 @@ impl Device {
                 }
             }
             Operation::Program { offset, bytes, .. } => {
-                let unit = usize::try_from(self.geometry.program_bytes).unwrap_or(1);
-                let mut at = usize::try_from(*offset).unwrap_or(0);
+                let unit = to_usize(self.geometry.program_bytes);
+                let mut at = to_usize(*offset);
                 for piece in bytes.chunks(unit) {
                     let fate = if *stopped { Fate::Lost } else { fate() };
                     *stopped |= in_order && fate != Fate::Kept;
                     store(segment, at, piece, fate);
                     at += piece.len();
                     if in_order && fate != Fate::Lost {
-                        segment.next = segment.next.max(u32::try_from(at).unwrap_or(u32::MAX));
+                        segment.next = segment.next.max(to_u32(at));
                     }
                 }
             }
