@@ -11,6 +11,7 @@
 //! | `settings` | reads arguments, environment and file |
 //! | `fault` | why a request is not answered as wished |
 //! | `app` | what all handlers share, and the first start |
+//! | `router` | all that is served, and what holds for every answer |
 //! | `server` | accepts connections, TLS, stops gracefully |
 //! | `api` | answers people and satellites, in the forms of the Go implementation |
 //! | `oci` | serves the state artifacts under `/v2/` |
@@ -63,6 +64,7 @@ mod push;
 mod registry;
 mod resolve;
 mod rollout;
+mod router;
 mod secret;
 mod server;
 mod settings;

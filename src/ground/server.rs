@@ -32,7 +32,7 @@ use super::publisher::Publisher;
 use super::settings::{Database, Settings};
 use super::store::Store;
 use super::tls::{Certified, Identity};
-use super::{api, lock, rollout, tags, watch};
+use super::{lock, rollout, router, tags, watch};
 
 /// Serves until SIGTERM or SIGINT.
 pub fn run(settings: Settings) -> Result<(), String> {
@@ -116,7 +116,7 @@ async fn accept(
     tls: Option<Arc<Identity>>,
     app: &Arc<App>,
 ) -> Result<(), String> {
-    let router = api::router(Arc::clone(app));
+    let router = router::router(Arc::clone(app));
     let failed = |error: std::io::Error| format!("waiting for signals: {error}");
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;

@@ -17,7 +17,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::extract::{Body, Editor, Person, Query, check_name};
-use super::satellites::{find, labels_of, place};
+use super::listing::{find, labels_of};
+use super::satellites::place;
 use super::tokens::{Span, life};
 use crate::fleet::enrol::DEVICE;
 use crate::fleet::{shown, valid_name};

@@ -15,7 +15,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::satellites::labels_of;
+use super::listing::labels_of;
 use crate::fleet::shown;
 use crate::ground::app::App;
 use crate::ground::clock;

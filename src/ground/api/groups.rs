@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::etag::{Expected, Version};
 use super::extract::{Body, Editor, Person, Query, SystemAdmin, check_name};
-use super::satellites::{Listing, brief};
+use super::listing::{Listing, brief};
 use crate::fleet::shown;
 use crate::fleet::state::{Artifact, GroupState};
 use crate::ground::app::App;

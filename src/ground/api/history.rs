@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::extract::{Person, Query};
-use super::satellites::{PAGE_ROWS_MAX, find, limit};
+use super::listing::{PAGE_ROWS_MAX, find, limit};
 use crate::fleet::shown;
 use crate::ground::app::App;
 use crate::ground::clock;

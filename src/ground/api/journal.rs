@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::extract::{Person, Query};
-use super::satellites::limit;
+use super::listing::limit;
 use crate::fleet::shown;
 use crate::ground::app::App;
 use crate::ground::clock;

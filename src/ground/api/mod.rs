@@ -12,6 +12,7 @@ mod extract;
 mod groups;
 mod history;
 mod journal;
+mod listing;
 mod openapi;
 mod publishing;
 mod rollouts;
@@ -24,9 +25,8 @@ mod users;
 
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, patch, post};
 use axum::{Json, Router};
@@ -38,10 +38,11 @@ pub use etag::{Expected, Version};
 pub use groups::put_group;
 pub use history::samples;
 pub use journal::{Wanted as LogWanted, event};
+pub use listing::find as find_satellite;
 pub use rollouts::{Action, NewRollout, Seen, act_on, start_rollout};
 pub use satellites::{
-    Change, NewSatellite, add_satellite, change_satellite, find as find_satellite, new_token,
-    remove_satellite, revoke_satellite,
+    Change, NewSatellite, add_satellite, change_satellite, new_token, remove_satellite,
+    revoke_satellite,
 };
 pub use state::{Known, parse_digest};
 pub use tags::approve_tags;
@@ -50,12 +51,12 @@ pub use users::{
 };
 
 use super::app::App;
+use super::clock;
 use super::fault::Fault;
-use super::{clock, oci, pages};
 use crate::fleet::report::BODY_BYTES_MAX;
 
-/// All routes.
-pub fn router(app: Arc<App>) -> Router {
+/// The routes of the API.
+pub fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/ping", get(|| async { "pong" }))
         .route("/health", get(health))
@@ -67,15 +68,6 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/satellites/sync", post(enrol::report).layer(REPORTS))
         .route("/sat/refresh", post(enrol::refresh))
         .nest("/api", people().layer(LISTS))
-        .merge(oci::routes())
-        .merge(pages::routes())
-        .fallback(|| async { Fault::missing("not found") })
-        .method_not_allowed_fallback(|| async {
-            Fault::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed")
-        })
-        .layer(SMALL)
-        .layer(from_fn_with_state(Arc::clone(&app), around))
-        .with_state(app)
 }
 
 /// What people ask, with a session or with Basic.
@@ -133,30 +125,6 @@ fn people() -> Router<Arc<App>> {
         .route("/events", get(journal::events))
 }
 
-/// Limits the time of a request, counts answers, and says what no browser may do with them.
-async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    // A client that sends no body, or makes the database wait, does not hold a connection for ever.
-    let mut answer = match tokio::time::timeout(app.request_timeout, next.run(request)).await {
-        Ok(answer) => answer,
-        Err(_) => {
-            let late = "the request was not complete in time";
-            Fault::new(StatusCode::REQUEST_TIMEOUT, late).into_response()
-        }
-    };
-    app.metrics.answered(answer.status().as_u16());
-    let headers = answer.headers_mut();
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-    if kind.is_some_and(|kind| kind.starts_with(b"text/html")) {
-        // The console runs no script but its own file and shows nothing from elsewhere, whatever a
-        // name or a report says. Satellites' answers stay short: their links are paid by the byte.
-        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-        headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    }
-    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    answer
-}
-
 async fn health(State(app): State<Arc<App>>) -> Response {
     if app.store.is_healthy().await {
         return Json(json!({ "status": "healthy" })).into_response();
@@ -184,14 +152,9 @@ fn null_time(micros: Option<i64>) -> Value {
     json!({ "Time": time, "Valid": micros.is_some() })
 }
 
-/// The length of a request that anyone can make: a name and a password, or a token.
-const SMALL: DefaultBodyLimit = DefaultBodyLimit::max(4096);
-/// Of one that people make; a group with a thousand repositories takes a part of it.
+/// The length of a request that people make; a group with a thousand repositories takes a part of it.
 pub const LISTS: DefaultBodyLimit = DefaultBodyLimit::max(1 << 20);
 const REPORTS: DefaultBodyLimit = DefaultBodyLimit::max(BODY_BYTES_MAX);
 
-const POLICY: &str = "default-src 'none'; script-src 'self'; connect-src 'self'; \
-    style-src 'self' 'unsafe-inline'; img-src data:; \
-    form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 /// Go's zero time.
 const NO_TIME: &str = "0001-01-01T00:00:00Z";

@@ -21,7 +21,7 @@ use utoipa::openapi::{
     Required, ResponseBuilder, SecurityRequirement,
 };
 
-use super::satellites::PAGE_ROWS_MAX;
+use super::listing::PAGE_ROWS_MAX;
 
 /// The document.
 pub async fn document() -> Response {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::etag::{Expected, Version};
 use super::extract::{Body, Editor, Person, Query, check_name};
 use super::groups::no_rollout;
-use super::satellites::limit;
+use super::listing::limit;
 use crate::fleet::shown;
 use crate::fleet::state::GroupState;
 use crate::ground::app::App;
