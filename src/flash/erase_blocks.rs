@@ -73,11 +73,53 @@ impl EraseBlocks {
         block * u64::from(self.stride_bytes)
     }
 
-    /// The pieces, one in each erase block, of `length` bytes at `offset` of a segment.
+    /// Hands what lies at `offset` of a segment to `read`, a piece in each erase block, to be filled.
     ///
     /// # Errors
-    /// [`Kind::Invalid`] for what is not within the segment.
-    pub fn pieces(&self, segment: u32, offset: u32, length: usize) -> Result<Vec<Piece>, Error> {
+    /// [`Kind::Invalid`] for what is not within the segment; those of `read`.
+    pub fn read(
+        &self,
+        (segment, offset): (u32, u32),
+        mut buffer: &mut [u8],
+        mut read: impl FnMut(Piece, &mut [u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        for (piece, length) in self.pieces(segment, offset, buffer.len())? {
+            let (here, later) = buffer.split_at_mut_checked(length).unwrap_or_default();
+            read(piece, here)?;
+            buffer = later;
+        }
+        Ok(())
+    }
+
+    /// Hands `bytes` for `offset` of a segment to `program`, a piece for each erase block.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] for what is not within the segment, and what is no whole units; those of
+    /// `program`.
+    pub fn program(
+        &self,
+        (segment, offset): (u32, u32),
+        mut bytes: &[u8],
+        mut program: impl FnMut(Piece, &[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let pieces = self.pieces(segment, offset, bytes.len())?;
+        self.geometry().check_units(offset, bytes.len())?;
+        for (piece, length) in pieces {
+            let (here, later) = bytes.split_at_checked(length).unwrap_or_default();
+            program(piece, here)?;
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    /// The pieces, one in each erase block, of `length` bytes at `offset` of a segment, and how many
+    /// bytes each has.
+    fn pieces(
+        &self,
+        segment: u32,
+        offset: u32,
+        length: usize,
+    ) -> Result<Vec<(Piece, usize)>, Error> {
         self.check(segment, offset, length)?;
         let used = u64::from(self.used_bytes);
         let first = u64::from(segment) * u64::from(self.per_segment);
@@ -89,7 +131,7 @@ impl EraseBlocks {
             let bytes = (used - within).min(end - at);
             let block = first + at / used;
             let position = self.position(block) + within;
-            pieces.push(Piece { block, position, bytes: to_usize(bytes) });
+            pieces.push((Piece { block, position }, to_usize(bytes)));
             at += bytes;
         }
         Ok(pieces)
@@ -101,15 +143,13 @@ impl EraseBlocks {
     }
 }
 
-/// Bytes within one erase block.
+/// Where bytes lie that are within one erase block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece {
     /// The erase block's number.
     pub block: u64,
     /// Where on the device.
     pub position: u64,
-    /// How many.
-    pub bytes: usize,
 }
 
 /// A page of the usual serial NOR, and the least that is worth a frame of the log.
@@ -144,8 +184,8 @@ mod tests {
         assert_eq!(blocks.geometry(), geometry(512, 2 * 130_816, 256));
         let pieces = blocks.pieces(3, 130_816 - 256, 512).unwrap();
         let expected = [
-            Piece { block: 6, position: 6 * 130_944 + 130_560, bytes: 256 },
-            Piece { block: 7, position: 7 * 130_944, bytes: 256 },
+            (Piece { block: 6, position: 6 * 130_944 + 130_560 }, 256),
+            (Piece { block: 7, position: 7 * 130_944 }, 256),
         ];
         assert_eq!(pieces, expected);
         assert_eq!(blocks.of_segment(511).unwrap(), 1022..1024);

@@ -168,26 +168,14 @@ impl super::Device for Device {
 
     fn read(&self, segment: u32, offset: u32, buffer: &mut [u8]) -> Result<(), Error> {
         let _turn = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut rest = buffer;
-        for piece in self.blocks.pieces(segment, offset, rest.len())? {
-            let (here, later) = rest.split_at_mut_checked(piece.bytes).unwrap_or_default();
-            self.read_piece(piece, here)?;
-            rest = later;
-        }
-        Ok(())
+        self.blocks.read((segment, offset), buffer, |piece, here| self.read_piece(piece, here))
     }
 
     fn program(&self, segment: u32, offset: u32, bytes: &[u8]) -> Result<(), Error> {
-        let pieces = self.blocks.pieces(segment, offset, bytes.len())?;
-        self.geometry().check_units(offset, bytes.len())?;
-        let mut rest = bytes;
-        for piece in pieces {
-            let (here, later) = rest.split_at_checked(piece.bytes).unwrap_or_default();
+        self.blocks.program((segment, offset), bytes, |piece, here| {
             let written = self.file.write_all_at(here, piece.position);
-            written.map_err(|error| self.note("programming", piece.block, error))?;
-            rest = later;
-        }
-        Ok(())
+            written.map_err(|error| self.note("programming", piece.block, error))
+        })
     }
 
     fn erase(&self, segment: u32) -> Result<(), Error> {

@@ -123,27 +123,17 @@ impl super::Device for Device {
 
     /// UBI re-writes what had bits to put right, and says nothing of it.
     fn read(&self, segment: u32, offset: u32, buffer: &mut [u8]) -> Result<(), Error> {
-        let mut rest = buffer;
-        for piece in self.blocks.pieces(segment, offset, rest.len())? {
-            let (here, later) = rest.split_at_mut_checked(piece.bytes).unwrap_or_default();
+        self.blocks.read((segment, offset), buffer, |piece, here| {
             let read = self.file.read_exact_at(here, piece.position);
-            read.map_err(|error| self.error("reading", piece.block, error))?;
-            rest = later;
-        }
-        Ok(())
+            read.map_err(|error| self.error("reading", piece.block, error))
+        })
     }
 
     fn program(&self, segment: u32, offset: u32, bytes: &[u8]) -> Result<(), Error> {
-        let pieces = self.blocks.pieces(segment, offset, bytes.len())?;
-        self.geometry().check_units(offset, bytes.len())?;
-        let mut rest = bytes;
-        for piece in pieces {
-            let (here, later) = rest.split_at_checked(piece.bytes).unwrap_or_default();
+        self.blocks.program((segment, offset), bytes, |piece, here| {
             let written = self.file.write_all_at(here, piece.position);
-            written.map_err(|error| self.error("programming", piece.block, error))?;
-            rest = later;
-        }
-        Ok(())
+            written.map_err(|error| self.error("programming", piece.block, error))
+        })
     }
 
     fn erase(&self, segment: u32) -> Result<(), Error> {
