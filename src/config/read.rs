@@ -50,14 +50,14 @@ impl<'a> Reader<'a> {
         let name = self.text(&mut top, "name").unwrap_or_else(|| "moonlet".to_owned());
         let user = self.text(&mut top, "user");
         self.finish(top, &TOP_KEYS);
-        let mut listen = self.addresses(&mut serve);
-        let tls = self.server_tls(&mut serve);
-        let connections_max = self.count(&mut serve, "connections_max").unwrap_or(CONNECTIONS_MAX);
         for (key, label, feature) in SERVE_FEATURES {
             if let Some(span) = serve.span_of(key) {
                 self.check_key(span, label, feature);
             }
         }
+        let mut listen = self.addresses(&mut serve);
+        let tls = self.server_tls(&mut serve);
+        let connections_max = self.count(&mut serve, "connections_max").unwrap_or(CONNECTIONS_MAX);
         let htpasswd = self.text(&mut serve, "htpasswd").map(PathBuf::from);
         let insecure = self.flag(&mut serve, "insecure").unwrap_or(false);
         let rules = self.read_rules(&mut serve);
