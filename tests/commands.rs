@@ -54,8 +54,8 @@ fn help_is_an_answer_and_a_mistake_is_not() {
     for words in [&["-V"][..], &["-v"], &["run", "--version"]] {
         let (code, out, _) = moonlet(words, None);
         assert!(code == 0 && out.starts_with("moonlet 0."), "{words:?}: {out}");
-        let features = "\nfeatures: airgap boards doctor embedded-roots htpasswd proxy pull-through \
-                        raw-flash serve-tls sha512 status tls12 verify\n";
+        let features = "\nfeatures: airgap boards client-certs doctor embedded-roots htpasswd proxy \
+                        pull-through raw-flash serve-tls sha512 status tls12 verify\n";
         assert!(out.ends_with(features), "{words:?}: {out}");
     }
     let (code, out, err) = moonlet(&[], None);

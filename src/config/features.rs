@@ -6,9 +6,10 @@ use super::table::{Reader, Table};
 
 /// The capabilities that a build may leave out, as Cargo.toml calls them, and whether this one has
 /// them.
-pub const FEATURES: [(&str, bool); 13] = [
+pub const FEATURES: [(&str, bool); 14] = [
     ("airgap", cfg!(feature = "airgap")),
     ("boards", cfg!(feature = "boards")),
+    ("client-certs", cfg!(feature = "client-certs")),
     ("doctor", cfg!(feature = "doctor")),
     ("embedded-roots", cfg!(feature = "embedded-roots")),
     ("htpasswd", cfg!(feature = "htpasswd")),
@@ -87,6 +88,11 @@ mod tests {
                 "[[upstream]] pull_through",
                 format!("[[upstream]]\n{upstream}pull_through = true\n"),
             ),
+            (
+                "client-certs",
+                "[[upstream]] client_cert",
+                format!("[[upstream]]\n{upstream}client_cert = \"/c\"\nclient_key = \"/k\"\n"),
+            ),
             ("htpasswd", "[serve] htpasswd", "[serve]\nhtpasswd = \"/users\"\n".to_owned()),
             (
                 "serve-tls",
@@ -96,7 +102,7 @@ mod tests {
         ] {
             let problems = parse("m.toml", &text).map(|_| ()).err().unwrap_or_default();
             let line = match feature {
-                "pull-through" => 4,
+                "client-certs" | "pull-through" => 4,
                 "htpasswd" | "serve-tls" => 2,
                 _ => 1,
             };

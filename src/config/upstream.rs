@@ -92,6 +92,9 @@ impl<'a> Reader<'a> {
         &mut self,
         table: &mut Table<'a>,
     ) -> (Option<PathBuf>, Option<PathBuf>, Option<PathBuf>) {
+        if let Some(span) = table.span_of("client_cert") {
+            self.check_key(span, &format!("{} client_cert", table.name), "client-certs");
+        }
         let mut path = |key| self.text(table, key).map(PathBuf::from);
         let files = (path("ca_file"), path("client_cert"), path("client_key"));
         if files.1.is_some() != files.2.is_some() {

@@ -16,6 +16,8 @@
 mod expiry;
 mod files;
 pub(super) mod names;
+#[cfg(not(any(feature = "client-certs", feature = "serve-tls")))]
+mod no_keys;
 
 use std::cell::RefCell;
 use std::fmt::Display;
@@ -36,9 +38,9 @@ use rustls::{
     SignatureScheme,
 };
 
-use files::{
-    add_roots, add_system_roots, certificates, private_key, system_bundle_named, system_bundles,
-};
+#[cfg(any(feature = "client-certs", feature = "serve-tls"))]
+use files::private_key;
+use files::{add_roots, add_system_roots, certificates, system_bundle_named, system_bundles};
 
 use super::Error;
 use crate::clock::date::Civil;
@@ -131,6 +133,9 @@ pub fn client_config(
             .with_custom_certificate_verifier(Arc::new(verifier));
     let mut config = match &options.client_cert {
         None => builder.with_no_client_auth(),
+        #[cfg(not(feature = "client-certs"))]
+        Some(_) => return Err(Error::new(Kind::Invalid, lacking("client_cert", "client-certs"))),
+        #[cfg(feature = "client-certs")]
         Some((chain, key)) => {
             let (chain_der, key_der) = (certificates(chain)?, private_key(key)?);
             builder
@@ -351,8 +356,15 @@ pub(super) fn limit(config: &mut ServerConfig) {
     config.max_fragment_size = Some(RECORD_BYTES + RECORD_HEADER_BYTES);
 }
 
+#[cfg(any(feature = "client-certs", feature = "serve-tls"))]
 pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
+}
+
+/// What signs with a key of this device is not even linked.
+#[cfg(not(any(feature = "client-certs", feature = "serve-tls")))]
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(CryptoProvider { key_provider: &no_keys::NoKeys, ..ring::default_provider() })
 }
 
 fn invalid(what: impl Display, why: impl Display) -> Error {

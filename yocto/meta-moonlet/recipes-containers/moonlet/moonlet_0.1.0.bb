@@ -9,9 +9,10 @@ EXTERNALSRC = "${MOONLET_SOURCE}"
 EXTERNALSRC_BUILD = "${WORKDIR}/build"
 
 # What a device may be built without: the features of Cargo.toml.
-PACKAGECONFIG ??= "airgap boards doctor embedded-roots htpasswd proxy pull-through raw-flash serve-tls sha512 status tls12 verify"
+PACKAGECONFIG ??= "airgap boards client-certs doctor embedded-roots htpasswd proxy pull-through raw-flash serve-tls sha512 status tls12 verify"
 PACKAGECONFIG[airgap] = "--features=airgap"
 PACKAGECONFIG[boards] = "--features=boards"
+PACKAGECONFIG[client-certs] = "--features=client-certs"
 PACKAGECONFIG[doctor] = "--features=doctor"
 PACKAGECONFIG[embedded-roots] = "--features=embedded-roots"
 PACKAGECONFIG[htpasswd] = "--features=htpasswd"
