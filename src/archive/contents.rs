@@ -3,13 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
-use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::Error;
 use super::source::Source;
-use super::{Error, docker};
 use crate::kind::Kind;
 use crate::oci::{Digest, Hasher, MANIFEST_BYTES_MAX, Manifest, Platform, Reference, media_type};
 
@@ -79,37 +78,8 @@ pub struct Wish {
 }
 
 impl Archive {
-    /// Opens the archive at `path`: a directory, a tar or a compressed tar.
-    ///
-    /// # Errors
-    /// [`Kind::Invalid`] for what is none; those of reading it.
-    pub fn open(path: &Path) -> Result<Self, Error> {
-        let source = Source::open(path)?;
-        let mut archive = Self {
-            source,
-            listed: Vec::new(),
-            made: BTreeMap::new(),
-            places: BTreeMap::new(),
-            is_docker: false,
-        };
-        if archive.source.size(LAYOUT)?.is_some() {
-            archive.read_layout()?;
-        } else if archive.source.size(docker::MANIFEST)?.is_some() {
-            archive.is_docker = true;
-            docker::read(&mut archive)?;
-        } else {
-            let expected = "expected an OCI layout (oci-layout at its top) or a docker-archive";
-            return Err(archive.source.wrong(&format!("neither; {expected}")));
-        }
-        if archive.listed.len() > LISTED_MAX {
-            let count = archive.listed.len();
-            let what = format!("{count} images, expected at most {LISTED_MAX}");
-            return Err(archive.source.wrong(&what));
-        }
-        Ok(archive)
-    }
-
-    fn read_layout(&mut self) -> Result<(), Error> {
+    /// Reads what an OCI layout lists.
+    pub(super) fn read_layout(&mut self) -> Result<(), Error> {
         let Version { image_layout_version } = self.json(LAYOUT)?;
         if !image_layout_version.starts_with("1.") {
             let what = format!("OCI layout version {image_layout_version:?}, expected 1.0.0");
@@ -263,8 +233,6 @@ pub(super) const LAYOUT: &str = "oci-layout";
 pub(super) const INDEX: &str = "index.json";
 /// An `index.json` of a thousand images has less.
 pub(super) const FILE_BYTES_MAX: u64 = 256 << 10;
-/// Images and what accompanies them in one archive.
-const LISTED_MAX: usize = 1024;
 /// Names that an error lists.
 const SHOWN_MAX: usize = 8;
 

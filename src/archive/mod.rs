@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `source` | a directory, a tar or a compressed tar, as files by name |
 //! | `contents` | what an OCI layout or a docker-archive says that it holds |
+//! | `open` | which of the two it is |
 //! | `docker` | manifests for a docker-archive, which has none |
 //! | `plan` | what of it an image needs |
 //! | `import` | into the log: blobs, then manifests, then tags |
@@ -18,6 +19,7 @@ mod contents;
 mod docker;
 mod export;
 mod import;
+mod open;
 mod plan;
 mod source;
 

@@ -14,7 +14,7 @@ pub struct Alarm(Source);
 enum Source {
     Kernel(Timer),
     #[cfg(feature = "sim")]
-    Simulated(super::sim::Alarm),
+    Simulated(Pin<Box<dyn Future<Output = ()>>>),
 }
 
 impl Alarm {
@@ -29,8 +29,8 @@ impl Alarm {
     }
 
     #[cfg(feature = "sim")]
-    pub(super) fn simulated(alarm: super::sim::Alarm) -> Self {
-        Self(Source::Simulated(alarm))
+    pub(super) fn simulated(alarm: impl Future<Output = ()> + 'static) -> Self {
+        Self(Source::Simulated(Box::pin(alarm)))
     }
 }
 
@@ -41,7 +41,7 @@ impl Future for Alarm {
         match &mut self.0 {
             Source::Kernel(timer) => Pin::new(timer).poll(cx).map(drop),
             #[cfg(feature = "sim")]
-            Source::Simulated(alarm) => Pin::new(alarm).poll(cx),
+            Source::Simulated(alarm) => alarm.as_mut().poll(cx),
         }
     }
 }

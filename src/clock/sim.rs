@@ -167,7 +167,7 @@ impl Clock for SimulatedClock {
 }
 
 /// An alarm of this clock.
-pub(super) struct Alarm {
+struct Alarm {
     state: Rc<State>,
     place: (Duration, u64),
 }

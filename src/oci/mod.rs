@@ -11,6 +11,7 @@ pub mod media_type;
 mod pattern;
 mod platform;
 mod reference;
+mod selection;
 
 pub use digest::{Algorithm, DIGEST_FORM, Digest, DigestError, Hasher};
 pub use manifest::{
@@ -18,7 +19,8 @@ pub use manifest::{
     ManifestKind,
 };
 pub use pattern::{Pattern, PatternError};
-pub use platform::{Platform, Selection, platform_list};
+pub use platform::{Platform, platform_list};
 pub use reference::{
     Reference, ReferenceError, registry_name, valid_registry, valid_repository, valid_tag,
 };
+pub use selection::Selection;

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use log::info;
 
 use super::Reconciler;
-use super::image::{Need, Planned};
+use super::memory::{Need, Planned};
 use super::pass::Pass;
 use super::sweep::give_way;
 use crate::blob::{Admission, Want};

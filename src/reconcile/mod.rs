@@ -10,7 +10,8 @@
 //! | file | holds |
 //! |---|---|
 //! | `pass` | one look at all images, several at a time |
-//! | `image` | one image: what it is now, what it needs, how that ended |
+//! | `image` | one image: what it is now, and what to do about the rest |
+//! | `memory` | what is remembered of an image: what it needs, how that ended |
 //! | `admission` | whether an image fits, and what is evicted for it |
 //! | `repair` | chunks that are corrupt on flash |
 //! | `sweep` | what differs between desired and held, as values |
@@ -18,6 +19,7 @@
 mod admission;
 mod image;
 mod join;
+mod memory;
 mod pass;
 mod repair;
 mod sweep;
@@ -42,7 +44,7 @@ use crate::metrics::Metrics;
 use crate::oci::{Digest, Reference};
 use crate::pull::progress::{Progress, State};
 use crate::pull::{self, Puller};
-use image::Memory;
+use memory::Memory;
 pub use pass::Patience;
 use sweep::Idle;
 

@@ -16,8 +16,8 @@ use std::time::Duration;
 use log::{debug, error, info, warn};
 use smol::future::or;
 
-use super::image::{End, Memory, Need};
 use super::join::{Work, join};
+use super::memory::{End, Memory, Need};
 use super::{Outcome, Reconciler, standing};
 use crate::clock::SharedClock;
 use crate::config::Image;

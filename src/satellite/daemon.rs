@@ -21,12 +21,11 @@ use super::notify::Notifier;
 use super::proxy::{self, Forward};
 use super::random::random;
 use super::run::{Satellite, spawner};
-use super::service::{Place, Service};
+use super::service::{Place, Service, service};
 use super::stop::in_time;
 use super::user::User;
 use super::{Failure, scrub, upkeep};
 use crate::config::{self, Config, Loaded, Location};
-use crate::metrics::Metrics;
 use crate::reconcile::{Patience, Reconciler};
 use crate::serve::Api;
 use crate::status::{Admin, Health, STORE};
@@ -301,20 +300,6 @@ impl Daemon {
         self.certificate.replace(watched);
         certificate
     }
-}
-
-/// A service that does not listen yet.
-pub(super) fn service<H>(
-    what: &'static str,
-    handler: Rc<H>,
-    metrics: Rc<Metrics>,
-    satellite: &Satellite,
-    executor: &Rc<LocalExecutor<'static>>,
-) -> Service<H> {
-    let (executor, health) = (Rc::clone(executor), satellite.health.clone());
-    let clock = Rc::clone(&satellite.clock);
-    let (sockets, slots) = (RefCell::default(), RefCell::default());
-    Service { what, executor, handler, metrics, clock, health, sockets, slots }
 }
 
 /// The configuration at `path` as it is now. One that is not good is reported and changes nothing.

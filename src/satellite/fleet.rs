@@ -6,7 +6,6 @@
 //! together, or whose Ground Control comes back, does not arrive at once.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
@@ -15,10 +14,9 @@ use smol::channel::Receiver;
 use smol::future::or;
 
 use super::random::{jittered, random};
-use super::run::Satellite;
+use super::run::{DESIRED_STATE, ENROLMENT, GROUND_CONTROL, Satellite};
 use super::service;
 use crate::clock::date::rfc3339;
-use crate::fleet::enrol::FACT_CHARS_MAX;
 use crate::fleet::interval;
 use crate::fleet::report::{
     ACTIVITY_CHARS_MAX, CachedImage, Details, IMAGES_MAX, ImageStatus, PROBLEMS_MAX, PlanUse,
@@ -27,27 +25,8 @@ use crate::fleet::report::{
 use crate::oci::Platform;
 use crate::status;
 
-/// As status names it: enrolment.
-pub const ENROLMENT: &str = "enrolment";
-/// As status names it: reports.
-pub const GROUND_CONTROL: &str = "ground control";
 /// As status names it: what is staged takes its place.
 const ACTIVATION: &str = "activation";
-/// As status names it.
-pub const DESIRED_STATE: &str = "desired state";
-
-/// What the device knows of itself, for its enrolment.
-pub fn facts() -> BTreeMap<String, String> {
-    let mut facts = BTreeMap::new();
-    facts.insert("arch".to_owned(), Platform::device().to_string());
-    facts.insert("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
-    if let Ok(model) = fs::read_to_string("/sys/firmware/devicetree/base/model") {
-        let model = model.trim_end_matches('\0').trim();
-        facts.insert("board".to_owned(), cut(model, FACT_CHARS_MAX));
-    }
-    facts
-}
-
 /// The pace of the fleet's work, and what was reported last.
 pub struct Member {
     /// When the state is to be looked at, and when a report is due, by the monotonic clock.

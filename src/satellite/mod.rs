@@ -9,6 +9,7 @@ mod check;
 mod daemon;
 #[cfg(feature = "doctor")]
 mod doctor;
+mod facts;
 mod fleet;
 mod identity;
 mod images;
@@ -27,6 +28,7 @@ mod show;
 mod stop;
 #[cfg(test)]
 mod tests;
+mod unmounted;
 mod upkeep;
 mod user;
 mod without;

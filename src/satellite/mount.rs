@@ -4,7 +4,6 @@
 //! A disk may be attached after the satellite started, with no way to log in and start it again.
 
 use std::cell::RefCell;
-use std::fmt;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -20,12 +19,9 @@ use super::daemon::{ADMIN_CONNECTIONS_MAX, reload};
 use super::notify::Notifier;
 use super::run::Satellite;
 use super::service::{Place, Service};
-use super::user::{self, User};
-use crate::blob;
+use super::user::User;
 use crate::clock::SharedClock;
 use crate::config::Config;
-use crate::flash;
-use crate::kind::Kind;
 use crate::metrics::Metrics;
 use crate::status::{Health, STORE, Waiting};
 
@@ -85,68 +81,6 @@ pub async fn mount(
     let nowhere = Place { addresses: Vec::new(), ..place(&config) };
     admin.leave(&nowhere).await;
     Ok(Some(satellite))
-}
-
-/// Why a log could not be mounted.
-#[derive(Debug)]
-pub enum Unmounted {
-    /// Its device could not be opened.
-    Device(flash::Error),
-    /// It cannot be opened as the user that the configuration names.
-    User(user::Error),
-    /// What is on it is no log, or one that cannot be read.
-    Log(blob::Error),
-}
-
-impl Unmounted {
-    /// Whether it may be mounted later: a disk that is not attached yet, one that answers with
-    /// errors, or is full. What is damaged, newer than this program or in use stays so.
-    pub fn may_pass(&self) -> bool {
-        let kind = match self {
-            Self::User(_) => return false,
-            Self::Device(error) => error.kind(),
-            Self::Log(error) => error.kind(),
-        };
-        matches!(kind, Kind::Missing | Kind::Retry | Kind::Full)
-    }
-}
-
-impl fmt::Display for Unmounted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::User(error) => error.fmt(f),
-            Self::Device(error) => error.fmt(f),
-            Self::Log(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for Unmounted {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::User(error) => Some(error),
-            Self::Device(error) => Some(error),
-            Self::Log(error) => Some(error),
-        }
-    }
-}
-
-impl From<flash::Error> for Unmounted {
-    fn from(error: flash::Error) -> Self {
-        Self::Device(error)
-    }
-}
-
-impl From<user::Error> for Unmounted {
-    fn from(error: user::Error) -> Self {
-        Self::User(error)
-    }
-}
-
-impl From<blob::Error> for Unmounted {
-    fn from(error: blob::Error) -> Self {
-        Self::Log(error)
-    }
 }
 
 fn place(config: &Config) -> Place {

@@ -13,9 +13,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use smol::LocalExecutor;
 
-use super::daemon::service;
 use super::run::Satellite;
-use super::service::Service;
+use super::service::{Service, service};
 use super::{Failure, show};
 use crate::config::Config;
 use crate::control::Seal;

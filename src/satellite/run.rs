@@ -11,10 +11,10 @@ use smol::LocalExecutor;
 use smol::future::or;
 use smol::stream::StreamExt as _;
 
-use super::mount::Unmounted;
 use super::random::{jittered, random};
+use super::unmounted::Unmounted;
 use super::user::AsUser;
-use super::{Failure, fleet, zone};
+use super::{Failure, facts, zone};
 use crate::blob::{MountReport, Store};
 use crate::catalog::{Catalog, Imports};
 use crate::clock::{SharedClock, SystemClock};
@@ -114,7 +114,7 @@ impl Satellite {
         let control = Control::new(control::Parts {
             store: store.clone(),
             clock: Rc::clone(&clock),
-            facts: fleet::facts(),
+            facts: facts::facts(),
         });
         let satellite = Self {
             terms: Terms::new(gate.clone(), stop.clone(), Rc::clone(&metrics)),
@@ -163,7 +163,7 @@ impl Satellite {
             || config.ground_control != before.ground_control
             || config.state != before.state
         {
-            for part in [fleet::ENROLMENT, fleet::GROUND_CONTROL, fleet::DESIRED_STATE] {
+            for part in [ENROLMENT, GROUND_CONTROL, DESIRED_STATE] {
                 self.health.forget(part);
             }
             self.join_fleet();
@@ -184,7 +184,7 @@ impl Satellite {
         let (ground, state) = (local.ground_control.as_ref(), local.state.as_ref());
         let lost = self.control.configure(ground, state, &self.network.borrow());
         let next = "it is fetched again, and nothing is removed until it is known what is desired";
-        let parts = [(fleet::ENROLMENT, lost.enrolment), (fleet::DESIRED_STATE, lost.desired)];
+        let parts = [(ENROLMENT, lost.enrolment), (DESIRED_STATE, lost.desired)];
         for (part, error) in parts {
             if let Some(error) = error {
                 self.health.degraded(part, &format!("{error}; {next}"));
@@ -504,3 +504,10 @@ fn unreadable_file(upstream: &Upstream) -> Option<String> {
     });
     problems.next()
 }
+
+/// As status names it: enrolment.
+pub(super) const ENROLMENT: &str = "enrolment";
+/// As status names it: reports.
+pub(super) const GROUND_CONTROL: &str = "ground control";
+/// As status names it.
+pub(super) const DESIRED_STATE: &str = "desired state";

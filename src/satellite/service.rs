@@ -13,6 +13,7 @@ use log::{debug, info, warn};
 use smol::{LocalExecutor, Task};
 
 use super::identity::Certificate;
+use super::run::Satellite;
 use crate::clock::SharedClock;
 use crate::config::ServerTls;
 use crate::metrics::Metrics;
@@ -38,6 +39,20 @@ pub struct Service<H> {
     pub sockets: RefCell<Vec<(Socket, Task<()>)>>,
     /// What all of them share, and how many connections that lets be open at once; begins empty.
     pub slots: RefCell<Option<(u32, Rc<Slots>)>>,
+}
+
+/// A service that does not listen yet.
+pub fn service<H>(
+    what: &'static str,
+    handler: Rc<H>,
+    metrics: Rc<Metrics>,
+    satellite: &Satellite,
+    executor: &Rc<LocalExecutor<'static>>,
+) -> Service<H> {
+    let (executor, health) = (Rc::clone(executor), satellite.health.clone());
+    let clock = Rc::clone(&satellite.clock);
+    let (sockets, slots) = (RefCell::default(), RefCell::default());
+    Service { what, executor, handler, metrics, clock, health, sockets, slots }
 }
 
 /// Where, and how, a service listens.

@@ -12,7 +12,8 @@ use serde_json::Value;
 use ureq::{Agent, Body, http::Response};
 
 use super::output::{elements, text};
-use super::{Failure, login, variable};
+use super::session::Remembered;
+use super::{Failure, session, variable};
 use crate::config::nearest;
 use crate::ground::http::agent;
 
@@ -31,7 +32,7 @@ pub struct Connection {
 impl Connection {
     /// A server, and the session there.
     pub fn open(&self) -> Result<Server, Failure> {
-        let remembered = login::remembered()?;
+        let remembered = session::remembered()?;
         let given = self.server.clone().or_else(|| variable("GROUND_CONTROL_SERVER"));
         let url = match (&given, &remembered) {
             (Some(url), _) => base(url)?,
@@ -133,7 +134,7 @@ impl Server {
     }
 
     /// Whether it is asked with this session.
-    pub fn is_with(&self, login: &login::Remembered) -> bool {
+    pub fn is_with(&self, login: &Remembered) -> bool {
         self.url == login.url && self.token.as_ref() == Some(&login.token)
     }
 

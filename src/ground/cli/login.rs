@@ -1,18 +1,16 @@
-//! Remembers a server and a session there, in `ground-control/login.toml` of the user's
-//! configuration, which only that user can read.
+//! Logs in and out, and asks for passwords.
 
 use std::fs;
-use std::io::{IsTerminal as _, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::http::{Connection, Method, Request, Server, base};
 use super::output::{complain, say, text};
+use super::session::{Remembered, path, remember, remembered};
 use super::{Failure, variable};
 
 #[derive(Args)]
@@ -105,17 +103,6 @@ pub fn read_secret(path: &Path) -> Result<String, Failure> {
     Ok(secret.to_owned())
 }
 
-/// What is remembered.
-#[derive(Deserialize, Serialize)]
-pub struct Remembered {
-    pub url: String,
-    pub user: String,
-    pub token: String,
-    /// When the session ends, RFC 3339.
-    pub expires_at: String,
-    pub ca_file: Option<PathBuf>,
-}
-
 pub fn login(login: &Login) -> Result<ExitCode, Failure> {
     let before = remembered()?;
     let given = login.url.clone().or_else(|| variable("GROUND_CONTROL_SERVER"));
@@ -168,49 +155,6 @@ pub fn logout(logout: &Logout) -> Result<ExitCode, Failure> {
         Err(failure) if failure.status != Some(401) => Err(failure),
         _ => say(&format!("logged out of {}", server.url)).map(|()| ExitCode::SUCCESS),
     }
-}
-
-/// What the last login left.
-pub fn remembered() -> Result<Option<Remembered>, Failure> {
-    let Ok(file) = path() else { return Ok(None) };
-    let failed = |what: String| format!("{}: {what}", file.display());
-    let text = match fs::read_to_string(&file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(error.to_string()).into()),
-    };
-    // The error's own text would quote the session.
-    let login = toml::from_str(&text).map_err(|_| {
-        failed("expected what ground-control login writes: log in again".to_owned())
-    })?;
-    Ok(Some(login))
-}
-
-/// Written beside and renamed: it is whole or as before.
-fn remember(file: &Path, login: &Remembered) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| format!("{}: {error}", file.display());
-    let text = toml::to_string(login).map_err(|error| format!("writing TOML: {error}"))?;
-    if let Some(directory) = file.parent() {
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
-        made.map_err(failed)?;
-    }
-    let beside = file.with_extension(format!("{}.new", std::process::id()));
-    let mut options = fs::OpenOptions::new();
-    let options = options.create_new(true).write(true).mode(0o600);
-    let written = options.open(&beside).and_then(|mut new| new.write_all(text.as_bytes()));
-    let written = written.and_then(|()| fs::rename(&beside, file));
-    written.map_err(|error| {
-        // What is left of it is of no use.
-        let _ = fs::remove_file(&beside);
-        failed(error).into()
-    })
-}
-
-fn path() -> Result<PathBuf, Failure> {
-    let home = || variable("HOME").map(|home| Path::new(&home).join(".config"));
-    let directory = variable("XDG_CONFIG_HOME").map(PathBuf::from).or_else(home);
-    let directory = directory.ok_or("no HOME and no XDG_CONFIG_HOME: expected one of them")?;
-    Ok(directory.join("ground-control/login.toml"))
 }
 
 fn crosses_in_the_clear(url: &str) -> bool {

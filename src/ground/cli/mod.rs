@@ -35,6 +35,7 @@ mod patch;
 mod plan;
 mod rollout;
 mod satellite;
+mod session;
 mod token;
 mod user;
 mod watch;

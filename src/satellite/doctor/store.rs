@@ -6,8 +6,8 @@ use super::{Finding, within};
 use crate::config::{Config, Location, Upstream};
 use crate::flash;
 use crate::kind::Kind;
-use crate::satellite::run::Satellite;
-use crate::satellite::{check, fleet, show};
+use crate::satellite::run::{ENROLMENT, Satellite};
+use crate::satellite::{check, show};
 use crate::status::{LinkReport, Report, StoreReport};
 use crate::units::{ByteCount, format_duration};
 
@@ -95,10 +95,10 @@ impl Looked {
         self.upstreams = Some(satellite.config().upstreams.clone());
         if config.ground_control.is_some() {
             self.findings.push(match satellite.control.name() {
-                Some(name) => Finding::ok(fleet::ENROLMENT, format!("enrolled as {name}")),
+                Some(name) => Finding::ok(ENROLMENT, format!("enrolled as {name}")),
                 None => {
                     let advice = "start moonlet run with a token of Ground Control's";
-                    Finding::warn(fleet::ENROLMENT, "not enrolled yet", advice)
+                    Finding::warn(ENROLMENT, "not enrolled yet", advice)
                 }
             });
         }

@@ -11,7 +11,7 @@ use crate::clock::SharedClock;
 use crate::clock::sim::SimulatedClock;
 use crate::net::{Network, tls};
 use crate::registry::{self, Registry};
-use crate::satellite::mount::Unmounted;
+use crate::satellite::unmounted::Unmounted;
 use crate::{archive, blob, control, fetch, flash, pull};
 
 /// As the layers put it into their lines: in lower case, without the number.
