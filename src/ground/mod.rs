@@ -5,33 +5,26 @@
 //! `fleet`. It runs on a server, so that well-kept libraries do the work (axum and tokio, sqlx,
 //! argon2); the device's binary has none of them.
 //!
-//! | file | does |
-//! |---|---|
-//! | `cli` | the command line: speaks HTTP to a server, and copies its database |
-//! | `settings` | reads arguments, environment and file |
-//! | `fault` | why a request is not answered as wished |
-//! | `app` | what all handlers share, and the first start |
-//! | `router` | all that is served, and what holds for every answer |
-//! | `server` | accepts connections, TLS, stops gracefully |
-//! | `api` | answers people and satellites, in the forms of the Go implementation |
-//! | `oci` | serves the state artifacts under `/v2/` |
-//! | `pages` | the console |
-//! | `model` | the words of the fleet: values without I/O |
-//! | `assess` | compares what a satellite is to hold with what it said |
-//! | `publish` `artifact` | make the artifacts, in the transaction that changed what they say |
-//! | `push` `publisher` | put the artifacts into another registry, and see that they stay there |
-//! | `resolve` `tags` | what the tags of groups mean; looking it up |
-//! | `registry` `harbor` `http` | ask other servers |
-//! | `rollout` | brings a group's new state to its satellites batch by batch |
-//! | `journal` | writes down who changed what, and what happened to satellites |
-//! | `webhook` | sends events to a URL |
-//! | `watch` | finds satellites that fell silent |
-//! | `tls` | the server's certificate, and whom a client's names |
-//! | `auth` | whose a name and a password are |
-//! | `secret` `limit` | passwords, tokens and secrets; how often they may be tried |
-//! | `mask` `labels` | secrets hidden from people; labels and selectors |
-//! | `metrics` `clock` | counters; times as numbers and as text |
-//! | `store` `lock` | SQLite or PostgreSQL; who uses the directory of SQLite |
+//! A part imports only from lower rows, as modules do by the table in `src/lib.rs` (`tests/layers.rs`
+//! holds this):
+//!
+//! | row | parts | hold |
+//! |---|---|---|
+//! | 0 | `clock` `fault` `http` `limit` `lock` `settings` | what needs nothing else |
+//! | 1 | `labels` `mask` `secret` `tls` | texts and certificates, checked and hidden |
+//! | 2 | `model` `signer` | the words of the fleet, without I/O; tokens for a registry |
+//! | 3 | `assess` `metrics` | what a satellite is to hold against what it said; counters |
+//! | 4 | `store` | SQLite or PostgreSQL |
+//! | 5 | `artifact` `history` `journal` `registry` `resolve` | what is made of rows, and asked of others |
+//! | 6 | `harbor` `publish` | the artifacts, in the transaction that changed what they say |
+//! | 7 | `publisher` | another registry that artifacts are put into, and its robots |
+//! | 8 | `app` | what all handlers share, and the first start |
+//! | 9 | `auth` `push` `rollout` `tags` `watch` | who it is; and the jobs, each by rounds |
+//! | 10 | `api` `grant` | answers in the forms of the Go implementation; who may read what |
+//! | 11 | `oci` `pages` `webhook` | the artifacts under `/v2/`; the console; events to a URL |
+//! | 12 | `router` | all that is served, and what holds for every answer |
+//! | 13 | `server` | accepts connections, TLS, runs the jobs, stops gracefully |
+//! | 14 | `cli` | the command line: speaks HTTP to a server, and copies its database |
 //!
 //! The invariant: whatever is changed and whatever follows from it (the artifacts that satellites
 //! read) is one transaction. A crash leaves both or neither. Another registry is no part of it: what
