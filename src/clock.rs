@@ -8,7 +8,7 @@
 //! possible time is not believed.
 
 //!
-//! All waiting is by the clock that was handed in: `tests/layers.rs` holds that no timer and no
+//! All waiting is by the clock that was handed in: `tests/layers` holds that no timer and no
 //! moment of the kernel's is used elsewhere. What runs on several threads, where a [`SharedClock`]
 //! cannot go, measures by a [`Stopwatch`].
 

@@ -1,7 +1,7 @@
 //! Moonlet: a Harbor Satellite for constrained ARM hardware.
 //!
 //! A module imports only from lower rows of this table, never from a sibling in its own row
-//! (`tests/layers.rs` holds this and names the two files when it breaks):
+//! (`tests/layers` holds this and names the two files when it breaks):
 //!
 //! | row | modules | may know |
 //! |---|---|---|

@@ -5,7 +5,7 @@
 //! `fleet`. It runs on a server, so that well-kept libraries do the work (axum and tokio, sqlx,
 //! argon2); the device's binary has none of them.
 //!
-//! A part imports only from lower rows, as modules do by the table in `src/lib.rs` (`tests/layers.rs`
+//! A part imports only from lower rows, as modules do by the table in `src/lib.rs` (`tests/layers`
 //! holds this):
 //!
 //! | row | parts | hold |
