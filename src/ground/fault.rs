@@ -1,7 +1,7 @@
 //! Why a request is not answered as wished: the one error of what changes and reads the fleet.
 //!
-//! It holds what the client may know. The server's own trouble goes to the log, and the client learns
-//! only that there was some.
+//! It holds what the client may know. The server's own trouble goes to the log, and the client
+//! learns only that there was some.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};

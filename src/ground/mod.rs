@@ -15,7 +15,7 @@
 //! | 2 | `model` `signer` | the words of the fleet, without I/O; tokens for a registry |
 //! | 3 | `assess` `metrics` | what a satellite is to hold against what it said; counters |
 //! | 4 | `store` | SQLite or PostgreSQL |
-//! | 5 | `artifact` `history` `journal` `registry` `resolve` | what is made of rows, and asked of others |
+//! | 5 | `artifact` `history` `journal` `registry` `resolve` | made of rows, or asked of others |
 //! | 6 | `harbor` `publish` | the artifacts, in the transaction that changed what they say |
 //! | 7 | `publisher` | another registry that artifacts are put into, and its robots |
 //! | 8 | `app` | what all handlers share, and the first start |

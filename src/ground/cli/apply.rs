@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::document::{self, Document, Kind};
+use super::fleet::Fleet;
 use super::http::{Connection, Server};
 use super::output::{complain, say};
-use super::plan::{Action, Fleet, Plan, Step};
+use super::plan::{Action, Plan, Step};
 use super::{EXIT_DIFFERENT, EXIT_ERROR, Failure};
 
 #[derive(Args)]

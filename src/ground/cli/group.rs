@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::document::{self, Kind};
 use super::http::{Expected, Method, Request, Server};
 use super::output::{Output, Table, elements, say, text};
-use super::{Failure, apply, plan};
+use super::{Failure, apply, fleet, plan};
 use crate::fleet::shown;
 use crate::fleet::state::{Artifact, GroupState};
 use crate::ground::model::Mode;
@@ -137,8 +137,8 @@ pub fn run(verb: Verb, server: &Server, output: Output) -> Result<ExitCode, Fail
         Verb::Set { name, images, tags } => {
             let before = server.find(&["api", "groups", &name])?;
             let version = before.as_ref().map_or(Expected::Absent, Expected::of);
-            let held = before.as_ref().map_or(Mode::Off, plan::mode);
-            let before = before.as_ref().map(plan::group).transpose()?;
+            let held = before.as_ref().map_or(Mode::Off, fleet::mode);
+            let before = before.as_ref().map(fleet::group).transpose()?;
             let mut group = before.clone().unwrap_or_default();
             name.clone_into(&mut group.group);
             images.change(&mut group)?;
@@ -196,10 +196,10 @@ fn list(server: &Server, output: Output) -> Result<(), Failure> {
     let mut table = Table::new(&["NAME", "REGISTRY", "IMAGES", "PLATFORMS", "UPDATED"]);
     let mut documents = Vec::new();
     for answer in elements(server.get(&["api", "groups"])?) {
-        let group = plan::group(&answer)?;
-        let images = plan::images(std::iter::once(&group)).len().to_string();
+        let group = fleet::group(&answer)?;
+        let images = fleet::images(std::iter::once(&group)).len().to_string();
         let (platforms, updated) = (group.platforms.join(","), text(&answer, "UpdatedAt"));
-        documents.push(written(&group, plan::mode(&answer)));
+        documents.push(written(&group, fleet::mode(&answer)));
         table.row(vec![group.group, group.registry, images, platforms, updated]);
     }
     output.many(&documents, &table)
@@ -208,10 +208,10 @@ fn list(server: &Server, output: Output) -> Result<(), Failure> {
 fn show(server: &Server, name: &str, output: Output) -> Result<(), Failure> {
     let request = Request::new(Method::Get, &["api", "groups", name], None);
     let answer = ask(server, name, &request)?;
-    let group = plan::group(&answer)?;
+    let group = fleet::group(&answer)?;
     let members = elements(server.get(&["api", "groups", name, "satellites"])?);
     let members: Vec<String> = members.iter().map(|member| text(member, "Name")).collect();
-    let mode = plan::mode(&answer);
+    let mode = fleet::mode(&answer);
     output.one(&written(&group, mode), || {
         let or_none = |text: String| if text.is_empty() { "-".to_owned() } else { text };
         let head = [
@@ -223,7 +223,7 @@ fn show(server: &Server, name: &str, output: Output) -> Result<(), Failure> {
         ];
         let head = head.iter().map(|(key, value)| format!("{key:<12}{}\n", value.trim_end()));
         let mut table = Table::new(&["IMAGE"]);
-        for image in plan::images(std::iter::once(&group)) {
+        for image in fleet::images(std::iter::once(&group)) {
             table.row(vec![image]);
         }
         head.collect::<String>() + "\n" + &table.draw()
@@ -373,7 +373,7 @@ mod tests {
         let mut group = GroupState::default();
         change_images(&mut group, owned(&["a:1", "a:2", "b:1"]).iter(), &[])?;
         change_images(&mut group, owned(add).iter(), &owned(remove))?;
-        Ok(plan::images(std::iter::once(&group)).into_iter().collect())
+        Ok(fleet::images(std::iter::once(&group)).into_iter().collect())
     }
 
     #[test]
@@ -386,7 +386,7 @@ mod tests {
         let mut both = GroupState::default();
         change_images(&mut both, [digest.clone(), "b:1".to_owned()].iter(), &[]).unwrap();
         change_images(&mut both, [].iter(), &["b:1".to_owned()]).unwrap();
-        assert_eq!(plan::images(std::iter::once(&both)), [digest].into(), "a digest stays");
+        assert_eq!(fleet::images(std::iter::once(&both)), [digest].into(), "a digest stays");
         // A tag means one thing.
         let zeros = format!("a:1@sha256:{}", "0".repeat(64));
         assert_eq!(changed(&[&zeros], &[]).unwrap(), [zeros.as_str(), "a:2", "b:1"]);

@@ -26,6 +26,7 @@ mod batch;
 mod bundle;
 mod config;
 mod document;
+mod fleet;
 mod group;
 mod http;
 mod journal;

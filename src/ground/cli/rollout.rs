@@ -10,7 +10,7 @@ use super::group::Images;
 use super::http::{Method, Request, Server};
 use super::output::{Output, Table, elements, plain, say, text};
 use super::watch::{View, watch};
-use super::{EXIT_DIFFERENT, Failure, plan};
+use super::{EXIT_DIFFERENT, Failure, fleet};
 use crate::ground::model::{Approval, Batch, Budget, Percent, Policy, Span};
 
 #[derive(Subcommand)]
@@ -141,7 +141,7 @@ pub fn run(verb: Verb, server: &Server, output: Output) -> Result<ExitCode, Fail
             let groups = || server.names("groups", "GroupName");
             let request = Request::new(Method::Get, &path, None);
             let answer = server.ask_of("group", &start.group, groups, &request)?;
-            let mut state = plan::group(&answer)?;
+            let mut state = fleet::group(&answer)?;
             start.images.change(&mut state)?;
             let (name, group) = (start.name.clone(), start.group.clone());
             let policy = start.policy();
@@ -186,7 +186,7 @@ fn ask(server: &Server, name: &str, request: &Request) -> Result<Value, Failure>
 /// The document that starts it, and where it is.
 fn written(rollout: &Value) -> Value {
     let mut status = rollout.clone();
-    let spec = plan::rollout(rollout);
+    let spec = fleet::rollout(rollout);
     if let Value::Object(fields) = &mut status {
         fields.retain(|key, _| !["name", "group", "state", "policy"].contains(&key.as_str()));
     }

@@ -8,9 +8,10 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::document::{self, Kind, Spec};
+use super::fleet::{self, Fleet};
 use super::http::{Method, Request, Server};
 use super::output::{Output, Table, elements, plain, say, text, texts};
-use super::plan::{self, Fleet};
+use super::plan;
 use super::watch::{View, watch};
 use super::{EXIT_DIFFERENT, Failure};
 use crate::ground::clock;
@@ -207,7 +208,7 @@ fn list(server: &Server, selector: &str, output: Output) -> Result<(), Failure> 
     }
     let mut table = Table::new(&head);
     let mut documents = Vec::new();
-    for row in &plan::satellites(server, selector)? {
+    for row in &fleet::satellites(server, selector)? {
         let name = text(row, "Name");
         // Of one whose credentials were ended nothing can come, whatever its last report was.
         let connection = match text(row, "Lifecycle") {
@@ -217,7 +218,7 @@ fn list(server: &Server, selector: &str, output: Output) -> Result<(), Failure> 
         let [updated, health] = ["Updated", "Health"].map(|field| text(row, field));
         let mut cells = vec![name.clone(), connection, updated, health, seen(row)];
         if is_wide {
-            let given = plan::satellite(row);
+            let given = fleet::satellite(row);
             let groups: Vec<&str> = given.groups.iter().map(String::as_str).collect();
             let labels = labels(&given.labels);
             cells.extend([given.config.clone(), groups.join(","), labels, text(row, "Reason")]);
@@ -252,7 +253,7 @@ impl Known {
         let answer =
             ask(server, name, &Request::new(Method::Get, &["api", "satellites", name], None))?;
         let state = server.get(&["api", "satellites", name, "state"])?;
-        Ok(Self { name: name.to_owned(), given: plan::satellite(&answer), state })
+        Ok(Self { name: name.to_owned(), given: fleet::satellite(&answer), state })
     }
 
     fn written(&self) -> Value {
@@ -424,8 +425,8 @@ fn diff(server: &Server, name: &str, files: &[PathBuf]) -> Result<ExitCode, Fail
         let known: Vec<String> = groups.into_keys().collect();
         return Err(super::http::missing("group", group, &known));
     }
-    let before = before.map(|before| plan::held(&before, &fleet.groups)).unwrap_or_default();
-    let after = plan::held(&given, &groups);
+    let before = before.map(|before| fleet::held(&before, &fleet.groups)).unwrap_or_default();
+    let after = fleet::held(&given, &groups);
     let lines: Vec<String> = plan::difference(&before, &after).collect();
     lines.iter().try_for_each(|line| say(line))?;
     Ok(if lines.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_DIFFERENT) })

@@ -1,5 +1,5 @@
-//! What a satellite is judged on: its connection, its lifecycle, whether it is up to date and whether
-//! it is well. None of them hides another.
+//! What a satellite is judged on: its connection, its lifecycle, whether it is up to date and
+//! whether it is well. None of them hides another.
 
 /// How a satellite is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
