@@ -8,9 +8,9 @@ use serde::de::DeserializeOwned;
 
 use super::desired::Desired;
 use super::documents::Documents;
+use super::enrolment::refused;
 use super::{
     Control, DESIRED, DESIRED_BYTES_MAX, DESIRED_VERSION, Error, Fleet, Source, artifact, left,
-    refused,
 };
 use crate::fleet::Invalid;
 use crate::fleet::config::Taken;

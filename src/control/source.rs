@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use super::artifact::Unusable;
 use super::client::GroundControl;
-use super::desired::{Desired, is_same};
+use super::desired::Desired;
+use super::desired::wanted::is_same;
 use super::documents::Documents;
 use super::{Enrolment, Error, Seal};
 use crate::config;
