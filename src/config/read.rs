@@ -149,7 +149,12 @@ impl<'a> Reader<'a> {
                 None
             }
             Some((span, text)) => match text.parse::<Reference>() {
-                Ok(reference) => Some(reference),
+                Ok(reference) => {
+                    if reference.digest.is_some_and(|digest| !digest.algorithm().is_verified()) {
+                        self.check_key(span, "[[image]] reference by sha512", "sha512");
+                    }
+                    Some(reference)
+                }
                 Err(error) => {
                     let what = format!("{:?}", masked(&text));
                     self.problem(span, "[[image]] reference", &what, error.expected());

@@ -222,28 +222,6 @@ mod tests {
         assert_eq!(manifest.subject, Some(digest));
     }
 
-    /// Holds for the whole program, and for one without any capability.
-    #[test]
-    fn content_by_sha512_is_refused_where_that_is_left_out() {
-        let digest = format!("sha512:{}", "0a".repeat(64));
-        let thing = format!(r#"{{"digest":"{digest}","size":1}}"#);
-        for json in [
-            format!(r#"{{"schemaVersion":2,"config":{thing},"layers":[{thing}]}}"#),
-            format!(r#"{{"schemaVersion":2,"manifests":[{thing}]}}"#),
-        ] {
-            match parse(&json, None) {
-                Ok(manifest) => {
-                    let children = manifest.children();
-                    assert!(cfg!(feature = "sha512") && !children.is_empty(), "{json}");
-                }
-                Err(error) => {
-                    let is_named = error.contains("built with the feature `sha512`");
-                    assert!(!cfg!(feature = "sha512") && is_named, "{error}");
-                }
-            }
-        }
-    }
-
     #[test]
     fn what_is_no_manifest_is_refused_in_one_line() {
         let html = parse("<html>\n<body>login", None).unwrap_err();

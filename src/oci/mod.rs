@@ -13,7 +13,7 @@ mod platform;
 mod reference;
 mod selection;
 
-pub use digest::{Algorithm, DIGEST_FORM, Digest, DigestError, Hasher};
+pub use digest::{Algorithm, DIGEST_FORM, Digest, DigestError, Hasher, SHA512_LEFT_OUT};
 pub use manifest::{
     Child, Descriptor, LISTED_MAX, Listed, MANIFEST_BYTES_MAX, Manifest, ManifestError,
     ManifestKind,

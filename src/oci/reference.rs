@@ -8,7 +8,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::Digest;
-use super::digest::DIGEST_FORM;
 
 /// A registry, a repository, and a tag or a digest or both.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,7 +29,7 @@ impl FromStr for Reference {
         let error = |problem| ReferenceError { text: shortened(text), problem };
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => {
-                let digest = digest.parse().map_err(|_| error(DIGEST_FORM))?;
+                let digest = digest.parse().map_err(|_| error(EXPECTED_DIGEST))?;
                 (rest, Some(digest))
             }
             None => (text, None),
@@ -200,6 +199,8 @@ const REPOSITORY_BYTES_MAX: usize = 255;
 const REGISTRY_BYTES_MAX: usize = 253;
 const TAG_BYTES_MAX: usize = 128;
 const ERROR_TEXT_MAX: usize = 200;
+
+const EXPECTED_DIGEST: &str = "a digest sha256:<64 hex> or sha512:<128 hex>";
 
 #[cfg(test)]
 mod tests {

@@ -29,7 +29,7 @@ use crate::kind::Kind;
 use crate::link::Urgency;
 use crate::oci::{
     Child, Descriptor, Digest, MANIFEST_BYTES_MAX, Manifest, ManifestKind, Platform, Reference,
-    Selection, media_type, platform_list,
+    SHA512_LEFT_OUT, Selection, media_type, platform_list,
 };
 use crate::registry::OpenedManifest;
 
@@ -289,6 +289,10 @@ impl<'a> Walk<'a> {
     }
 
     fn blob(&mut self, blob: &Descriptor, required: bool) -> Result<(), Error> {
+        // Before the bytes of others are spent.
+        if required && !blob.digest.algorithm().is_verified() {
+            return Err(self.invalid(SHA512_LEFT_OUT));
+        }
         let place = *self.places.entry(blob.digest).or_insert(self.blobs.len());
         if let Some(known) = self.blobs.get_mut(place) {
             known.required |= required;

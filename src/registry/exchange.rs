@@ -16,6 +16,7 @@ use crate::clock::date::parse_http_date;
 use crate::kind::Kind;
 use crate::net::http::{ClientRequest, ClientResponse, Headers, Method, reason};
 use crate::oci::challenge::{self, Challenge};
+use crate::oci::{Algorithm, SHA512_LEFT_OUT};
 
 /// What came in the end.
 struct Answer {
@@ -54,6 +55,9 @@ impl Registry {
         repository: &str,
         headers: Headers,
     ) -> Result<ClientResponse, Error> {
+        if !Algorithm::Sha512.is_verified() && path.contains("/sha512:") {
+            return Err(self.problem(Kind::Invalid, path, SHA512_LEFT_OUT));
+        }
         let auth = &self.0.auth;
         let scope = match repository {
             // `/v2/` itself: a token for that is good for nothing else.

@@ -130,7 +130,8 @@ fn accept() -> Headers {
 
 /// The digest that a registry says a manifest has.
 fn said_digest(headers: &Headers) -> Option<Digest> {
-    headers.get(CONTENT_DIGEST)?.trim().parse().ok()
+    let said: Option<Digest> = headers.get(CONTENT_DIGEST)?.trim().parse().ok();
+    said.filter(|digest| digest.algorithm().is_verified())
 }
 
 const CONTENT_DIGEST: &str = "docker-content-digest";
