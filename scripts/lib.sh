@@ -215,21 +215,19 @@ disk_end() {
 }
 
 # disk_throttle DISK BYTES: holds what this process and its children read of a disk, and what they
-# write to it, to so many bytes a second, by the cgroups of version 1 or 2; false where there are none.
+# write past the page cache, to so many bytes a second, by the cgroups of version 1 or 2; false where
+# that cannot be had.
 disk_throttle() {
     disk_number=$(cat "/sys/block/${1#/dev/}/dev")
     if [ -d /sys/fs/cgroup/blkio ]; then
-        disk_group=/sys/fs/cgroup/blkio/moonlet-test
-        mkdir -p "$disk_group"
-        echo "$disk_number $2" >"$disk_group/blkio.throttle.read_bps_device"
-        echo "$disk_number $2" >"$disk_group/blkio.throttle.write_bps_device"
-    elif grep -qsw io /sys/fs/cgroup/cgroup.controllers; then
-        disk_group=/sys/fs/cgroup/moonlet-test
-        echo +io >/sys/fs/cgroup/cgroup.subtree_control
-        mkdir -p "$disk_group"
-        echo "$disk_number rbps=$2 wbps=$2" >"$disk_group/io.max"
+        disk_group=/sys/fs/cgroup/blkio/moonlet-$$
+        mkdir "$disk_group" &&
+            echo "$disk_number $2" >"$disk_group/blkio.throttle.read_bps_device" &&
+            echo "$disk_number $2" >"$disk_group/blkio.throttle.write_bps_device" || return 1
     else
-        return 1
+        disk_group=/sys/fs/cgroup/moonlet-$$
+        mkdir "$disk_group" && echo +io >/sys/fs/cgroup/cgroup.subtree_control &&
+            echo "$disk_number rbps=$2 wbps=$2" >"$disk_group/io.max" || return 1
     fi
     echo $$ >"$disk_group/cgroup.procs"
 }

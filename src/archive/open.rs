@@ -11,7 +11,7 @@ impl Archive {
     /// Opens the archive at `path`: a directory, a tar or a compressed tar.
     ///
     /// # Errors
-    /// [`Kind::Invalid`] for what is none; those of reading it.
+    /// [`crate::kind::Kind::Invalid`] for what is none; those of reading it.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let source = Source::open(path)?;
         let mut archive = Self {

@@ -13,14 +13,14 @@ use super::registry::{Error, Registry};
 use super::settings::Target;
 use super::signer::Signer;
 
-/// A registry that artifacts are put into.
+/// A registry that artifacts are put into: by whom and when, `push` says.
 pub struct Publisher {
     /// Scheme and host, as satellites are given it.
     pub url: String,
-    pub registry: Registry,
+    pub(super) registry: Registry,
     credentials: Option<(String, String)>,
     client: Client,
-    pub harbor: Option<Harbor>,
+    pub(super) harbor: Option<Harbor>,
     /// Where the registry asks this server who may do what.
     pub signer: Option<Signer>,
     /// Two secrets for one robot would cross.
@@ -71,10 +71,10 @@ impl Publisher {
 }
 
 /// What the database says goes with the registry's own trouble: it passes.
-pub fn database(error: sqlx::Error) -> Error {
+pub(super) fn database(error: sqlx::Error) -> Error {
     Error::passing(format!("database: {error}"))
 }
 
 /// The project of Go's state artifacts.
-pub const PROJECT: &str = "satellite";
+pub(super) const PROJECT: &str = "satellite";
 const GIVING_MAX: usize = 16;

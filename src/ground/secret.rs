@@ -26,7 +26,7 @@ pub fn random_hex(bytes: usize) -> Result<String, getrandom::Error> {
     Ok(buffer.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// The same, for tokens and secrets.
+/// The same for tokens and secrets: an answer of 500 where there is no randomness.
 pub fn random(bytes: usize) -> Result<String, Fault> {
     random_hex(bytes).map_err(|error| Fault::internal("randomness", &error))
 }

@@ -27,6 +27,7 @@ use crate::status;
 
 /// As status names it: what is staged takes its place.
 const ACTIVATION: &str = "activation";
+
 /// The pace of the fleet's work, and what was reported last.
 pub struct Member {
     /// When the state is to be looked at, and when a report is due, by the monotonic clock.

@@ -102,8 +102,9 @@ impl Admin {
             },
             "/" => self.page(),
             path => {
-                let expected = "/, /status, /status/cached, /metrics, /healthz or /readyz";
-                text(404, format!("{path}: expected {expected}\n"))
+                let page = if cfg!(feature = "status") { "/, " } else { "" };
+                let expected = "/status, /status/cached, /metrics, /healthz or /readyz";
+                text(404, format!("{path}: expected {page}{expected}\n"))
             }
         }
     }

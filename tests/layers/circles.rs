@@ -1,5 +1,5 @@
 //! No two files import each other, directly or by way of others: each can be read after those that
-//! it imports. A module and the files below it are one, so what they have of each other counts not.
+//! it imports. A module and the files below it are one, so what they have of each other does not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -224,11 +224,11 @@ impl Table {
                 let name = name.trim_end_matches('/').to_owned();
                 assert!(
                     places.insert(name.clone(), (number, place)).is_none(),
-                    "src/lib.rs lists `{name}` twice"
+                    "the table lists `{name}` twice"
                 );
             }
         }
-        assert!(places.len() > 3, "src/lib.rs has no layer table");
+        assert!(places.len() > 3, "there is no table of layers");
         Self(places)
     }
 }

@@ -7,12 +7,14 @@
 //! | file | does |
 //! |---|---|
 //! | `http` | asks a server, and makes errors of its answers |
-//! | `login` | remembers a server and a session |
+//! | `login` | `login`, `logout` |
+//! | `session` | remembers a server and a session |
 //! | `output` | tables, JSON, YAML |
 //! | `satellite` `batch` `group` `rollout` `config` `user` `token` | a noun each |
 //! | `watch` | looks at a thing until it is as it is to be |
 //! | `journal` | `event` and `audit` |
 //! | `document` | reads the YAML documents of a fleet, and says all that is wrong with them |
+//! | `fleet` | reads what a server has of all that |
 //! | `plan` | what would have to change: by it `apply` works, and `diff` |
 //! | `apply` | carries a plan out |
 //! | `bundle` | writes what a satellite lacks to a file, by the program `moonlet` |

@@ -320,7 +320,7 @@ impl Session<'_> {
         let stall = self.shared.limits.stall_deadline;
         let options = SendOptions { head_only, close, say_keep_alive: is_old, stall };
         // Others that are ready make their answers first, so that answers leave one right after the
-        // other: of clients on one machine, the first wakes whom the rest then find awake.
+        // other: the first wakes a client on this machine, and the rest find it awake.
         smol::future::yield_now().await;
         let Self { wire, out, shared, slot, .. } = self;
         slot.set(Phase::Sending);

@@ -1,5 +1,5 @@
 //! In place of ring's keys where a build shows no certificate, neither to servers nor to clients: a
-//! configuration that names one is refused before.
+//! configuration that names one was refused earlier.
 
 use std::sync::Arc;
 
