@@ -1,9 +1,9 @@
 //! The loop of one connection: heads, bodies that are not wanted, answers, and tunnels.
 
-use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
+use std::{io, mem};
 
 use smol::Async;
 
@@ -102,9 +102,16 @@ impl Session<'_> {
         let limits = self.shared.limits;
         // A client that connects has something to say; only between requests may one be silent.
         let mut silence = limits.head_deadline;
+        let mut is_first = true;
         loop {
             self.wire.shrink();
             self.slot.set(Phase::Idle);
+            if !mem::take(&mut is_first) {
+                // Pipelined requests must not keep others waiting. When those had their turn, the next
+                // request has mostly come where there are many: it is read without waiting for it.
+                smol::future::yield_now().await;
+                self.wire.ask_again();
+            }
             if self.wire.buffered().is_empty() {
                 match self.wire.fill(Wait::Stall(silence)).await {
                     Ok(0) => return Ok(None),
@@ -112,9 +119,6 @@ impl Session<'_> {
                     Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(None),
                     Err(error) => return Err(error.into()),
                 }
-            } else {
-                // Pipelined requests must not keep others waiting.
-                smol::future::yield_now().await;
             }
             silence = limits.idle_deadline;
             if let Some(refusal) = self.wire.buffered().first().and_then(alien) {

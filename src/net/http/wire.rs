@@ -7,7 +7,7 @@
 //! Bytes of the link are counted here, below TLS, since that is what a data plan counts.
 
 use std::future::poll_fn;
-use std::io::{self, IoSlice, Write as _};
+use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -99,6 +99,11 @@ impl Wire {
     /// Whether [`Wire::fill`] has no room left.
     pub(super) fn is_full(&self) -> bool {
         self.end - self.start >= self.buffer_bytes_max
+    }
+
+    /// Something may have come since the last read: the next one asks for it before it waits.
+    pub(super) fn ask_again(&mut self) {
+        self.stream.socket_mut().is_drained = false;
     }
 
     /// Frees the memory of a large head.
@@ -336,6 +341,29 @@ impl Socket {
         (&self.tcp, self.link.as_mut())
     }
 
+    /// Reads what a client sent. A socket that was emptied is waited for and not asked; one that is
+    /// asked says so once.
+    fn poll_read_client(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            if self.is_drained {
+                ready!(self.tcp.poll_readable(cx))?;
+            }
+            match self.tcp.get_ref().read(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_drained = true,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok(bytes) => {
+                    self.is_drained = bytes < buf.len();
+                    return Poll::Ready(Ok(bytes));
+                }
+            }
+        }
+    }
+
     /// `link` is given for sockets towards an upstream.
     pub(super) fn new(tcp: Async<TcpStream>, link: Option<Link>) -> Self {
         Self { tcp, link, is_drained: false }
@@ -348,19 +376,17 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        if self.is_drained {
-            // Asked first, the socket would say so, and twice.
-            ready!(self.tcp.poll_readable(cx))?;
+        if self.link.is_none() {
+            return self.poll_read_client(cx, buf);
         }
         let read = ready!(Pin::new(&mut self.tcp).poll_read(cx, buf));
         match (&mut self.link, &read) {
-            (None, Ok(bytes)) => self.is_drained = *bytes < buf.len(),
             (Some(link), Ok(0)) => link.ended(false),
             (Some(link), Ok(bytes)) => link.received(*bytes),
             (Some(link), Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
                 link.ended(true);
             }
-            (_, Err(_)) => {}
+            _ => {}
         }
         Poll::Ready(read)
     }
