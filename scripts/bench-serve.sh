@@ -266,7 +266,6 @@ serve_idle() {
 }
 
 figure_serve() {
-    stop_serving
     start_registry
     seed app 2 3
     # Another layer, of 100 MiB.
