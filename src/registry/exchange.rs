@@ -55,7 +55,7 @@ impl Registry {
         repository: &str,
         headers: Headers,
     ) -> Result<ClientResponse, Error> {
-        if !Algorithm::Sha512.is_verified() && path.contains("/sha512:") {
+        if is_unverifiable(path) {
             return Err(self.problem(Kind::Invalid, path, SHA512_LEFT_OUT));
         }
         let auth = &self.0.auth;
@@ -410,6 +410,11 @@ fn plain(url: &Url) -> String {
     format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or(""), url.path())
 }
 
+/// Whether a path names content that this build could not verify.
+fn is_unverifiable(path: &str) -> bool {
+    !Algorithm::Sha512.is_verified() && path.contains("/sha512:")
+}
+
 const REDIRECTS_MAX: usize = 5;
 const TOKEN_BYTES_MAX: u64 = 64 << 10;
 const ERROR_BYTES_MAX: u64 = 16 << 10;
@@ -438,6 +443,16 @@ mod tests {
         for (text, seconds) in cases {
             assert_eq!(retry_after(text, now), seconds.map(Duration::from_secs), "{text:?}");
         }
+    }
+
+    #[test]
+    fn no_content_by_sha512_is_asked_for_where_that_is_left_out() {
+        for kind in ["blobs", "manifests", "referrers"] {
+            let path = |digest: &str| format!("a/b/{kind}/{digest}:00");
+            assert_eq!(is_unverifiable(&path("sha512")), cfg!(not(feature = "sha512")), "{kind}");
+            assert!(!is_unverifiable(&path("sha256")), "{kind}");
+        }
+        assert!(!is_unverifiable("a/sha512/manifests/sha512-00"));
     }
 
     #[test]

@@ -341,8 +341,8 @@ impl Socket {
         (&self.tcp, self.link.as_mut())
     }
 
-    /// Reads what a client sent. A socket that was emptied is waited for and not asked; one that is
-    /// asked says so once.
+    /// Reads what a client sent. A socket that the last read has emptied is waited for first: a read
+    /// would find nothing.
     fn poll_read_client(
         &mut self,
         cx: &mut Context<'_>,
